@@ -1,0 +1,40 @@
+// Bytes: octets that may be anything. A std::string, so that a body can be handed to parsers and
+// sockets without a copy; whether it is text is decided by whoever reads it as text.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace sluice {
+
+using Bytes = std::string;
+using ByteView = std::string_view;
+
+inline std::span<const std::byte> as_byte_span(ByteView bytes) {
+  return {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
+}
+inline std::span<std::byte> as_writable_byte_span(Bytes& bytes) {
+  return {reinterpret_cast<std::byte*>(bytes.data()), bytes.size()};
+}
+inline ByteView as_view(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+bool is_valid_utf8(ByteView bytes);
+
+// `bytes` with every ill-formed sequence replaced by U+FFFD: for showing and for JSON, never for
+// keeping.
+std::string to_valid_utf8(ByteView bytes);
+
+std::string to_hex(ByteView bytes);
+std::string to_base64(ByteView bytes);
+std::optional<Bytes> from_base64(std::string_view text);
+
+// A decimal number that fills the whole of `text`; no sign, no space.
+std::optional<uint64_t> parse_decimal(std::string_view text);
+
+}  // namespace sluice

@@ -1,0 +1,105 @@
+#include "sluice/base/core/error.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace sluice {
+namespace {
+
+struct CodeRow {
+  std::string_view name;
+  int http;
+  int exit;
+};
+
+// Indexed by ErrorCode.
+constexpr CodeRow kRows[kErrorCodes] = {
+    {"invalid_argument", 400, 2},   {"not_found", 404, 2},        {"already_exists", 409, 73},
+    {"permission_denied", 403, 77}, {"unauthenticated", 401, 77}, {"failed_precondition", 409, 75},
+    {"exhausted", 429, 75},         {"too_large", 413, 2},        {"timed_out", 504, 75},
+    {"cancelled", 499, 130},        {"unavailable", 503, 69},     {"closed", 410, 69},
+    {"protocol", 502, 76},          {"unsupported", 501, 78},     {"io", 500, 74},
+    {"internal", 500, 70},
+};
+
+const CodeRow& row(ErrorCode code) {
+  return kRows[static_cast<size_t>(code) % kErrorCodes];
+}
+
+ErrorCode code_of_errno(int value) {
+  switch (value) {
+    case ENOENT:
+    case ESRCH:
+      return ErrorCode::kNotFound;
+    case EEXIST:
+      return ErrorCode::kAlreadyExists;
+    case EACCES:
+    case EPERM:
+      return ErrorCode::kPermissionDenied;
+    case ETIMEDOUT:
+      return ErrorCode::kTimedOut;
+    case ECANCELED:
+      return ErrorCode::kCancelled;
+    case EPIPE:
+    case ECONNRESET:
+      return ErrorCode::kClosed;
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+      return ErrorCode::kUnavailable;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOSPC:
+    case EDQUOT:
+      return ErrorCode::kExhausted;
+    case EFBIG:
+    case E2BIG:
+      return ErrorCode::kTooLarge;
+    case ENOSYS:
+      return ErrorCode::kUnsupported;
+    default:
+      return ErrorCode::kIo;
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(ErrorCode code) {
+  return row(code).name;
+}
+int http_status(ErrorCode code) {
+  return row(code).http;
+}
+int exit_code(ErrorCode code) {
+  return row(code).exit;
+}
+
+std::string_view to_string(ErrorOrigin origin) {
+  constexpr std::string_view names[] = {"caller", "task", "agent", "sandbox", "upstream", "engine"};
+  return names[static_cast<size_t>(origin) % 6];
+}
+
+Error Error::within(std::string_view context) const& {
+  return Error(*this).within(context);
+}
+
+Error Error::within(std::string_view context) && {
+  message.insert(0, ": ").insert(0, context);
+  return std::move(*this);
+}
+
+Error Error::from(ErrorOrigin o) && {
+  origin = o;
+  return std::move(*this);
+}
+
+Error errno_error(std::string_view what, int errno_value) {
+  char buffer[128];
+  std::string message(what);
+  // The GNU strerror_r: returns the text, which need not be in the buffer.
+  message.append(": ").append(strerror_r(errno_value, buffer, sizeof buffer));
+  return Error(code_of_errno(errno_value), std::move(message));
+}
+
+}  // namespace sluice

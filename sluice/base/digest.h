@@ -1,0 +1,37 @@
+// Digests: XXH3-128 to recognise equal bytes quickly (not a security boundary), SHA-256 to name
+// content, HMAC-SHA-256 to sign. Any thread.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "sluice/base/core/bytes.h"
+
+namespace sluice {
+
+struct Digest {
+  uint64_t high = 0, low = 0;
+  auto operator<=>(const Digest&) const = default;
+  std::string hex() const;
+};
+
+Digest xxh3_128(ByteView bytes);
+
+std::string sha256_hex(ByteView bytes);
+
+// 32 raw bytes.
+Bytes hmac_sha256(ByteView key, ByteView message);
+
+// Takes the same time wherever the first difference is, so that a key cannot be guessed byte by
+// byte.
+bool equal_in_constant_time(ByteView a, ByteView b);
+
+}  // namespace sluice
+
+template <>
+struct std::hash<sluice::Digest> {
+  size_t operator()(const sluice::Digest& d) const { return d.low ^ d.high; }
+};

@@ -1,0 +1,62 @@
+// Policy: whoever answers a rollout's calls when it is not the trainer.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "sluice/base/core/result.h"
+#include "sluice/llm/call.h"
+#include "sluice/net/http.h"
+
+namespace sluice::gate {
+
+// An answer that is passed through byte for byte from somewhere else as it arrives, never stored.
+class Relay {
+ public:
+  virtual ~Relay() = default;
+  virtual int status() const = 0;
+  virtual std::string content_type() const = 0;
+  // The next piece, or empty at the end.
+  virtual net::awaitable<Result<Bytes>> read_some() = 0;
+};
+
+// The one chance to answer a call. Move-only; the first of the three counts, dropping it unanswered
+// fails the call. May be used from any thread, also after the rollout or the gate is gone (then it
+// does nothing).
+class Reply {
+ public:
+  class Target {
+   public:
+    virtual ~Target() = default;
+    virtual void answer(llm::Answer answer) = 0;
+    virtual void refuse(llm::Refusal refusal) = 0;
+    virtual void relay(std::unique_ptr<Relay> relay) = 0;
+    virtual void dropped() = 0;
+  };
+
+  explicit Reply(std::shared_ptr<Target> target) : target_(std::move(target)) {}
+  ~Reply() {
+    if (target_) target_->dropped();
+  }
+  Reply(Reply&&) noexcept = default;
+  Reply& operator=(Reply&&) = delete;
+
+  void answer(llm::Answer answer) { take()->answer(std::move(answer)); }
+  void refuse(llm::Refusal refusal) { take()->refuse(std::move(refusal)); }
+  // On the rollout's shard only: the relay is read there.
+  void relay(std::unique_ptr<Relay> relay) { take()->relay(std::move(relay)); }
+
+ private:
+  std::shared_ptr<Target> take() { return std::exchange(target_, nullptr); }
+  std::shared_ptr<Target> target_;
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  // Called on the rollout's shard; must not block it.
+  virtual void submit(std::shared_ptr<const llm::Call> call, Reply reply) = 0;
+};
+
+}  // namespace sluice::gate

@@ -1,0 +1,145 @@
+// Calls, answers and outcomes as values. A call is one intercepted LLM request; an answer is what
+// its policy gave; a turn is a call whose answer was delivered. How calls arrive, who answers them
+// and where they are kept is not this room's affair.
+//
+// Plain values. A Call is immutable once made and shared between threads.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/result.h"
+#include "sluice/base/digest.h"
+#include "sluice/base/id.h"
+
+namespace sluice::llm {
+
+// A wire format of LLM APIs.
+enum class Dialect : uint8_t { kChat, kResponses, kMessages, kGemini };
+std::string_view to_string(Dialect dialect);
+
+// What the agent wants the answer for. Only `main` and `subagent` calls are trajectory.
+enum class Purpose : uint8_t { kMain, kTitle, kSummary, kSubagent, kProbe };
+std::string_view to_string(Purpose purpose);
+
+enum class Role : uint8_t { kSystem, kUser, kAssistant, kTool };
+std::string_view to_string(Role role);
+
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // JSON text exactly as the model wrote it, which may be malformed
+};
+
+// A message in canonical form: what every dialect can say.
+struct Message {
+  Role role = Role::kAssistant;
+  std::string text;       // text parts joined; parts that are no text are in `raw` alone
+  std::string reasoning;  // reasoning content, where the dialect carries it
+  std::vector<ToolCall> tool_calls;
+  std::string tool_call_id;  // role kTool: which call this is the result of
+  std::string raw;           // the message as it came, JSON; empty in answers of ours
+};
+
+// A request in canonical form. What it does not name is in the call's body.
+struct Request {
+  std::string model;
+  std::vector<Message> messages;  // system prompts of every dialect are kSystem messages
+  std::vector<std::string> tool_names;
+  std::string tools;  // JSON as it came, "" if none
+  std::optional<double> temperature, top_p;
+  std::optional<int64_t> max_tokens;
+};
+
+// Where in its rollout a call belongs: the agent's own session header, "" if it sends none.
+struct SessionKey {
+  std::string value;
+  std::string parent;  // of a sub-agent's session
+  auto operator<=>(const SessionKey&) const = default;
+};
+
+// One intercepted request.
+class Call {
+ public:
+  CallId id;
+  RolloutId rollout;
+  SessionKey session;
+  Dialect dialect = Dialect::kChat;
+  Purpose purpose = Purpose::kMain;
+  std::string model;
+  uint32_t n = 1;  // how many choices it asks for
+  bool stream = false;
+  bool stream_usage = false;  // chat: stream_options.include_usage
+  Digest digest;              // of the body, under the rollout's rules
+  uint64_t ordinal = 0;       // 1, 2, ... within the rollout, in order of arrival
+  std::chrono::system_clock::time_point arrived_at;
+  std::shared_ptr<const Bytes> body;  // exactly as received
+
+  // The canonical form, parsed at the first use. Any thread.
+  Result<const Request*> request() const;
+
+ private:
+  mutable std::once_flag parsed_;
+  mutable std::optional<Result<Request>> request_;
+};
+
+enum class Finish : uint8_t { kStop, kLength, kToolCalls, kContentFilter };
+std::string_view to_string(Finish finish);
+
+// Which policy version sampled a run of an answer's tokens.
+struct VersionSpan {
+  uint32_t first_token = 0;
+  std::string version;
+};
+
+struct Choice {
+  Message message;
+  Finish finish = Finish::kStop;
+  std::vector<int32_t> ids;     // the sampled tokens, if they are known
+  std::vector<float> logprobs;  // one per id
+  std::vector<VersionSpan> versions;
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+};
+
+// Who made the content of an answer. Only kSampled is ever trainable.
+enum class Origin : uint8_t { kSampled, kEdited, kCanned, kInjected };
+std::string_view to_string(Origin origin);
+
+struct Answer {
+  std::vector<Choice> choices;
+  std::optional<Usage> usage;
+  std::vector<int32_t> prompt_ids;
+  Origin origin = Origin::kInjected;
+};
+
+// "No" to an agent, in its dialect's own error shape.
+struct Refusal {
+  ErrorCode kind = ErrorCode::kCancelled;
+  std::string message;
+  // Chooses the status that makes the agent stop at once instead of retrying.
+  bool end_agent = true;
+};
+
+// What became of a call.
+enum class Outcome : uint8_t {
+  kDelivered,    // every byte of the answer was acknowledged by the agent's side
+  kUndelivered,  // answered, or not yet, when the agent's connection was gone
+  kSuperseded,   // a resend took its place
+  kRefused,      // the agent got an error, by decision of the policy or of a limit
+  kFailed,       // the policy broke: no answer could be given
+  kCancelled,    // the rollout ended first
+};
+std::string_view to_string(Outcome outcome);
+
+}  // namespace sluice::llm

@@ -1,0 +1,97 @@
+// HTTP/1.1 requests and answers as values, and the writer through which a handler answers. What
+// reads and writes them on a Stream is http_server.h and http_client.h; rooms above know only this.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/deadline.h"
+#include "sluice/base/core/result.h"
+#include "sluice/net/executor.h"
+#include "sluice/net/stream.h"
+
+namespace sluice::net {
+
+// Header fields in order; names compare without case (RFC 9110, section 5.1).
+class Headers {
+ public:
+  using Field = std::pair<std::string, std::string>;
+
+  Headers() = default;
+  Headers(std::initializer_list<Field> fields) : fields_(fields) {}
+
+  // The first field of that name.
+  std::optional<std::string_view> get(std::string_view name) const;
+  std::string_view get_or(std::string_view name, std::string_view otherwise) const;
+  void add(std::string name, std::string value) {
+    fields_.emplace_back(std::move(name), std::move(value));
+  }
+  void set(std::string_view name, std::string value);
+
+  const std::vector<Field>& fields() const { return fields_; }
+
+ private:
+  std::vector<Field> fields_;
+};
+
+bool equal_ignoring_case(std::string_view a, std::string_view b);
+
+struct HttpRequest {
+  std::string method;  // "POST"
+  std::string target;  // as sent: "/v1/models?limit=2"
+  Headers headers;
+  // At least simdjson's padding of spare capacity behind size().
+  Bytes body;
+
+  // The target up to '?', still percent-encoded.
+  std::string_view path() const;
+  // Behind '?', or empty.
+  std::string_view query() const;
+};
+
+struct HttpResponse {
+  int status = 200;
+  Headers headers;
+  Bytes body;
+};
+
+// Percent-decodes; nullopt if an escape is broken or a NUL comes out.
+std::optional<std::string> percent_decode(std::string_view text);
+
+HttpResponse json_response(int status, std::string body);
+
+// Writes the answer of one request. Exactly one of these happens: send(); or start(), any number
+// of write(), then finish(); or abort(). All on the connection's shard, by one coroutine at a time.
+// A handler that ends without an answer gives 500.
+class ResponseWriter {
+ public:
+  virtual ~ResponseWriter() = default;
+
+  // The whole answer, with Content-Length.
+  virtual awaitable<Result<void>> send(HttpResponse response) = 0;
+
+  // An answer in pieces (chunked). start() puts the headers on the wire at once.
+  virtual awaitable<Result<void>> start(int status, Headers headers) = 0;
+  virtual awaitable<Result<void>> write(Bytes piece) = 0;
+  virtual awaitable<Result<void>> finish() = 0;
+
+  // Closes the connection without completing the answer, so that the client sees a broken one.
+  virtual void abort() = 0;
+
+  // As Stream's, for the connection beneath.
+  virtual awaitable<Result<void>> drained(Deadline deadline) = 0;
+  virtual void on_peer_closed(std::function<void(PeerClose)> callback) = 0;
+
+  virtual bool started() const = 0;
+};
+
+// `writer` is valid until the handler's coroutine ends.
+using HttpHandler = std::function<awaitable<void>(HttpRequest request, ResponseWriter* writer)>;
+
+}  // namespace sluice::net

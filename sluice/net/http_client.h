@@ -1,0 +1,78 @@
+// An HTTP/1.1 client for one origin: a pool of keep-alive connections over whatever carries them
+// (TCP, TLS, unix socket, a guest's channel). It never follows redirects, never retries, and gives
+// every phase a deadline.
+//
+// Lives on one shard; every member runs there. Calls may run side by side, each on its connection.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "sluice/base/core/deadline.h"
+#include "sluice/net/http.h"
+#include "sluice/net/shard.h"
+#include "sluice/net/stream.h"
+
+namespace sluice::net {
+
+// http://host:port/base or https://...; unix sockets have no URL, see HttpClient's constructor.
+struct Url {
+  bool tls = false;
+  std::string host;
+  uint16_t port = 0;
+  std::string path;  // "" or "/base", without a trailing slash
+
+  // kInvalidArgument with what is wrong: another scheme, user info, a query or a fragment.
+  static Result<Url> parse(std::string_view text);
+  std::string origin() const;  // "https://host" or "http://host:8080"
+};
+
+// Opens one connection to the origin.
+using Connector = std::function<awaitable<Result<std::unique_ptr<Stream>>>(Deadline deadline)>;
+
+// TCP, with TLS (system trust store, host name checked) if the URL says https.
+Connector url_connector(Shard& shard, BlockingPool& names, const Url& url);
+
+struct HttpClientLimits {
+  size_t header_bytes = 64 * 1024;
+  size_t body_bytes = 64 * 1024 * 1024;  // kTooLarge above
+  Duration connect_timeout = std::chrono::seconds(10);
+  Duration first_byte_timeout = std::chrono::minutes(10);
+  Duration idle_timeout = std::chrono::minutes(5);  // between pieces of a body
+  size_t idle_connections = 16;
+};
+
+// An answer whose body is still arriving. Dropping it early closes its connection.
+class HttpIncoming {
+ public:
+  virtual ~HttpIncoming() = default;
+  virtual int status() const = 0;
+  virtual const Headers& headers() const = 0;
+  // The next piece, decoded from its framing, or empty at the end of the body.
+  virtual awaitable<Result<Bytes>> read_some() = 0;
+  // The rest of the body.
+  virtual awaitable<Result<Bytes>> read_all() = 0;
+};
+
+class HttpClient {
+ public:
+  // `host_header` is the Host field ("api.example.com", "docker").
+  HttpClient(Shard& shard, Connector connector, std::string host_header,
+             HttpClientLimits limits = {});
+  ~HttpClient();
+
+  // Host, Content-Length and Connection are set here. The whole call, body included, ends by
+  // `deadline`. Errors: kUnavailable (no connection), kTimedOut, kProtocol, kClosed (the peer
+  // closed in mid-answer), kTooLarge.
+  awaitable<Result<std::unique_ptr<HttpIncoming>>> call(HttpRequest request, Deadline deadline);
+
+  // The same with the whole body read.
+  awaitable<Result<HttpResponse>> fetch(HttpRequest request, Deadline deadline);
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace sluice::net

@@ -1,0 +1,62 @@
+// An HTTP/1.1 server on any Listener: keep-alive, pipelining in order, Expect: 100-continue,
+// limits on everything, graceful drain. Follows RFC 9110 and 9112; what they leave open is refused
+// (obs-fold, conflicting lengths, a body both sized and chunked).
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <list>
+#include <memory>
+
+#include "sluice/base/log.h"
+#include "sluice/net/http.h"
+#include "sluice/net/shard.h"
+#include "sluice/net/stream.h"
+
+namespace sluice::net {
+
+struct HttpLimits {
+  size_t header_bytes = 64 * 1024;  // request line and fields: 431 above
+  size_t header_fields = 100;
+  size_t body_bytes = 16 * 1024 * 1024;  // 413 above
+  size_t connections = 10'000;           // further ones are accepted and closed at once
+  Duration header_timeout = std::chrono::seconds(20);  // from a request's first byte: 408
+  Duration body_idle_timeout = std::chrono::seconds(30);
+  Duration keep_alive_timeout = std::chrono::seconds(120);  // between requests: closed silently
+  // After an early refusal the rest of the body is read and dropped up to this much, so that the
+  // client gets to read the refusal.
+  size_t discard_bytes = 64 * 1024 * 1024;
+};
+
+struct HttpServerOptions {
+  HttpLimits limits;
+  // Shapes the answer to a request that never reaches the handler (too large, malformed, too slow).
+  // `request` holds what was understood so far; its body is empty. Default: {"error": message}.
+  std::function<HttpResponse(const HttpRequest& request, const Error& error)> refuse;
+  Logger log;
+};
+
+// Lives on one shard; every member runs there.
+class HttpServer {
+ public:
+  HttpServer(Shard& shard, HttpHandler handler, HttpServerOptions options = {});
+  ~HttpServer();  // stop() must have completed
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  // Accepts from `listener` until it is closed or the server stops. Several listeners may be added.
+  void serve(std::unique_ptr<Listener> listener);
+
+  // Stops accepting, lets requests in progress end until the deadline, closes idle connections at
+  // once and the rest at the deadline. Returns when nothing runs any more.
+  awaitable<void> stop(Deadline deadline);
+
+  size_t connections() const;
+
+ private:
+  class Session;
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace sluice::net

@@ -1,0 +1,238 @@
+// Sandbox, Job and Backend: an isolated place to run programs in, whoever provides it.
+//
+// A backend makes sandboxes and nothing else; GuestSandbox (guest_sandbox.h) implements Sandbox
+// once for all of them over the guest's channel. How a program ended is a value (Exit); an Error
+// means that the question could not be answered (bad argument, missing file, sandbox gone).
+//
+// Every object lives on the shard it was made on and is used from its thread only. Members that
+// return an awaitable must be awaited before the object goes away. After close(), or when the
+// sandbox is lost, every call fails at once with kClosed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/deadline.h"
+#include "sluice/base/core/result.h"
+#include "sluice/net/executor.h"
+#include "sluice/net/stream.h"
+
+namespace sluice::net {
+class Shard;
+}
+
+namespace sluice::sandbox {
+
+using net::awaitable;
+
+// Where things are and who is who in every sandbox, whichever backend made it.
+inline constexpr char kHome[] = "/home/user";
+inline constexpr char kWorkdir[] = "/home/user/workdir";
+inline constexpr char kVerifierDir[] = "/home/user/logs/verifier";
+inline constexpr char kSetupUser[] = "0";
+inline constexpr char kAgentUser[] = "1000";
+inline constexpr char kVerifyUser[] = "1001";
+
+// How a program ended. Normalised: 0 to 255 as it is, death by signal N is status -1 and signal N.
+struct Exit {
+  enum class Reason : uint8_t {
+    kExited,
+    kSignaled,
+    kTimedOut,  // its deadline passed and its tree was killed
+    kLost,      // the sandbox went away before the end was known
+  };
+  Reason reason = Reason::kExited;
+  int status = 0;
+  int signal = 0;
+  bool oom = false;        // killed for its memory limit
+  bool truncated = false;  // output over the cap was dropped
+
+  bool ok() const { return reason == Reason::kExited && status == 0; }
+};
+std::string_view to_string(Exit::Reason reason);
+// "exit code 3", "killed by signal 9", "timed out": for people.
+std::string describe(const Exit& exit);
+
+using Env = std::vector<std::pair<std::string, std::string>>;
+
+struct Command {
+  std::vector<std::string> argv;  // argv[0] is looked up in the command's own PATH
+  Env env;                        // the whole environment: nothing is inherited
+  std::string cwd = kWorkdir;
+  std::string user = kAgentUser;  // a name or uid, as find_user() takes it
+  Bytes input;                    // exec: stdin, then end of file. start: see Job::write_stdin
+  Deadline deadline;              // then the whole tree is killed
+  size_t output_cap = 16 * 1024 * 1024;  // per channel; what is over it is dropped and said so
+
+  // `script` run by a clean shell: bash --noprofile --norc -c, or sh -c where there is no bash.
+  static Command shell(std::string script);
+};
+
+struct Output {
+  Exit exit;
+  Bytes out, err;
+  Duration wall{};
+};
+
+// A command in the background. Destroying it does not end the command (kill_all does).
+class Job {
+ public:
+  enum class Channel : uint8_t { kOut, kErr };
+
+  virtual ~Job() = default;
+
+  // How it ended, also long after it did; kTimedOut (an Error) if it runs on at the deadline.
+  virtual awaitable<Result<Exit>> wait(Deadline deadline) = 0;
+  // To the command itself; kNotFound when it has ended.
+  virtual awaitable<Result<void>> signal(int number) = 0;
+  // SIGKILL to everything that the command started and that can still be found as its own
+  // descendant or session, daemons included. Idempotent.
+  virtual awaitable<Result<void>> kill_tree() = 0;
+  // Waits while the command does not read. kClosed when it closed its stdin or ended.
+  virtual awaitable<Result<void>> write_stdin(Bytes bytes) = 0;
+  virtual awaitable<Result<void>> close_stdin() = 0;
+  // At most `max` bytes, at least one, or empty at the end of the channel. Unread output stops the
+  // command once its credit (256 KiB) is used up. One reader per channel.
+  virtual awaitable<Result<Bytes>> read_output(Channel channel, size_t max) = 0;
+};
+
+struct FileInfo {
+  enum class Type : uint8_t { kFile, kDirectory, kSymlink, kOther };
+  std::string path;  // as asked for; in list() relative to the directory
+  Type type = Type::kFile;
+  uint64_t size = 0;
+  uint32_t mode = 0;  // permission bits
+  uint32_t uid = 0, gid = 0;
+};
+
+struct WriteOptions {
+  std::string user = kAgentUser;  // who writes, and who owns what is made
+  uint32_t mode = 0644;
+};
+
+enum class Strictness : uint8_t {
+  kPrefer,   // what cannot be enforced is listed in the sandbox's warnings
+  kRequire,  // what cannot be enforced refuses the sandbox
+};
+struct Limit {
+  uint64_t value = 0;
+  Strictness strictness = Strictness::kPrefer;
+};
+struct Limits {
+  std::optional<Limit> memory_bytes;
+  std::optional<Limit> pids;
+  std::optional<Limit> cpu_millis;  // 1500 is one and a half cores
+  std::optional<Limit> disk_bytes;  // what the sandbox may write in all
+  std::optional<Limit> disk_inodes;
+  std::optional<Limit> open_files;  // per process
+
+  // What a sandbox gets if nobody says otherwise, all kPrefer.
+  static Limits defaults();
+};
+
+enum class Network : uint8_t {
+  kNone,   // loopback only
+  kSetup,  // an allow-listed proxy until end_setup(), then none
+  kOpen,   // the host's
+};
+std::string_view to_string(Network network);
+
+// A directory of the host, mounted read-only.
+struct Bundle {
+  std::string host_path;
+  std::string guest_path;
+};
+
+using Labels = std::map<std::string, std::string>;
+
+struct Options {
+  std::string image;  // what it names is the backend's affair; "" is its default
+  Limits limits = Limits::defaults();
+  Network network = Network::kNone;
+  std::vector<std::string> setup_hosts;  // with kSetup: "pypi.org", "*.debian.org"
+  std::vector<Bundle> bundles;
+  Labels labels;
+  Deadline deadline;  // the sandbox ends itself then, whatever happens to us
+  // If set, HOME lives in this directory of the host and stays when the sandbox goes.
+  std::string keep_files_in;
+};
+
+struct Capabilities {
+  bool images = false;  // Options::image is understood
+  bool limits = false;  // memory and pids can be enforced
+  bool network_none = false;
+  bool listen_passed = false;  // carried ports hand over the listening socket itself
+  bool snapshots = false;
+  bool guest_isolated = true;  // the agent runs under another uid than the guest
+};
+
+// A prepared state to clone from; belongs to the backend that made it.
+struct Snapshot {
+  std::string id;
+};
+
+class Sandbox {
+ public:
+  virtual ~Sandbox() = default;
+
+  virtual const std::string& id() const = 0;
+  virtual const Capabilities& capabilities() const = 0;
+  // Limits and features that were preferred and could not be had, in plain words.
+  virtual const std::vector<std::string>& warnings() const = 0;
+
+  // Runs to the end or the deadline (then Exit::kTimedOut, with the output so far).
+  virtual awaitable<Result<Output>> exec(Command command) = 0;
+  virtual awaitable<Result<std::unique_ptr<Job>>> start(Command command) = 0;
+
+  // Files are reached as the named user would, from inside. A symbolic link in the last component
+  // is never followed. Errors: kNotFound, kPermissionDenied, kTooLarge, kInvalidArgument (a
+  // directory, a device; the message says which).
+  virtual awaitable<Result<void>> write_file(std::string path, Bytes content,
+                                             WriteOptions options) = 0;  // makes parents
+  virtual awaitable<Result<Bytes>> read_file(std::string path, size_t max, std::string user) = 0;
+  virtual awaitable<Result<FileInfo>> stat(std::string path, std::string user) = 0;
+  // What is below `path`, at most `depth` levels and `max` entries, in no order.
+  virtual awaitable<Result<std::vector<FileInfo>>> list(std::string path, int depth, size_t max,
+                                                        std::string user) = 0;
+
+  // Makes `path` an empty directory of `user` with `mode`, whatever was there.
+  virtual awaitable<Result<void>> reset_directory(std::string path, std::string user,
+                                                  uint32_t mode) = 0;
+  // Gives `path` and all below it to `user`. No link is followed; a file that also has a name
+  // outside the tree keeps its owner and is counted in the result.
+  virtual awaitable<Result<uint64_t>> give_tree(std::string path, std::string user) = 0;
+
+  // A listener on 127.0.0.1:`port` inside the sandbox (0: any free port), served out here.
+  virtual awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port) = 0;
+
+  // With Network::kSetup: cuts the network. Must succeed before an agent starts.
+  virtual awaitable<Result<void>> end_setup() = 0;
+  virtual awaitable<Result<Snapshot>> snapshot() = 0;
+
+  // SIGKILL to every process in the sandbox but the guest; returns when they are gone.
+  virtual awaitable<Result<void>> kill_all() = 0;
+
+  // Destroys the sandbox. Idempotent; "already gone" is success. Pending calls end with kClosed.
+  virtual awaitable<Result<void>> close() = 0;
+};
+
+// Makes sandboxes. Thread-safe: may be called on any shard; the sandbox lives on that shard.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+  virtual awaitable<Result<std::unique_ptr<Sandbox>>> create(net::Shard* shard,
+                                                             Options options) = 0;
+  virtual awaitable<Result<std::unique_ptr<Sandbox>>> clone(net::Shard* shard, Snapshot snapshot,
+                                                            Options options) = 0;
+  // Removes what dead engines left behind; how many sandboxes that were.
+  virtual awaitable<Result<int>> reap() = 0;
+};
+
+}  // namespace sluice::sandbox
