@@ -30,9 +30,11 @@ struct HttpLimits {
 
 struct HttpServerOptions {
   HttpLimits limits;
-  // Shapes the answer to a request that never reaches the handler (too large, malformed, too slow).
-  // `request` holds what was understood so far; its body is empty. Default: {"error": message}.
-  std::function<HttpResponse(const HttpRequest& request, const Error& error)> refuse;
+  // Shapes the answer to a request that never reaches the handler (too large, malformed, too slow),
+  // and the 500 for one whose handler failed. `request` holds what was understood so far; its body
+  // is empty, and after the handler took the request so are its headers. `status` is the answer's,
+  // whatever the returned value says. Default: {"error": message}.
+  std::function<HttpResponse(const HttpRequest& request, int status, const Error& error)> refuse;
   Logger log;
 };
 
