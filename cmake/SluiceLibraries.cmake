@@ -14,6 +14,7 @@ if(SLUICE_TESTS)
   find_package(GTest REQUIRED)
   include(GoogleTest)
 endif()
+find_package(benchmark QUIET)  # only `./dev bench` needs it
 
 # Boost itself is header-only here; Asio and Beast are compiled once, in sluice/net.
 add_library(sluice_boost INTERFACE)
