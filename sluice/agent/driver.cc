@@ -1,0 +1,504 @@
+#include "sluice/agent/driver.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "sluice/base/core/check.h"
+#include "sluice/net/shard.h"
+
+namespace sluice::agent {
+namespace {
+
+using namespace std::chrono_literals;
+using sandbox::Command;
+using sandbox::Exit;
+using sandbox::Job;
+
+constexpr int kInstallAttempts = 3;
+constexpr Duration kInstallTimeout = 4min;
+constexpr Duration kInstallPause = 3s;
+constexpr Duration kQuickTimeout = 20s;  // for commands that only look
+// The guest kills the agent at its deadline; this is for the news to arrive.
+constexpr Duration kNewsTime = 10s;
+constexpr size_t kOutputPiece = 64 * 1024;
+constexpr size_t kAgentOutputCap = 64 * 1024 * 1024;
+constexpr size_t kRowOutputCap = 1024 * 1024;
+constexpr size_t kLogTail = 64 * 1024;
+constexpr size_t kMaxRewardFile = 4096;
+constexpr int kCollectDepth = 2;
+constexpr size_t kCollectEntries = 10'000;
+
+sandbox::Env shell_env(std::string home, std::string user) {
+  return {{"HOME", std::move(home)},
+          {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+          {"USER", std::move(user)},
+          {"LANG", "C.UTF-8"},
+          {"TMPDIR", "/tmp"}};
+}
+
+std::string absolute(const std::string& path, const std::string& workdir) {
+  return path.starts_with('/') ? path : workdir + "/" + path;
+}
+
+std::string tail_of(ByteView text, size_t max) {
+  return to_valid_utf8(text.size() > max ? text.substr(text.size() - max) : text);
+}
+
+// What a failed command says of itself: its end, and the last of its output.
+std::string tell(const sandbox::Output& output) {
+  std::string text = sandbox::describe(output.exit);
+  if (!output.err.empty()) text += ", stderr: " + tail_of(output.err, 500);
+  if (!output.out.empty()) text += ", stdout: " + tail_of(output.out, 500);
+  return text;
+}
+
+}  // namespace
+
+std::string_view to_string(Approvals approvals) {
+  return approvals == Approvals::kBypass ? "bypass" : "agent_default";
+}
+
+awaitable<Result<std::optional<double>>> Hooks::verify(sandbox::Sandbox*) {
+  co_return std::optional<double>();
+}
+
+class Driver::Impl {
+ public:
+  Impl(net::Shard& shard, sandbox::Backend& backend, Plan plan, Hooks& hooks)
+      : shard_(shard), backend_(backend), plan_(std::move(plan)), hooks_(hooks) {}
+
+  awaitable<Report> run() {
+    began_ = Clock::now();
+    auto result = co_await lifecycle();
+    if (!result && !report_.error) {
+      report_.error = std::move(result).error();
+      report_.failed_phase = report_.phases.empty() ? "" : report_.phases.back().name;
+    }
+    if (cancelled_) report_.error = Error(ErrorCode::kCancelled, *cancelled_, ErrorOrigin::kCaller);
+    if (sandbox_) {
+      begin_phase("close");
+      auto closed = co_await sandbox_->close();
+      if (!closed) report_.warnings.push_back("close: " + closed.error().message);
+      co_await closing_.join();
+      // Their reads ended with the sandbox.
+      co_await pumps_.join();
+      if (report_.agent) report_.agent->log_tail = tail_.bytes();
+      job_.reset();
+      sandbox_.reset();
+    }
+    end_phase();
+    co_return std::move(report_);
+  }
+
+  void cancel(std::string why) {
+    if (cancelled_) return;
+    cancelled_ = std::move(why);
+    // Whatever the driver waits for ends with the sandbox.
+    if (sandbox_) closing_.spawn(close_quietly(sandbox_.get()));
+  }
+
+ private:
+  static awaitable<void> close_quietly(sandbox::Sandbox* sandbox) {
+    // close() is idempotent: run() calls it again and reports.
+    const auto ignored = co_await sandbox->close();
+    static_cast<void>(ignored);
+  }
+
+  void begin_phase(std::string_view name) {
+    end_phase();
+    report_.phases.push_back({std::string(name), Clock::now() - began_, {}});
+    in_phase_ = true;
+    hooks_.on_phase(name);
+  }
+
+  void end_phase() {
+    if (!std::exchange(in_phase_, false)) return;
+    PhaseTime& phase = report_.phases.back();
+    phase.took = Clock::now() - began_ - phase.began;
+  }
+
+  Result<void> go_on() const {
+    if (cancelled_) return Error(ErrorCode::kCancelled, *cancelled_, ErrorOrigin::kCaller);
+    return {};
+  }
+
+  awaitable<Result<void>> lifecycle() {
+    begin_phase("create");
+    SLUICE_CO_TRY_VOID(co_await create());
+    begin_phase("install");
+    SLUICE_CO_TRY_VOID(co_await install());
+    begin_phase("upload");
+    SLUICE_CO_TRY_VOID(co_await upload());
+    begin_phase("configure");
+    SLUICE_CO_TRY_VOID(co_await configure());
+    begin_phase("setup");
+    SLUICE_CO_TRY_VOID(co_await setup());
+    begin_phase("start");
+    SLUICE_CO_TRY_VOID(co_await start());
+    begin_phase("agent");
+    SLUICE_CO_TRY_VOID(co_await attend());
+    begin_phase("stop");
+    SLUICE_CO_TRY_VOID(co_await stop());
+    begin_phase("collect");
+    SLUICE_CO_TRY_VOID(co_await collect_artifacts());
+    begin_phase("verify");
+    SLUICE_CO_TRY_VOID(co_await verify());
+    begin_phase("files");
+    SLUICE_CO_TRY_VOID(co_await collect_files());
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> create() {
+    if (!plan_.bundle_path.empty()) {
+      plan_.sandbox.bundles.push_back({plan_.bundle_path, bundle_mount(*plan_.spec)});
+    }
+    auto created = co_await backend_.create(&shard_, plan_.sandbox);
+    if (!created) co_return std::move(created).error();
+    sandbox_ = std::move(*created);
+    report_.sandbox_id = sandbox_->id();
+    report_.guest_isolated = sandbox_->capabilities().guest_isolated;
+    const auto& warnings = sandbox_->warnings();
+    report_.warnings.insert(report_.warnings.end(), warnings.begin(), warnings.end());
+    co_return go_on();
+  }
+
+  awaitable<Result<sandbox::Output>> look(std::string script) {
+    Command command = Command::shell(std::move(script));
+    command.cwd = "/";
+    command.env = shell_env(sandbox::kHome, "user");
+    command.deadline = Deadline::in(kQuickTimeout);
+    co_return co_await sandbox_->exec(std::move(command));
+  }
+
+  awaitable<Result<void>> install() {
+    const Spec& spec = *plan_.spec;
+    if (!spec.needs.empty()) {
+      std::string script;
+      for (const std::string& need : spec.needs) {
+        script += fmt::format("command -v '{0}' >/dev/null || printf '%s ' '{0}'\n", need);
+      }
+      SLUICE_CO_TRY(const sandbox::Output found, co_await look(std::move(script)));
+      if (!found.out.empty()) {
+        co_return Error(ErrorCode::kFailedPrecondition,
+                        fmt::format("{} needs these programs, which the sandbox does not have: {}",
+                                    spec.name, found.out),
+                        ErrorOrigin::kTask);
+      }
+    }
+    if (!plan_.bundle_path.empty()) {
+      TemplateValues values;
+      for (const std::string& name : placeholder_names()) values.emplace(name, "");
+      values["bundle"] = bundle_mount(spec);
+      values["version"] = spec.version;
+      SLUICE_CO_TRY(report_.program, expand(spec.program, values));
+      auto info = co_await sandbox_->stat(report_.program, sandbox::kAgentUser);
+      if (!info) {
+        co_return std::move(info).error().within(spec.name + " is not where its bundle puts it");
+      }
+      co_return Result<void>();
+    }
+    if (!spec.install) {
+      co_return Error(ErrorCode::kFailedPrecondition,
+                      fmt::format("the bundle of {} is not installed: sluice agents install {}",
+                                  spec.name, spec.name));
+    }
+    report_.program = spec.install->program;
+    co_return co_await install_inside();
+  }
+
+  awaitable<Result<void>> install_inside() {
+    const Spec& spec = *plan_.spec;
+    std::string check = fmt::format("command -v '{}'", spec.install->program);
+    SLUICE_CO_TRY(const sandbox::Output found, co_await look(std::move(check)));
+    if (found.exit.ok()) co_return Result<void>();
+    for (const std::string& script : spec.install->commands) {
+      SLUICE_CO_TRY(std::string expanded, expand(script, {{"version", spec.version}}));
+      for (int attempt = 1;; ++attempt) {
+        Command command = Command::shell(expanded);
+        command.cwd = "/";
+        command.user = plan_.setup_user;
+        command.env = shell_env("/root", "root");
+        command.deadline = Deadline::in(kInstallTimeout);
+        command.output_cap = kRowOutputCap;
+        SLUICE_CO_TRY(const sandbox::Output output, co_await sandbox_->exec(std::move(command)));
+        if (output.exit.ok()) break;
+        if (attempt == kInstallAttempts) {
+          co_return Error(ErrorCode::kUnavailable,
+                          fmt::format("{} could not be installed in {} attempts: {}", spec.name,
+                                      attempt, tell(output)),
+                          ErrorOrigin::kSandbox);
+        }
+        SLUICE_CO_TRY_VOID(co_await net::sleep_for(kInstallPause * attempt));
+        SLUICE_CO_TRY_VOID(go_on());
+      }
+    }
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> upload() {
+    SLUICE_CO_TRY_VOID(
+        co_await sandbox_->reset_directory(plan_.workdir, sandbox::kAgentUser, 0755));
+    for (Upload& file : plan_.uploads) {
+      const std::string path = absolute(file.path, plan_.workdir);
+      sandbox::WriteOptions options;
+      options.mode = file.mode;
+      auto written = co_await sandbox_->write_file(path, std::move(file.content), options);
+      if (!written) co_return std::move(written).error().within("upload");
+    }
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> configure() {
+    SLUICE_CO_TRY(const Endpoint endpoint, co_await hooks_.open_endpoint(sandbox_.get()));
+    SLUICE_CO_TRY(launch_, make_launch(plan_, endpoint, report_.program));
+    for (Upload& file : launch_.files) {
+      sandbox::WriteOptions options;
+      options.mode = file.mode;
+      auto written = co_await sandbox_->write_file(file.path, std::move(file.content), options);
+      if (!written) co_return std::move(written).error().within("configure " + plan_.spec->name);
+    }
+    co_return go_on();
+  }
+
+  // One setup or verify command: its own clean shell, its own row.
+  awaitable<Result<sandbox::Exit>> run_row(std::vector<CommandRow>* rows, std::string script,
+                                           Command command) {
+    auto output = co_await sandbox_->exec(std::move(command));
+    if (!output) co_return std::move(output).error().within(script);
+    const Exit exit = output->exit;
+    rows->push_back({std::move(script), std::move(*output)});
+    co_return exit;
+  }
+
+  awaitable<Result<void>> setup() {
+    for (const std::string& script : plan_.setup) {
+      Command command = Command::shell(script);
+      command.cwd = plan_.workdir;
+      command.user = plan_.setup_user;
+      const bool as_root = plan_.setup_user == "0" || plan_.setup_user == "root";
+      command.env = as_root ? shell_env("/root", "root") : shell_env(sandbox::kHome, "user");
+      command.deadline = Deadline::in(plan_.setup_timeout);
+      command.output_cap = kRowOutputCap;
+      SLUICE_CO_TRY(const Exit exit, co_await run_row(&report_.setup, script, std::move(command)));
+      if (!exit.ok()) {
+        std::string message =
+            fmt::format("setup command failed: {}: {}", script, tell(report_.setup.back().output));
+        if (plan_.sandbox.network == sandbox::Network::kNone) {
+          message += " (the sandbox has no network; a task may ask for network = \"setup\")";
+        }
+        const auto code = exit.reason == Exit::Reason::kTimedOut ? ErrorCode::kTimedOut
+                                                                 : ErrorCode::kFailedPrecondition;
+        co_return Error(code, std::move(message), ErrorOrigin::kTask);
+      }
+      SLUICE_CO_TRY_VOID(go_on());
+    }
+    if (plan_.sandbox.network == sandbox::Network::kSetup) {
+      SLUICE_CO_TRY_VOID(co_await sandbox_->end_setup());
+    }
+    auto given = co_await sandbox_->give_tree(plan_.workdir, sandbox::kAgentUser);
+    if (!given) co_return std::move(given).error();
+    co_return go_on();
+  }
+
+  Duration agent_timeout() const {
+    return plan_.agent_timeout > Duration::zero() ? plan_.agent_timeout : plan_.spec->timeout;
+  }
+
+  awaitable<Result<void>> start() {
+    Command command;
+    command.argv = std::move(launch_.argv);
+    command.env = std::move(launch_.env);
+    command.cwd = plan_.workdir;
+    command.deadline = Deadline::in(agent_timeout());
+    command.output_cap = kAgentOutputCap;
+    agent_deadline_ = Deadline::in(agent_timeout() + kNewsTime);
+    hooks_.agent_starts();
+    auto job = co_await sandbox_->start(std::move(command));
+    if (!job) {
+      hooks_.agent_ended();
+      co_return std::move(job)
+          .error()
+          .within("start " + plan_.spec->name)
+          .from(ErrorOrigin::kAgent);
+    }
+    job_ = std::move(*job);
+    report_.agent.emplace();
+    co_return go_on();
+  }
+
+  awaitable<void> give_input(Bytes input) {
+    // An agent that ends or closes its stdin first does not want the rest.
+    if (!input.empty()) {
+      const auto written = co_await job_->write_stdin(std::move(input));
+      if (!written) co_return;
+    }
+    const auto closed = co_await job_->close_stdin();
+    static_cast<void>(closed);
+  }
+
+  awaitable<void> read_channel(Job::Channel channel, Bytes* whole, EventReader* events) {
+    for (;;) {
+      auto piece = co_await job_->read_output(channel, kOutputPiece);
+      if (!piece || piece->empty()) break;
+      tail_.add(*piece);
+      whole->append(*piece);
+      if (events != nullptr) {
+        for (const AgentEvent& event : events->feed(*piece)) hooks_.on_agent_event(event);
+      }
+    }
+    if (events != nullptr) {
+      for (const AgentEvent& event : events->finish()) hooks_.on_agent_event(event);
+    }
+  }
+
+  awaitable<Result<void>> attend() {
+    AgentRun& run = *report_.agent;
+    pumps_.spawn(give_input(std::move(launch_.input)));
+    pumps_.spawn(read_channel(Job::Channel::kOut, &run.out, &events_));
+    pumps_.spawn(read_channel(Job::Channel::kErr, &run.err, nullptr));
+    auto exit = co_await job_->wait(agent_deadline_);
+    hooks_.agent_ended();
+    if (!exit) {
+      run.exit.reason = Exit::Reason::kLost;
+      co_return std::move(exit).error();
+    }
+    run.exit = *exit;
+    if (exit->reason == Exit::Reason::kTimedOut) {
+      // Not the end: what it did in time is verified all the same.
+      report_.error = Error(ErrorCode::kTimedOut,
+                            fmt::format("{} did not end within {:g} s", plan_.spec->name,
+                                        std::chrono::duration<double>(agent_timeout()).count()),
+                            ErrorOrigin::kAgent);
+      report_.failed_phase = "agent";
+    }
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> stop() {
+    // What the agent left running may hold its output open: only then is the end of it certain.
+    SLUICE_CO_TRY_VOID(co_await sandbox_->kill_all());
+    co_await pumps_.join();
+    AgentRun& run = *report_.agent;
+    run.log_tail = tail_.bytes();
+    run.error = events_.error();
+    run.ok = run.exit.ok() && !(plan_.spec->success_from_events && run.error);
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> collect_artifacts() {
+    TemplateValues values;
+    for (const std::string& name : placeholder_names()) values.emplace(name, "");
+    values["home"] = sandbox::kHome;
+    values["workdir"] = plan_.workdir;
+    for (const ArtifactSpec& wanted : plan_.spec->artifacts) {
+      SLUICE_CO_TRY(std::string path, expand(wanted.path, values));
+      auto content = co_await sandbox_->read_file(path, wanted.max_bytes, sandbox::kAgentUser);
+      if (content) {
+        report_.artifacts.push_back({wanted.name, std::move(path), std::move(*content)});
+      } else if (content.error().code == ErrorCode::kClosed) {
+        co_return std::move(content).error();
+      } else if (wanted.required) {
+        co_return std::move(content)
+            .error()
+            .within("artifact " + wanted.name)
+            .from(ErrorOrigin::kAgent);
+      } else if (content.error().code != ErrorCode::kNotFound) {
+        report_.warnings.push_back("artifact " + wanted.name + ": " + content.error().message);
+      }
+    }
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> verify() {
+    SLUICE_CO_TRY(const uint64_t shared,
+                  co_await sandbox_->give_tree(plan_.workdir, sandbox::kVerifyUser));
+    if (shared > 0) {
+      report_.warnings.push_back(fmt::format(
+          "{} files of the workdir also have names outside it and were not given to the verifier",
+          shared));
+    }
+    SLUICE_CO_TRY_VOID(
+        co_await sandbox_->reset_directory(sandbox::kVerifierDir, sandbox::kVerifyUser, 0700));
+    for (const std::string& script : plan_.verify) {
+      Command command = Command::shell(script);
+      command.cwd = plan_.workdir;
+      command.user = sandbox::kVerifyUser;
+      // Not the agent's HOME: what programs read there (git, pip, shells) would be the agent's
+      // word.
+      command.env = shell_env(sandbox::kVerifierDir, "verifier");
+      command.deadline = Deadline::in(plan_.verify_timeout);
+      command.output_cap = kRowOutputCap;
+      SLUICE_CO_TRY_VOID(co_await run_row(&report_.verify, script, std::move(command)));
+      SLUICE_CO_TRY_VOID(go_on());
+    }
+    const std::string reward_path = std::string(sandbox::kVerifierDir) + "/reward.txt";
+    auto reward = co_await sandbox_->read_file(reward_path, kMaxRewardFile, sandbox::kVerifyUser);
+    if (reward) {
+      report_.reward_file = std::move(*reward);
+    } else if (reward.error().code != ErrorCode::kNotFound) {
+      co_return std::move(reward).error().within("reward file");
+    }
+    auto own = co_await hooks_.verify(sandbox_.get());
+    if (!own) co_return std::move(own).error().within("verifier");
+    report_.verifier_reward = *own;
+    report_.verified = true;
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> collect_files() {
+    SLUICE_CO_TRY(auto entries, co_await sandbox_->list(plan_.workdir, kCollectDepth,
+                                                        kCollectEntries, sandbox::kVerifyUser));
+    std::sort(entries.begin(), entries.end(),
+              [](const auto& a, const auto& b) { return a.path < b.path; });
+    for (const sandbox::FileInfo& entry : entries) {
+      if (entry.type != sandbox::FileInfo::Type::kFile) continue;
+      if (entry.size > plan_.collect_file_bytes || report_.files.size() >= plan_.collect_files) {
+        report_.files_extra.push_back(entry.path);
+        continue;
+      }
+      std::string path = plan_.workdir + "/" + entry.path;
+      auto content = co_await sandbox_->read_file(std::move(path), plan_.collect_file_bytes,
+                                                  sandbox::kVerifyUser);
+      if (content) {
+        report_.files.emplace(entry.path, std::move(*content));
+      } else if (content.error().code == ErrorCode::kClosed) {
+        co_return std::move(content).error();
+      } else {
+        report_.files_extra.push_back(entry.path);
+      }
+    }
+    co_return go_on();
+  }
+
+  net::Shard& shard_;
+  sandbox::Backend& backend_;
+  Plan plan_;
+  Hooks& hooks_;
+  Report report_;
+  Clock::time_point began_;
+  bool in_phase_ = false;
+  std::unique_ptr<sandbox::Sandbox> sandbox_;
+  std::unique_ptr<Job> job_;
+  Launch launch_;
+  Deadline agent_deadline_;
+  EventReader events_{plan_.spec->events};
+  Tail tail_{kLogTail};
+  net::TaskGroup pumps_{shard_.executor()};
+  std::optional<std::string> cancelled_;
+  net::TaskGroup closing_{shard_.executor()};
+};
+
+Driver::Driver(net::Shard& shard, sandbox::Backend& backend, Plan plan, Hooks& hooks)
+    : impl_(std::make_unique<Impl>(shard, backend, std::move(plan), hooks)) {}
+Driver::~Driver() = default;
+
+awaitable<Report> Driver::run() {
+  return impl_->run();
+}
+void Driver::cancel(std::string why) {
+  impl_->cancel(std::move(why));
+}
+
+}  // namespace sluice::agent

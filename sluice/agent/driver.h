@@ -1,0 +1,164 @@
+// The lifecycle driver: takes one agent through one sandbox, the same way for every agent.
+//
+//   create -> install -> upload -> configure -> setup -> start -> agent -> stop -> collect ->
+//   verify
+//   -> close
+//
+// What is special about an agent is in its spec; what is special about a rollout (its model
+// endpoint, who watches, a verifier of its own) comes in through Hooks. However a phase ends, the
+// sandbox is closed and the report tells what happened so far.
+//
+// A driver lives on one shard and is used once.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sluice/agent/bundle.h"
+#include "sluice/agent/events.h"
+#include "sluice/agent/spec.h"
+#include "sluice/sandbox/sandbox.h"
+
+namespace sluice::agent {
+
+using net::awaitable;
+
+struct Upload {
+  std::string path;  // absolute, or relative to the workdir
+  Bytes content;
+  uint32_t mode = 0644;
+};
+
+enum class Approvals : uint8_t {
+  kAgentDefault,  // what the agent would ask about, it refuses itself
+  kBypass,        // its documented switch, by somebody's explicit choice
+};
+std::string_view to_string(Approvals approvals);
+
+struct Plan {
+  std::shared_ptr<const Spec> spec;
+  std::string bundle_path;  // on the host; "" to install inside
+  sandbox::Options sandbox;
+
+  std::string workdir = sandbox::kWorkdir;
+  std::vector<Upload> uploads;
+  std::vector<std::string> setup;
+  std::string setup_user = sandbox::kSetupUser;
+  Duration setup_timeout = std::chrono::minutes(5);  // per command
+
+  std::string instruction;
+  std::string model = "policy";
+  llm::Dialect dialect = llm::Dialect::kChat;
+  int64_t context_window = 131072;
+  int64_t max_output = 8192;
+  Approvals approvals = Approvals::kAgentDefault;
+  std::map<std::string, std::string> options;  // by name; text, or JSON where the spec says so
+  std::map<std::string, std::string> env;      // the task's, for the agent
+  Duration agent_timeout{};                    // 0: the spec's
+
+  std::vector<std::string> verify;
+  Duration verify_timeout = std::chrono::minutes(2);  // per command
+
+  size_t collect_files = 32;              // of the workdir, at most
+  size_t collect_file_bytes = 64 * 1024;  // larger ones are only named
+};
+
+// One setup or verify command and how it went.
+struct CommandRow {
+  std::string cmd;
+  sandbox::Output output;
+};
+
+struct PhaseTime {
+  std::string name;
+  Duration began{};  // since the driver's start
+  Duration took{};
+};
+
+struct Artifact {
+  std::string name;
+  std::string path;
+  Bytes content;
+};
+
+// How the agent's own process went.
+struct AgentRun {
+  sandbox::Exit exit;
+  std::optional<std::string> error;  // the agent's last error event
+  bool ok = false;                   // by the spec's measure of success
+  Bytes out, err;                    // up to the output cap
+  Bytes log_tail;                    // of both, as they came
+};
+
+struct Report {
+  std::string sandbox_id;
+  std::string program;
+  std::vector<std::string> warnings;
+  bool guest_isolated = true;
+  std::vector<PhaseTime> phases;
+  std::vector<CommandRow> setup, verify;
+  std::optional<AgentRun> agent;  // none: it was never started
+  bool verified = false;          // every verify command was run to an end of its own
+  std::optional<Bytes> reward_file;
+  std::optional<double> verifier_reward;
+  std::vector<Artifact> artifacts;
+  std::map<std::string, Bytes> files;  // of the workdir, after verify
+  std::vector<std::string> files_extra;
+  std::optional<Error> error;  // what ended the rollout early
+  std::string failed_phase;    // where
+};
+
+// The model endpoint as the agent sees it.
+struct Endpoint {
+  std::string url;  // http://127.0.0.1:<port>/rollout/<id>
+  std::string key;
+};
+
+// What a rollout adds. All on the driver's shard; defaults do nothing.
+class Hooks {
+ public:
+  virtual ~Hooks() = default;
+  virtual void on_phase(std::string_view /*name*/) {}
+  virtual void on_agent_event(const AgentEvent& /*event*/) {}
+  // Called before the agent is configured.
+  virtual awaitable<Result<Endpoint>> open_endpoint(sandbox::Sandbox* sandbox) = 0;
+  // Around the agent's life: calls are admitted between the two.
+  virtual void agent_starts() {}
+  virtual void agent_ended() {}
+  // After the verify commands, in the same sandbox, when the agent is dead. A reward, or none.
+  virtual awaitable<Result<std::optional<double>>> verify(sandbox::Sandbox* sandbox);
+};
+
+class Driver {
+ public:
+  Driver(net::Shard& shard, sandbox::Backend& backend, Plan plan, Hooks& hooks);
+  ~Driver();
+  Driver(const Driver&) = delete;
+  Driver& operator=(const Driver&) = delete;
+
+  // The whole lifecycle. Returns when the sandbox is gone.
+  awaitable<Report> run();
+
+  // Ends it early, from the shard's thread: run() then returns soon, with kCancelled. What was
+  // verified by then stays in the report.
+  void cancel(std::string why);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The agent's files, arguments and environment for a plan, as the driver would use them: for the
+// driver itself, for `sluice agents show` and for tests.
+struct Launch {
+  std::vector<std::string> argv;
+  sandbox::Env env;
+  Bytes input;
+  std::vector<Upload> files;
+};
+Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std::string& program);
+
+}  // namespace sluice::agent

@@ -1,0 +1,60 @@
+// Reading an agent's output: lines of JSON become events by the rules of its spec; what is no JSON
+// (a crash trace, a warning) is kept as text and never lost.
+//
+// One reader per running agent; one thread at a time.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sluice/agent/spec.h"
+#include "sluice/base/core/bytes.h"
+
+namespace sluice::agent {
+
+struct AgentEvent {
+  EventKind kind = EventKind::kText;
+  std::string text, tool, id, status;
+};
+
+class EventReader {
+ public:
+  explicit EventReader(const std::vector<EventRule>& rules) : rules_(rules) {}
+
+  // Takes a piece of stdout, however it is cut, and returns the events that it completed.
+  std::vector<AgentEvent> feed(ByteView piece);
+  // The end of stdout: an unfinished last line counts as a line.
+  std::vector<AgentEvent> finish();
+
+  // The text of the last error event, if there was one.
+  const std::optional<std::string>& error() const { return error_; }
+
+ private:
+  // Longer lines are not parsed: no agent's event is that long, a runaway print may be.
+  static constexpr size_t kMaxLine = 4 * 1024 * 1024;
+
+  void line(std::string_view text, std::vector<AgentEvent>& events);
+
+  std::vector<EventRule> rules_;
+  Bytes partial_;
+  bool skipping_ = false;  // inside a line over the limit
+  std::optional<std::string> error_;
+};
+
+// The last `capacity` bytes of what was added.
+class Tail {
+ public:
+  explicit Tail(size_t capacity) : capacity_(capacity) {}
+  void add(ByteView bytes);
+  Bytes bytes() const {
+    return bytes_.size() > capacity_ ? bytes_.substr(bytes_.size() - capacity_) : bytes_;
+  }
+
+ private:
+  size_t capacity_;
+  Bytes bytes_;
+};
+
+}  // namespace sluice::agent

@@ -1,0 +1,74 @@
+#include "sluice/agent/events.h"
+
+#include <gtest/gtest.h>
+
+namespace sluice::agent {
+namespace {
+
+std::vector<EventRule> rules() {
+  return {
+      {{{"/type", "text"}}, EventKind::kText, "/part/text", "", "", ""},
+      {{{"/type", "tool_use"}},
+       EventKind::kTool,
+       "",
+       "/part/tool",
+       "/part/callID",
+       "/part/state/status"},
+      {{{"/type", "error"}}, EventKind::kError, "/error/data/message", "", "", ""},
+  };
+}
+
+TEST(EventReaderTest, ReadsLinesHoweverTheyAreCut) {
+  const std::string output =
+      R"({"type":"text","part":{"text":"hello"}})"
+      "\n"
+      R"({"type":"tool_use","part":{"tool":"bash","callID":"call_1","state":{"status":"completed"}}})"
+      "\n";
+  for (size_t cut = 0; cut <= output.size(); ++cut) {
+    EventReader reader(rules());
+    auto events = reader.feed(std::string_view(output).substr(0, cut));
+    auto rest = reader.feed(std::string_view(output).substr(cut));
+    events.insert(events.end(), rest.begin(), rest.end());
+    ASSERT_EQ(events.size(), 2u) << "cut at " << cut;
+    EXPECT_EQ(events[0].text, "hello");
+    EXPECT_EQ(events[1].tool, "bash");
+    EXPECT_EQ(events[1].id, "call_1");
+    EXPECT_EQ(events[1].status, "completed");
+  }
+}
+
+TEST(EventReaderTest, AnUnfinishedLastLineCounts) {
+  EventReader reader(rules());
+  EXPECT_TRUE(reader.feed(R"({"type":"error","error":{"data":{"message":"no model"}}})").empty());
+  EXPECT_FALSE(reader.error());
+  ASSERT_EQ(reader.finish().size(), 1u);
+  EXPECT_EQ(reader.error(), "no model");
+}
+
+TEST(EventReaderTest, WhatIsNoEventIsPassedOver) {
+  EventReader reader(rules());
+  EXPECT_TRUE(
+      reader.feed("! permission requested\n{\"type\":\"other\"}\n{broken\n\n[1]\n").empty());
+}
+
+TEST(EventReaderTest, AnEndlessLineIsSkippedAndTheNextOneRead) {
+  EventReader reader(rules());
+  const Bytes piece(1024 * 1024, 'x');
+  for (int i = 0; i < 8; ++i) EXPECT_TRUE(reader.feed(piece).empty());
+  EXPECT_EQ(reader.feed("\n{\"type\":\"text\",\"part\":{\"text\":\"after\"}}\n").size(), 1u);
+}
+
+TEST(TailTest, KeepsTheEnd) {
+  Tail tail(4);
+  tail.add("ab");
+  EXPECT_EQ(tail.bytes(), "ab");
+  tail.add("cde");
+  EXPECT_EQ(tail.bytes(), "bcde");
+  tail.add("0123456789");
+  EXPECT_EQ(tail.bytes(), "6789");
+  for (int i = 0; i < 100; ++i) tail.add("z");
+  EXPECT_EQ(tail.bytes(), "zzzz");
+}
+
+}  // namespace
+}  // namespace sluice::agent

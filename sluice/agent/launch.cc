@@ -1,0 +1,156 @@
+// What a plan means for one agent: its arguments, environment and files.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "sluice/agent/driver.h"
+#include "sluice/json/value.h"
+
+namespace sluice::agent {
+namespace {
+
+constexpr char kPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+// The kernel's limit for one argument (MAX_ARG_STRLEN), its terminating zero included.
+constexpr size_t kMaxArgument = 128 * 1024 - 1;
+
+// Sets the value at a pointer of object keys, making the objects on the way.
+Result<void> set_at(json::Value& root, std::string_view pointer, json::Value value) {
+  json::Value* at = &root;
+  while (!pointer.empty()) {
+    pointer.remove_prefix(1);
+    const size_t end = pointer.find('/');
+    std::string key(pointer.substr(0, end));
+    pointer = end == std::string_view::npos ? std::string_view() : pointer.substr(end);
+    for (size_t i = 0; (i = key.find('~', i)) != std::string::npos; ++i) {
+      if (i + 1 < key.size()) key.replace(i, 2, key[i + 1] == '1' ? "/" : "~");
+    }
+    if (at->is_null()) at->emplace_object();
+    if (!at->is_object()) {
+      return Error(ErrorCode::kInvalidArgument,
+                   fmt::format("{} is below something that is no object", key));
+    }
+    at = &at->as_object()[key];
+  }
+  *at = std::move(value);
+  return {};
+}
+
+Result<json::Value> option_value(const OptionSpec& option, const std::string& text) {
+  if (!option.json_value) return json::Value(text);
+  auto value = json::parse(text);
+  if (!value) return Error(ErrorCode::kInvalidArgument, "its value must be JSON, is: " + text);
+  return std::move(*value);
+}
+
+}  // namespace
+
+Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std::string& program) {
+  const Spec& spec = *plan.spec;
+  const DialectSpec* dialect = spec.dialect(plan.dialect);
+  if (dialect == nullptr) {
+    std::vector<std::string_view> known;
+    for (const DialectSpec& row : spec.dialects) known.push_back(llm::to_string(row.dialect));
+    return Error(ErrorCode::kUnsupported,
+                 fmt::format("{} does not speak the dialect {}; it speaks: {}", spec.name,
+                             llm::to_string(plan.dialect), fmt::join(known, ", ")),
+                 ErrorOrigin::kCaller);
+  }
+  TemplateValues values = dialect->vars;
+  values["gate"] = endpoint.url;
+  values["base_url"] = endpoint.url + dialect->path;
+  values["key"] = endpoint.key;
+  values["model"] = plan.model;
+  values["context_window"] = std::to_string(plan.context_window);
+  values["max_output"] = std::to_string(plan.max_output);
+  values["home"] = sandbox::kHome;
+  values["workdir"] = plan.workdir;
+  values["bundle"] = bundle_mount(spec);
+  values["program"] = program;
+  values["version"] = spec.version;
+  values["rollout"] =
+      plan.sandbox.labels.contains("rollout") ? plan.sandbox.labels.at("rollout") : "";
+
+  Launch launch;
+  for (const std::string& word : spec.command) {
+    SLUICE_TRY(launch.argv.emplace_back(), expand(word, values));
+  }
+  if (plan.approvals == Approvals::kBypass) {
+    launch.argv.insert(launch.argv.end(), spec.approvals_bypass.begin(),
+                       spec.approvals_bypass.end());
+  }
+
+  std::map<std::string, std::string> env = {{"HOME", sandbox::kHome},
+                                            {"PATH", kPath},
+                                            {"USER", "user"},
+                                            {"LOGNAME", "user"},
+                                            {"LANG", "C.UTF-8"},
+                                            {"SHELL", "/bin/sh"},
+                                            {"TMPDIR", "/tmp"},
+                                            {"NO_PROXY", "127.0.0.1,localhost"},
+                                            {"no_proxy", "127.0.0.1,localhost"}};
+  for (const auto& [name, value] : spec.env) {
+    SLUICE_TRY(env[name], expand(value, values));
+  }
+  for (const auto& [name, value] : plan.env) env[name] = value;
+
+  std::map<std::string, json::Value> edited;  // files changed by options, by their path's template
+  for (const FileSpec& file : spec.files) {
+    SLUICE_TRY(std::string path, expand(file.path, values));
+    SLUICE_TRY(std::string content, expand(file.content, values));
+    std::vector<std::pair<const OptionSpec*, const std::string*>> given;
+    for (const auto& [name, text] : plan.options) {
+      const auto option = spec.options.find(name);
+      if (option != spec.options.end() && option->second.file == file.path) {
+        given.emplace_back(&option->second, &text);
+      }
+    }
+    if (!given.empty()) {
+      auto root = json::parse(content);
+      if (!root) {
+        return std::move(root).error().within(fmt::format("{}: {} is not JSON", spec.source, path));
+      }
+      for (const auto& [option, text] : given) {
+        auto value = option_value(*option, *text);
+        if (!value) return std::move(value).error().within("agent option at " + option->pointer);
+        SLUICE_TRY_VOID(set_at(*root, option->pointer, std::move(*value)));
+      }
+      content = json::serialize(*root);
+    }
+    launch.files.push_back({std::move(path), std::move(content), file.mode});
+  }
+  for (const auto& [name, text] : plan.options) {
+    const auto found = spec.options.find(name);
+    if (found == spec.options.end()) {
+      std::vector<std::string_view> known;
+      for (const auto& [key, ignored] : spec.options) known.push_back(key);
+      return Error(ErrorCode::kInvalidArgument,
+                   fmt::format("{} has no option \"{}\"; known: {}", spec.name, name,
+                               fmt::join(known, ", ")),
+                   ErrorOrigin::kCaller);
+    }
+    TemplateValues with_value = values;
+    with_value["value"] = text;
+    for (const std::string& word : found->second.args) {
+      SLUICE_TRY(launch.argv.emplace_back(), expand(word, with_value));
+    }
+    for (const auto& [key, value] : found->second.env) {
+      SLUICE_TRY(env[key], expand(value, with_value));
+    }
+  }
+
+  if (spec.prompt == PromptBy::kStdin) {
+    launch.input = plan.instruction;
+  } else {
+    if (plan.instruction.size() > kMaxArgument) {
+      return Error(ErrorCode::kTooLarge,
+                   fmt::format("{} takes its instruction as an argument, which may have {} bytes; "
+                               "this one has {}",
+                               spec.name, kMaxArgument, plan.instruction.size()),
+                   ErrorOrigin::kTask);
+    }
+    launch.argv.push_back(plan.instruction);
+  }
+  for (auto& [name, value] : env) launch.env.emplace_back(name, std::move(value));
+  return launch;
+}
+
+}  // namespace sluice::agent

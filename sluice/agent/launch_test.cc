@@ -1,0 +1,159 @@
+#include <gtest/gtest.h>
+
+#include "sluice/agent/driver.h"
+#include "sluice/agent/registry.h"
+#include "sluice/json/value.h"
+
+namespace sluice::agent {
+namespace {
+
+std::shared_ptr<const Spec> spec_of(const std::string& text) {
+  auto spec = parse_spec(text, "test.toml");
+  EXPECT_TRUE(spec) << spec.error().message;
+  return std::make_shared<const Spec>(std::move(*spec));
+}
+
+constexpr char kSpec[] = R"(
+name = "echo"
+version = "1.0"
+[install]
+commands = ["true"]
+program = "sh"
+[run]
+command = ["{program}", "--model", "{model}"]
+approvals_bypass = ["--yes"]
+[run.env]
+BASE = "{base_url}"
+[[files]]
+path = "{home}/c.json"
+content = '{"url": "{base_url}", "model": "{model|json}", "deep": {}}'
+[options.system]
+file = "{home}/c.json"
+pointer = "/deep/er/prompt"
+[options.steps]
+file = "{home}/c.json"
+pointer = "/steps"
+type = "json"
+[options.flag]
+args = ["--flag={value}"]
+env = { FLAG = "{value}" }
+[dialects.chat]
+path = "/v1"
+[dialects.messages]
+)";
+
+Plan plan_for(const std::string& spec) {
+  Plan plan;
+  plan.spec = spec_of(spec);
+  plan.instruction = "do \"it\" '$(now)'";
+  return plan;
+}
+
+const Endpoint kEndpoint = {"http://127.0.0.1:81/rollout/r1", "key"};
+
+std::string env_of(const Launch& launch, const std::string& name) {
+  for (const auto& [key, value] : launch.env) {
+    if (key == name) return value;
+  }
+  return "(unset)";
+}
+
+TEST(LaunchTest, FillsArgumentsEnvironmentAndFiles) {
+  const auto launch = make_launch(plan_for(kSpec), kEndpoint, "/opt/x/bin");
+  ASSERT_TRUE(launch) << launch.error().message;
+  EXPECT_EQ(launch->argv, (std::vector<std::string>{"/opt/x/bin", "--model", "policy"}));
+  EXPECT_EQ(env_of(*launch, "BASE"), "http://127.0.0.1:81/rollout/r1/v1");
+  EXPECT_EQ(env_of(*launch, "HOME"), "/home/user");
+  ASSERT_EQ(launch->files.size(), 1u);
+  EXPECT_EQ(launch->files[0].path, "/home/user/c.json");
+  EXPECT_EQ(launch->files[0].mode, 0600u);
+  EXPECT_EQ(launch->files[0].content,
+            R"({"url": "http://127.0.0.1:81/rollout/r1/v1", "model": "policy", "deep": {}})");
+}
+
+// The prompt is bytes on stdin: no shell, no quoting, no length limit, no leading dash.
+TEST(LaunchTest, finding_16_finding_38_the_instruction_is_never_shell_text) {
+  Plan plan = plan_for(kSpec);
+  plan.instruction = "-x '; rm -rf / #\n$(cat /etc/passwd) `id` \"quoted\"";
+  const auto launch = make_launch(plan, kEndpoint, "sh");
+  ASSERT_TRUE(launch);
+  EXPECT_EQ(launch->input, plan.instruction);
+  for (const std::string& word : launch->argv) EXPECT_EQ(word.find("rm -rf"), std::string::npos);
+}
+
+// No real key is in the plan at all, and the placeholder is in no argument.
+TEST(LaunchTest, finding_43_keys_are_not_in_arguments) {
+  const Endpoint endpoint = {kEndpoint.url, "sk-test '$(leak)"};
+  const std::string spec = std::string(kSpec) + "";
+  const auto launch = make_launch(plan_for(spec), endpoint, "sh");
+  ASSERT_TRUE(launch);
+  for (const std::string& word : launch->argv) EXPECT_EQ(word.find("leak"), std::string::npos);
+}
+
+TEST(LaunchTest, finding_46_approvals_are_bypassed_only_when_asked) {
+  Plan plan = plan_for(kSpec);
+  EXPECT_EQ(make_launch(plan, kEndpoint, "sh")->argv.back(), "policy");
+  plan.approvals = Approvals::kBypass;
+  EXPECT_EQ(make_launch(plan, kEndpoint, "sh")->argv.back(), "--yes");
+}
+
+TEST(LaunchTest, OptionsChangeFilesArgumentsAndEnvironment) {
+  Plan plan = plan_for(kSpec);
+  plan.options = {{"system", "be \"terse\""}, {"steps", "7"}, {"flag", "on"}};
+  const auto launch = make_launch(plan, kEndpoint, "sh");
+  ASSERT_TRUE(launch) << launch.error().message;
+  const auto file = json::parse(launch->files[0].content);
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->at("deep").at("er").at("prompt").as_string(), "be \"terse\"");
+  EXPECT_EQ(file->at("steps").as_int64(), 7);
+  EXPECT_EQ(launch->argv.back(), "--flag=on");
+  EXPECT_EQ(env_of(*launch, "FLAG"), "on");
+
+  plan.options = {{"steps", "seven"}};
+  EXPECT_FALSE(make_launch(plan, kEndpoint, "sh"));
+  plan.options = {{"stepz", "7"}};
+  EXPECT_EQ(make_launch(plan, kEndpoint, "sh").error().message,
+            "echo has no option \"stepz\"; known: flag, steps, system");
+}
+
+TEST(LaunchTest, AnUnknownDialectIsRefusedByName) {
+  Plan plan = plan_for(kSpec);
+  plan.dialect = llm::Dialect::kGemini;
+  const auto launch = make_launch(plan, kEndpoint, "sh");
+  ASSERT_FALSE(launch);
+  EXPECT_EQ(launch.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(launch.error().message,
+            "echo does not speak the dialect gemini; it speaks: chat, messages");
+}
+
+TEST(LaunchTest, AnInstructionAsAnArgumentHasTheKernelsLimit) {
+  std::string spec = kSpec;
+  spec.replace(spec.find("approvals_bypass"), 0, "prompt = \"argument\"\n");
+  Plan plan = plan_for(spec);
+  plan.instruction = std::string(131071, 'x');
+  EXPECT_EQ(make_launch(plan, kEndpoint, "sh")->argv.back().size(), 131071u);
+  plan.instruction += 'x';
+  EXPECT_EQ(make_launch(plan, kEndpoint, "sh").error().code, ErrorCode::kTooLarge);
+}
+
+// The file that OpenCode really reads names the gate; the original left the user's own URL in it.
+TEST(LaunchTest, finding_17_opencodes_own_configuration_names_the_gate) {
+  for (const auto& [name, text] : builtin_specs()) {
+    Plan plan = plan_for(std::string(text));
+    plan.model = "a/model \"x\"";
+    const auto launch = make_launch(plan, kEndpoint, "program");
+    ASSERT_TRUE(launch) << launch.error().message;
+    bool named = false;
+    for (const Upload& file : launch->files)
+      named |= file.content.find(kEndpoint.url) != std::string::npos;
+    for (const auto& [key, value] : launch->env)
+      named |= value.find(kEndpoint.url) != std::string::npos;
+    EXPECT_TRUE(named) << name;
+    for (const Upload& file : launch->files) {
+      if (file.path.ends_with(".json")) EXPECT_TRUE(json::parse(file.content)) << file.path;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::agent

@@ -1,0 +1,108 @@
+#include "sluice/agent/spec.h"
+
+#include <gtest/gtest.h>
+
+#include "sluice/agent/registry.h"
+
+namespace sluice::agent {
+namespace {
+
+constexpr char kMinimal[] = R"(
+name = "echo"
+version = "1.0"
+[install]
+commands = ["true"]
+program = "sh"
+[run]
+command = ["{program}", "-c", "cat"]
+[dialects.chat]
+path = "/v1"
+)";
+
+std::string mistake(const std::string& text) {
+  const auto spec = parse_spec(text, "my.toml");
+  return spec ? "none" : spec.error().message;
+}
+
+std::string with(const std::string& replaced, const std::string& by) {
+  std::string text = kMinimal;
+  text.replace(text.find(replaced), replaced.size(), by);
+  return text;
+}
+
+TEST(SpecTest, ReadsAMinimalSpec) {
+  const auto spec = parse_spec(kMinimal, "my.toml");
+  ASSERT_TRUE(spec) << spec.error().message;
+  EXPECT_EQ(spec->title(), "echo 1.0");
+  EXPECT_EQ(spec->command.size(), 3u);
+  EXPECT_EQ(spec->prompt, PromptBy::kStdin);
+  EXPECT_EQ(spec->dialects.at(0).dialect, llm::Dialect::kChat);
+  EXPECT_FALSE(spec->bundle);
+}
+
+TEST(SpecTest, EveryBuiltInSpecIsValid) {
+  ASSERT_FALSE(builtin_specs().empty());
+  for (const auto& [name, text] : builtin_specs()) {
+    const auto spec = parse_spec(text, std::string(name));
+    ASSERT_TRUE(spec) << spec.error().message;
+    EXPECT_EQ(spec->name, name);
+    EXPECT_FALSE(spec->description.empty());
+  }
+}
+
+TEST(SpecTest, MistakesNameFileLineAndWhatToDo) {
+  EXPECT_EQ(mistake(with("name = \"echo\"", "")), "my.toml:1: name: is required (a string)");
+  EXPECT_EQ(mistake(with("name = \"echo\"", "name = \"a b\"")),
+            "my.toml:2: name: must be 1 to 64 letters, digits, '.', '-' or '_'");
+  EXPECT_EQ(mistake(with("version", "nmae = 1\nversion")).substr(0, 22), "my.toml:3: nmae: unkno");
+  EXPECT_EQ(mistake(with("{program}\", \"-c", "{porgram}\", \"-c")).substr(0, 70),
+            "my.toml:8: run.command: uses the unknown placeholder {porgram}; known:");
+  EXPECT_EQ(mistake(with("[dialects.chat]", "[dialects.chats]")),
+            "my.toml:9: dialects.chats: unknown dialect; known: chat, responses, messages, gemini");
+  EXPECT_EQ(mistake(with("command = [\"{program}\", \"-c\", \"cat\"]", "command = \"cat\"")),
+            "my.toml:8: run.command: must be an array of strings, is a string");
+  EXPECT_EQ(mistake("name = \n"), mistake("name = \n"));
+  EXPECT_NE(mistake("name = \n").find("my.toml:1"), std::string::npos);
+}
+
+TEST(SpecTest, BundlesMustBePinned) {
+  auto bundle = [](const std::string& package) {
+    return with("[install]\ncommands = [\"true\"]\nprogram = \"sh\"",
+                "[bundle]\nnpm = [\"" + package + "\"]\nprogram = \"{bundle}/x\"");
+  };
+  EXPECT_EQ(mistake(bundle("some-agent@{version}")), "none");
+  EXPECT_EQ(mistake(bundle("@scope/agent@1.2.3")), "none");
+  for (const char* loose : {"some-agent", "@scope/agent", "agent@", "--registry=x@1"}) {
+    EXPECT_NE(mistake(bundle(loose)).find("must be pinned"), std::string::npos) << loose;
+  }
+}
+
+TEST(SpecTest, SaysHowTheAgentIsHad) {
+  EXPECT_NE(mistake(with("[install]\ncommands = [\"true\"]\nprogram = \"sh\"", ""))
+                .find("bundle: is missing"),
+            std::string::npos);
+}
+
+TEST(SpecTest, OptionsMustPointAtAFileOfTheSpec) {
+  const std::string option = "[options.system]\nfile = \"{home}/c.json\"\npointer = \"/a\"\n";
+  EXPECT_NE(mistake(std::string(kMinimal) + option).find("is the path of none of the [[files]]"),
+            std::string::npos);
+  EXPECT_EQ(mistake(std::string(kMinimal) + option +
+                    "[[files]]\npath = \"{home}/c.json\"\ncontent = \"{}\"\n"),
+            "none");
+}
+
+TEST(SpecTest, PurposesAndEventsAreChecked) {
+  EXPECT_NE(mistake(std::string(kMinimal) + "[[gate.purposes]]\npurpose = \"titel\"\n")
+                .find("must be one of: main, title, summary, subagent, probe"),
+            std::string::npos);
+  EXPECT_NE(mistake(std::string(kMinimal) + "[[events]]\nkind = \"text\"\n").find("match"),
+            std::string::npos);
+  EXPECT_NE(
+      mistake(std::string(kMinimal) + "[[events]]\nkind = \"txt\"\nmatch = { \"/type\" = \"a\" }\n")
+          .find("must be one of: text, reasoning, tool, step, error, done"),
+      std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::agent

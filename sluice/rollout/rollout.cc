@@ -1,0 +1,270 @@
+#include "sluice/rollout/rollout.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "sluice/json/value.h"
+
+namespace sluice::rollout {
+namespace {
+
+using namespace std::chrono_literals;
+
+// What the agent sends as its key. The listener says which rollout a call belongs to; the key is
+// not checked and opens nothing.
+constexpr char kPlaceholderKey[] = "sluice-no-key-needed";
+
+// Longer than all the phases' own time-outs together would be; the sandbox ends itself then.
+Duration sandbox_lifetime(const Task& task, const agent::Spec& spec) {
+  const Duration agent = task.agent_timeout > Duration::zero() ? task.agent_timeout : spec.timeout;
+  return 15min + agent + task.setup_timeout * (task.setup.size() + 1) +
+         task.verify_timeout * (task.verify.size() + 1);
+}
+
+std::string port_of(const std::string& address) {
+  return address.substr(address.rfind(':') + 1);
+}
+
+ErrorKind kind_of(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kCancelled:
+      return ErrorKind::kCancelled;
+    case ErrorCode::kTimedOut:
+      if (error.origin == ErrorOrigin::kAgent) return ErrorKind::kTimedOut;
+      break;
+    default:
+      break;
+  }
+  switch (error.origin) {
+    case ErrorOrigin::kTask:
+    case ErrorOrigin::kCaller:
+      return ErrorKind::kTask;
+    case ErrorOrigin::kAgent:
+      return ErrorKind::kAgent;
+    default:
+      return ErrorKind::kInfrastructure;
+  }
+}
+
+}  // namespace
+
+class Rollout::Impl final : public agent::Hooks {
+ public:
+  Impl(Parts parts, RolloutOptions options) : parts_(parts), options_(std::move(options)) {}
+
+  const RolloutId& id() const { return options_.id; }
+
+  net::awaitable<RolloutResult> run() {
+    const auto began = Clock::now();
+    RolloutResult result;
+    const Task& task = *options_.task;
+    result.rollout = options_.id;
+    result.task = task.id;
+    result.agent = options_.spec->title();
+    result.backend = parts_.backend.name();
+    result.mode = options_.policy.mode;
+    result.policy = options_.policy.name;
+    result.approvals = task.approvals;
+    result.metadata = task.metadata;
+    result.kept_files = options_.keep_files_in;
+
+    trace::RolloutInfo info;
+    info.task = task.id;
+    info.agent = result.agent;
+    info.mode = result.mode;
+    info.policy = result.policy;
+    parts_.recorder.opened(options_.id, info);
+    parts_.log.info("rollout", "opened",
+                    {{"rollout", options_.id.value}, {"task", task.id}, {"agent", result.agent}});
+
+    auto opened = parts_.gate.open(registration());
+    if (opened) {
+      driver_ = std::make_unique<agent::Driver>(parts_.shard, parts_.backend, plan(), *this);
+      if (cancelled_) driver_->cancel(*cancelled_);
+      result.report = co_await driver_->run();
+      if (const auto counters = parts_.gate.counters(options_.id)) result.calls = *counters;
+      co_await parts_.gate.close(options_.id);
+    } else {
+      result.report.error = std::move(opened).error();
+    }
+    finish_phase();
+
+    judge(result);
+    result.wall = Clock::now() - began;
+    result.trace = parts_.recorder.location(options_.id);
+    parts_.recorder.closed(
+        options_.id, {result.reward, std::string(to_string(result.error_kind)), result.error});
+    if (auto flushed = parts_.recorder.flush(options_.id); !flushed) {
+      result.report.warnings.push_back("the trace is incomplete: " + flushed.error().message);
+    }
+    parts_.log.info("rollout", "closed",
+                    {{"rollout", options_.id.value},
+                     {"error_kind", to_string(result.error_kind)},
+                     {"calls", result.calls.calls}});
+    co_return result;
+  }
+
+  void cancel(std::string why) {
+    if (cancelled_) return;
+    cancelled_ = std::move(why);
+    if (driver_) driver_->cancel(*cancelled_);
+  }
+
+  // agent::Hooks
+  void on_phase(std::string_view name) override {
+    finish_phase();
+    phase_ = name;
+    phase_began_ = Clock::now();
+    if (options_.on_phase) options_.on_phase(name);
+  }
+
+  void on_agent_event(const agent::AgentEvent& event) override {
+    json::Object detail;
+    detail["kind"] = agent::to_string(event.kind);
+    if (!event.text.empty()) detail["text"] = event.text;
+    if (!event.tool.empty()) detail["tool"] = event.tool;
+    if (!event.id.empty()) detail["id"] = event.id;
+    if (!event.status.empty()) detail["status"] = event.status;
+    record("agent", std::move(detail));
+    if (options_.on_agent_event) options_.on_agent_event(event);
+  }
+
+  net::awaitable<Result<agent::Endpoint>> open_endpoint(sandbox::Sandbox* sandbox) override {
+    SLUICE_CO_TRY(auto listener, co_await sandbox->listen(0));
+    agent::Endpoint endpoint;
+    endpoint.url = fmt::format("http://127.0.0.1:{}/rollout/{}", port_of(listener->address()),
+                               options_.id.value);
+    endpoint.key = kPlaceholderKey;
+    parts_.gate.serve(options_.id, std::move(listener));
+    co_return endpoint;
+  }
+
+  void agent_starts() override { parts_.gate.admit(options_.id); }
+  void agent_ended() override { parts_.gate.stop_admitting(options_.id); }
+
+  net::awaitable<Result<std::optional<double>>> verify(sandbox::Sandbox* sandbox) override {
+    if (!options_.verifier) co_return std::optional<double>();
+    co_return co_await options_.verifier(sandbox, options_.task.get());
+  }
+
+ private:
+  gate::Registration registration() {
+    const agent::Spec& spec = *options_.spec;
+    gate::Registration registration;
+    registration.id = options_.id;
+    registration.shard = &parts_.shard;
+    registration.dialects = {options_.dialect};
+    if (options_.task->calls) registration.budget.calls = *options_.task->calls;
+    registration.resend = spec.resend;
+    registration.session_headers = spec.session_headers;
+    registration.purposes = spec.purposes;
+    registration.policy = options_.policy.policy;
+    registration.recorder = &parts_.recorder;
+    return registration;
+  }
+
+  agent::Plan plan() const {
+    const Task& task = *options_.task;
+    agent::Plan plan;
+    plan.spec = options_.spec;
+    plan.bundle_path = options_.bundle_path;
+    plan.sandbox = task.sandbox;
+    plan.sandbox.labels["rollout"] = options_.id.value;
+    plan.sandbox.deadline = Deadline::in(sandbox_lifetime(task, *options_.spec));
+    plan.sandbox.keep_files_in = options_.keep_files_in;
+    plan.workdir = task.workdir;
+    plan.uploads = task.uploads;
+    plan.setup = task.setup;
+    plan.setup_user = task.setup_user;
+    plan.setup_timeout = task.setup_timeout;
+    plan.instruction = task.instruction;
+    plan.model = options_.model;
+    plan.dialect = options_.dialect;
+    plan.approvals = task.approvals;
+    plan.options = task.options;
+    plan.env = task.env;
+    plan.agent_timeout = task.agent_timeout;
+    plan.verify = task.verify;
+    plan.verify_timeout = task.verify_timeout;
+    return plan;
+  }
+
+  // Decides what the rollout reports, from what happened.
+  void judge(RolloutResult& result) const {
+    agent::Report& report = result.report;
+    const bool ended = report.agent && !report.error;
+    if (result.calls.budget_exhausted && report.agent) {
+      result.error_kind = ErrorKind::kBudget;
+      result.error =
+          fmt::format("the agent used up its budget of {} LLM calls", result.calls.calls);
+    } else if (report.agent && result.calls.calls == 0 &&
+               (ended || kind_of(*report.error) == ErrorKind::kTimedOut)) {
+      result.error_kind = ErrorKind::kGateNeverCalled;
+      result.error = fmt::format(
+          "{} made no LLM call ({}): it is not configured to reach the gate, "
+          "or failed before",
+          result.agent, sandbox::describe(report.agent->exit));
+    } else if (report.error) {
+      result.error_kind = kind_of(*report.error);
+      result.error = report.failed_phase.empty()
+                         ? report.error->message
+                         : fmt::format("{}: {}", report.failed_phase, report.error->message);
+    } else if (report.agent && !report.agent->ok) {
+      result.error_kind = ErrorKind::kAgent;
+      result.error = fmt::format("{}: {}", result.agent,
+                                 report.agent->error.value_or(describe(report.agent->exit)));
+    }
+    switch (result.error_kind) {
+      case ErrorKind::kNone:
+      case ErrorKind::kAgent:
+      case ErrorKind::kBudget:
+      case ErrorKind::kTimedOut:
+        result.reward = reward_of(report, report.warnings);
+        break;
+      // These attempts say nothing about the policy.
+      case ErrorKind::kInfrastructure:
+      case ErrorKind::kTask:
+      case ErrorKind::kGateNeverCalled:
+      case ErrorKind::kCancelled:
+        break;
+    }
+  }
+
+  void record(std::string_view kind, json::Object detail) {
+    parts_.recorder.event(options_.id,
+                          {std::string(kind), json::serialize(json::Value(std::move(detail)))});
+  }
+
+  void finish_phase() {
+    if (phase_.empty()) return;
+    json::Object detail;
+    detail["phase"] = phase_;
+    detail["took_s"] = std::chrono::duration<double>(Clock::now() - phase_began_).count();
+    record("phase", std::move(detail));
+    phase_.clear();
+  }
+
+  Parts parts_;
+  RolloutOptions options_;
+  std::unique_ptr<agent::Driver> driver_;
+  std::optional<std::string> cancelled_;
+  std::string phase_;
+  Clock::time_point phase_began_;
+};
+
+Rollout::Rollout(Parts parts, RolloutOptions options)
+    : impl_(std::make_unique<Impl>(parts, std::move(options))) {}
+Rollout::~Rollout() = default;
+
+const RolloutId& Rollout::id() const {
+  return impl_->id();
+}
+net::awaitable<RolloutResult> Rollout::run() {
+  return impl_->run();
+}
+void Rollout::cancel(std::string why) {
+  impl_->cancel(std::move(why));
+}
+
+}  // namespace sluice::rollout

@@ -1,0 +1,150 @@
+#include "sluice/rollout/task.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/base/id.h"
+#include "sluice/base/toml.h"
+
+namespace sluice::rollout {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr size_t kMaxTaskFile = 1 << 20;
+constexpr size_t kMaxInstruction = 1 << 20;
+constexpr size_t kMaxUpload = 64 << 20;
+constexpr int64_t kMiB = 1 << 20;
+
+std::string resolve(const std::string& directory, const std::string& path) {
+  return (std::filesystem::path(directory) / path).string();
+}
+
+void read_files(TomlReader& root, Task& task, const std::string& directory) {
+  for (TomlReader& in : root.tables("files")) {
+    agent::Upload upload;
+    upload.path = in.required_string("path");
+    const auto content = in.string("content");
+    const auto source = in.string("source");
+    if (content.has_value() == source.has_value()) {
+      in.mistake("content", "give the file's text by content, or where it is by source");
+    }
+    if (content) upload.content = *content;
+    if (source) {
+      auto bytes = read_file(resolve(directory, *source), kMaxUpload);
+      if (bytes) {
+        upload.content = std::move(*bytes);
+      } else {
+        in.mistake("source", bytes.error().message);
+      }
+    }
+    upload.mode = in.boolean("executable").value_or(false) ? 0755 : 0644;
+    task.uploads.push_back(std::move(upload));
+  }
+}
+
+// A limit that a task names is a requirement, unless it says otherwise.
+void read_limits(TomlReader& root, Task& task) {
+  auto in = root.table("limits");
+  if (!in) return;
+  const auto strictness = in->one_of("enforce", {"require", "prefer"}) == "prefer"
+                              ? sandbox::Strictness::kPrefer
+                              : sandbox::Strictness::kRequire;
+  auto limit = [&](std::string_view key, int64_t max, int64_t unit,
+                   std::optional<sandbox::Limit>& into) {
+    if (const auto value = in->integer(key, 1, max)) {
+      into = sandbox::Limit{static_cast<uint64_t>(*value * unit), strictness};
+    }
+  };
+  sandbox::Limits& limits = task.sandbox.limits;
+  limit("memory_mb", 1 << 24, kMiB, limits.memory_bytes);
+  limit("disk_mb", 1 << 24, kMiB, limits.disk_bytes);
+  limit("pids", 1 << 22, 1, limits.pids);
+  limit("open_files", 1 << 20, 1, limits.open_files);
+  if (const auto cpus = in->number("cpus", 0.01, 4096)) {
+    limits.cpu_millis = sandbox::Limit{static_cast<uint64_t>(*cpus * 1000), strictness};
+  }
+  task.agent_timeout = in->seconds("agent_timeout_s", 10ms, 24h).value_or(Duration{});
+  task.setup_timeout = in->seconds("setup_timeout_s", 10ms, 24h).value_or(task.setup_timeout);
+  task.verify_timeout = in->seconds("verify_timeout_s", 10ms, 24h).value_or(task.verify_timeout);
+  if (const auto calls = in->integer("calls", 0, 1'000'000)) {
+    task.calls = static_cast<uint64_t>(*calls);
+  }
+}
+
+void read_sandbox(TomlReader& root, Task& task) {
+  auto in = root.table("sandbox");
+  if (!in) return;
+  task.sandbox.image = in->string("image").value_or("");
+  task.workdir = in->string("workdir").value_or(task.workdir);
+  if (!task.workdir.starts_with(std::string(sandbox::kHome) + "/") ||
+      task.workdir.find("/..") != std::string::npos) {
+    in->mistake("workdir", fmt::format("must be below {}", sandbox::kHome));
+  }
+  task.setup_user = in->string("setup_user").value_or(task.setup_user);
+  const auto network = in->one_of("network", {"none", "setup", "open"});
+  if (network == "setup") task.sandbox.network = sandbox::Network::kSetup;
+  if (network == "open") task.sandbox.network = sandbox::Network::kOpen;
+  task.sandbox.setup_hosts = in->strings("setup_hosts");
+}
+
+void read_agent(TomlReader& root, Task& task) {
+  auto in = root.table("agent");
+  if (!in) return;
+  if (in->one_of("approvals", {"default", "bypass"}) == "bypass") {
+    task.approvals = agent::Approvals::kBypass;
+  }
+  task.env = in->string_map("env");
+  // Values of any type: a string as it is, the rest as JSON, which the agent's spec may ask for.
+  if (auto options = in->table("options")) {
+    for (const std::string& name : options->keys()) {
+      task.options.emplace(name, options->text(name).value_or(""));
+    }
+  }
+}
+
+}  // namespace
+
+Result<Task> parse_task(std::string_view toml, std::string source, const std::string& directory) {
+  SLUICE_TRY(TomlReader root, TomlReader::parse(toml, source));
+  Task task;
+  task.source = source;
+  task.id = root.string("id").value_or(std::filesystem::path(source).stem().string());
+  if (!is_valid_id(task.id)) {
+    root.mistake("id", "must be 1 to 64 letters, digits, '.', '-' or '_'");
+  }
+  const auto instruction = root.string("instruction");
+  const auto instruction_file = root.string("instruction_file");
+  if (instruction.has_value() == instruction_file.has_value()) {
+    root.mistake("instruction", "is required: the text, or instruction_file with where it is");
+  }
+  if (instruction) task.instruction = *instruction;
+  if (instruction_file) {
+    auto text = read_file(resolve(directory, *instruction_file), kMaxInstruction);
+    if (text) {
+      task.instruction = std::move(*text);
+    } else {
+      root.mistake("instruction_file", text.error().message);
+    }
+  }
+  if (task.instruction.empty()) root.mistake("instruction", "must not be empty");
+  task.setup = root.strings("setup");
+  task.verify = root.strings("verify");
+  task.metadata = root.json("metadata").value_or("");
+  read_files(root, task, directory);
+  read_sandbox(root, task);
+  read_agent(root, task);
+  read_limits(root, task);
+  SLUICE_TRY_VOID(root.finish());
+  return task;
+}
+
+Result<Task> load_task(const std::string& path) {
+  auto text = read_file(path, kMaxTaskFile);
+  if (!text) return std::move(text).error().within("task").from(ErrorOrigin::kCaller);
+  return parse_task(*text, path, std::filesystem::path(path).parent_path().string());
+}
+
+}  // namespace sluice::rollout

@@ -1,0 +1,120 @@
+#include "sluice/rollout/task.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "sluice/base/core/fd.h"
+
+namespace sluice::rollout {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::string mistake(const std::string& text) {
+  const auto task = parse_task(text, "task.toml", "/nonexistent");
+  return task ? "none" : task.error().message;
+}
+
+TEST(TaskTest, ReadsEverything) {
+  const auto task = parse_task(R"(
+id = "t1"
+instruction = "do it"
+setup = ["true"]
+verify = ["test -f x", "true"]
+[[files]]
+path = "a/b.sh"
+content = "echo"
+executable = true
+[sandbox]
+image = "debian"
+workdir = "/home/user/repo"
+setup_user = "1000"
+network = "setup"
+setup_hosts = ["example.org"]
+[agent]
+approvals = "bypass"
+env = { A = "1" }
+options = { system_prompt = "short", steps = 5, tools = { task = false } }
+[limits]
+memory_mb = 512
+cpus = 1.5
+agent_timeout_s = 0.5
+calls = 7
+[metadata]
+k = [1, "two"]
+)",
+                               "task.toml", "/");
+  ASSERT_TRUE(task) << task.error().message;
+  EXPECT_EQ(task->id, "t1");
+  EXPECT_EQ(task->verify.size(), 2u);
+  EXPECT_EQ(task->uploads.at(0).mode, 0755u);
+  EXPECT_EQ(task->workdir, "/home/user/repo");
+  EXPECT_EQ(task->sandbox.network, sandbox::Network::kSetup);
+  EXPECT_EQ(task->approvals, agent::Approvals::kBypass);
+  EXPECT_EQ(task->options.at("system_prompt"), "short");
+  EXPECT_EQ(task->options.at("steps"), "5");
+  EXPECT_EQ(task->agent_timeout, 500ms);
+  EXPECT_EQ(task->calls, 7u);
+  EXPECT_EQ(task->sandbox.limits.cpu_millis->value, 1500u);
+  // A limit that a task names must hold.
+  EXPECT_EQ(task->sandbox.limits.memory_bytes->value, 512u << 20);
+  EXPECT_EQ(task->sandbox.limits.memory_bytes->strictness, sandbox::Strictness::kRequire);
+  EXPECT_NE(task->metadata.find("two"), std::string::npos);
+}
+
+TEST(TaskTest, TheIdDefaultsToTheFilesName) {
+  const auto task = parse_task("instruction = \"x\"", "tasks/primes.toml", "tasks");
+  ASSERT_TRUE(task);
+  EXPECT_EQ(task->id, "primes");
+  EXPECT_TRUE(task->verify.empty());
+}
+
+TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
+  EXPECT_EQ(
+      mistake(""),
+      "task.toml:1: instruction: is required: the text, or instruction_file with where it is");
+  EXPECT_EQ(mistake("instruction = \"x\"\nverfy = []"),
+            "task.toml:2: verfy: unknown key; known here: agent, files, id, instruction, "
+            "instruction_file, limits, metadata, sandbox, setup, verify");
+  EXPECT_EQ(mistake("instruction = \"x\"\nsetup = \"ls\""),
+            "task.toml:2: setup: must be an array of strings, is a string");
+  EXPECT_EQ(mistake("instruction = \"x\"\n[limits]\nmemory_mb = 0"),
+            "task.toml:3: limits.memory_mb: is 0; must be from 1 to 16777216");
+  EXPECT_EQ(mistake("instruction = \"x\"\n[sandbox]\nnetwork = \"lan\""),
+            "task.toml:3: sandbox.network: is \"lan\"; must be one of: none, setup, open");
+  EXPECT_NE(mistake("instruction = \"x\"\n[sandbox]\nworkdir = \"/etc\"").find("must be below"),
+            std::string::npos);
+  EXPECT_NE(mistake("instruction = \"x\"\n[sandbox]\nworkdir = \"/home/user/../../etc\"")
+                .find("must be below"),
+            std::string::npos);
+  EXPECT_NE(mistake("instruction = \"x\"\n[[files]]\npath = \"a\"").find("content"),
+            std::string::npos);
+  EXPECT_NE(mistake("instruction_file = \"none.md\"").find("No such file"), std::string::npos);
+  EXPECT_NE(mistake("instruction = ").find("task.toml:1"), std::string::npos);
+}
+
+TEST(TaskTest, FilesAreFoundBesideTheTask) {
+  const std::string directory = ::testing::TempDir() + "/sluice_task_test";
+  std::filesystem::create_directories(directory);
+  ASSERT_TRUE(write_file_atomically(directory + "/prompt.md", "from a file"));
+  ASSERT_TRUE(write_file_atomically(directory + "/data.bin", std::string("\0\xff", 2)));
+  ASSERT_TRUE(write_file_atomically(
+      directory + "/task.toml",
+      "instruction_file = \"prompt.md\"\n[[files]]\npath = \"d\"\nsource = \"data.bin\"\n"));
+  const auto task = load_task(directory + "/task.toml");
+  ASSERT_TRUE(task) << task.error().message;
+  EXPECT_EQ(task->instruction, "from a file");
+  EXPECT_EQ(task->uploads.at(0).content, std::string("\0\xff", 2));
+  std::filesystem::remove_all(directory);
+}
+
+TEST(TaskTest, AMissingFileIsNamed) {
+  const auto task = load_task("/nonexistent/task.toml");
+  ASSERT_FALSE(task);
+  EXPECT_EQ(task.error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(task.error().message, "task: /nonexistent/task.toml: No such file or directory");
+}
+
+}  // namespace
+}  // namespace sluice::rollout
