@@ -1,0 +1,396 @@
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "sluice/guest/wire/credit.h"
+#include "sluice/guest/wire/fields.h"
+#include "sluice/guest/wire/frame.h"
+#include "sluice/guest/wire/messages.h"
+#include "sluice/guest/wire/sequence.h"
+
+namespace sluice::guest::wire {
+namespace {
+
+Bytes frame(FrameType type, uint32_t stream, uint64_t seq, ByteView payload) {
+  Bytes out;
+  append_frame(out, type, stream, seq, payload);
+  return out;
+}
+
+struct Seen {
+  FrameType type;
+  uint32_t stream;
+  uint64_t seq;
+  Bytes payload;
+  bool operator==(const Seen&) const = default;
+};
+
+// All frames of `bytes`, fed in pieces of `step`.
+Result<std::vector<Seen>> decode_all(ByteView bytes, size_t step) {
+  Decoder decoder;
+  std::vector<Seen> seen;
+  while (!bytes.empty()) {
+    bytes.remove_prefix(decoder.feed(bytes.substr(0, step)));
+    for (;;) {
+      SLUICE_TRY(auto next, decoder.next());
+      if (!next) break;
+      seen.push_back({next->type, next->stream, next->seq, Bytes(next->payload)});
+    }
+  }
+  return seen;
+}
+
+TEST(FrameTest, ComesOutAsItWentInHoweverItIsCut) {
+  const std::vector<Seen> sent = {
+      {FrameType::kHello, 0, 0, "hello"},
+      {FrameType::kOpen, 1, 1, Bytes(kMaxPayload, 'x')},
+      {FrameType::kData, 4'000'000'000u, 2, std::string("\0\xff", 2)},
+      {FrameType::kEnd, 7, uint64_t{1} << 40, ""},
+  };
+  Bytes wire;
+  for (const Seen& f : sent) append_frame(wire, f.type, f.stream, f.seq, f.payload);
+  for (const size_t step : {size_t{1}, size_t{3}, kHeaderBytes, size_t{70'000}, wire.size()}) {
+    const auto seen = decode_all(wire, step);
+    ASSERT_TRUE(seen) << step;
+    EXPECT_EQ(*seen, sent) << step;
+  }
+}
+
+TEST(FrameTest, SpaceIsNeverEmptyWhileFramesAreTaken) {
+  Decoder decoder;
+  const Bytes big = frame(FrameType::kData, 1, 1, Bytes(kMaxPayload, 'x'));
+  // A partial frame at every offset of the buffer.
+  for (int i = 0; i < 20; ++i) {
+    ByteView rest = big;
+    int frames = 0;
+    while (!rest.empty()) {
+      ASSERT_FALSE(decoder.space().empty());
+      rest.remove_prefix(decoder.feed(rest.substr(0, 10'007)));
+      for (;;) {
+        const auto next = decoder.next();
+        ASSERT_TRUE(next);
+        if (!*next) break;
+        EXPECT_EQ((*next)->payload.size(), kMaxPayload);
+        ++frames;
+      }
+    }
+    EXPECT_EQ(frames, 1);
+  }
+}
+
+TEST(FrameTest, RefusesWhatNoPeerWouldSend) {
+  const Bytes bad[] = {
+      frame(FrameType::kData, 0, 1, "x"),                        // stream data on the link
+      frame(FrameType::kHello, 1, 0, "x"),                       // link frame on a stream
+      frame(FrameType::kData, 1, 0, "x"),                        // not numbered
+      frame(FrameType::kKeepAlive, 0, 5, ""),                    // numbered
+      frame(static_cast<FrameType>(0), 0, 0, ""),                // unknown types
+      frame(static_cast<FrameType>(5), 0, 0, ""),                //
+      frame(static_cast<FrameType>(15), 0, 0, ""),               //
+      frame(static_cast<FrameType>(28), 1, 1, ""),               //
+      frame(static_cast<FrameType>(255), 1, 1, ""),              //
+      std::string("\x01\x00\x01\x00\x13", 5) + Bytes(12, '\1'),  // 64 KiB and one byte
+      std::string("\xff\xff\xff\xff\x13", 5) + Bytes(12, '\1'),  // 4 GiB
+  };
+  for (const Bytes& wire : bad) {
+    const auto seen = decode_all(wire, wire.size());
+    ASSERT_FALSE(seen);
+    EXPECT_EQ(seen.error().code, ErrorCode::kProtocol);
+  }
+}
+
+TEST(FrameTest, JudgesALengthBeforeItsPayloadIsThere) {
+  Decoder decoder;
+  decoder.feed(std::string("\x01\x00\x01\x00\x13", 5) + Bytes(12, '\1'));
+  EXPECT_FALSE(decoder.next());
+}
+
+TEST(FieldsTest, BelieveNoNumberOfThePeer) {
+  Writer out;
+  out.u32(0xffffffff);  // a count of strings
+  const Bytes count = out.take();
+  Reader counted(count);
+  EXPECT_TRUE(counted.texts(0xffffffff, 10).empty());
+  EXPECT_FALSE(counted.finish("test"));
+
+  out.string("four");
+  const Bytes four = out.take();
+  Reader longer(ByteView(four).substr(0, four.size() - 1));
+  EXPECT_EQ(longer.string(100), "");
+  EXPECT_EQ(longer.u64(), 0u);  // the first error sticks
+  EXPECT_FALSE(longer.finish("test"));
+
+  Reader limited(four);
+  EXPECT_EQ(limited.string(3), "");
+  EXPECT_FALSE(limited.finish("test"));
+
+  Reader exact(four);
+  EXPECT_EQ(exact.string(4), "four");
+  EXPECT_TRUE(exact.finish("test"));
+
+  out.string(std::string("a\0b", 3));
+  const Bytes with_nul = out.take();
+  Reader text(with_nul);
+  text.text(10);
+  EXPECT_FALSE(text.finish("test"));
+}
+
+TEST(CreditTest, ASenderCannotExceedItsWindowNorAReceiverInflateIt) {
+  SendCredit send;
+  ReceiveCredit receive;
+  EXPECT_EQ(send.available(), kWindow);
+  EXPECT_FALSE(send.grant(1));  // nothing was spent
+  send.spend(kWindow);
+  EXPECT_EQ(send.available(), 0u);
+  ASSERT_TRUE(receive.received(kWindow));
+  EXPECT_FALSE(receive.received(1));
+  EXPECT_EQ(receive.consumed(kWindow / 2 - 1), 0u);  // not worth a frame yet
+  const uint32_t grant = receive.consumed(1);
+  EXPECT_EQ(grant, kWindow / 2);
+  ASSERT_TRUE(send.grant(grant));
+  EXPECT_EQ(send.available(), kWindow / 2);
+  EXPECT_FALSE(send.grant(0));
+  EXPECT_FALSE(send.grant(kWindow / 2 + 1));
+  ASSERT_TRUE(receive.received(kWindow / 2));
+  EXPECT_FALSE(receive.received(1));
+}
+
+TEST(SequenceTest, IncomingTellsNewFromRepeatedAndFindsGaps) {
+  Incoming in;
+  EXPECT_EQ(*in.accept({FrameType::kData, 1, 1, "a"}), Incoming::Verdict::kNew);
+  EXPECT_EQ(*in.accept({FrameType::kData, 3, 2, "b"}), Incoming::Verdict::kNew);
+  EXPECT_EQ(*in.accept({FrameType::kData, 1, 1, "a"}), Incoming::Verdict::kDuplicate);
+  EXPECT_EQ(*in.accept({FrameType::kKeepAlive, 0, 0, ""}), Incoming::Verdict::kNew);
+  EXPECT_FALSE(in.accept({FrameType::kData, 1, 4, "d"}));
+  EXPECT_EQ(in.received(), 2u);
+}
+
+TEST(SequenceTest, OutgoingRefusesAcknowledgementsOfWhatItNeverSent) {
+  Outgoing out(Outgoing::Keep::kUntilAcknowledged);
+  Bytes wire;
+  for (int i = 0; i < 3; ++i) out.append(wire, FrameType::kData, 1, "x");
+  EXPECT_FALSE(out.acknowledged(4));
+  ASSERT_TRUE(out.acknowledged(2));
+  EXPECT_FALSE(out.acknowledged(1));
+  EXPECT_EQ(out.kept_bytes(), kHeaderBytes + 1);
+  EXPECT_FALSE(out.resend_after(4));
+  EXPECT_EQ(out.resend_after(1).error().code, ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(out.resend_after(2)->size(), kHeaderBytes + 1);
+}
+
+TEST(SequenceTest, ACarrierThatCannotBreakKeepsNothing) {
+  Outgoing out;
+  Bytes wire;
+  for (int i = 0; i < 1000; ++i) out.append(wire, FrameType::kData, 1, Bytes(1000, 'x'));
+  EXPECT_EQ(out.kept_bytes(), 0u);
+  EXPECT_FALSE(out.full());
+}
+
+TEST(SequenceTest, OutgoingSaysWhenTooMuchIsKept) {
+  Outgoing out(Outgoing::Keep::kUntilAcknowledged);
+  Bytes wire;
+  while (!out.full()) {
+    wire.clear();
+    out.append(wire, FrameType::kData, 1, Bytes(kMaxPayload, 'x'));
+  }
+  EXPECT_LE(out.kept_bytes(), Outgoing::kMaxKept + kMaxFrame);
+  ASSERT_TRUE(out.acknowledged(out.last()));
+  EXPECT_FALSE(out.full());
+}
+
+// A carrier that breaks at random, losing what is under way in both directions: after any number of
+// breaks every frame has arrived once and in order.
+TEST(SequenceTest, NothingIsLostOrRepeatedOverALinkThatBreaks) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 20; ++round) {
+    Outgoing out(Outgoing::Keep::kUntilAcknowledged);
+    Incoming in;
+    std::vector<int> arrived;
+    Decoder decoder;
+    Bytes under_way;
+    int next = 0;
+    auto deliver = [&](size_t n) {
+      ByteView bytes = ByteView(under_way).substr(0, n);
+      while (!bytes.empty()) {
+        bytes.remove_prefix(decoder.feed(bytes));
+        for (;;) {
+          auto frame = decoder.next();
+          ASSERT_TRUE(frame);
+          if (!*frame) break;
+          auto verdict = in.accept(**frame);
+          ASSERT_TRUE(verdict);
+          if (*verdict == Incoming::Verdict::kDuplicate) continue;
+          arrived.push_back(std::stoi(Bytes((*frame)->payload)));
+        }
+      }
+      under_way.erase(0, n);
+    };
+    while (arrived.size() < 500) {
+      switch (random() % 8) {
+        case 0: {  // the carrier breaks somewhere; the new one begins with what is missing
+          deliver(random() % (under_way.size() + 1));
+          decoder = Decoder();
+          auto missing = out.resend_after(in.received());
+          ASSERT_TRUE(missing);
+          under_way = std::move(*missing);
+          break;
+        }
+        case 1:
+          if (const uint64_t seq = in.acknowledgement_due()) ASSERT_TRUE(out.acknowledged(seq));
+          break;
+        case 2:
+        case 3:
+          deliver(random() % (under_way.size() + 1));
+          break;
+        default:
+          out.append(under_way, FrameType::kData, 1, std::to_string(next++));
+      }
+    }
+    for (size_t i = 0; i < arrived.size(); ++i) ASSERT_EQ(arrived[i], static_cast<int>(i));
+  }
+}
+
+template <class T>
+void expect_round_trip(const T& value, const char* name) {
+  const Bytes bytes = value.encode();
+  const auto back = T::decode(bytes);
+  ASSERT_TRUE(back) << name << ": " << back.error().message;
+  EXPECT_EQ(back->encode(), bytes) << name;
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    EXPECT_FALSE(T::decode(ByteView(bytes).substr(0, n))) << name << " cut at " << n;
+  }
+  EXPECT_FALSE(T::decode(bytes + "x")) << name << " with a byte left over";
+}
+
+TEST(MessagesTest, RoundTripAndFailOnEveryCut) {
+  Exec exec;
+  exec.argv = {"sh", "-c", "echo \xff"};
+  exec.env = {"A=1", "B="};
+  exec.cwd = "/home/user";
+  exec.user = "1000";
+  exec.timeout_ms = 5000;
+  exec.output_cap = 1 << 20;
+  exec.err_stream = 3;
+  exec.takes_input = true;
+  exec.shell_prefix = 2;
+  expect_round_trip(exec, "Exec");
+  expect_round_trip(HostHello{kVersion, 10'000, 60'000, true}, "HostHello");
+  expect_round_trip(GuestHello{kVersion, true, 0}, "GuestHello");
+  expect_round_trip(Resume{Bytes(16, 'r'), 42}, "Resume");
+  expect_round_trip(Started{17}, "Started");
+  expect_round_trip(Signal{1, 9}, "Signal");
+  expect_round_trip(KillTree{1}, "KillTree");
+  expect_round_trip(KillAll{}, "KillAll");
+  expect_round_trip(Read{"/a", "1000", 1 << 30}, "Read");
+  expect_round_trip(Write{"/a", "user", 0755}, "Write");
+  expect_round_trip(Stat{"/a", "0"}, "Stat");
+  expect_round_trip(List{"/", "0", 3, 1000}, "List");
+  expect_round_trip(ResetDirectory{"/v", "1001", 0700}, "ResetDirectory");
+  expect_round_trip(GiveTree{"/w", "1000"}, "GiveTree");
+  expect_round_trip(Count{5}, "Count");
+  expect_round_trip(FileStat{"f", FileStat::Type::kSymlink, 12, 0777, 1, 2}, "FileStat");
+  expect_round_trip(Listen{8080, true}, "Listen");
+  expect_round_trip(Listening{8080, false}, "Listening");
+  expect_round_trip(Accepted{5, 40'000}, "Accepted");
+  expect_round_trip(Exit{Exit::Reason::kSignaled, 0, 9}, "Exit");
+  expect_round_trip(End{true}, "End");
+  expect_round_trip(Close{Close::Reason::kReset}, "Close");
+  expect_round_trip(Failure{Error(ErrorCode::kNotFound, "no /x")}, "Failure");
+}
+
+TEST(MessagesTest, RefuseValuesThatNobodyMeans) {
+  EXPECT_FALSE(Exec::decode(Exec{}.encode()));  // no argv
+  Exec prefix;
+  prefix.argv = {"sh"};
+  prefix.shell_prefix = 2;
+  EXPECT_FALSE(Exec::decode(prefix.encode()));
+  EXPECT_FALSE(Signal::decode(Signal{1, 0}.encode()));
+  EXPECT_FALSE(Signal::decode(Signal{1, 65}.encode()));
+  EXPECT_FALSE(Write::decode(Write{"/a", "0", 04755}.encode()));
+  EXPECT_FALSE(ResetDirectory::decode(ResetDirectory{"/a", "0", 01777}.encode()));
+  EXPECT_FALSE(Read::decode(Read{std::string("/a\0b", 4), "0", 1}.encode()));
+  EXPECT_FALSE(Read::decode(Read{Bytes(kMaxPath + 1, 'a'), "0", 1}.encode()));
+  EXPECT_FALSE(Exit::decode(Exit{Exit::Reason::kExited, 1, 9}.encode()));
+  EXPECT_FALSE(Exit::decode(Exit{Exit::Reason::kSignaled, 0, 0}.encode()));
+  EXPECT_FALSE(Exit::decode(std::string("\7\0\0", 3)));
+  EXPECT_FALSE(End::decode("\2"));
+  EXPECT_FALSE(Failure::decode(std::string("\x7f\0\0\0\0", 5)));
+}
+
+TEST(MessagesTest, AnotherVersionIsToldFromGarbage) {
+  HostHello newer;
+  newer.version = 9;
+  const auto differs = HostHello::decode(newer.encode());
+  ASSERT_FALSE(differs);
+  EXPECT_NE(differs.error().message.find("version 9"), std::string::npos);
+  EXPECT_FALSE(HostHello::decode("GET / HTTP/1.1\r\n\r\n"));
+}
+
+TEST(MessagesTest, AFailureKeepsItsCodeAndALimitedMessage) {
+  const Failure sent{Error(ErrorCode::kNotFound, Bytes(10'000, 'm') + "\xff")};
+  const auto got = Failure::decode(sent.encode());
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->error.code, ErrorCode::kNotFound);
+  EXPECT_EQ(got->error.message.size(), kMaxMessage);
+  const auto odd = Failure::decode(Failure{Error(ErrorCode::kIo, "\xff")}.encode());
+  ASSERT_TRUE(odd);
+  EXPECT_EQ(odd->error.message, "\xEF\xBF\xBD");
+}
+
+TEST(RequestTest, GoesInPiecesAndComesOutWhole) {
+  for (const size_t size : {size_t{0}, size_t{10}, kMaxPayload - 5, kMaxPayload, kMaxRequest}) {
+    const Request sent{Verb::kExec, Bytes(size, 'q')};
+    const auto parts = split(sent);
+    ASSERT_TRUE(parts);
+    Assembler assembler;
+    std::optional<Request> got;
+    for (size_t i = 0; i < parts->size(); ++i) {
+      ASSERT_LE((*parts)[i].size(), kMaxPayload);
+      ASSERT_FALSE(got);
+      auto taken = i == 0 ? assembler.open((*parts)[i]) : assembler.more((*parts)[i]);
+      ASSERT_TRUE(taken);
+      got = std::move(*taken);
+      EXPECT_EQ(assembler.busy(), !got.has_value());
+    }
+    ASSERT_TRUE(got);
+    EXPECT_EQ(got->body, sent.body);
+  }
+  EXPECT_EQ(split({Verb::kExec, Bytes(kMaxRequest + 1, 'q')}).error().code, ErrorCode::kTooLarge);
+}
+
+TEST(RequestTest, RefusesPiecesThatDoNotFit) {
+  Assembler assembler;
+  EXPECT_FALSE(assembler.more("x"));                                   // without a beginning
+  EXPECT_FALSE(assembler.open(""));                                    // too short
+  EXPECT_FALSE(assembler.open(std::string("\0\xff\xff\xff\xff", 5)));  // 4 GiB
+  EXPECT_FALSE(assembler.open(std::string("\x63\0\0\0\0", 5)));        // unknown verb
+  EXPECT_FALSE(assembler.busy());
+  EXPECT_FALSE(assembler.open(std::string("\0\1\0\0\0xx", 7)));  // longer than it said
+}
+
+TEST(ListTest, EntriesArriveHoweverTheyAreCut) {
+  Bytes wire;
+  for (int i = 0; i < 100; ++i) {
+    FileStat entry;
+    entry.path = "file" + std::to_string(i);
+    wire += encode_list_entry(entry);
+  }
+  for (const size_t step : {size_t{1}, size_t{7}, wire.size()}) {
+    ListDecoder decoder(100);
+    for (size_t at = 0; at < wire.size(); at += step) {
+      ASSERT_TRUE(decoder.feed(ByteView(wire).substr(at, step)));
+    }
+    const auto entries = decoder.finish();
+    ASSERT_TRUE(entries);
+    ASSERT_EQ(entries->size(), 100u);
+    EXPECT_EQ(entries->back().path, "file99");
+  }
+  ListDecoder few(99);
+  EXPECT_FALSE(few.feed(wire));
+  ListDecoder half(100);
+  ASSERT_TRUE(half.feed(ByteView(wire).substr(0, wire.size() - 1)));
+  EXPECT_FALSE(half.finish());
+}
+
+}  // namespace
+}  // namespace sluice::guest::wire
