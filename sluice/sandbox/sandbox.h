@@ -70,8 +70,10 @@ struct Command {
   Deadline deadline;              // then the whole tree is killed
   size_t output_cap = 16 * 1024 * 1024;  // per channel; what is over it is dropped and said so
 
-  // `script` run by a clean shell: bash --noprofile --norc -c, or sh -c where there is no bash.
+  // `script` run by a clean shell: bash --noprofile --norc -c. Where the sandbox has no bash, a
+  // command of exactly this form runs as sh -c.
   static Command shell(std::string script);
+  bool is_shell() const;
 };
 
 struct Output {
@@ -155,7 +157,7 @@ struct Options {
   std::string image;  // what it names is the backend's affair; "" is its default
   Limits limits = Limits::defaults();
   Network network = Network::kNone;
-  std::vector<std::string> setup_hosts;  // with kSetup: "pypi.org", "*.debian.org"
+  std::vector<std::string> setup_hosts;  // with kSetup: "packages.example.org", "*.example.org"
   std::vector<Bundle> bundles;
   Labels labels;
   Deadline deadline;  // the sandbox ends itself then, whatever happens to us
