@@ -58,6 +58,7 @@ done
 mkdir -p "$cache/debs/partial"
 root=$(mktemp -d "$cache/root.XXXXXX")
 inside=
+# shellcheck disable=SC2317 # called by the trap
 clean() {
   trap '' INT TERM
   # The kernel ends whatever is left in the namespaces when their first process goes, and takes
@@ -78,6 +79,7 @@ trap 'exit 143' TERM
 
 # --- An empty Debian -----------------------------------------------------------------------------
 
+# shellcheck disable=SC2016 # apt's placeholders
 mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
   awk -v suite="$suite" '$1 == suite { print $2; exit }')
 tarball=$cache/$suite-$(printf '%s\n' "$mirror" "$packages" "$(uname -m)" | sha256sum | cut -c1-12).tar
