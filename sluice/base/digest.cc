@@ -35,7 +35,9 @@ std::string sha256_hex(ByteView bytes) {
 Bytes hmac_sha256(ByteView key, ByteView message) {
   unsigned char out[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
-  CHECK(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+  // To OpenSSL a null key is "the key of last time", not an empty one.
+  const char* key_bytes = key.empty() ? "" : key.data();
+  CHECK(HMAC(EVP_sha256(), key_bytes, static_cast<int>(key.size()),
              reinterpret_cast<const unsigned char*>(message.data()), message.size(), out,
              &size) != nullptr);
   return {reinterpret_cast<const char*>(out), size};

@@ -1,18 +1,23 @@
 #include "sluice/base/log.h"
 
+#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <spdlog/logger.h>
-#include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/base_sink.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <iterator>
+#include <mutex>
 #include <shared_mutex>
+#include <stdexcept>
 #include <vector>
 
 #include "sluice/base/core/bytes.h"
+#include "sluice/base/core/fd.h"
 
 namespace sluice {
 namespace {
@@ -24,20 +29,36 @@ bool is_token_char(char c) {
          c == '_' || c == '.' || c == '+' || c == '/' || c == '=';
 }
 
-// Replaces the run of token characters after each `marker`, if it is at least `min` long.
-void redact_after(std::string& text, std::string_view marker, size_t min, bool keep_marker) {
-  size_t from = 0;
-  while ((from = text.find(marker, from)) != std::string::npos) {
-    const size_t start = from + marker.size();
+bool is_alphanumeric(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+// What tells that a key follows. At least `min` token characters must, and the marker must begin a
+// word: "task-0123456789ab" is no "sk-" key.
+struct Marker {
+  std::string_view text;
+  size_t min;
+  enum class Keep : uint8_t { kYes, kNo } keep;
+};
+constexpr Marker kMarkers[] = {
+    {"Bearer ", 8, Marker::Keep::kYes}, {"bearer ", 8, Marker::Keep::kYes},
+    {"sk-", 12, Marker::Keep::kNo},     {"hf_", 16, Marker::Keep::kNo},
+    {"e2b_", 16, Marker::Keep::kNo},
+};
+
+struct Range {
+  size_t begin, end;
+};
+
+void find_marked(std::string_view text, const Marker& marker, std::vector<Range>& found) {
+  for (size_t at = text.find(marker.text); at != std::string_view::npos;
+       at = text.find(marker.text, at + 1)) {
+    if (at > 0 && is_alphanumeric(text[at - 1])) continue;
+    const size_t start = at + marker.text.size();
     size_t end = start;
     while (end < text.size() && is_token_char(text[end])) ++end;
-    if (end - start < min) {
-      from = start;
-      continue;
-    }
-    const size_t cut = keep_marker ? start : from;
-    text.replace(cut, end - cut, kRedacted);
-    from = cut + kRedacted.size();
+    if (end - start < marker.min) continue;
+    found.push_back({marker.keep == Marker::Keep::kYes ? start : at, end});
   }
 }
 
@@ -96,31 +117,51 @@ Redactor::~Redactor() = default;
 
 void Redactor::add_secret(std::string_view secret) {
   if (secret.size() < 6) return;
+  fmt::memory_buffer quoted;
+  append_json_string(quoted, secret);
+  const std::string_view escaped(quoted.data() + 1, quoted.size() - 2);
   const std::unique_lock lock(state_->mutex);
-  state_->secrets.emplace_back(secret);
+  // Also as it looks inside JSON that is quoted in a message.
+  for (const std::string_view form : {secret, escaped}) {
+    if (std::find(state_->secrets.begin(), state_->secrets.end(), form) == state_->secrets.end()) {
+      state_->secrets.emplace_back(form);
+    }
+  }
 }
 
 std::string Redactor::redact(std::string_view text) const {
-  std::string out(text);
+  // Everything is found in the original text and then replaced, so that of two secrets that overlap
+  // (or of which one begins with the other) nothing stays.
+  std::vector<Range> found;
   {
     const std::shared_lock lock(state_->mutex);
     for (const std::string& secret : state_->secrets) {
-      size_t from = 0;
-      while ((from = out.find(secret, from)) != std::string::npos) {
-        out.replace(from, secret.size(), kRedacted);
-        from += kRedacted.size();
+      for (size_t at = text.find(secret); at != std::string_view::npos;
+           at = text.find(secret, at + 1)) {
+        found.push_back({at, at + secret.size()});
       }
     }
   }
-  redact_after(out, "Bearer ", 8, /*keep_marker=*/true);
-  redact_after(out, "sk-", 12, /*keep_marker=*/false);
-  redact_after(out, "hf_", 16, /*keep_marker=*/false);
-  redact_after(out, "e2b_", 16, /*keep_marker=*/false);
+  for (const Marker& marker : kMarkers) find_marked(text, marker, found);
+  std::sort(found.begin(), found.end(), [](Range a, Range b) { return a.begin < b.begin; });
+
+  std::string out;
+  out.reserve(text.size());
+  size_t kept = 0;  // `text` up to here is in `out` or was replaced
+  for (size_t i = 0; i < found.size();) {
+    const size_t begin = found[i].begin;
+    size_t end = found[i].end;
+    for (++i; i < found.size() && found[i].begin < end; ++i) end = std::max(end, found[i].end);
+    out.append(text.substr(kept, begin - kept)).append(kRedacted);
+    kept = end;
+  }
+  out.append(text.substr(kept));
   return out;
 }
 
 struct Logger::Sink {
-  explicit Sink(spdlog::sink_ptr sink, LogLevel level) : logger("sluice", std::move(sink)) {
+  Sink() : logger("sluice") { logger.set_level(spdlog::level::off); }
+  Sink(spdlog::sink_ptr sink, LogLevel level) : logger("sluice", std::move(sink)) {
     logger.set_pattern("%v");
     logger.set_level(spdlog_level(level));
     logger.flush_on(spdlog::level::warn);
@@ -131,28 +172,30 @@ struct Logger::Sink {
 
 namespace {
 
-// spdlog's own sinks know stdout and stderr; a FILE of our own serves any descriptor.
+// spdlog's own sinks know stdout, stderr and files that they open themselves; this one writes to
+// any descriptor, with one write(2) per line wherever the kernel takes it whole, so that lines of
+// several processes do not mix.
 class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
   explicit FdSink(int fd) : fd_(fd) {}
+  explicit FdSink(Fd owned) : owned_(std::move(owned)), fd_(owned_.get()) {}
 
  private:
   void sink_it_(const spdlog::details::log_msg& message) override {
     spdlog::memory_buf_t line;
     formatter_->format(message, line);
-    // One write per line, so that lines of several processes do not mix.
-    [[maybe_unused]] const auto ignored = ::write(fd_, line.data(), line.size());
+    // There is nowhere to report that the log cannot be written.
+    [[maybe_unused]] const auto ignored = write_all(fd_, ByteView(line.data(), line.size()));
   }
   void flush_() override {}
 
+  Fd owned_;
   int fd_;
 };
 
 }  // namespace
 
-Logger::Logger() : sink_(std::make_shared<Sink>(nullptr, LogLevel::kOff)) {
-  sink_->logger.sinks().clear();
-}
+Logger::Logger() : sink_(std::make_shared<Sink>()) {}
 
 Logger Logger::to_fd(int fd, LogLevel level) {
   Logger logger;
@@ -161,14 +204,13 @@ Logger Logger::to_fd(int fd, LogLevel level) {
 }
 
 Logger Logger::to_file(const std::string& path, LogLevel level) {
-  Logger logger;
-  try {
-    logger.sink_ =
-        std::make_shared<Sink>(std::make_shared<spdlog::sinks::basic_file_sink_mt>(path), level);
-  } catch (const spdlog::spdlog_ex& e) {
-    throw std::runtime_error("cannot open the log file " + path + ": " + e.what());
+  Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));
+  // A file that was there before may have had another mode.
+  if (!file || ::fchmod(file.get(), 0600) != 0) {
+    throw std::runtime_error(errno_error("cannot open the log file " + path, errno).message);
   }
-  ::chmod(path.c_str(), 0600);
+  Logger logger;
+  logger.sink_ = std::make_shared<Sink>(std::make_shared<FdSink>(std::move(file)), level);
   return logger;
 }
 
@@ -188,19 +230,24 @@ void Logger::write(LogLevel level, std::string_view room, std::string_view messa
                  fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms, name(level));
   append_json_string(line, room);
   line.append(std::string_view(",\"message\":"));
-  append_json_string(line, sink_->redactor.redact(to_valid_utf8(message)));
+  // Redacted first: a secret need not be valid UTF-8.
+  append_json_string(line, to_valid_utf8(sink_->redactor.redact(message)));
   for (const LogField& field : fields) {
     line.push_back(',');
     append_json_string(line, field.key);
     line.push_back(':');
     if (const auto* text = std::get_if<std::string_view>(&field.value)) {
-      append_json_string(line, sink_->redactor.redact(to_valid_utf8(*text)));
+      append_json_string(line, to_valid_utf8(sink_->redactor.redact(*text)));
     } else if (const auto* flag = std::get_if<bool>(&field.value)) {
       line.append(std::string_view(*flag ? "true" : "false"));
     } else if (const auto* whole = std::get_if<int64_t>(&field.value)) {
       fmt::format_to(it, "{}", *whole);
+    } else if (const auto* natural = std::get_if<uint64_t>(&field.value)) {
+      fmt::format_to(it, "{}", *natural);
+    } else if (const double real = std::get<double>(field.value); std::isfinite(real)) {
+      fmt::format_to(it, "{}", real);
     } else {
-      fmt::format_to(it, "{}", std::get<double>(field.value));
+      line.append(std::string_view("null"));  // JSON has no NaN and no infinity
     }
   }
   line.push_back('}');

@@ -14,12 +14,13 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <variant>
 
 namespace sluice {
 
-// Replaces known secrets, and what looks like one (bearer tokens, "sk-..." keys), by "[redacted]".
-// Any thread.
+// Replaces known secrets (as they are and as JSON quotes them) and what looks like one (bearer
+// tokens, "sk-..." keys) by "[redacted]". Any thread.
 class Redactor {
  public:
   Redactor();
@@ -37,7 +38,7 @@ enum class LogLevel : uint8_t { kDebug, kInfo, kWarn, kError, kOff };
 
 struct LogField {
   std::string_view key;
-  std::variant<std::string_view, int64_t, double, bool> value;
+  std::variant<std::string_view, int64_t, uint64_t, double, bool> value;
 
   LogField(std::string_view k, std::string_view v) : key(k), value(v) {}
   LogField(std::string_view k, const std::string& v) : key(k), value(std::string_view(v)) {}
@@ -45,7 +46,9 @@ struct LogField {
   LogField(std::string_view k, std::same_as<bool> auto v) : key(k), value(v) {}
   template <class N>
     requires(std::integral<N> && !std::same_as<N, bool>)
-  LogField(std::string_view k, N v) : key(k), value(static_cast<int64_t>(v)) {}
+  LogField(std::string_view k, N v)
+      : key(k),
+        value(static_cast<std::conditional_t<std::unsigned_integral<N>, uint64_t, int64_t>>(v)) {}
   LogField(std::string_view k, std::floating_point auto v)
       : key(k), value(static_cast<double>(v)) {}
 };

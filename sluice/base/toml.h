@@ -49,6 +49,11 @@ class TomlReader {
   // A table whose values are all strings, in the file's order of keys made alphabetical.
   std::map<std::string, std::string> string_map(std::string_view key);
 
+  // The keys of this table, alphabetical.
+  std::vector<std::string> keys() const;
+  // A string as it is, any other value as JSON text.
+  std::optional<std::string> text(std::string_view key);
+
   // Any value as JSON text, for what is passed on without being understood.
   std::optional<std::string> json(std::string_view key);
 

@@ -95,7 +95,9 @@ std::optional<Bytes> from_base64(std::string_view text) {
     }
     return table;
   }();
-  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
+  if (text.size() % 4 == 0) {
+    for (int i = 0; i < 2 && text.ends_with('='); ++i) text.remove_suffix(1);
+  }
   if (text.size() % 4 == 1) return std::nullopt;
   Bytes out;
   out.reserve(text.size() * 3 / 4);
@@ -110,6 +112,8 @@ std::optional<Bytes> from_base64(std::string_view text) {
       out.push_back(static_cast<char>(group >> bits & 0xFF));
     }
   }
+  // Bits behind the last octet: somebody's other spelling of the same bytes.
+  if ((group & ((1u << bits) - 1)) != 0) return std::nullopt;
   return out;
 }
 

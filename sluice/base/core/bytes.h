@@ -32,6 +32,7 @@ std::string to_valid_utf8(ByteView bytes);
 
 std::string to_hex(ByteView bytes);
 std::string to_base64(ByteView bytes);
+// The standard alphabet, padded or not. Nothing is skipped: not a space, not a line break.
 std::optional<Bytes> from_base64(std::string_view text);
 
 // A decimal number that fills the whole of `text`; no sign, no space.

@@ -2,7 +2,6 @@
 // rather than hidden in a timer, so that nested operations share one.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 
 namespace sluice {
@@ -29,7 +28,8 @@ class Deadline {
   // Time left, at least 0; Duration::max() if never.
   Duration remaining() const {
     if (is_never()) return Duration::max();
-    return std::max<Duration>(Duration::zero(), at_ - Clock::now());
+    const auto now = Clock::now();
+    return at_ <= now ? Duration::zero() : at_ - now;
   }
 
   Deadline earlier(Deadline other) const { return at_ < other.at_ ? *this : other; }
