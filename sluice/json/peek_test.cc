@@ -1,0 +1,125 @@
+#include "sluice/json/peek.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <memory>
+
+namespace sluice::json {
+namespace {
+
+constexpr std::array<std::string_view, 3> kNames{"model", "messages", "stream"};
+
+struct Found {
+  std::shared_ptr<const Bytes> document;  // what the fields point into
+  std::vector<std::optional<Peeked>> fields;
+  std::string error;
+};
+
+// Both ways in: with spare capacity behind the document, and with none.
+Found peek(std::string_view text) {
+  Peeker peeker;
+  Bytes padded;
+  padded.reserve(text.size() + 128);
+  padded = text;
+  const auto in_place = peeker.fields(padded, kNames);
+  auto tight = std::make_shared<Bytes>(text);
+  tight->shrink_to_fit();
+  auto copied = peeker.fields(*tight, kNames);
+  EXPECT_EQ(in_place.has_value(), copied.has_value());
+  if (!copied) {
+    EXPECT_EQ(in_place.error().message, copied.error().message);
+    return {tight, {}, copied.error().message};
+  }
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    EXPECT_EQ((*in_place)[i].has_value(), (*copied)[i].has_value());
+    if (!(*copied)[i]) continue;
+    const Peeked& field = *(*copied)[i];
+    EXPECT_EQ((*in_place)[i]->value.text, field.value.text);
+    // The views and offsets are into the document, not into a copy of it.
+    EXPECT_EQ(field.value.text.data(), tight->data() + field.value_offset);
+    EXPECT_EQ((*tight)[field.name_offset], '"');
+  }
+  return {tight, std::move(*copied), ""};
+}
+
+TEST(PeekTest, FindsFieldsWithTheirExactBytes) {
+  const Bytes document =
+      R"( { "stream" : true , "x":{"model":"no"}, "messages": [ {"a":[1,2]} , 2 ,"]" ] ,"model":"m\u0041" } )";
+  const Found found = peek(document);
+  ASSERT_EQ(found.error, "");
+  EXPECT_EQ(found.fields[0]->value.text, R"("m\u0041")");
+  EXPECT_EQ(found.fields[0]->value.type, Type::kString);
+  EXPECT_EQ(found.fields[1]->value.text, R"([ {"a":[1,2]} , 2 ,"]" ])");
+  EXPECT_EQ(found.fields[1]->count, 3u);
+  EXPECT_EQ(found.fields[2]->value.type, Type::kBool);
+}
+
+TEST(PeekTest, AbsentFieldsAreNothing) {
+  const Found found = peek(R"({"other":1})");
+  ASSERT_EQ(found.error, "");
+  for (const auto& field : found.fields) EXPECT_FALSE(field);
+  EXPECT_EQ(peek("{}").error, "");
+}
+
+TEST(PeekTest, NamesAreComparedUnescaped) {
+  const Found found = peek(R"({"mod\u0065l":"a","model\"":"b"})");
+  ASSERT_EQ(found.error, "");
+  EXPECT_EQ(found.fields[0]->value.text, "\"a\"");
+}
+
+TEST(PeekTest, ContainersOfEveryShape) {
+  const Bytes document = R"({"model":{},"messages":[],"stream":{"a":{"b":[{}]} }})";
+  const Found found = peek(document);
+  ASSERT_EQ(found.error, "");
+  EXPECT_EQ(found.fields[0]->value.text, "{}");
+  EXPECT_EQ(found.fields[1]->value.text, "[]");
+  EXPECT_EQ(found.fields[1]->count, 0u);
+  EXPECT_EQ(found.fields[2]->value.text, R"({"a":{"b":[{}]} })");
+}
+
+TEST(PeekTest, RefusesAFieldThatStandsTwice) {
+  EXPECT_EQ(peek(R"({"model":"a","model":"b"})").error,
+            "JSON: field 'model' stands here twice, at byte 13");
+  EXPECT_NE(peek(R"({"model":"a","m\u006fdel":"b"})").error, "");
+  EXPECT_EQ(peek(R"({"x":1,"x":2})").error, "");
+}
+
+TEST(PeekTest, RefusesWhatIsNoObject) {
+  EXPECT_NE(peek("").error, "");
+  EXPECT_NE(peek("   ").error, "");
+  EXPECT_EQ(peek("[1]").error, "JSON: the document is not an object at byte 0");
+  EXPECT_NE(peek("\"model\"").error, "");
+  EXPECT_NE(peek("1").error, "");
+  EXPECT_NE(peek("hello").error, "");
+  EXPECT_NE(peek(R"({"model":"a")").error, "");
+  EXPECT_NE(peek(R"({"model":"a"} {"model":"b"})").error, "");
+  EXPECT_NE(peek(R"({"model":"a"}x)").error, "");
+  EXPECT_NE(peek(R"({"model":tru})").error, "");
+  EXPECT_NE(peek(R"({"model":01})").error, "");
+  EXPECT_NE(peek(R"({"model":"a)").error, "");
+  EXPECT_NE(peek(R"({"messages":[1,2})").error, "");
+  EXPECT_NE(peek(R"({"messages":[1 2]})").error, "");
+  EXPECT_NE(peek(R"({"model" "a"})").error, "");
+  EXPECT_EQ(peek("{\"model\":\"\xC3\x28\"}").error, "JSON: the text is not UTF-8 at byte 0");
+}
+
+TEST(PeekTest, DeepNestingInASkippedFieldDoesNotRecurse) {
+  const std::string deep = std::string(200'000, '[') + std::string(200'000, ']');
+  const Found found = peek("{\"x\":" + deep + ",\"model\":\"a\"}");
+  EXPECT_TRUE(found.error.empty() || found.error.starts_with("JSON: malformed"));
+}
+
+TEST(PeekTest, APeekerServesLargeAndSmallDocumentsInTurn) {
+  Peeker peeker;
+  const Bytes large = "{\"x\":\"" + std::string(3 << 20, 'a') + "\",\"model\":\"big\"}";
+  const Bytes small = R"({"model":"small"})";
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ((*peeker.fields(large, kNames))[0]->value.text, "\"big\"");
+    EXPECT_EQ((*peeker.fields(small, kNames))[0]->value.text, "\"small\"");
+    EXPECT_FALSE(peeker.fields(Bytes("{"), kNames));
+  }
+}
+
+}  // namespace
+}  // namespace sluice::json

@@ -1,0 +1,394 @@
+#include "sluice/json/raw.h"
+
+#include <charconv>
+#include <cstring>
+
+namespace sluice::json {
+namespace {
+
+bool is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+int hex_value(char c) {
+  if (is_digit(c)) return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// Walks over a text, one value at a time.
+class Scanner {
+ public:
+  explicit Scanner(ByteView text) : text_(text) {}
+
+  size_t position() const { return at_; }
+  bool at_end() const { return at_ == text_.size(); }
+  char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+
+  void skip_space() {
+    while (at_ < text_.size() && is_space(text_[at_])) ++at_;
+  }
+
+  bool take(char c) {
+    if (peek() != c || at_end()) return false;
+    ++at_;
+    return true;
+  }
+
+  // The value at the position, which must be its first byte. False after fail().
+  bool value(Raw* out, int depth = 0) {
+    const size_t start = at_;
+    if (at_end()) return fail("a value is missing");
+    Type type = Type::kNull;
+    switch (text_[at_]) {
+      case '{':
+        type = Type::kObject;
+        if (!object(depth)) return false;
+        break;
+      case '[':
+        type = Type::kArray;
+        if (!array(depth)) return false;
+        break;
+      case '"':
+        type = Type::kString;
+        if (!string()) return false;
+        break;
+      case 't':
+        type = Type::kBool;
+        if (!word("true")) return false;
+        break;
+      case 'f':
+        type = Type::kBool;
+        if (!word("false")) return false;
+        break;
+      case 'n':
+        if (!word("null")) return false;
+        break;
+      default:
+        type = Type::kNumber;
+        if (!number()) return false;
+    }
+    if (out != nullptr) *out = Raw{text_.substr(start, at_ - start), type};
+    return true;
+  }
+
+  bool string() {
+    if (!take('"')) return fail("expected a string");
+    while (at_ < text_.size()) {
+      const char c = text_[at_];
+      if (c == '"') {
+        ++at_;
+        return true;
+      }
+      if (static_cast<unsigned char>(c) < 0x20) return fail("a control character in a string");
+      if (c != '\\') {
+        ++at_;
+        continue;
+      }
+      if (at_ + 1 >= text_.size()) break;
+      const char escape = text_[at_ + 1];
+      if (escape == 'u') {
+        for (size_t i = 2; i < 6; ++i) {
+          if (at_ + i >= text_.size() || hex_value(text_[at_ + i]) < 0) {
+            return fail("a broken \\u escape");
+          }
+        }
+        at_ += 6;
+      } else if (std::strchr("\"\\/bfnrt", escape) != nullptr && escape != '\0') {
+        at_ += 2;
+      } else {
+        return fail("an unknown escape");
+      }
+    }
+    at_ = text_.size();
+    return fail("a string without its end");
+  }
+
+  // Up to the next element or field: true with *more = false at the closing bracket.
+  bool separator(char close, bool first, bool* more) {
+    skip_space();
+    if (take(close)) {
+      *more = false;
+      return true;
+    }
+    if (!first) {
+      if (!take(',')) return fail(close == ']' ? "expected ',' or ']'" : "expected ',' or '}'");
+      skip_space();
+    }
+    *more = true;
+    return true;
+  }
+
+  bool colon() {
+    skip_space();
+    if (!take(':')) return fail("expected ':'");
+    skip_space();
+    return true;
+  }
+
+  bool fail(const char* what) {
+    if (what_ == nullptr) what_ = what;
+    return false;
+  }
+  Error error() const {
+    return Error(ErrorCode::kInvalidArgument,
+                 std::string("JSON: ") + (what_ != nullptr ? what_ : "malformed") + " at byte " +
+                     std::to_string(at_),
+                 ErrorOrigin::kCaller);
+  }
+
+ private:
+  bool word(std::string_view expected) {
+    if (text_.substr(at_, expected.size()) != expected) return fail("an unknown word");
+    at_ += expected.size();
+    return true;
+  }
+
+  bool digits() {
+    if (!is_digit(peek())) return fail("expected a digit");
+    while (is_digit(peek())) ++at_;
+    return true;
+  }
+
+  bool number() {
+    take('-');
+    if (take('0')) {
+      if (is_digit(peek())) return fail("a number with a leading zero");
+    } else if (!is_digit(peek())) {
+      return fail("expected a value");
+    } else if (!digits()) {
+      return false;
+    }
+    if (take('.') && !digits()) return false;
+    if (take('e') || take('E')) {
+      if (!take('+')) take('-');
+      if (!digits()) return false;
+    }
+    return true;
+  }
+
+  bool array(int depth) {
+    if (depth >= kMaxDepth) return fail("nested too deeply");
+    ++at_;
+    bool more = false;
+    for (bool first = true; separator(']', first, &more); first = false) {
+      if (!more) return true;
+      if (!value(nullptr, depth + 1)) return false;
+    }
+    return false;
+  }
+
+  bool object(int depth) {
+    if (depth >= kMaxDepth) return fail("nested too deeply");
+    ++at_;
+    bool more = false;
+    for (bool first = true; separator('}', first, &more); first = false) {
+      if (!more) return true;
+      if (!string() || !colon() || !value(nullptr, depth + 1)) return false;
+    }
+    return false;
+  }
+
+  ByteView text_;
+  size_t at_ = 0;
+  const char* what_ = nullptr;
+};
+
+Error wrong_type(const Raw& value, Type wanted) {
+  return Error(ErrorCode::kInvalidArgument,
+               "JSON: expected " + std::string(to_string(wanted)) + ", found " +
+                   std::string(to_string(value.type)),
+               ErrorOrigin::kCaller);
+}
+
+void append_utf8(std::string& out, uint32_t code) {
+  if (code < 0x80) {
+    out.push_back(static_cast<char>(code));
+  } else if (code < 0x800) {
+    out.push_back(static_cast<char>(0xC0 | code >> 6));
+    out.push_back(static_cast<char>(0x80 | (code & 0x3F)));
+  } else if (code < 0x10000) {
+    out.push_back(static_cast<char>(0xE0 | code >> 12));
+    out.push_back(static_cast<char>(0x80 | (code >> 6 & 0x3F)));
+    out.push_back(static_cast<char>(0x80 | (code & 0x3F)));
+  } else {
+    out.push_back(static_cast<char>(0xF0 | code >> 18));
+    out.push_back(static_cast<char>(0x80 | (code >> 12 & 0x3F)));
+    out.push_back(static_cast<char>(0x80 | (code >> 6 & 0x3F)));
+    out.push_back(static_cast<char>(0x80 | (code & 0x3F)));
+  }
+}
+
+uint32_t hex4(ByteView digits) {
+  uint32_t value = 0;
+  for (const char c : digits.substr(0, 4)) value = value << 4 | static_cast<uint32_t>(hex_value(c));
+  return value;
+}
+
+// The content of a string that the scanner has accepted.
+std::string unescape(ByteView body) {
+  std::string out;
+  out.reserve(body.size());
+  while (!body.empty()) {
+    const size_t plain = std::min(body.find('\\'), body.size());
+    out.append(body.substr(0, plain));
+    body.remove_prefix(plain);
+    if (body.empty()) break;
+    const char escape = body[1];
+    if (escape != 'u') {
+      switch (escape) {
+        case 'b':
+          out.push_back('\b');
+          break;
+        case 'f':
+          out.push_back('\f');
+          break;
+        case 'n':
+          out.push_back('\n');
+          break;
+        case 'r':
+          out.push_back('\r');
+          break;
+        case 't':
+          out.push_back('\t');
+          break;
+        default:
+          out.push_back(escape);
+      }
+      body.remove_prefix(2);
+      continue;
+    }
+    uint32_t code = hex4(body.substr(2));
+    body.remove_prefix(6);
+    if (code >= 0xD800 && code <= 0xDBFF && body.size() >= 6 && body[0] == '\\' && body[1] == 'u') {
+      const uint32_t low = hex4(body.substr(2));
+      if (low >= 0xDC00 && low <= 0xDFFF) {
+        code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+        body.remove_prefix(6);
+      }
+    }
+    if (code >= 0xD800 && code <= 0xDFFF) code = 0xFFFD;
+    append_utf8(out, code);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string_view to_string(Type type) {
+  constexpr std::string_view names[] = {"null",     "a boolean", "a number",
+                                        "a string", "an array",  "an object"};
+  return names[static_cast<size_t>(type) % 6];
+}
+
+const Raw* RawObject::find(std::string_view name) const {
+  for (auto it = fields.rbegin(); it != fields.rend(); ++it) {
+    if (it->name == name) return &it->value;
+  }
+  return nullptr;
+}
+
+Result<Raw> read_value(ByteView text) {
+  if (!is_valid_utf8(text)) {
+    return Error(ErrorCode::kInvalidArgument, "JSON: the text is not UTF-8", ErrorOrigin::kCaller);
+  }
+  Scanner scanner(text);
+  scanner.skip_space();
+  Raw value;
+  if (!scanner.value(&value)) return scanner.error();
+  scanner.skip_space();
+  if (!scanner.at_end()) {
+    scanner.fail("more than one value");
+    return scanner.error();
+  }
+  return value;
+}
+
+Result<Raw> first_value(ByteView text, ByteView* rest) {
+  Scanner scanner(text);
+  scanner.skip_space();
+  Raw value;
+  if (!scanner.value(&value)) return scanner.error();
+  *rest = text.substr(scanner.position());
+  return value;
+}
+
+Result<std::vector<Raw>> elements(const Raw& array) {
+  if (!array.is(Type::kArray)) return wrong_type(array, Type::kArray);
+  std::vector<Raw> out;
+  Scanner scanner(array.text);
+  scanner.take('[');
+  bool more = false;
+  for (bool first = true; scanner.separator(']', first, &more); first = false) {
+    if (!more) return out;
+    if (!scanner.value(&out.emplace_back(), 1)) break;
+  }
+  return scanner.error();
+}
+
+Result<std::optional<Raw>> element_at(const Raw& array, size_t index) {
+  if (!array.is(Type::kArray)) return wrong_type(array, Type::kArray);
+  Scanner scanner(array.text);
+  scanner.take('[');
+  bool more = false;
+  for (size_t i = 0; scanner.separator(']', i == 0, &more); ++i) {
+    if (!more) return std::optional<Raw>();
+    Raw value;
+    if (!scanner.value(&value, 1)) break;
+    if (i == index) return std::optional<Raw>(value);
+  }
+  return scanner.error();
+}
+
+Result<RawObject> fields(const Raw& object) {
+  if (!object.is(Type::kObject)) return wrong_type(object, Type::kObject);
+  RawObject out;
+  Scanner scanner(object.text);
+  scanner.take('{');
+  bool more = false;
+  for (bool first = true; scanner.separator('}', first, &more); first = false) {
+    if (!more) return out;
+    const size_t start = scanner.position();
+    if (!scanner.string()) break;
+    RawField& field = out.fields.emplace_back();
+    field.name = unescape(object.text.substr(start + 1, scanner.position() - start - 2));
+    if (!scanner.colon() || !scanner.value(&field.value, 1)) break;
+  }
+  return scanner.error();
+}
+
+Result<std::string> to_text(const Raw& string) {
+  if (!string.is(Type::kString)) return wrong_type(string, Type::kString);
+  Scanner scanner(string.text);
+  if (!scanner.string() || !scanner.at_end()) return scanner.error();
+  return unescape(string.text.substr(1, string.text.size() - 2));
+}
+
+std::optional<int64_t> to_integer(const Raw& number) {
+  if (!number.is(Type::kNumber)) return std::nullopt;
+  int64_t value = 0;
+  const char* end = number.text.data() + number.text.size();
+  const auto [stop, error] = std::from_chars(number.text.data(), end, value);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return value;
+}
+
+std::optional<double> to_double(const Raw& number) {
+  if (!number.is(Type::kNumber)) return std::nullopt;
+  double value = 0;
+  const char* end = number.text.data() + number.text.size();
+  const auto [stop, error] = std::from_chars(number.text.data(), end, value);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return value;
+}
+
+std::optional<bool> to_bool(const Raw& value) {
+  if (!value.is(Type::kBool)) return std::nullopt;
+  return value.text == "true";
+}
+
+}  // namespace sluice::json

@@ -1,0 +1,51 @@
+#include "sluice/json/text.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "sluice/json/raw.h"
+
+namespace sluice::json {
+namespace {
+
+std::string written(std::string_view text) {
+  Bytes out;
+  append_string(out, text);
+  return out;
+}
+
+TEST(TextTest, EscapesWhatJsonMustEscape) {
+  EXPECT_EQ(written("plain"), "\"plain\"");
+  EXPECT_EQ(written("a\"b\\c\n\r\t\x01\x1f"), R"("a\"b\\c\n\r\t\u0001\u001f")");
+  EXPECT_EQ(written(std::string_view("\0", 1)), R"("\u0000")");
+  EXPECT_EQ(written("é😀\u2028"), "\"é😀\u2028\"");
+  EXPECT_EQ(written("a\xFFz"), "\"a\uFFFDz\"");
+}
+
+TEST(TextTest, WhatIsWrittenReadsBack) {
+  std::string all;
+  for (int c = 0; c < 128; ++c) all.push_back(static_cast<char>(c));
+  const std::string text = written(all);
+  const auto value = read_value(text);
+  ASSERT_TRUE(value);
+  EXPECT_EQ(*to_text(*value), all);
+}
+
+TEST(TextTest, NumbersReadBackAsTheSame) {
+  Bytes out;
+  append_number(out, -0.1f);
+  EXPECT_EQ(out, "-0.1");
+  out.clear();
+  append_number(out, 1e300);
+  EXPECT_EQ(out, "1e+300");
+  out.clear();
+  append_number(out, std::numeric_limits<double>::infinity());
+  EXPECT_EQ(out, "null");
+  out.clear();
+  append_number(out, std::numeric_limits<int64_t>::min());
+  EXPECT_EQ(out, "-9223372036854775808");
+}
+
+}  // namespace
+}  // namespace sluice::json
