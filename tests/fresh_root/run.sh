@@ -24,7 +24,10 @@ packages=ca-certificates,git,sudo
 
 # Names of set environment variables that say how to reach package registries.
 variables() {
-  compgen -e | grep -Ex '(NODE_EXTRA_CA_CERTS|SSL_CERT_(FILE|DIR)|(CURL|REQUESTS)_CA_BUNDLE|PIP_.*|npm_config_.*|NPM_CONFIG_.*|GIT_SSL_CAINFO|(https?|ftp|all|no)_proxy|(HTTPS?|FTP|ALL|NO)_PROXY)' || true
+  local pip='PIP_(CERT|CLIENT_CERT|DEFAULT_TIMEOUT|(EXTRA_)?INDEX_URL|PROXY|TRUSTED_HOST)'
+  local npm='NPM_CONFIG_(CA|CAFILE|REGISTRY|PROXY|HTTPS_PROXY|NOPROXY|STRICT_SSL)'
+  local certificates='NODE_EXTRA_CA_CERTS|SSL_CERT_(FILE|DIR)|(CURL|REQUESTS)_CA_BUNDLE|GIT_SSL_CAINFO'
+  compgen -e | grep -Eix "$pip|$npm|$certificates|(https?|ftp|all|no)_proxy" || true
 }
 
 visitor=root
