@@ -1,6 +1,8 @@
 // Differential: whatever Peeker finds in a document that Boost.JSON accepts is what Boost.JSON
 // sees there, and so is what the reader of raw values makes of it.
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <string>
 
@@ -13,28 +15,47 @@ namespace {
 using namespace std::string_view_literals;
 namespace json = sluice::json;
 
-// Boost.JSON's view of a raw value, built by the functions of raw.h alone.
-json::Value tree(const json::Raw& raw) {
+// Boost.JSON 1.81 rounds the last digit as it likes, and reads 0e332 as NaN.
+bool about_equal(const json::Raw& raw, const json::Value& value) {
+  const auto exact = json::to_double(raw);
+  const double seen = value.to_number<double>();
+  if (!exact || !std::isfinite(seen)) return true;
+  return std::abs(*exact - seen) <= 1e-9 * std::max(std::abs(*exact), 1e-300);
+}
+
+// Whether the functions of raw.h see in `raw` what Boost.JSON saw in the same bytes.
+bool same(const json::Raw& raw, const json::Value& value) {
   switch (raw.type) {
+    case json::Type::kNull:
+      return value.is_null();
+    case json::Type::kBool:
+      return value.is_bool() && json::to_bool(raw) == value.get_bool();
+    case json::Type::kNumber:
+      return value.is_number() && about_equal(raw, value);
     case json::Type::kString:
-      return json::Value(std::string_view(*json::to_text(raw)));
+      return value.is_string() && *json::to_text(raw) == std::string_view(value.get_string());
     case json::Type::kArray: {
-      json::Array out;
       const auto list = json::elements(raw);
-      CHECK(list.has_value());
-      for (const json::Raw& element : *list) out.push_back(tree(element));
-      return out;
+      if (!list || !value.is_array() || list->size() != value.get_array().size()) return false;
+      for (size_t i = 0; i < list->size(); ++i) {
+        if (!same((*list)[i], value.get_array()[i])) return false;
+      }
+      return true;
     }
     case json::Type::kObject: {
-      json::Object out;
       const auto object = json::fields(raw);
-      CHECK(object.has_value());
-      for (const auto& field : object->fields) out.insert_or_assign(field.name, tree(field.value));
-      return out;
+      if (!object || !value.is_object()) return false;
+      for (const auto& [name, member] : value.get_object()) {
+        const json::Raw* field = object->find(std::string_view(name));
+        if (field == nullptr || !same(*field, member)) return false;
+      }
+      for (const auto& field : object->fields) {
+        if (!value.get_object().contains(field.name)) return false;
+      }
+      return true;
     }
-    default:
-      return *json::parse(raw.text);
   }
+  return false;
 }
 
 }  // namespace
@@ -55,10 +76,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const json::ParseLimits limits{.bytes = 1 << 20, .depth = json::kMaxDepth};
   const auto expected = json::parse(document, limits);
   const auto raw = json::read_value(document);
-  // Boost.JSON 1.81 reads 0e332 as NaN, which equals nothing, not even itself.
-  if (!expected || !(*expected == *expected)) return 0;
+  if (!expected) return 0;
   CHECK(raw.has_value());
-  CHECK(tree(*raw) == *expected);
+  CHECK(same(*raw, *expected));
   if (!expected->is_object()) {
     CHECK(!found.has_value());
     return 0;
@@ -77,7 +97,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const json::Value* value = expected->get_object().if_contains(names[i]);
     CHECK((*found)[i].has_value() == (value != nullptr));
     if (value == nullptr) continue;
-    CHECK(tree((*found)[i]->value) == *value);
+    CHECK(same((*found)[i]->value, *value));
     if (value->is_array()) CHECK((*found)[i]->count == value->get_array().size());
   }
   return 0;

@@ -1,8 +1,10 @@
-// For every document that Boost.JSON accepts: after a splice it sees the same object but for the
-// edits, and undoing an edit by the same means gives the same bytes back.
+// For every document that Boost.JSON accepts: after a splice it accepts the result, in which the
+// edited fields are as asked for and all others stand in the same order with the same bytes; and
+// undoing an edit by the same means gives the same document back.
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "sluice/base/core/check.h"
 #include "sluice/json/splice.h"
@@ -17,17 +19,27 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::array edits{json::Edit{"model", "\"m\""}, json::Edit{"a", std::nullopt},
                          json::Edit{"n", "[1, 2]"}};
   const auto spliced = json::splice(peeker, document, edits);
-  auto expected = json::parse(document, limits);
-  // A number that Boost.JSON reads as NaN (0e332) equals nothing, not even itself.
-  if (!expected || !expected->is_object() || !spliced || !(*expected == *expected)) return 0;
+  const auto accepted = json::parse(document, limits);
+  if (!accepted || !accepted->is_object() || !spliced) return 0;
 
-  json::Object& object = expected->get_object();
-  object["model"] = "m";
-  object["n"] = json::Array{1, 2};
-  object.erase("a");
-  const auto seen = json::parse(*spliced, limits);
-  CHECK(seen.has_value());
-  CHECK(*seen == *expected);
+  CHECK(json::parse(*spliced, limits).has_value());
+  const auto before = json::fields(*json::read_value(document));
+  const auto after = json::fields(*json::read_value(*spliced));
+  CHECK(before.has_value() && after.has_value());
+  std::vector<json::RawField> expected;
+  for (json::RawField field : before->fields) {
+    if (field.name == "a") continue;
+    if (field.name == "model") field.value.text = "\"m\"";
+    if (field.name == "n") field.value.text = "[1, 2]";
+    expected.push_back(std::move(field));
+  }
+  if (before->find("model") == nullptr) expected.push_back({"model", {"\"m\""}});
+  if (before->find("n") == nullptr) expected.push_back({"n", {"[1, 2]"}});
+  CHECK(after->fields.size() == expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    CHECK(after->fields[i].name == expected[i].name);
+    CHECK(after->fields[i].value.text == expected[i].value.text);
+  }
 
   // A replacement alone changes nothing but the value.
   const std::array<std::string_view, 1> names{"n"};
