@@ -59,7 +59,14 @@ done
 }
 
 mkdir -p "$cache/debs/partial"
+# What a killed run could not remove: a root whose lock nobody holds.
+for left in "$cache"/root.??????; do
+  [[ -d $left ]] || continue
+  ! flock --nonblock "$left.lock" true || rm -rf --one-file-system "$left" "$left.lock"
+done
 root=$(mktemp -d "$cache/root.XXXXXX")
+exec 8>"$root.lock"
+flock 8
 inside=
 # shellcheck disable=SC2317 # called by the trap
 clean() {
@@ -73,7 +80,7 @@ clean() {
   if ((keep)); then
     echo "==> kept $root" >&2
   else
-    rm -rf --one-file-system "$root"
+    rm -rf --one-file-system "$root" "$root.lock"
   fi
 }
 trap clean EXIT
@@ -141,12 +148,12 @@ mkdir -p "$root/var/cache/apt/archives"
 # --- The visit -----------------------------------------------------------------------------------
 
 # In the background, so that the traps above work at once; a background job of a script would
-# ignore SIGINT, and so would every test in there.
-env --default-signal=INT,QUIT \
+# ignore SIGINT, and so would every test in there. Should this script be killed, so is that.
+env --default-signal=INT,QUIT setpriv --pdeathsig KILL \
   unshare --mount --pid --ipc --uts --fork --kill-child \
   "$here/enter.sh" "$root" "$cache/debs" \
   env -i "${environment[@]}" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-  bash /srv/visit.sh "$visitor" "${steps[@]}" </dev/null &
+  bash /srv/visit.sh "$visitor" "${steps[@]}" </dev/null 8>&- &
 inside=$!
 status=0
 wait "$inside" || status=$?
