@@ -49,7 +49,8 @@ struct HttpRequest {
   // At least simdjson's padding of spare capacity behind size().
   Bytes body;
 
-  // The target up to '?', still percent-encoded.
+  // The target up to '?', still percent-encoded. Of a target with scheme and host, which a proxy's
+  // client sends, what is behind them.
   std::string_view path() const;
   // Behind '?', or empty.
   std::string_view query() const;
@@ -61,7 +62,7 @@ struct HttpResponse {
   Bytes body;
 };
 
-// Percent-decodes; nullopt if an escape is broken or a NUL comes out.
+// Percent-decodes ('+' stays); nullopt if an escape is broken or a NUL comes out.
 std::optional<std::string> percent_decode(std::string_view text);
 
 HttpResponse json_response(int status, std::string body);

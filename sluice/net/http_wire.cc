@@ -1,0 +1,385 @@
+#include "sluice/net/http_wire.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/beast/http/basic_parser.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/status.hpp>
+
+#include "sluice/base/core/check.h"
+
+namespace sluice::net::wire {
+namespace {
+
+namespace http = boost::beast::http;
+using boost::beast::string_view;
+using boost::system::error_code;
+
+std::string_view view(string_view text) {
+  return {text.data(), text.size()};
+}
+
+Fault malformed(std::string_view what) {
+  return Fault{400, std::string(what)};
+}
+
+constexpr auto kTokenChars = [] {
+  std::array<bool, 256> table{};
+  for (int c = '0'; c <= '9'; ++c) table[static_cast<size_t>(c)] = true;
+  for (int c = 'a'; c <= 'z'; ++c) table[static_cast<size_t>(c)] = true;
+  for (int c = 'A'; c <= 'Z'; ++c) table[static_cast<size_t>(c)] = true;
+  for (const unsigned char c : std::string_view("!#$%&'*+-.^_`|~")) table[c] = true;
+  return table;
+}();
+
+bool is_token_char(char c) {
+  return kTokenChars[static_cast<unsigned char>(c)];
+}
+
+Fault from_beast(error_code error) {
+  // Beast's own messages name what is wrong ("bad field", "bad chunk") and quote nothing.
+  return malformed(fmt::format("malformed message: {}", error.message()));
+}
+
+// The parts of a head that decide how its body is framed, gathered field by field.
+struct Lengths {
+  std::optional<uint64_t> content_length;
+  bool chunked = false;
+
+  std::optional<Fault> take(http::field name, std::string_view value) {
+    if (name == http::field::content_length) {
+      if (content_length) return malformed("two Content-Length fields");
+      if (chunked) return malformed("both Content-Length and Transfer-Encoding");
+      content_length = parse_decimal(value);
+      if (!content_length) return malformed("Content-Length is not a number");
+    } else if (name == http::field::transfer_encoding) {
+      if (content_length) return malformed("both Content-Length and Transfer-Encoding");
+      if (chunked) return malformed("two Transfer-Encoding fields");
+      if (!equal_ignoring_case(value, "chunked")) {
+        return Fault{501, "the only transfer coding understood here is chunked"};
+      }
+      chunked = true;
+    }
+    return std::nullopt;
+  }
+};
+
+// Beast's parser up to the end of the head. What it hands out points into the parsed bytes.
+template <bool kIsRequest>
+class HeadParser : public http::basic_parser<kIsRequest> {
+ public:
+  HeadParser(size_t max_fields, Headers* headers) : max_fields_(max_fields), headers_(headers) {
+    this->header_limit(UINT32_MAX);  // HeadScanner has counted
+    this->body_limit(boost::none);   // and the body is read by others
+  }
+
+  // No fault if the whole head was understood.
+  std::optional<Fault> parse(ByteView bytes) {
+    error_code error;
+    const size_t used = this->put(boost::asio::buffer(bytes.data(), bytes.size()), error);
+    if (fault) return std::move(fault);
+    if (error) return from_beast(error);
+    if (used != bytes.size() || !this->is_header_done()) return malformed("malformed message");
+    return std::nullopt;
+  }
+
+  Lengths lengths;
+  std::optional<Fault> fault;
+  int version = 0;
+
+ protected:
+  // Called for each field that Lengths has accepted.
+  virtual std::optional<Fault> on_known_field(http::field, std::string_view) {
+    return std::nullopt;
+  }
+
+  void fail(Fault f, error_code& error) {
+    fault = std::move(f);
+    error = http::error::bad_value;
+  }
+
+ private:
+  void on_request_impl(http::verb, string_view, string_view, int, error_code&) override {}
+  void on_response_impl(int, string_view, int, error_code&) override {}
+  void on_field_impl(http::field name, string_view text, string_view value,
+                     error_code& error) override {
+    if (headers_->fields().size() >= max_fields_) {
+      return fail({431, fmt::format("more than {} header fields", max_fields_)}, error);
+    }
+    headers_->add(std::string(view(text)), std::string(view(value)));
+    if (name == http::field::unknown) return;
+    auto wrong = lengths.take(name, view(value));
+    if (!wrong) wrong = on_known_field(name, view(value));
+    if (wrong) fail(std::move(*wrong), error);
+  }
+  void on_header_impl(error_code&) override {}
+  void on_body_init_impl(const boost::optional<uint64_t>&, error_code&) override {}
+  size_t on_body_impl(string_view, error_code&) override { return 0; }
+  void on_chunk_header_impl(uint64_t, string_view, error_code&) override {}
+  size_t on_chunk_body_impl(uint64_t, string_view, error_code&) override { return 0; }
+  void on_finish_impl(error_code&) override {}
+
+  size_t max_fields_;
+  Headers* headers_;
+};
+
+class RequestParser final : public HeadParser<true> {
+ public:
+  RequestParser(size_t max_fields, RequestHead* head)
+      : HeadParser(max_fields, &head->request.headers), head_(head) {}
+
+  int hosts = 0;
+
+ private:
+  void on_request_impl(http::verb, string_view method, string_view target, int v,
+                       error_code&) override {
+    head_->request.method = view(method);
+    head_->request.target = view(target);
+    version = v;
+  }
+  std::optional<Fault> on_known_field(http::field name, std::string_view value) override {
+    if (name == http::field::host) ++hosts;
+    if (name == http::field::expect && version == 11) {
+      if (!equal_ignoring_case(value, "100-continue")) {
+        return Fault{417, "the only expectation understood here is 100-continue"};
+      }
+      head_->expects_continue = true;
+    }
+    return std::nullopt;
+  }
+
+  RequestHead* head_;
+};
+
+class ResponseParser final : public HeadParser<false> {
+ public:
+  using HeadParser::HeadParser;
+  int status = 0;
+
+ private:
+  void on_response_impl(int code, string_view, int v, error_code&) override {
+    status = code;
+    version = v;
+  }
+};
+
+// The last word of the first line, "HTTP/1.1"; Beast does not tell a version it does not know from
+// one that is none.
+bool is_other_version(ByteView head) {
+  const std::string_view line = head.substr(0, head.find("\r\n"));
+  const std::string_view word = line.substr(line.rfind(' ') + 1);
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9';
+  };
+  return word.size() == 8 && word.starts_with("HTTP/") && digit(word[5]) && word[6] == '.' &&
+         digit(word[7]) && word != "HTTP/1.1" && word != "HTTP/1.0";
+}
+
+bool is_absolute(std::string_view target) {
+  return equal_ignoring_case(target.substr(0, 7), "http://") ||
+         equal_ignoring_case(target.substr(0, 8), "https://");
+}
+
+}  // namespace
+
+Parsed<size_t> HeadScanner::scan(ByteView bytes) {
+  for (;;) {
+    const size_t end = bytes.find('\n', looked_);
+    if (end == ByteView::npos) break;
+    looked_ = end + 1;
+    if (end == line_ || bytes[end - 1] != '\r') {
+      return tl::unexpected(malformed("a line of the head ends with LF alone"));
+    }
+    const ByteView line = bytes.substr(line_, end - 1 - line_);
+    const size_t begin = std::exchange(line_, end + 1);
+    if (looked_ > max_bytes_) break;
+    if (line.empty()) {
+      if (begin > start_) return end + 1;
+      start_ = end + 1;
+      continue;
+    }
+    if (line.find('\r') != ByteView::npos || line.find('\0') != ByteView::npos) {
+      return tl::unexpected(malformed("a CR or NUL inside the head"));
+    }
+    if (begin > start_ && (line.front() == ' ' || line.front() == '\t')) {
+      return tl::unexpected(malformed("a folded header line"));
+    }
+  }
+  if (bytes.size() > max_bytes_) {
+    return tl::unexpected(Fault{431, fmt::format("the head is over {} bytes", max_bytes_)});
+  }
+  // Something else than HTTP (a TLS handshake, say) would otherwise wait for its line to end.
+  if (bytes.size() > start_ && !is_token_char(bytes[start_]) && bytes[start_] != '\r') {
+    return tl::unexpected(malformed("this is not HTTP"));
+  }
+  looked_ = bytes.size();
+  return 0;
+}
+
+std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, RequestHead* head) {
+  if (is_other_version(bytes)) {
+    head->request = guess_request(bytes);
+    return Fault{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
+  }
+  RequestParser parser(max_fields, head);
+  if (auto fault = parser.parse(bytes)) return fault;
+  head->version = parser.version;
+  head->persistence = parser.keep_alive() ? Persistence::kKeepAlive : Persistence::kClose;
+  if (parser.hosts != 1 && (parser.version == 11 || parser.hosts > 1)) {
+    return malformed("exactly one Host field is needed");
+  }
+  if (parser.lengths.chunked) {
+    if (parser.version == 10) return malformed("Transfer-Encoding in an HTTP/1.0 request");
+    head->framing = Framing::kChunked;
+  } else if (parser.lengths.content_length) {
+    head->framing = Framing::kSized;
+    head->length = *parser.lengths.content_length;
+  }
+  const HttpRequest& request = head->request;
+  if (request.method == "CONNECT") return Fault{501, "CONNECT is not offered here"};
+  if (!request.target.starts_with('/') && !is_absolute(request.target) &&
+      !(request.target == "*" && request.method == "OPTIONS")) {
+    return malformed("the request's target is neither a path nor a URL");
+  }
+  return std::nullopt;
+}
+
+HttpRequest guess_request(ByteView bytes) {
+  HttpRequest request;
+  const std::string_view line = bytes.substr(0, bytes.find("\r\n"));
+  const size_t first = line.find(' ');
+  if (first == std::string_view::npos || !is_token(line.substr(0, first))) return request;
+  request.method = line.substr(0, first);
+  const std::string_view rest = line.substr(first + 1);
+  const std::string_view target = rest.substr(0, rest.find(' '));
+  if (is_field_value(target)) request.target = target;
+  return request;
+}
+
+Parsed<ResponseHead> parse_response_head(ByteView bytes, size_t max_fields,
+                                         std::string_view method) {
+  ResponseHead head;
+  ResponseParser parser(max_fields, &head.headers);
+  if (auto fault = parser.parse(bytes)) return tl::unexpected(std::move(*fault));
+  if (parser.status < 100) return tl::unexpected(malformed("a status below 100"));
+  head.status = parser.status;
+  head.version = parser.version;
+  if (head.status < 200 || head.status == 204 || head.status == 304 || method == "HEAD") {
+    head.framing = Framing::kNone;
+  } else if (parser.lengths.chunked) {
+    head.framing = Framing::kChunked;
+  } else if (parser.lengths.content_length) {
+    head.framing = Framing::kSized;
+    head.length = *parser.lengths.content_length;
+  } else {
+    head.framing = Framing::kUntilClose;
+  }
+  // Beast answers "no" as well when only the end of the connection ends the body.
+  if (parser.keep_alive() && head.framing != Framing::kUntilClose) {
+    head.persistence = Persistence::kKeepAlive;
+  }
+  return head;
+}
+
+// Beast's parser behind a head that says "chunked".
+class ChunkDecoder::Parser final : public http::basic_parser<true> {
+ public:
+  explicit Parser(uint64_t max_body_bytes) : left_(max_body_bytes), max_(max_body_bytes) {
+    body_limit(boost::none);
+    constexpr std::string_view head = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    error_code error;
+    const size_t used = put(boost::asio::buffer(head.data(), head.size()), error);
+    CHECK(!error && used == head.size() && is_header_done());
+    eager(true);
+    header_limit(UINT32_MAX);
+  }
+
+  Bytes* out = nullptr;
+  std::optional<Fault> fault;
+
+ private:
+  void on_request_impl(http::verb, string_view, string_view, int, error_code&) override {}
+  void on_response_impl(int, string_view, int, error_code&) override {}
+  void on_field_impl(http::field, string_view, string_view, error_code&) override {}
+  void on_header_impl(error_code&) override {}
+  void on_body_init_impl(const boost::optional<uint64_t>&, error_code&) override {}
+  size_t on_body_impl(string_view, error_code&) override { return 0; }
+  void on_chunk_header_impl(uint64_t size, string_view, error_code& error) override {
+    if (size > left_) {
+      fault = Fault{413, fmt::format("the body is over {} bytes", max_)};
+      error = http::error::body_limit;
+      return;
+    }
+    left_ -= size;
+  }
+  size_t on_chunk_body_impl(uint64_t, string_view piece, error_code&) override {
+    out->append(piece.data(), piece.size());
+    return piece.size();
+  }
+  void on_finish_impl(error_code&) override {}
+
+  uint64_t left_;
+  uint64_t max_;
+};
+
+ChunkDecoder::ChunkDecoder(uint64_t max_body_bytes)
+    : parser_(std::make_unique<Parser>(max_body_bytes)) {}
+ChunkDecoder::~ChunkDecoder() = default;
+
+Parsed<size_t> ChunkDecoder::decode(ByteView in, Bytes* out) {
+  CHECK(!done());
+  if (in.empty()) return 0;
+  parser_->out = out;
+  error_code error;
+  const size_t used = parser_->put(boost::asio::buffer(in.data(), in.size()), error);
+  if (parser_->fault) return tl::unexpected(*parser_->fault);
+  if (error && error != http::error::need_more) return tl::unexpected(from_beast(error));
+  if (!done() && in.size() - used >= kMaxFraming) {
+    return tl::unexpected(malformed("the header of a chunk, or the trailers, are too long"));
+  }
+  return used;
+}
+
+bool ChunkDecoder::done() const {
+  return parser_->is_done();
+}
+
+bool is_token(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), is_token_char);
+}
+
+bool is_field_value(std::string_view text) {
+  return std::none_of(text.begin(), text.end(), [](char c) {
+    const auto octet = static_cast<unsigned char>(c);
+    return (octet < 0x20 && c != '\t') || octet == 0x7F;
+  });
+}
+
+void append_status_line(Bytes& out, int status) {
+  const auto reason = http::obsolete_reason(http::int_to_status(static_cast<unsigned>(status)));
+  fmt::format_to(std::back_inserter(out), "HTTP/1.1 {} {}\r\n", status,
+                 reason.starts_with('<') ? std::string_view("Unknown") : view(reason));
+}
+
+Result<void> append_fields(Bytes& out, const Headers& headers) {
+  for (const auto& [name, value] : headers.fields()) {
+    if (!is_token(name) || !is_field_value(value)) {
+      return Error(ErrorCode::kInternal,
+                   fmt::format("the header field {} cannot be written", to_valid_utf8(name)));
+    }
+    if (equal_ignoring_case(name, "Content-Length") ||
+        equal_ignoring_case(name, "Transfer-Encoding")) {
+      return Error(ErrorCode::kInternal, "the body's framing is not the caller's: " + name);
+    }
+    if (equal_ignoring_case(name, "Connection")) continue;
+    out.append(name).append(": ").append(value).append("\r\n");
+  }
+  return {};
+}
+
+}  // namespace sluice::net::wire
