@@ -18,7 +18,6 @@ using sandbox::Job;
 
 constexpr int kInstallAttempts = 3;
 constexpr Duration kInstallTimeout = 4min;
-constexpr Duration kInstallPause = 3s;
 constexpr Duration kQuickTimeout = 20s;  // for commands that only look
 // The guest kills the agent at its deadline; this is for the news to arrive.
 constexpr Duration kNewsTime = 10s;
@@ -230,7 +229,7 @@ class Driver::Impl {
                                       attempt, tell(output)),
                           ErrorOrigin::kSandbox);
         }
-        SLUICE_CO_TRY_VOID(co_await net::sleep_for(kInstallPause * attempt));
+        SLUICE_CO_TRY_VOID(co_await net::sleep_for(plan_.install_pause * attempt));
         SLUICE_CO_TRY_VOID(go_on());
       }
     }

@@ -62,6 +62,8 @@ struct Plan {
   std::vector<std::string> verify;
   Duration verify_timeout = std::chrono::minutes(2);  // per command
 
+  Duration install_pause = std::chrono::seconds(3);  // before the next attempt, ever longer
+
   size_t collect_files = 32;              // of the workdir, at most
   size_t collect_file_bytes = 64 * 1024;  // larger ones are only named
 };

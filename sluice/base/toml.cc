@@ -64,6 +64,7 @@ struct TomlReader::View {
   std::set<std::string, std::less<>> asked;
 
   std::string name(std::string_view key) const {
+    if (key.empty()) return path;
     return path.empty() ? std::string(key) : fmt::format("{}.{}", path, key);
   }
   void mistake_at(const toml::node& node, std::string_view key, std::string_view message) const {
