@@ -277,6 +277,16 @@ std::string unescape(ByteView body) {
   return out;
 }
 
+template <class Number>
+std::optional<Number> read_number(const Raw& number) {
+  if (!number.is(Type::kNumber)) return std::nullopt;
+  Number value = 0;
+  const char* end = number.text.data() + number.text.size();
+  const auto [stop, error] = std::from_chars(number.text.data(), end, value);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return value;
+}
+
 }  // namespace
 
 std::string_view to_string(Type type) {
@@ -369,21 +379,13 @@ Result<std::string> to_text(const Raw& string) {
 }
 
 std::optional<int64_t> to_integer(const Raw& number) {
-  if (!number.is(Type::kNumber)) return std::nullopt;
-  int64_t value = 0;
-  const char* end = number.text.data() + number.text.size();
-  const auto [stop, error] = std::from_chars(number.text.data(), end, value);
-  if (error != std::errc() || stop != end) return std::nullopt;
-  return value;
+  return read_number<int64_t>(number);
 }
-
 std::optional<double> to_double(const Raw& number) {
-  if (!number.is(Type::kNumber)) return std::nullopt;
-  double value = 0;
-  const char* end = number.text.data() + number.text.size();
-  const auto [stop, error] = std::from_chars(number.text.data(), end, value);
-  if (error != std::errc() || stop != end) return std::nullopt;
-  return value;
+  return read_number<double>(number);
+}
+std::optional<float> to_float(const Raw& number) {
+  return read_number<float>(number);
 }
 
 std::optional<bool> to_bool(const Raw& value) {

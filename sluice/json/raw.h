@@ -63,6 +63,7 @@ Result<std::string> to_text(const Raw& string);
 // A number without fraction or exponent that fits.
 std::optional<int64_t> to_integer(const Raw& number);
 std::optional<double> to_double(const Raw& number);
+std::optional<float> to_float(const Raw& number);
 std::optional<bool> to_bool(const Raw& value);
 
 }  // namespace sluice::json

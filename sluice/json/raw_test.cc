@@ -105,6 +105,7 @@ TEST(RawTest, ReadsNumbersThatFit) {
   EXPECT_EQ(to_integer(raw("\"1\"")), std::nullopt);
   EXPECT_EQ(to_double(raw("-2.5e2")), -250.0);
   EXPECT_EQ(to_double(raw("1e999")), std::nullopt);
+  EXPECT_EQ(to_float(raw("-0.1")), -0.1f);
   EXPECT_EQ(to_bool(raw("true")), true);
   EXPECT_EQ(to_bool(raw("0")), std::nullopt);
 }

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sluice/base/core/bytes.h"
@@ -41,8 +42,9 @@ struct ToolCall {
 // A message in canonical form: what every dialect can say.
 struct Message {
   Role role = Role::kAssistant;
-  std::string text;       // text parts joined; parts that are no text are in `raw` alone
+  std::string text;       // text parts joined by line breaks; other parts are in `raw` alone
   std::string reasoning;  // reasoning content, where the dialect carries it
+  std::string refusal;    // the model's own "no", where the dialect tells it from text
   std::vector<ToolCall> tool_calls;
   std::string tool_call_id;  // role kTool: which call this is the result of
   std::string raw;           // the message as it came, JSON; empty in answers of ours
@@ -81,8 +83,12 @@ class Call {
   uint64_t ordinal = 0;       // 1, 2, ... within the rollout, in order of arrival
   std::chrono::system_clock::time_point arrived_at;
   std::shared_ptr<const Bytes> body;  // exactly as received
+  // The vendor's own headers (openai-beta, anthropic-version), for whoever passes the call on.
+  // Never credentials.
+  std::vector<std::pair<std::string, std::string>> headers;
 
-  // The canonical form, parsed at the first use. Any thread.
+  // The canonical form, parsed at the first use. Any thread. An Error if the body, which was only
+  // peeked into when it arrived, is malformed deeper down.
   Result<const Request*> request() const;
 
  private:
@@ -110,6 +116,7 @@ struct Choice {
 struct Usage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
+  auto operator<=>(const Usage&) const = default;
 };
 
 // Who made the content of an answer. Only kSampled is ever trainable.
@@ -118,7 +125,7 @@ std::string_view to_string(Origin origin);
 
 struct Answer {
   std::vector<Choice> choices;
-  std::optional<Usage> usage;
+  std::optional<Usage> usage;  // true figures or none: agents compact their history by them
   std::vector<int32_t> prompt_ids;
   Origin origin = Origin::kInjected;
 };
@@ -127,14 +134,15 @@ struct Answer {
 struct Refusal {
   ErrorCode kind = ErrorCode::kCancelled;
   std::string message;
-  // Chooses the status that makes the agent stop at once instead of retrying.
+  // Chooses the status that makes the agent stop at once instead of retrying. The message is then
+  // replaced by a neutral one if it holds a word that makes agents retry all the same.
   bool end_agent = true;
 };
 
 // What became of a call.
 enum class Outcome : uint8_t {
   kDelivered,    // every byte of the answer was acknowledged by the agent's side
-  kUndelivered,  // answered, or not yet, when the agent's connection was gone
+  kUndelivered,  // the agent hung up, answered or not yet, and did not come back for it in time
   kSuperseded,   // a resend took its place
   kRefused,      // the agent got an error, by decision of the policy or of a limit
   kFailed,       // the policy broke: no answer could be given

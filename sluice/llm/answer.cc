@@ -1,0 +1,282 @@
+#include "sluice/llm/answer.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "sluice/json/text.h"
+
+namespace sluice::llm {
+namespace {
+
+Error unfit(std::string what) {
+  return Error(ErrorCode::kInvalidArgument, "answer: " + std::move(what), ErrorOrigin::kCaller);
+}
+
+Result<void> check(const Choice& choice) {
+  if (!choice.logprobs.empty() && choice.logprobs.size() != choice.ids.size()) {
+    return unfit(fmt::format("{} token ids and {} logprobs; there must be one for each id, or none",
+                             choice.ids.size(), choice.logprobs.size()));
+  }
+  for (size_t i = 1; i < choice.versions.size(); ++i) {
+    if (choice.versions[i].first_token < choice.versions[i - 1].first_token) {
+      return unfit("version spans must be in the order of their tokens");
+    }
+  }
+  return {};
+}
+
+std::optional<Usage> usage_of_ids(const Answer& answer) {
+  if (answer.prompt_ids.empty()) return std::nullopt;
+  Usage usage;
+  usage.prompt_tokens = static_cast<int64_t>(answer.prompt_ids.size());
+  for (const Choice& choice : answer.choices) {
+    if (choice.ids.empty()) return std::nullopt;
+    usage.completion_tokens += static_cast<int64_t>(choice.ids.size());
+  }
+  return usage;
+}
+
+// A comma in front of every member but the first.
+class Members {
+ public:
+  explicit Members(Bytes& out) : out_(out) { out_.push_back('{'); }
+  Bytes& operator[](std::string_view name) {
+    if (out_.back() != '{') out_.push_back(',');
+    out_.push_back('"');
+    out_.append(name);
+    out_.append("\":");
+    return out_;
+  }
+  void text(std::string_view name, std::string_view value) {
+    if (!value.empty()) json::append_string((*this)[name], value);
+  }
+  void close() { out_.push_back('}'); }
+
+ private:
+  Bytes& out_;
+};
+
+template <class List, class Append>
+void append_list(Bytes& out, const List& list, Append append) {
+  out.push_back('[');
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    append(list[i]);
+  }
+  out.push_back(']');
+}
+
+void append_choice(Bytes& out, const Choice& choice) {
+  Members members(out);
+  json::append_string(members["finish"], to_string(choice.finish));
+  members.text("text", choice.message.text);
+  members.text("reasoning", choice.message.reasoning);
+  members.text("refusal", choice.message.refusal);
+  if (!choice.message.tool_calls.empty()) {
+    append_list(members["tool_calls"], choice.message.tool_calls, [&](const ToolCall& call) {
+      Members tool(out);
+      json::append_string(tool["id"], call.id);
+      json::append_string(tool["name"], call.name);
+      json::append_string(tool["arguments"], call.arguments);
+      tool.close();
+    });
+  }
+  if (!choice.ids.empty()) {
+    append_list(members["ids"], choice.ids,
+                [&](int32_t id) { json::append_number(out, int64_t{id}); });
+  }
+  if (!choice.logprobs.empty()) {
+    append_list(members["logprobs"], choice.logprobs,
+                [&](float logprob) { json::append_number(out, logprob); });
+  }
+  if (!choice.versions.empty()) {
+    append_list(members["versions"], choice.versions, [&](const VersionSpan& span) {
+      Members version(out);
+      json::append_number(version["first_token"], int64_t{span.first_token});
+      json::append_string(version["version"], span.version);
+      version.close();
+    });
+  }
+  members.close();
+}
+
+// Reads members of one object; the first mistake is kept and everything after it is a default.
+class Reader {
+ public:
+  Reader(const json::Raw& object, std::string where) : where_(std::move(where)) {
+    auto fields = json::fields(object);
+    if (fields) {
+      object_ = std::move(*fields);
+    } else {
+      mistake_ = fields.error();
+    }
+  }
+
+  std::string text(std::string_view name) {
+    const json::Raw* value = object_.find(name);
+    if (value == nullptr || value->is(json::Type::kNull)) return {};
+    auto text = json::to_text(*value);
+    if (!text) fail(name, "must be a string");
+    return text.value_or("");
+  }
+
+  template <class Number = int64_t>
+  Number integer(std::string_view name) {
+    const json::Raw* value = object_.find(name);
+    if (value == nullptr) return 0;
+    return number<Number>(name, *value);
+  }
+
+  template <class Number>
+  std::vector<Number> numbers(std::string_view name) {
+    std::vector<Number> out;
+    for (const json::Raw& element : list(name)) out.push_back(number<Number>(name, element));
+    return out;
+  }
+
+  std::vector<json::Raw> list(std::string_view name) {
+    const json::Raw* value = object_.find(name);
+    if (value == nullptr || value->is(json::Type::kNull)) return {};
+    auto elements = json::elements(*value);
+    if (!elements) fail(name, "must be an array");
+    return elements.value_or(std::vector<json::Raw>());
+  }
+
+  const json::Raw* find(std::string_view name) const { return object_.find(name); }
+
+  template <class Enum, size_t N>
+  Enum one_of(std::string_view name, const std::array<Enum, N>& values, Enum otherwise) {
+    if (find(name) == nullptr) return otherwise;
+    const std::string given = text(name);
+    for (const Enum value : values) {
+      if (to_string(value) == given) return value;
+    }
+    fail(name, "has no such value: " + given);
+    return otherwise;
+  }
+
+  void fail(std::string_view name, std::string_view what) {
+    if (!mistake_) mistake_ = unfit(fmt::format("{}{}: {}", where_, name, what));
+  }
+  Result<void> finish() const {
+    if (mistake_) return *mistake_;
+    return {};
+  }
+
+ private:
+  template <class Number>
+  Number number(std::string_view name, const json::Raw& value) {
+    if constexpr (std::is_floating_point_v<Number>) {
+      if (const auto real = json::to_float(value)) return *real;
+    } else if (const auto whole = json::to_integer(value); whole && std::in_range<Number>(*whole)) {
+      return static_cast<Number>(*whole);
+    }
+    fail(name, "must hold numbers that fit");
+    return 0;
+  }
+
+  json::RawObject object_;
+  std::string where_;
+  std::optional<Error> mistake_;
+};
+
+Result<Choice> choice_from_json(const json::Raw& value, size_t index) {
+  const std::string where = fmt::format("choices[{}].", index);
+  Reader in(value, where);
+  Choice choice;
+  choice.finish = in.one_of(
+      "finish",
+      std::array{Finish::kStop, Finish::kLength, Finish::kToolCalls, Finish::kContentFilter},
+      Finish::kStop);
+  choice.message.text = in.text("text");
+  choice.message.reasoning = in.text("reasoning");
+  choice.message.refusal = in.text("refusal");
+  for (const json::Raw& element : in.list("tool_calls")) {
+    Reader tool(element, where + "tool_calls.");
+    choice.message.tool_calls.push_back(
+        {tool.text("id"), tool.text("name"), tool.text("arguments")});
+    SLUICE_TRY_VOID(tool.finish());
+  }
+  choice.ids = in.numbers<int32_t>("ids");
+  choice.logprobs = in.numbers<float>("logprobs");
+  for (const json::Raw& element : in.list("versions")) {
+    Reader version(element, where + "versions.");
+    choice.versions.push_back({version.integer<uint32_t>("first_token"), version.text("version")});
+    SLUICE_TRY_VOID(version.finish());
+  }
+  SLUICE_TRY_VOID(in.finish());
+  return choice;
+}
+
+}  // namespace
+
+Answer text_answer(std::string text, Origin origin) {
+  Answer answer;
+  answer.choices.emplace_back().message.text = std::move(text);
+  answer.origin = origin;
+  return answer;
+}
+
+Result<void> complete(Answer& answer, uint32_t n) {
+  if (answer.choices.empty()) return unfit("it has no choice");
+  if (answer.choices.size() > n) {
+    return unfit(fmt::format("it has {} choices, the call asks for {}", answer.choices.size(), n));
+  }
+  for (Choice& choice : answer.choices) {
+    SLUICE_TRY_VOID(check(choice));
+    choice.message.role = Role::kAssistant;
+    for (ToolCall& call : choice.message.tool_calls) {
+      if (call.id.empty()) call.id = "call_" + random_hex(12);
+    }
+    // A trainer that parses tool calls out of sampled text knows only that sampling stopped; agents
+    // run tools by the finish reason.
+    if (!choice.message.tool_calls.empty() && choice.finish == Finish::kStop) {
+      choice.finish = Finish::kToolCalls;
+    }
+  }
+  if (!answer.usage) answer.usage = usage_of_ids(answer);
+  return {};
+}
+
+void append_json(Bytes& out, const Answer& answer) {
+  Members members(out);
+  json::append_string(members["origin"], to_string(answer.origin));
+  append_list(members["choices"], answer.choices,
+              [&](const Choice& choice) { append_choice(out, choice); });
+  if (answer.usage) {
+    Members usage(members["usage"]);
+    json::append_number(usage["prompt_tokens"], answer.usage->prompt_tokens);
+    json::append_number(usage["completion_tokens"], answer.usage->completion_tokens);
+    usage.close();
+  }
+  if (!answer.prompt_ids.empty()) {
+    append_list(members["prompt_ids"], answer.prompt_ids,
+                [&](int32_t id) { json::append_number(out, int64_t{id}); });
+  }
+  members.close();
+}
+
+Result<Answer> answer_from_json(const json::Raw& value) {
+  Reader in(value, "");
+  Answer answer;
+  answer.origin = in.one_of(
+      "origin", std::array{Origin::kSampled, Origin::kEdited, Origin::kCanned, Origin::kInjected},
+      Origin::kInjected);
+  const auto choices = in.list("choices");
+  for (size_t i = 0; i < choices.size(); ++i) {
+    SLUICE_TRY(Choice choice, choice_from_json(choices[i], i));
+    answer.choices.push_back(std::move(choice));
+  }
+  if (const json::Raw* usage = in.find("usage");
+      usage != nullptr && !usage->is(json::Type::kNull)) {
+    Reader figures(*usage, "usage.");
+    answer.usage = Usage{figures.integer("prompt_tokens"), figures.integer("completion_tokens")};
+    SLUICE_TRY_VOID(figures.finish());
+  }
+  answer.prompt_ids = in.numbers<int32_t>("prompt_ids");
+  SLUICE_TRY_VOID(in.finish());
+  return answer;
+}
+
+}  // namespace sluice::llm

@@ -1,0 +1,113 @@
+#include "sluice/llm/answer.h"
+
+#include <gtest/gtest.h>
+
+namespace sluice::llm {
+namespace {
+
+std::string refused(Answer answer, uint32_t n = 1) {
+  const auto done = complete(answer, n);
+  return done ? "" : done.error().message;
+}
+
+Result<Answer> read(const std::string& text) {
+  SLUICE_TRY(const json::Raw raw, json::read_value(text));
+  return answer_from_json(raw);
+}
+
+TEST(AnswerTest, CompleteFillsIdsAndFinish) {
+  Answer answer = text_answer("", Origin::kSampled);
+  answer.choices[0].message.tool_calls = {{"", "write", "{}"}, {"mine", "bash", "{}"}};
+  ASSERT_TRUE(complete(answer, 1));
+  const auto& calls = answer.choices[0].message.tool_calls;
+  EXPECT_TRUE(calls[0].id.starts_with("call_"));
+  EXPECT_EQ(calls[0].id.size(), 29u);
+  EXPECT_EQ(calls[1].id, "mine");
+  EXPECT_EQ(answer.choices[0].finish, Finish::kToolCalls);
+  EXPECT_FALSE(answer.usage);
+}
+
+TEST(AnswerTest, ACutAnswerWithToolCallsStaysCut) {
+  Answer answer = text_answer("", Origin::kSampled);
+  answer.choices[0].message.tool_calls = {{"a", "write", "{"}};
+  answer.choices[0].finish = Finish::kLength;
+  ASSERT_TRUE(complete(answer, 1));
+  EXPECT_EQ(answer.choices[0].finish, Finish::kLength);
+}
+
+TEST(AnswerTest, UsageComesFromTokenIdsWhenAllAreKnown) {
+  Answer answer = text_answer("x", Origin::kSampled);
+  answer.prompt_ids = {1, 2, 3};
+  ASSERT_TRUE(complete(answer, 1));
+  EXPECT_FALSE(answer.usage);
+  answer.choices[0].ids = {4, 5};
+  ASSERT_TRUE(complete(answer, 1));
+  EXPECT_EQ(answer.usage, (Usage{3, 2}));
+}
+
+TEST(AnswerTest, RefusesAnAnswerThatDoesNotFit) {
+  EXPECT_EQ(refused(Answer()), "answer: it has no choice");
+  Answer two = text_answer("x", Origin::kSampled);
+  two.choices.resize(2);
+  EXPECT_EQ(refused(two), "answer: it has 2 choices, the call asks for 1");
+  EXPECT_EQ(refused(two, 2), "");
+  Answer logprobs = text_answer("x", Origin::kSampled);
+  logprobs.choices[0].ids = {1, 2};
+  logprobs.choices[0].logprobs = {-0.5f};
+  EXPECT_EQ(refused(logprobs),
+            "answer: 2 token ids and 1 logprobs; there must be one for each id, or none");
+  Answer versions = text_answer("x", Origin::kSampled);
+  versions.choices[0].versions = {{5, "b"}, {0, "a"}};
+  EXPECT_NE(refused(versions), "");
+}
+
+TEST(AnswerTest, JsonReadsBackAsTheSameAnswer) {
+  Answer answer = text_answer("line\n\"two\"", Origin::kEdited);
+  answer.choices.resize(2);
+  Choice& first = answer.choices[0];
+  first.message.reasoning = "why";
+  first.message.tool_calls = {{"call_1", "write", "{broken"}};
+  first.finish = Finish::kToolCalls;
+  first.ids = {1, -1, 2147483647};
+  first.logprobs = {-0.1f, -1e-20f, -3.4028235e38f};
+  first.versions = {{0, "v1"}, {2, "v2"}};
+  Choice& second = answer.choices[1];
+  second.message.refusal = "no";
+  second.finish = Finish::kContentFilter;
+  answer.usage = Usage{7, 3};
+  answer.prompt_ids = {9, 8};
+
+  Bytes text;
+  append_json(text, answer);
+  const auto again = read(text);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->origin, Origin::kEdited);
+  ASSERT_EQ(again->choices.size(), 2u);
+  EXPECT_EQ(again->choices[0].message.text, "line\n\"two\"");
+  EXPECT_EQ(again->choices[0].message.tool_calls[0].arguments, "{broken");
+  EXPECT_EQ(again->choices[0].ids, first.ids);
+  EXPECT_EQ(again->choices[0].logprobs, first.logprobs);
+  EXPECT_EQ(again->choices[0].versions[1].first_token, 2u);
+  EXPECT_EQ(again->choices[0].versions[1].version, "v2");
+  EXPECT_EQ(again->choices[1].message.refusal, "no");
+  EXPECT_EQ(again->usage, answer.usage);
+  EXPECT_EQ(again->prompt_ids, answer.prompt_ids);
+  Bytes twice;
+  append_json(twice, *again);
+  EXPECT_EQ(twice, text);
+}
+
+TEST(AnswerTest, JsonMistakesNameTheirPlace) {
+  EXPECT_EQ(read(R"({"choices":[{"finish":"stop"},{"finish":"maybe"}]})").error().message,
+            "answer: choices[1].finish: has no such value: maybe");
+  EXPECT_EQ(read(R"({"choices":[{"ids":[1,2.5]}]})").error().message,
+            "answer: choices[0].ids: must hold numbers that fit");
+  EXPECT_EQ(read(R"({"choices":[{"text":1}]})").error().message,
+            "answer: choices[0].text: must be a string");
+  EXPECT_FALSE(read(R"({"choices":[{"ids":[99999999999]}]})"));
+  EXPECT_FALSE(read(R"({"choices":{}})"));
+  EXPECT_FALSE(read("[]"));
+}
+
+}  // namespace
+}  // namespace sluice::llm

@@ -1,0 +1,52 @@
+#include "sluice/llm/call.h"
+
+#include "sluice/llm/dialect.h"
+
+namespace sluice::llm {
+
+std::string_view to_string(Dialect dialect) {
+  constexpr std::string_view names[] = {"chat", "responses", "messages", "gemini"};
+  return names[static_cast<size_t>(dialect) % 4];
+}
+
+std::string_view to_string(Purpose purpose) {
+  constexpr std::string_view names[] = {"main", "title", "summary", "subagent", "probe"};
+  return names[static_cast<size_t>(purpose) % 5];
+}
+
+std::string_view to_string(Role role) {
+  constexpr std::string_view names[] = {"system", "user", "assistant", "tool"};
+  return names[static_cast<size_t>(role) % 4];
+}
+
+std::string_view to_string(Finish finish) {
+  constexpr std::string_view names[] = {"stop", "length", "tool_calls", "content_filter"};
+  return names[static_cast<size_t>(finish) % 4];
+}
+
+std::string_view to_string(Origin origin) {
+  constexpr std::string_view names[] = {"sampled", "edited", "canned", "injected"};
+  return names[static_cast<size_t>(origin) % 4];
+}
+
+std::string_view to_string(Outcome outcome) {
+  constexpr std::string_view names[] = {"delivered", "undelivered", "superseded",
+                                        "refused",   "failed",      "cancelled"};
+  return names[static_cast<size_t>(outcome) % 6];
+}
+
+Result<const Request*> Call::request() const {
+  std::call_once(parsed_, [this] {
+    const Codec* codec = find_codec(dialect);
+    if (codec == nullptr || body == nullptr) {
+      request_ = Error(ErrorCode::kUnsupported,
+                       "the call's body cannot be read as " + std::string(to_string(dialect)));
+    } else {
+      request_ = codec->parse(*body);
+    }
+  });
+  if (!*request_) return request_->error();
+  return &request_->value();
+}
+
+}  // namespace sluice::llm

@@ -1,0 +1,45 @@
+#include "sluice/llm/call.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "sluice/llm/dialect.h"
+
+namespace sluice::llm {
+namespace {
+
+TEST(CallTest, ParsesItsRequestOnceForAllThreads) {
+  Call call;
+  call.body =
+      std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user","content":"hi"}]})");
+  std::vector<const Request*> seen(4);
+  std::vector<std::thread> threads;
+  for (auto& slot : seen) {
+    threads.emplace_back([&call, &slot] { slot = *call.request(); });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(seen[0]->messages[0].text, "hi");
+  for (const Request* request : seen) EXPECT_EQ(request, seen[0]);
+}
+
+TEST(CallTest, AMalformedBodyIsAnErrorEachTime) {
+  Call call;
+  call.body = std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user",}]})");
+  EXPECT_EQ(call.request().error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(call.request().error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(CallTest, NamesOfValues) {
+  EXPECT_EQ(to_string(Dialect::kChat), "chat");
+  EXPECT_EQ(to_string(Purpose::kSubagent), "subagent");
+  EXPECT_EQ(to_string(Role::kTool), "tool");
+  EXPECT_EQ(to_string(Finish::kToolCalls), "tool_calls");
+  EXPECT_EQ(to_string(Origin::kInjected), "injected");
+  EXPECT_EQ(to_string(Outcome::kCancelled), "cancelled");
+  EXPECT_NE(find_codec(Dialect::kChat), nullptr);
+  EXPECT_EQ(find_codec(Dialect::kGemini), nullptr);
+}
+
+}  // namespace
+}  // namespace sluice::llm

@@ -1,0 +1,79 @@
+#include "sluice/llm/dialect.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "sluice/llm/chat.h"
+
+namespace sluice::llm {
+
+Problem Problem::of(const Refusal& refusal) {
+  Problem problem;
+  problem.kind = refusal.kind;
+  problem.message = refusal.message;
+  problem.end_agent = refusal.end_agent;
+  return problem;
+}
+
+Problem Problem::of(const BadRequest& bad) {
+  Problem problem;
+  problem.kind = ErrorCode::kInvalidArgument;
+  problem.message = bad.message;
+  problem.param = bad.param;
+  problem.code = bad.code;
+  return problem;
+}
+
+Envelope envelope(const Call& call) {
+  Envelope out;
+  // Not the call's own id: with that a trainer answers.
+  out.id = xxh3_128(call.id.value).hex();
+  out.model = call.model;
+  out.created =
+      std::chrono::duration_cast<std::chrono::seconds>(call.arrived_at.time_since_epoch()).count();
+  out.stream_usage = call.stream_usage;
+  return out;
+}
+
+HistoryMark mark_of(const Peek& peek) {
+  HistoryMark mark;
+  mark.messages = peek.messages;
+  ByteView text = peek.conversation.text;
+  if (!text.empty()) text.remove_suffix(1);
+  const size_t last = text.find_last_not_of(" \n\r\t");
+  mark.bytes = last == ByteView::npos ? 0 : last + 1;
+  return mark;
+}
+
+const Codec* find_codec(Dialect dialect) {
+  switch (dialect) {
+    case Dialect::kChat:
+      return &chat_codec();
+    case Dialect::kResponses:
+    case Dialect::kMessages:
+    case Dialect::kGemini:
+      return nullptr;
+  }
+  return nullptr;
+}
+
+std::string neutral(std::string_view message) {
+  constexpr std::array<std::string_view, 25> kTriggers{
+      "server_error", "server error", "rate limit",  "rate_limit", "ratelimit",
+      "overloaded",   "too many",     "unavailable", "timeout",    "timed out",
+      "try again",    "retry",        "context",     "token",      "capacity",
+      "too long",     "too large",    "exhausted",   "429",        "500",
+      "502",          "503",          "504",         "524",        "529"};
+  std::string lower(message);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const bool triggers = std::any_of(kTriggers.begin(), kTriggers.end(), [&](std::string_view word) {
+    return lower.find(word) != std::string::npos;
+  });
+  if (message.empty() || triggers)
+    return "This conversation has ended; no further answer is given.";
+  return std::string(message);
+}
+
+}  // namespace sluice::llm
