@@ -100,3 +100,31 @@ def test_shell_finds_scripts_by_their_first_line(tmp_path):
 
 def test_an_unknown_check_is_an_error(tmp_path):
     assert run(tmp_path, "layer", {}).returncode == 2
+
+
+def findings(rows):
+    lines = "".join(f"| {row} | asked | here | shown |\n" for row in rows)
+    return f"# Findings\n\n| # | asked | here | shown by |\n|---|---|---|---|\n{lines}"
+
+
+NAME = "finding" + "_7_nothing_leaks"
+
+
+@pytest.mark.parametrize("table, test, why", [
+    (findings(range(1, 80)), "", "row 80 is there 0 times"),
+    (findings([*range(1, 81), 5]), "", "row 5 is there 2 times"),
+    (findings(range(1, 81)) + f"`{NAME}`\n", "", f"there is no test {NAME}"),
+    (findings(range(1, 81)), f"TEST(Gate, {NAME}) {{}}\n", f"does not mention {NAME}"),
+])
+def test_findings_finds(tmp_path, table, test, why):
+    done = run(tmp_path, "findings",
+               {"docs/review-findings.md": table, "sluice/gate/gate_test.cc": test})
+    assert done.returncode == 1
+    assert why in done.stdout
+
+
+def test_findings_accepts_a_true_table(tmp_path):
+    done = run(tmp_path, "findings", {
+        "docs/review-findings.md": findings(range(1, 81)) + f"`{NAME}`\n",
+        "sluice/gate/gate_test.cc": f"TEST(Gate, {NAME}) {{}}\n"})
+    assert done.returncode == 0, done.stdout
