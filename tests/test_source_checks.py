@@ -56,6 +56,16 @@ def test_layers_finds_a_link_to_a_room_below(tmp_path):
     assert "llm must not link sluice_gate" in done.stdout
 
 
+def test_layers_finds_a_test_that_is_never_built(tmp_path):
+    done = run(tmp_path, "layers", {
+        "sluice/llm/CMakeLists.txt": "sluice_room(NAME llm SOURCES a.cc TESTS a_test.cc)\n",
+        "sluice/llm/a.cc": "int a;\n", "sluice/llm/a_test.cc": "int b;\n",
+        "sluice/llm/b_test.cc": "int c;\n"})
+    assert done.returncode == 1, done.stdout
+    assert "sluice/llm/b_test.cc: is in no CMakeLists.txt" in done.stdout
+    assert "a_test.cc" not in done.stdout.replace("b_test.cc", "")
+
+
 def test_layers_accepts_what_is_allowed(tmp_path):
     done = run(tmp_path, "layers", {
         "sluice/gate/gate.cc":
@@ -64,7 +74,8 @@ def test_layers_accepts_what_is_allowed(tmp_path):
         "sluice/cli/run.cc": '#include "sluice/sandbox/local/backend.h"\n#include <CLI/CLI.hpp>\n',
         "sluice/gate/CMakeLists.txt":
             "sluice_room(NAME gate SOURCES gate.cc DEPENDS sluice_trace PRIVATE fmt::fmt\n"
-            "  TESTS gate_test.cc\n  TEST_PRIVATE sluice_sandbox_fake)\n"})
+            "  TESTS gate_test.cc\n  TEST_PRIVATE sluice_sandbox_fake)\n",
+        "sluice/cli/CMakeLists.txt": "add_executable(sluice run.cc)\n"})
     assert done.returncode == 0, done.stdout
 
 
