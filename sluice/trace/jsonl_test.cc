@@ -1,0 +1,273 @@
+#include "sluice/trace/jsonl.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/llm/answer.h"
+#include "sluice/trace/memory.h"
+#include "sluice/trace/reader.h"
+
+namespace sluice::trace {
+namespace {
+
+using ::testing::HasSubstr;
+
+class TraceTest : public ::testing::Test {
+ protected:
+  TraceTest() {
+    std::string pattern = ::testing::TempDir() + "sluice-trace-XXXXXX";
+    base_ = ::mkdtemp(pattern.data());
+    directory_ = base_ + "/a/b";
+  }
+  ~TraceTest() override { std::filesystem::remove_all(base_); }
+
+  std::shared_ptr<llm::Call> call(Bytes body) {
+    auto call = std::make_shared<llm::Call>();
+    call->id = CallId::fresh();
+    call->rollout = rollout_;
+    call->model = "m\"1";
+    call->ordinal = ++calls_;
+    call->stream = true;
+    call->session = {"ses_1", "ses_0"};
+    call->digest = xxh3_128(body);
+    call->body = std::make_shared<const Bytes>(std::move(body));
+    return call;
+  }
+
+  Trace load_trace() {
+    auto trace = load(directory_ + "/" + rollout_.value + ".jsonl");
+    EXPECT_TRUE(trace) << trace.error().message;
+    return trace.value_or(Trace());
+  }
+  Bytes lines() { return *read_file(directory_ + "/" + rollout_.value + ".jsonl", 1 << 20); }
+
+  std::string base_;
+  std::string directory_;
+  RolloutId rollout_{"r1"};
+  uint64_t calls_ = 0;
+};
+
+TEST_F(TraceTest, ReadsBackWhatWasRecorded) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {"hello", "opencode 1.18.33", "g1", "interception_gate", "script"});
+  // Bytes that would break a line, if they stood in one.
+  Bytes hostile("{\"model\":\"m\",\"x\":\"\n\r\n{\\\"type\\\":\\\"closed\\\"}\xFF");
+  hostile.push_back('\0');
+  const auto first = call(hostile);
+  const auto second = call("{}");
+  recorder.arrived(*first);
+  recorder.event(rollout_, {"phase", "{\n \"phase\": \"setup\"\n}"});
+  recorder.arrived(*second);
+  llm::Answer answer = llm::text_answer("line\nbreak", llm::Origin::kSampled);
+  answer.choices[0].ids = {1, 2};
+  answer.choices[0].logprobs = {-0.25f, -1e-7f};
+  recorder.answered(*first, answer);
+  recorder.ended(*first, llm::Outcome::kDelivered, "");
+  recorder.confirmed(*first);
+  recorder.ended(*second, llm::Outcome::kRefused, "over the \"budget\"\n");
+  recorder.event(rollout_, {"warning", "not json"});
+  recorder.closed(rollout_, {0.5, "agent", "exit 1"});
+  ASSERT_TRUE(recorder.flush(rollout_));
+
+  const Trace trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 0u);
+  EXPECT_EQ(trace.rollout, rollout_);
+  EXPECT_EQ(trace.info.task, "hello");
+  EXPECT_EQ(trace.info.agent, "opencode 1.18.33");
+  EXPECT_EQ(trace.info.group, "g1");
+  EXPECT_EQ(trace.info.policy, "script");
+  ASSERT_EQ(trace.calls.size(), 2u);
+  const CallRecord& record = trace.calls[0];
+  EXPECT_EQ(record.id, first->id);
+  EXPECT_EQ(record.ordinal, 1u);
+  EXPECT_EQ(record.model, "m\"1");
+  EXPECT_EQ(record.session, first->session);
+  EXPECT_TRUE(record.stream);
+  EXPECT_EQ(record.digest, first->digest.hex());
+  EXPECT_EQ(*trace.body(record), hostile);
+  EXPECT_EQ(*trace.body(trace.calls[1]), "{}");
+  ASSERT_TRUE(record.answer);
+  EXPECT_EQ(record.answer->choices[0].message.text, "line\nbreak");
+  EXPECT_EQ(record.answer->choices[0].logprobs, answer.choices[0].logprobs);
+  EXPECT_EQ(record.outcome, llm::Outcome::kDelivered);
+  EXPECT_TRUE(record.confirmed);
+  EXPECT_LE(record.arrived_ms, record.answered_ms);
+  EXPECT_THAT(record.arrived_at, ::testing::MatchesRegex("....-..-..T..:..:..\\.......Z"));
+  EXPECT_EQ(trace.calls[1].outcome, llm::Outcome::kRefused);
+  EXPECT_EQ(trace.calls[1].detail, "over the \"budget\"\n");
+  EXPECT_FALSE(trace.calls[1].confirmed);
+  ASSERT_EQ(trace.events.size(), 2u);
+  EXPECT_EQ(trace.events[0].detail, "{  \"phase\": \"setup\" }");
+  EXPECT_EQ(trace.events[1].detail, "\"not json\"");
+  ASSERT_TRUE(trace.summary);
+  EXPECT_EQ(trace.summary->reward, 0.5);
+  EXPECT_EQ(trace.summary->error_kind, "agent");
+}
+
+TEST_F(TraceTest, AnUnknownRewardIsNullNotZero) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  recorder.closed(rollout_, {});
+  EXPECT_THAT(lines(), HasSubstr("\"reward\":null"));
+  EXPECT_EQ(load_trace().summary->reward, std::nullopt);
+}
+
+TEST_F(TraceTest, FilesAreForTheirOwnerOnly) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  const auto mode = [](const std::string& path) {
+    struct stat status{};
+    EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
+    return status.st_mode & 0777;
+  };
+  EXPECT_EQ(mode(base_ + "/a"), 0700u);
+  EXPECT_EQ(mode(directory_), 0700u);
+  EXPECT_EQ(mode(recorder.location(rollout_)), 0600u);
+  EXPECT_EQ(mode(directory_ + "/r1.bodies"), 0600u);
+}
+
+TEST_F(TraceTest, ADeadProcessLeavesWhatItRecordedAndATornLineIsCounted) {
+  {
+    JsonlRecorder recorder(directory_, Logger());
+    recorder.opened(rollout_, {});
+    recorder.arrived(*call("{\"a\":1}"));
+  }
+  std::ofstream(directory_ + "/r1.jsonl", std::ios::app) << R"({"type":"answered","call":")";
+  Trace trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 1u);
+  ASSERT_EQ(trace.calls.size(), 1u);
+  EXPECT_FALSE(trace.calls[0].outcome);
+  EXPECT_FALSE(trace.summary);
+
+  // The next process to append does not write into the torn line.
+  JsonlRecorder again(directory_, Logger());
+  const auto later = call("{\"b\":2}");
+  again.arrived(*later);
+  trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 1u);
+  ASSERT_EQ(trace.calls.size(), 2u);
+  EXPECT_EQ(*trace.body(trace.calls[0]), "{\"a\":1}");
+  EXPECT_EQ(*trace.body(trace.calls[1]), "{\"b\":2}");
+}
+
+TEST_F(TraceTest, ALineForACallThatNeverArrivedIsCountedAsBroken) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  recorder.ended(*call("{}"), llm::Outcome::kFailed, "");
+  EXPECT_EQ(load_trace().broken_lines, 1u);
+}
+
+TEST_F(TraceTest, ABodyThatIsNotThereIsAnError) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  recorder.arrived(*call("0123456789"));
+  ASSERT_EQ(::truncate((directory_ + "/r1.bodies").c_str(), 5), 0);
+  const Trace trace = load_trace();
+  EXPECT_EQ(trace.body(trace.calls[0]).error().code, ErrorCode::kProtocol);
+}
+
+TEST_F(TraceTest, WhatIsNoTraceIsRefused) {
+  EXPECT_EQ(load(base_ + "/absent.jsonl").error().code, ErrorCode::kNotFound);
+  std::ofstream(base_ + "/other.jsonl") << "hello\n{\"a\":1}\n";
+  EXPECT_EQ(load(base_ + "/other.jsonl").error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(TraceTest, AnIdThatIsNoFileNameWritesNothing) {
+  JsonlRecorder recorder(directory_, Logger());
+  const RolloutId outside{"../../outside"};
+  recorder.opened(outside, {});
+  EXPECT_EQ(recorder.flush(outside).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_FALSE(std::filesystem::exists(base_ + "/outside.jsonl"));
+}
+
+TEST_F(TraceTest, ADirectoryThatCannotBeMadeIsReportedByFlushOnce) {
+  std::ofstream(base_ + "/file") << "x";
+  JsonlRecorder recorder(base_ + "/file/traces", Logger());
+  recorder.opened(rollout_, {});
+  recorder.arrived(*call("{}"));
+  recorder.closed(rollout_, {});
+  const auto flushed = recorder.flush(rollout_);
+  ASSERT_FALSE(flushed);
+  EXPECT_THAT(flushed.error().message, HasSubstr("trace directory"));
+  EXPECT_TRUE(recorder.flush(rollout_)) << "forgotten after a closed rollout was asked about";
+}
+
+TEST_F(TraceTest, AFullDiskLosesWholeEntriesNotHalfOnes) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  recorder.arrived(*call("{\"small\":1}"));
+  // A file size limit stands in for the full disk: the write is cut short, then fails.
+  struct rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit small{4096, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  recorder.arrived(*call(Bytes(10'000, 'x')));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  const auto last = call("{\"after\":1}");
+  recorder.arrived(*last);
+
+  EXPECT_FALSE(recorder.flush(rollout_));
+  const Trace trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 0u);
+  ASSERT_EQ(trace.calls.size(), 3u);
+  EXPECT_EQ(*trace.body(trace.calls[0]), "{\"small\":1}");
+  EXPECT_FALSE(trace.calls[1].has_body);
+  EXPECT_EQ(*trace.body(trace.calls[2]), "{\"after\":1}");
+}
+
+TEST_F(TraceTest, RolloutsRecordSideBySideFromDifferentThreads) {
+  JsonlRecorder recorder(directory_, Logger());
+  constexpr int kThreads = 4, kCalls = 200;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&recorder, t] {
+      const RolloutId rollout{"side" + std::to_string(t)};
+      recorder.opened(rollout, {});
+      for (int i = 0; i < kCalls; ++i) {
+        llm::Call call;
+        call.id = CallId::fresh();
+        call.rollout = rollout;
+        call.body = std::make_shared<const Bytes>(std::to_string(t) + ":" + std::to_string(i));
+        recorder.arrived(call);
+        recorder.ended(call, llm::Outcome::kDelivered, "");
+      }
+      recorder.closed(rollout, {});
+      EXPECT_TRUE(recorder.flush(rollout));
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (int t = 0; t < kThreads; ++t) {
+    const auto trace = load(recorder.location({"side" + std::to_string(t)}));
+    ASSERT_TRUE(trace);
+    ASSERT_EQ(trace->calls.size(), size_t{kCalls});
+    EXPECT_EQ(*trace->body(trace->calls[kCalls - 1]), std::to_string(t) + ":199");
+  }
+}
+
+TEST(MemoryRecorderTest, CountsByKindAndOutcome) {
+  MemoryRecorder recorder;
+  llm::Call call;
+  recorder.arrived(call);
+  recorder.ended(call, llm::Outcome::kDelivered, "x");
+  recorder.event({}, {"warning", "{}"});
+  EXPECT_EQ(recorder.count("arrived"), 1u);
+  EXPECT_EQ(recorder.count(llm::Outcome::kDelivered), 1u);
+  EXPECT_EQ(recorder.count(llm::Outcome::kFailed), 0u);
+  EXPECT_EQ(recorder.count("event:warning"), 1u);
+  EXPECT_EQ(recorder.entries()[1].detail, "x");
+}
+
+}  // namespace
+}  // namespace sluice::trace

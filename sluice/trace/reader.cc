@@ -1,0 +1,222 @@
+#include "sluice/trace/reader.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <unordered_map>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/json/raw.h"
+#include "sluice/llm/answer.h"
+
+namespace sluice::trace {
+namespace {
+
+constexpr size_t kMaxTrace = size_t{1} << 30;
+
+template <class Enum>
+std::optional<Enum> named(std::string_view name, std::initializer_list<Enum> values) {
+  for (const Enum value : values) {
+    if (to_string(value) == name) return value;
+  }
+  return std::nullopt;
+}
+
+// One line's members, with defaults for what is absent or of another type.
+class Line {
+ public:
+  static std::optional<Line> parse(std::string_view text) {
+    const auto value = json::read_value(text);
+    if (!value) return std::nullopt;
+    auto fields = json::fields(*value);
+    if (!fields) return std::nullopt;
+    return Line(std::move(*fields));
+  }
+
+  std::string text(std::string_view name) const {
+    const json::Raw* value = fields_.find(name);
+    if (value == nullptr) return {};
+    return json::to_text(*value).value_or("");
+  }
+  uint64_t whole(std::string_view name) const {
+    const json::Raw* value = fields_.find(name);
+    if (value == nullptr) return 0;
+    return static_cast<uint64_t>(std::max<int64_t>(json::to_integer(*value).value_or(0), 0));
+  }
+  std::optional<double> real(std::string_view name) const {
+    const json::Raw* value = fields_.find(name);
+    return value == nullptr ? std::nullopt : json::to_double(*value);
+  }
+  bool flag(std::string_view name) const {
+    const json::Raw* value = fields_.find(name);
+    return value != nullptr && json::to_bool(*value).value_or(false);
+  }
+  const json::Raw* raw(std::string_view name) const { return fields_.find(name); }
+  double ms() const { return real("ms").value_or(0); }
+
+  explicit Line(json::RawObject fields) : fields_(std::move(fields)) {}
+
+ private:
+  json::RawObject fields_;
+};
+
+class Loader {
+ public:
+  explicit Loader(std::string path) { trace_.path = std::move(path); }
+
+  void line(std::string_view text) {
+    if (text.empty()) return;
+    const auto line = Line::parse(text);
+    if (!line || !take(*line)) ++trace_.broken_lines;
+  }
+
+  Trace finish() && { return std::move(trace_); }
+  bool understood() const { return understood_; }
+
+ private:
+  bool take(const Line& line) {
+    const std::string type = line.text("type");
+    if (type.empty()) return false;
+    understood_ = true;
+    if (type == "opened") {
+      trace_.rollout.value = line.text("rollout");
+      trace_.info = {line.text("task"), line.text("agent"), line.text("group"), line.text("mode"),
+                     line.text("policy")};
+      return true;
+    }
+    if (type == "closed") {
+      trace_.summary =
+          ResultSummary{line.real("reward"), line.text("error_kind"), line.text("error")};
+      return true;
+    }
+    if (type == "event") {
+      const json::Raw* detail = line.raw("detail");
+      trace_.events.push_back({line.text("at"), line.ms(), line.text("kind"),
+                               detail == nullptr ? "null" : std::string(detail->text)});
+      return true;
+    }
+    if (type == "arrived") return arrived(line);
+    if (type == "answered" || type == "ended" || type == "confirmed") return later(type, line);
+    return true;  // of a newer writer
+  }
+
+  bool arrived(const Line& line) {
+    using llm::Dialect;
+    using llm::Purpose;
+    CallRecord call;
+    call.id.value = line.text("call");
+    if (call.id.empty() || by_id_.contains(call.id)) return false;
+    call.ordinal = line.whole("ordinal");
+    call.session = {line.text("session"), line.text("parent_session")};
+    call.dialect = named(line.text("dialect"), {Dialect::kChat, Dialect::kResponses,
+                                                Dialect::kMessages, Dialect::kGemini})
+                       .value_or(Dialect::kChat);
+    call.purpose = named(line.text("purpose"), {Purpose::kMain, Purpose::kTitle, Purpose::kSummary,
+                                                Purpose::kSubagent, Purpose::kProbe})
+                       .value_or(Purpose::kMain);
+    call.model = line.text("model");
+    call.n = static_cast<uint32_t>(line.whole("n"));
+    call.stream = line.flag("stream");
+    call.arrived_at = line.text("at");
+    call.arrived_ms = line.ms();
+    if (const json::Raw* raw = line.raw("body"); raw != nullptr) {
+      if (const auto fields = json::fields(*raw)) {
+        const Line body(*fields);
+        call.body_offset = body.whole("offset");
+        call.body_size = body.whole("size");
+        call.digest = body.text("digest");
+        call.has_body = true;
+      }
+    }
+    by_id_[call.id] = trace_.calls.size();
+    trace_.calls.push_back(std::move(call));
+    return true;
+  }
+
+  bool later(std::string_view type, const Line& line) {
+    const auto it = by_id_.find(CallId{line.text("call")});
+    if (it == by_id_.end()) return false;
+    CallRecord& call = trace_.calls[it->second];
+    if (type == "answered") {
+      const json::Raw* raw = line.raw("answer");
+      if (raw == nullptr) return false;
+      auto answer = llm::answer_from_json(*raw);
+      if (!answer) return false;
+      call.answer = std::move(*answer);
+      call.answered_ms = line.ms();
+    } else if (type == "ended") {
+      using llm::Outcome;
+      call.outcome = named(line.text("outcome"),
+                           {Outcome::kDelivered, Outcome::kUndelivered, Outcome::kSuperseded,
+                            Outcome::kRefused, Outcome::kFailed, Outcome::kCancelled});
+      call.detail = line.text("detail");
+      call.ended_ms = line.ms();
+    } else {
+      call.confirmed = true;
+    }
+    return true;
+  }
+
+  Trace trace_;
+  std::unordered_map<CallId, size_t> by_id_;
+  bool understood_ = false;
+};
+
+}  // namespace
+
+const CallRecord* Trace::find(const CallId& id) const {
+  for (const CallRecord& call : calls) {
+    if (call.id == id) return &call;
+  }
+  return nullptr;
+}
+
+Result<Bytes> Trace::body(const CallRecord& call) const {
+  if (!call.has_body) {
+    return Error(ErrorCode::kNotFound, "the trace does not hold this call's request");
+  }
+  if (call.body_size > kMaxTrace) {
+    return Error(ErrorCode::kTooLarge,
+                 "the trace claims a request of " + std::to_string(call.body_size) + " bytes");
+  }
+  std::string file = path;
+  if (file.ends_with(".jsonl")) file.resize(file.size() - 6);
+  file += ".bodies";
+  const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return errno_error("cannot open " + file, errno);
+  Bytes out(call.body_size, '\0');
+  size_t got = 0;
+  while (got < out.size()) {
+    const ssize_t n = ::pread(fd.get(), out.data() + got, out.size() - got,
+                              static_cast<off_t>(call.body_offset + got));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error("cannot read " + file, errno);
+    if (n == 0) {
+      return Error(ErrorCode::kProtocol, file + " ends before the request that the trace names");
+    }
+    got += static_cast<size_t>(n);
+  }
+  return out;
+}
+
+Result<Trace> load(const std::string& path) {
+  SLUICE_TRY(const Bytes text, read_file(path, kMaxTrace));
+  return parse(text, path);
+}
+
+Result<Trace> parse(std::string_view lines, std::string path) {
+  Loader loader(path);
+  while (!lines.empty()) {
+    const size_t end = std::min(lines.find('\n'), lines.size());
+    loader.line(lines.substr(0, end));
+    lines.remove_prefix(std::min(end + 1, lines.size()));
+  }
+  if (!loader.understood()) {
+    return Error(ErrorCode::kInvalidArgument, path + " is not a trace", ErrorOrigin::kCaller);
+  }
+  return std::move(loader).finish();
+}
+
+}  // namespace sluice::trace
