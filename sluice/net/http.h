@@ -69,7 +69,12 @@ HttpResponse json_response(int status, std::string body);
 
 // Writes the answer of one request. Exactly one of these happens: send(); or start(), any number
 // of write(), then finish(); or abort(). All on the connection's shard, by one coroutine at a time.
-// A handler that ends without an answer gives 500.
+// A handler that ends without an answer, or with an exception before one, gives 500; one that ends
+// in mid-answer breaks the connection, so that the client can tell.
+//
+// Content-Length, Transfer-Encoding and Date are the writer's own: fields of these names, like
+// names and values that would break the head, give kInternal and nothing is written (Date is
+// taken as it is). "Connection: close" is obeyed. HEAD, 204 and 304 leave the body out.
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;

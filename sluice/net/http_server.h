@@ -1,11 +1,15 @@
 // An HTTP/1.1 server on any Listener: keep-alive, pipelining in order, Expect: 100-continue,
 // limits on everything, graceful drain. Follows RFC 9110 and 9112; what they leave open is refused
 // (obs-fold, conflicting lengths, a body both sized and chunked).
+//
+// Each connection is one coroutine. While a handler runs nothing is read from its connection, and
+// the connection holds no timer: a parked request costs the coroutine's frames, the request itself
+// and the stream. After a refusal, and wherever an answer has to show that it is broken, the
+// connection is closed.
 #pragma once
 
 #include <cstddef>
 #include <functional>
-#include <list>
 #include <memory>
 
 #include "sluice/base/log.h"
@@ -21,8 +25,11 @@ struct HttpLimits {
   size_t body_bytes = 16 * 1024 * 1024;  // 413 above
   size_t connections = 10'000;           // further ones are accepted and closed at once
   Duration header_timeout = std::chrono::seconds(20);  // from a request's first byte: 408
+  // For each further 4 KiB of a body (or its rest): 408. So it is also the least speed.
   Duration body_idle_timeout = std::chrono::seconds(30);
   Duration keep_alive_timeout = std::chrono::seconds(120);  // between requests: closed silently
+  // For each 256 KiB of an answer (or its rest) to leave: then the connection is closed.
+  Duration write_timeout = std::chrono::seconds(60);
   // After an early refusal the rest of the body is read and dropped up to this much, so that the
   // client gets to read the refusal.
   size_t discard_bytes = 64 * 1024 * 1024;
@@ -50,7 +57,8 @@ class HttpServer {
   void serve(std::unique_ptr<Listener> listener);
 
   // Stops accepting, lets requests in progress end until the deadline, closes idle connections at
-  // once and the rest at the deadline. Returns when nothing runs any more.
+  // once and the rest at the deadline (cancelling what their handlers wait for). Returns when
+  // nothing runs any more.
   awaitable<void> stop(Deadline deadline);
 
   size_t connections() const;
