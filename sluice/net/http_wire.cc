@@ -11,8 +11,6 @@
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/status.hpp>
 
-#include "sluice/base/core/check.h"
-
 namespace sluice::net::wire {
 namespace {
 
@@ -39,6 +37,23 @@ constexpr auto kTokenChars = [] {
 
 bool is_token_char(char c) {
   return kTokenChars[static_cast<unsigned char>(c)];
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// True if a quoted string in `text` does not end there.
+bool has_open_quote(std::string_view text) {
+  bool open = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '"') open = !open;
+    if (text[i] == '\\' && open) ++i;
+  }
+  return open;
 }
 
 Fault from_beast(error_code error) {
@@ -286,67 +301,69 @@ Parsed<ResponseHead> parse_response_head(ByteView bytes, size_t max_fields,
   return head;
 }
 
-// Beast's parser behind a head that says "chunked".
-class ChunkDecoder::Parser final : public http::basic_parser<true> {
- public:
-  explicit Parser(uint64_t max_body_bytes) : left_(max_body_bytes), max_(max_body_bytes) {
-    body_limit(boost::none);
-    constexpr std::string_view head = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-    error_code error;
-    const size_t used = put(boost::asio::buffer(head.data(), head.size()), error);
-    CHECK(!error && used == head.size() && is_header_done());
-    eager(true);
-    header_limit(UINT32_MAX);
-  }
-
-  Bytes* out = nullptr;
-  std::optional<Fault> fault;
-
- private:
-  void on_request_impl(http::verb, string_view, string_view, int, error_code&) override {}
-  void on_response_impl(int, string_view, int, error_code&) override {}
-  void on_field_impl(http::field, string_view, string_view, error_code&) override {}
-  void on_header_impl(error_code&) override {}
-  void on_body_init_impl(const boost::optional<uint64_t>&, error_code&) override {}
-  size_t on_body_impl(string_view, error_code&) override { return 0; }
-  void on_chunk_header_impl(uint64_t size, string_view, error_code& error) override {
-    if (size > left_) {
-      fault = Fault{413, fmt::format("the body is over {} bytes", max_)};
-      error = http::error::body_limit;
-      return;
-    }
-    left_ -= size;
-  }
-  size_t on_chunk_body_impl(uint64_t, string_view piece, error_code&) override {
-    out->append(piece.data(), piece.size());
-    return piece.size();
-  }
-  void on_finish_impl(error_code&) override {}
-
-  uint64_t left_;
-  uint64_t max_;
-};
-
-ChunkDecoder::ChunkDecoder(uint64_t max_body_bytes)
-    : parser_(std::make_unique<Parser>(max_body_bytes)) {}
-ChunkDecoder::~ChunkDecoder() = default;
-
 Parsed<size_t> ChunkDecoder::decode(ByteView in, Bytes* out) {
-  CHECK(!done());
-  if (in.empty()) return 0;
-  parser_->out = out;
-  error_code error;
-  const size_t used = parser_->put(boost::asio::buffer(in.data(), in.size()), error);
-  if (parser_->fault) return tl::unexpected(*parser_->fault);
-  if (error && error != http::error::need_more) return tl::unexpected(from_beast(error));
-  if (!done() && in.size() - used >= kMaxFraming) {
-    return tl::unexpected(malformed("the header of a chunk, or the trailers, are too long"));
+  const ByteView all = in;
+  while (!in.empty() && !done()) {
+    if (state_ == State::kData) {
+      const size_t n = std::min<uint64_t>(in.size(), chunk_);
+      out->append(in.substr(0, n));
+      in.remove_prefix(n);
+      chunk_ -= n;
+      if (chunk_ == 0) state_ = State::kDataEnd;
+      continue;
+    }
+    const size_t end = in.find('\n');
+    const size_t n = end == ByteView::npos ? in.size() : end + 1;
+    if (line_.size() + n > kMaxFraming) {
+      return tl::unexpected(malformed("a chunk's header is too long"));
+    }
+    line_.append(in.substr(0, n));
+    in.remove_prefix(n);
+    if (end == ByteView::npos) break;
+    if (!line_.ends_with("\r\n")) {
+      return tl::unexpected(malformed("a line between chunks ends with LF alone"));
+    }
+    if (auto fault = take_line(std::string_view(line_).substr(0, line_.size() - 2))) {
+      return tl::unexpected(std::move(*fault));
+    }
+    line_.clear();
   }
-  return used;
+  return all.size() - in.size();
 }
 
-bool ChunkDecoder::done() const {
-  return parser_->is_done();
+std::optional<Fault> ChunkDecoder::take_line(std::string_view line) {
+  if (!is_field_value(line)) return malformed("a control character between chunks");
+  if (state_ == State::kDataEnd) {
+    if (!line.empty()) return malformed("a chunk is longer than it said");
+    state_ = State::kSize;
+  } else if (state_ == State::kSize) {
+    size_t digits = 0;
+    uint64_t size = 0;
+    for (; digits < line.size() && digits < 17; ++digits) {
+      const int digit = hex_digit(line[digits]);
+      if (digit < 0) break;
+      size = size * 16 + static_cast<uint64_t>(digit);
+    }
+    if (digits == 0 || digits == 17 || (digits < line.size() && line[digits] != ';')) {
+      return malformed("a chunk's size is not a number");
+    }
+    if (has_open_quote(line)) return malformed("a chunk's extension ends inside quotes");
+    if (size > left_) return Fault{413, fmt::format("the body is over {} bytes", max_)};
+    left_ -= size;
+    chunk_ = size;
+    state_ = size > 0 ? State::kData : State::kTrailer;
+  } else if (line.empty()) {
+    state_ = State::kDone;
+  } else {
+    trailers_ += line.size();
+    if (trailers_ > kMaxFraming) return malformed("the trailers are too long");
+    const std::string_view name = line.substr(0, line.find(':'));
+    if (name.size() == line.size() || !is_token(name)) return malformed("a malformed trailer");
+    for (const char* framing : {"Content-Length", "Transfer-Encoding"}) {
+      if (equal_ignoring_case(name, framing)) return malformed("a trailer that frames the body");
+    }
+  }
+  return std::nullopt;
 }
 
 bool is_token(std::string_view text) {

@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -80,23 +79,30 @@ struct ResponseHead {
 Parsed<ResponseHead> parse_response_head(ByteView bytes, size_t max_fields,
                                          std::string_view method);
 
-// Decodes a chunked body. Trailers are checked and dropped.
+// Decodes a chunked body (RFC 9112, section 7.1). Extensions and trailers are checked and dropped.
 class ChunkDecoder {
  public:
-  // What one chunk's header with its extensions, or the trailers, may have.
+  // What a chunk's size with its extensions, or all trailers, may have.
   static constexpr size_t kMaxFraming = 8 * 1024;
 
-  explicit ChunkDecoder(uint64_t max_body_bytes);
-  ~ChunkDecoder();
+  explicit ChunkDecoder(uint64_t max_body_bytes) : max_(max_body_bytes), left_(max_body_bytes) {}
 
-  // Appends the decoded bytes to `out`. How much of `in` was used up: the rest is to be given
-  // again, with more behind it. kMaxFraming bytes without progress are a fault.
+  // Appends the decoded bytes to `out`. How much of `in` belongs to the body: all of it, unless
+  // the body ends before.
   Parsed<size_t> decode(ByteView in, Bytes* out);
-  bool done() const;
+  bool done() const { return state_ == State::kDone; }
 
  private:
-  class Parser;
-  std::unique_ptr<Parser> parser_;
+  enum class State : uint8_t { kSize, kData, kDataEnd, kTrailer, kDone };
+
+  std::optional<Fault> take_line(std::string_view line);
+
+  const uint64_t max_;
+  uint64_t left_;       // of max_
+  uint64_t chunk_ = 0;  // bytes of the chunk still to come
+  State state_ = State::kSize;
+  size_t trailers_ = 0;  // bytes
+  Bytes line_;           // of the line that has no end yet
 };
 
 bool is_token(std::string_view text);

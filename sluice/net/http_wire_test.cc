@@ -262,15 +262,12 @@ struct Decoded {
 Decoded decode(ByteView in, size_t step, uint64_t max = 1000) {
   Decoded out;
   ChunkDecoder decoder(max);
-  Bytes pending;
   for (size_t at = 0; at < in.size() && !decoder.done(); at += step) {
-    pending.append(in.substr(at, step));
-    const auto used = decoder.decode(pending, &out.body);
+    const auto used = decoder.decode(in.substr(at, step), &out.body);
     if (!used) {
       out.status = used.error().status;
       return out;
     }
-    pending.erase(0, *used);
     out.used += *used;
   }
   out.done = decoder.done();
@@ -311,6 +308,12 @@ TEST(ChunkDecoderTest, RefusesBadSizesAndBreaks) {
            "11111111111111111\r\n"s,
            "5\rhello\r\n"s,
            "5\0\r\nhello\r\n0\r\n\r\n"s,
+           "0\r\n folded: x\r\n\r\n"s,
+           "0\r\nA : b\r\n\r\n"s,
+           "0\r\nTransfer-Encoding: x\r\n\r\n"s,
+           "00000000000000005\r\nhello\r\n0\r\n\r\n"s,
+           "5;\x01\r\nhello\r\n0\r\n\r\n"s,
+           "5\r\r\nhello\r\n0\r\n\r\n"s,
        }) {
     for (const size_t step : {size_t{1}, in.size()}) {
       const Decoded got = decode(in, step);
@@ -332,6 +335,9 @@ TEST(ChunkDecoderTest, EndlessExtensionsAndTrailersAreCutOff) {
   const std::string filler(ChunkDecoder::kMaxFraming, 'x');
   EXPECT_EQ(decode("1;" + filler, 100).status, 400);
   EXPECT_EQ(decode("0\r\nA: " + filler, 100).status, 400);
+  std::string trailers = "0\r\n";
+  for (int i = 0; i < 1000; ++i) trailers += "A: 0123456789\r\n";
+  EXPECT_EQ(decode(trailers, 100).status, 400);
 }
 
 TEST(WriteTest, StatusLinesAndFields) {
