@@ -200,7 +200,7 @@ def test_a_stage_that_fails_is_counted_and_the_next_one_runs(tmp_path):
     assert "failures=1" in done.stdout
 
 
-def test_counts_come_from_what_ctest_wrote(tmp_path):
+def test_counts_come_from_what_ctest_and_the_fuzzers_wrote(tmp_path):
     folder = tmp_path / "build" / "test-results"
     folder.mkdir(parents=True)
     for name, counts in (("a", (10, 2, 1, 3)), ("b", (5, 0, 0, 0))):
@@ -209,6 +209,7 @@ def test_counts_come_from_what_ctest_wrote(tmp_path):
             f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuite name="x"\n\ttests="{tests}"\n'
             f'\tfailures="{failures}"\n\tdisabled="{disabled}"\n\tskipped="{skipped}"\n\ttime="1"\n>\n'
             '\t<testcase name="y" tests="99"/>\n</testsuite>\n')
-    done = bash(f'repo="{tmp_path}"; skipped_tests=0; count_tests\n'
+    (folder / "fuzzers").write_text("passed\nfailed\npassed\n")
+    done = bash(f'repo="{tmp_path}"; count_tests\n'
                 'echo "$passed_tests $failed_tests $skipped_tests"', tmp_path)
-    assert done.stdout == "9 2 4\n"
+    assert done.stdout == "11 3 4\n"
