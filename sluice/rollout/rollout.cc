@@ -136,7 +136,7 @@ class Rollout::Impl final : public agent::Hooks {
     endpoint.url = fmt::format("http://127.0.0.1:{}/rollout/{}", port_of(listener->address()),
                                options_.id.value);
     endpoint.key = kPlaceholderKey;
-    parts_.gate.serve(options_.id, std::move(listener));
+    SLUICE_CO_TRY_VOID(parts_.gate.serve(options_.id, std::move(listener)));
     co_return endpoint;
   }
 
@@ -159,6 +159,7 @@ class Rollout::Impl final : public agent::Hooks {
     registration.resend = spec.resend;
     registration.session_headers = spec.session_headers;
     registration.purposes = spec.purposes;
+    registration.models = {options_.model};
     registration.policy = options_.policy.policy;
     registration.recorder = &parts_.recorder;
     return registration;

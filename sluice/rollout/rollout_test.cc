@@ -1,1 +1,272 @@
+#include "sluice/rollout/rollout.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "sluice/gate/script_policy.h"
+#include "sluice/json/value.h"
+#include "sluice/net/http_client.h"
+#include "sluice/net/testing.h"
+#include "sluice/sandbox/fake/fake.h"
+#include "sluice/trace/memory.h"
+
+namespace sluice::rollout {
+namespace {
+
+using namespace std::chrono_literals;
+using sandbox::Exit;
+using sandbox::fake::Answer;
+using sandbox::fake::FakeBackend;
+using sandbox::fake::FakeMachine;
+using sandbox::fake::FakeProcess;
+using ::testing::HasSubstr;
+
+constexpr char kSpec[] = R"(
+name = "caller"
+version = "1"
+[install]
+commands = ["true"]
+program = "caller"
+[run]
+command = ["caller", "{base_url}"]
+approvals_bypass = ["--yes"]
+timeout_s = 5
+[dialects.chat]
+path = "/v1"
+)";
+
+constexpr char kScript[] = R"(
+[[rules]]
+text = "hello"
+)";
+
+// Each call says something else: equal ones would be taken for resends.
+std::string request_text(int number) {
+  return fmt::format(
+      R"({{"model":"policy","messages":[{{"role":"user","content":"question {}"}}]}})", number);
+}
+
+net::awaitable<Result<std::unique_ptr<net::Stream>>> connect_inside(FakeProcess* self,
+                                                                    uint16_t port) {
+  auto stream = self->connect(port);
+  if (!stream) co_return std::move(stream).error();
+  co_return std::unique_ptr<net::Stream>(std::move(*stream));
+}
+
+// The status of one chat call to the endpoint that the command line names; 0 if there was none.
+net::awaitable<int> call_gate(net::Shard* shard, FakeProcess* self, int number) {
+  auto url = net::Url::parse(self->command().argv.at(1));
+  if (!url) co_return 0;
+  const uint16_t port = url->port;
+  net::Connector connector = [self, port](Deadline) {
+    return connect_inside(self, port);
+  };
+  net::HttpClient client(*shard, std::move(connector), "127.0.0.1");
+  net::HttpRequest request;
+  request.method = "POST";
+  request.target = url->path + "/chat/completions";
+  request.headers.add("Content-Type", "application/json");
+  request.body = request_text(number);
+  const auto response = co_await client.fetch(std::move(request), Deadline::in(3s));
+  co_return response ? response->status : 0;
+}
+
+net::Shard* shard_of_test = nullptr;
+
+net::awaitable<Exit> call_once(FakeProcess* self) {
+  const int status = co_await call_gate(shard_of_test, self, 1);
+  self->machine().put("/home/user/workdir/status", std::to_string(status));
+  Exit exit;
+  exit.status = status == 200 ? 0 : 1;
+  co_return exit;
+}
+
+net::awaitable<Exit> call_until_refused(FakeProcess* self) {
+  for (int i = 0; i < 10; ++i) {
+    const int status = co_await call_gate(shard_of_test, self, i);
+    if (status == 200) continue;
+    Exit exit;
+    exit.status = 1;
+    co_return exit;
+  }
+  co_return Exit{};
+}
+
+net::awaitable<Exit> call_then_hang(FakeProcess* self) {
+  co_await call_gate(shard_of_test, self, 1);
+  const auto slept = co_await self->sleep(1h);
+  static_cast<void>(slept);
+  co_return Exit{};
+}
+
+net::awaitable<Exit> never_call(FakeProcess*) {
+  co_return Exit{};
+}
+
+class RolloutTest : public ::testing::Test {
+ protected:
+  RolloutTest() {
+    shard_of_test = &shard_;
+    task_.id = "t1";
+    task_.instruction = "do it";
+    task_.verify = {"check"};
+    auto script = gate::Script::parse(kScript, "script.toml");
+    EXPECT_TRUE(script);
+    policy_ = std::make_shared<gate::ScriptPolicy>(std::move(*script), shard_);
+    backend_.on("caller http", call_once);
+  }
+
+  RolloutResult run(Verifier verifier = {}) {
+    auto spec = agent::parse_spec(kSpec, "caller.toml");
+    EXPECT_TRUE(spec) << spec.error().message;
+    RolloutOptions options;
+    options.task = std::make_shared<const Task>(task_);
+    options.spec = std::make_shared<const agent::Spec>(std::move(*spec));
+    options.policy = {"interception_gate", "script", policy_};
+    options.verifier = std::move(verifier);
+    Rollout rollout({shard_, backend_, gate_.for_operator, recorder_, Logger()}, options);
+    if (cancel_after_) {
+      timer_.arm(Deadline::in(*cancel_after_), [&] { rollout.cancel("interrupted"); });
+    }
+    auto result = net::testing::run(shard_, rollout.run());
+    timer_.disarm();
+    EXPECT_FALSE(gate_.for_operator.counters(rollout.id())) << "still open at the gate";
+    return result;
+  }
+
+  static Answer failing() {
+    Answer answer;
+    answer.status = 1;
+    return answer;
+  }
+
+  net::Shard shard_;
+  FakeBackend backend_;
+  gate::Handles gate_ = gate::make_gate({});
+  trace::MemoryRecorder recorder_;
+  Task task_;
+  std::shared_ptr<gate::Policy> policy_;
+  std::optional<Duration> cancel_after_;
+  net::Wheel::Timer timer_{shard_.wheel()};
+};
+
+TEST_F(RolloutTest, AnAgentIsAnsweredAtTheGateAndItsWorkVerified) {
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+  EXPECT_EQ(result.reward, 1.0);
+  EXPECT_EQ(result.calls.calls, 1u);
+  EXPECT_EQ(result.calls.turns, 1u);
+  EXPECT_EQ(result.report.files.at("status"), "200");
+}
+
+TEST_F(RolloutTest, FailingVerificationIsZeroAndNoneIsNull) {
+  backend_.on("check", failing());
+  EXPECT_EQ(run().reward, 0.0);
+  task_.verify.clear();
+  const RolloutResult result = run();
+  EXPECT_EQ(result.reward, std::nullopt);
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone);
+}
+
+TEST_F(RolloutTest, AnAgentThatNeverCallsIsAnErrorOfItsOwn) {
+  backend_.on("caller http", never_call);
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kGateNeverCalled);
+  EXPECT_EQ(result.reward, std::nullopt);
+  EXPECT_THAT(result.error, HasSubstr("made no LLM call"));
+}
+
+TEST_F(RolloutTest, ABrokenTaskIsTheTasksFault) {
+  task_.setup = {"prepare"};
+  backend_.on("prepare", failing());
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kTask);
+  EXPECT_EQ(result.reward, std::nullopt);
+  EXPECT_EQ(result.report.setup.size(), 1u);
+  EXPECT_FALSE(result.report.agent);
+}
+
+TEST_F(RolloutTest, ABudgetEndsTheAgentAndIsNamed) {
+  backend_.on("caller http", call_until_refused);
+  task_.calls = 3;
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kBudget);
+  EXPECT_EQ(result.calls.turns, 3u);
+  EXPECT_EQ(result.reward, 1.0);
+}
+
+TEST_F(RolloutTest, AnEndlessAgentTimesOutAndItsWorkIsVerified) {
+  backend_.on("caller http", call_then_hang);
+  task_.agent_timeout = 200ms;
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kTimedOut);
+  EXPECT_EQ(result.reward, 1.0);
+}
+
+TEST_F(RolloutTest, AFailedAgentIsNamedAndItsWorkVerified) {
+  auto script = gate::Script::parse("[[rules]]\nrefuse = \"no\"\n", "script.toml");
+  policy_ = std::make_shared<gate::ScriptPolicy>(std::move(*script), shard_);
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kAgent);
+  EXPECT_EQ(result.reward, 1.0);
+}
+
+TEST_F(RolloutTest, InfrastructureIsNeverTheAgentsFault) {
+  backend_.fail_next_create(Error(ErrorCode::kUnavailable, "no room", ErrorOrigin::kSandbox));
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kInfrastructure);
+  EXPECT_EQ(result.reward, std::nullopt);
+  EXPECT_EQ(result.error, "create: no room");
+}
+
+TEST_F(RolloutTest, CancelReportsCancelled) {
+  backend_.on("caller http", call_then_hang);
+  cancel_after_ = 100ms;
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kCancelled);
+  EXPECT_EQ(result.reward, std::nullopt);
+}
+
+net::awaitable<Result<std::optional<double>>> half(sandbox::Sandbox* sandbox, const Task* task) {
+  const auto content = co_await sandbox->read_file(task->workdir + "/status", 100, "1001");
+  if (!content) co_return content.error();
+  co_return std::optional<double>(*content == "200" ? 0.5 : -1.0);
+}
+
+TEST_F(RolloutTest, AVerifierSeesTheSandboxAfterTheAgentIsDead) {
+  EXPECT_EQ(run(half).reward, 0.5);
+}
+
+TEST_F(RolloutTest, finding_46_the_result_says_whether_approvals_were_bypassed) {
+  EXPECT_EQ(run().approvals, agent::Approvals::kAgentDefault);
+  task_.approvals = agent::Approvals::kBypass;
+  const RolloutResult result = run();
+  EXPECT_EQ(result.approvals, agent::Approvals::kBypass);
+  EXPECT_THAT(to_json(result), HasSubstr(R"("approvals":"bypass")"));
+}
+
+// The agent's URL is on its own loopback, carried out by the sandbox: nobody arranges reachability.
+TEST_F(RolloutTest, finding_78_the_endpoint_is_on_the_sandboxes_own_loopback) {
+  run();
+  for (const auto& ran : backend_.last().history()) {
+    if (ran.command.argv.front() != "caller") continue;
+    EXPECT_THAT(ran.command.argv.at(1), ::testing::StartsWith("http://127.0.0.1:"));
+    return;
+  }
+  FAIL() << "the agent did not run";
+}
+
+TEST_F(RolloutTest, TheTraceTellsTheWholeStory) {
+  const RolloutResult result = run();
+  const auto entries = recorder_.entries();
+  ASSERT_FALSE(entries.empty());
+  EXPECT_EQ(entries.front().kind, "opened");
+  EXPECT_EQ(entries.back().kind, "closed");
+  EXPECT_EQ(recorder_.count("event:phase"), result.report.phases.size());
+  EXPECT_EQ(recorder_.count(llm::Outcome::kDelivered), 1u);
+  EXPECT_TRUE(json::parse(to_json(result)));
+}
+
+}  // namespace
+}  // namespace sluice::rollout

@@ -1,0 +1,186 @@
+"""What the whole-system tests share: running the command, reading results and traces, and looking
+for what a rollout must not leave behind.
+
+The command under test is bin/sluice of $SLUICE_BUILD_DIR (default: build/release). Only the standard
+library is used.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+import uuid
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parent.parent
+BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD_DIR") or SOURCE / "build" / "release")
+SLUICE = str(BUILD / "bin" / "sluice")
+SLOW = os.environ.get("SLUICE_SLOW") == "1"
+
+
+def count(quick, slow):
+    """How often to do a thing: `./dev test` or `./dev test --slow`."""
+    return slow if SLOW else quick
+
+
+class Trace:
+    """A rollout's trace (docs/trace.md), read independently of the C++ reader."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        bodies = self.path.with_suffix(".bodies")
+        self._bodies = bodies.read_bytes() if bodies.exists() else b""
+
+    def of(self, kind):
+        return [line for line in self.lines if line["type"] == kind]
+
+    def events(self, kind):
+        return [line["detail"] for line in self.of("event") if line["kind"] == kind]
+
+    def calls(self):
+        """Each call as {"body": bytes, "answer": ..., "outcome": ..., "confirmed": bool, ...}."""
+        calls = {}
+        for line in self.lines:
+            if line["type"] == "arrived":
+                where = line["body"]
+                body = self._bodies[where["offset"] : where["offset"] + where["size"]]
+                calls[line["call"]] = dict(line, body=body, answer=None, outcome=None,
+                                           confirmed=False)
+            elif line["type"] == "answered":
+                calls[line["call"]]["answer"] = line["answer"]
+            elif line["type"] == "ended":
+                calls[line["call"]]["outcome"] = line["outcome"]
+            elif line["type"] == "confirmed":
+                calls[line["call"]]["confirmed"] = True
+        return sorted(calls.values(), key=lambda call: call["ordinal"])
+
+
+class Rollout:
+    """What one `sluice run` left: its exit code, output, result and trace."""
+
+    def __init__(self, done, directory):
+        self.code = done.returncode
+        self.stdout = done.stdout.decode(errors="replace")
+        self.stderr = done.stderr.decode(errors="replace")
+        self.directory = pathlib.Path(directory)
+        file = self.directory / "result.json"
+        self.result = json.loads(file.read_text()) if file.exists() else None
+
+    @property
+    def trace(self):
+        return Trace(self.result["trace"])
+
+
+class SystemTest(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory(prefix="system-test-")
+        self.addCleanup(holder.cleanup)
+        self.tmp = pathlib.Path(holder.name)
+
+    def file(self, name, text):
+        path = self.tmp / name
+        path.write_text(text)
+        return path
+
+    def task(self, text, name="task.toml"):
+        return self.file(name, text)
+
+    def script(self, text, name="script.toml"):
+        return "script:" + str(self.file(name, text))
+
+    def arguments(self, task, policy, agent, *flags, out=None):
+        self.out = pathlib.Path(out or self.tmp / f"out-{uuid.uuid4().hex[:8]}")
+        if not str(agent).endswith(".toml") and (HERE / "agents" / f"{agent}.toml").exists():
+            agent = HERE / "agents" / f"{agent}.toml"
+        return [SLUICE, "run", str(task), "--agent", str(agent), "--policy", policy,
+                "--out", str(self.out), *flags]
+
+    def run_rollout(self, task, policy, agent, *flags, timeout=120, env=None):
+        done = subprocess.run(self.arguments(task, policy, agent, *flags), capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=timeout, check=False,
+                              env={**os.environ, **(env or {})})
+        rollout = Rollout(done, self.out)
+        if rollout.result is None and rollout.code == 0:
+            self.fail(f"no result: {rollout.stderr}")
+        return rollout
+
+    def sluice(self, *arguments, timeout=60, **more):
+        return subprocess.run([SLUICE, *map(str, arguments)], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=timeout, check=False, **more)
+
+
+def read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def processes_with(mark):
+    """The pids of all processes whose command line or environment holds `mark`."""
+    mark = mark.encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        if mark in read(f"/proc/{entry}/cmdline") or mark in read(f"/proc/{entry}/environ"):
+            found.append(int(entry))
+    return found
+
+
+def engine_parts():
+    """The pids of all helpers, guests and engines on this machine, by their names."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and read(f"/proc/{entry}/comm").strip().startswith(b"sluice"):
+            found.add(int(entry))
+    return found
+
+
+def cgroups():
+    """The directories of ours in every cgroup hierarchy."""
+    return {str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob("*sluice*")}
+
+
+def mounts():
+    return set(pathlib.Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+class Leftovers:
+    """What was there before, so that what is there later and was not is a leftover."""
+
+    def __init__(self):
+        self.before = self.look()
+
+    @staticmethod
+    def look():
+        tmp = {f"/tmp/{name}" for name in os.listdir("/tmp") if "sluice" in name}
+        return {"processes": engine_parts(), "cgroups": cgroups(), "mounts": mounts(),
+                "temporary files": tmp}
+
+    def find(self):
+        now = self.look()
+        return {kind: sorted(map(str, now[kind] - self.before[kind]))
+                for kind in now if now[kind] - self.before[kind]}
+
+    def wait_until_none(self, seconds):
+        """What is still left after that long; {} if nothing."""
+        end = time.monotonic() + seconds
+        while True:
+            left = self.find()
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(0.1)
+
+
+def end(process):
+    """Ends a process that a test started, whatever state it is in."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,288 @@
+"""Whole rollouts of a real OpenCode in a real local sandbox, and of small agents that do on purpose
+what OpenCode does only when something is wrong."""
+
+import json
+import os
+import re
+import unittest
+
+from harness import SOURCE, SystemTest
+
+HELLO = SOURCE / "examples" / "hello"
+
+ONE_ANSWER = """
+[[rules]]
+text = "hello"
+usage = { prompt_tokens = 1, completion_tokens = 1 }
+"""
+
+
+def chat(text, **more):
+    return json.dumps({"model": "policy", "messages": [{"role": "user", "content": text}], **more})
+
+
+class OpenCode(SystemTest):
+    """One rollout of examples/hello, looked at from all sides."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls("test_reward_is_one")
+        case.setUp()
+        cls.addClassCleanup(case.doCleanups)
+        cls.rollout = case.run_rollout(HELLO / "task.toml", f"script:{HELLO}/script.toml",
+                                       "opencode")
+
+    def test_reward_is_one(self):
+        result = self.rollout.result
+        self.assertEqual(result["error"], None, self.rollout.stderr)
+        self.assertEqual(result["reward"], 1.0)
+        self.assertEqual(self.rollout.code, 0)
+        self.assertEqual(result["agent_exit_code"], 0)
+        self.assertTrue(result["agent_ok"])
+        self.assertEqual(result["approvals"], "agent_default")
+        self.assertIn("primes.sh", result["files"])
+        self.assertEqual([row["exit_code"] for row in result["verify_results"]], [0, 0])
+
+    def test_result_and_trace_are_printed(self):
+        self.assertIn("reward   1.00", self.rollout.stdout)
+        self.assertIn(str(self.rollout.directory / "result.json"), self.rollout.stdout)
+        self.assertIn(self.rollout.result["trace"], self.rollout.stdout)
+
+    def test_every_call_was_answered_at_the_gate(self):
+        calls = self.rollout.trace.calls()
+        self.assertEqual(len(calls), 3)
+        self.assertEqual({call["outcome"] for call in calls}, {"delivered"})
+        self.assertEqual(self.rollout.result["llm"],
+                         {"calls": 3, "turns": 3, "resends": 0, "refused": 0})
+
+    def test_history_is_append_only_and_holds_each_answer(self):
+        calls = self.rollout.trace.calls()
+        for earlier, later in zip(calls, calls[1:]):
+            before = json.loads(earlier["body"])["messages"]
+            after = json.loads(later["body"])["messages"]
+            self.assertEqual(after[: len(before)], before)
+            echoed = after[len(before)]
+            answer = earlier["answer"]["choices"][0]
+            self.assertEqual(echoed["role"], "assistant")
+            self.assertEqual(echoed["content"], answer["text"])
+            self.assertEqual([call["id"] for call in echoed["tool_calls"]],
+                             [call["id"] for call in answer["tool_calls"]])
+            self.assertTrue(earlier["confirmed"])
+
+    def test_bodies_are_the_bytes_that_were_sent(self):
+        # OpenCode writes compact JSON, model first: re-serialising would show.
+        for call in self.rollout.trace.calls():
+            self.assertTrue(call["body"].startswith(b'{"model":"policy","max_tokens":'))
+            json.loads(call["body"])
+
+    def test_the_prompt_arrives_exactly(self):
+        first = json.loads(self.rollout.trace.calls()[0]["body"])
+        wanted = re.search(r'instruction = """\n(.*?)"""', (HELLO / "task.toml").read_text(),
+                           re.DOTALL).group(1)
+        self.assertEqual(first["messages"][-1], {"role": "user", "content": wanted})
+
+    def test_phases_are_timed_and_reported(self):
+        phases = [row["phase"] for row in self.rollout.result["phases"]]
+        self.assertEqual(phases, ["create", "install", "upload", "configure", "setup", "start",
+                                  "agent", "stop", "collect", "verify", "files", "close"])
+        traced = [event["phase"] for event in self.rollout.trace.events("phase")]
+        self.assertEqual(traced, phases)
+
+    def test_events_are_understood(self):
+        tools = [event["tool"] for event in self.rollout.trace.events("agent")
+                 if event["kind"] == "tool"]
+        self.assertEqual(tools, ["write", "bash"])
+
+    def test_finding_43_nothing_secret_is_in_arguments_logs_or_trace(self):
+        # The only key in the sandbox is a placeholder that opens nothing.
+        for file in self.rollout.directory.rglob("*"):
+            if file.is_file():
+                self.assertEqual(file.stat().st_mode & 0o077, 0, file)
+
+
+class Endings(SystemTest):
+    """Each way a rollout can end has its own name."""
+
+    def caller(self, steps, keys="", tables="", script=ONE_ANSWER, **more):
+        """A rollout of the agent `caller`; keys of the task's root, then its tables."""
+        task = self.task(f"{keys}\ninstruction = '''{json.dumps(steps)}'''\n{tables}\n")
+        return self.run_rollout(task, self.script(script), "caller", **more)
+
+    def test_failing_verification_is_zero(self):
+        rollout = self.caller([{"post": chat("hi")}], 'verify = ["exit 4", "echo out; echo err >&2; exit 5"]')
+        self.assertEqual(rollout.result["reward"], 0.0)
+        self.assertIsNone(rollout.result["error_kind"])
+        rows = rollout.result["verify_results"]
+        self.assertEqual([row["exit_code"] for row in rows], [4, 5])
+        self.assertEqual((rows[1]["stdout"], rows[1]["stderr"]), ("out\n", "err\n"))
+
+    def test_no_verification_is_null(self):
+        rollout = self.caller([{"post": chat("hi")}])
+        self.assertIsNone(rollout.result["reward"])
+        self.assertIsNone(rollout.result["error_kind"])
+        self.assertIn("reward   null", rollout.stdout)
+        self.assertEqual(rollout.code, 0)
+
+    def test_an_agent_that_never_calls(self):
+        rollout = self.caller([], 'verify = ["true"]')
+        self.assertEqual(rollout.result["error_kind"], "gate_never_called")
+        self.assertIsNone(rollout.result["reward"])
+        self.assertEqual(rollout.result["agent_exit_code"], 0)
+        self.assertEqual(rollout.code, 1)
+
+    def test_finding_27_a_setup_command_that_fails(self):
+        rollout = self.caller([{"post": chat("hi")}],
+                              'setup = ["echo fine", "echo half; echo broken >&2; sleep 0.1; exit 3", "true"]')
+        result = rollout.result
+        self.assertEqual(result["error_kind"], "task")
+        self.assertEqual([row["exit_code"] for row in result["setup_results"]], [0, 3])
+        row = result["setup_results"][1]
+        self.assertEqual((row["stdout"], row["stderr"]), ("half\n", "broken\n"))
+        self.assertGreaterEqual(row["duration_s"], 0.1)
+        self.assertIsNone(result["agent_exit_code"])
+        self.assertNotIn("agent", [phase["phase"] for phase in result["phases"]])
+        self.assertIsNone(result["reward"])
+
+    def test_an_endless_agent(self):
+        task = self.task("""
+instruction = "never end"
+verify = ["test -f started", "! ps -e -o args 2>/dev/null | grep -v grep | grep -q 'sleep 1000'"]
+[limits]
+agent_timeout_s = 1.5
+""")
+        sleeper = self.run_rollout(task, self.script(ONE_ANSWER), "sleeper")
+        # It made no call either, which is the graver mistake.
+        self.assertEqual(sleeper.result["error_kind"], "gate_never_called")
+        self.assertEqual(sleeper.result["agent_ended"], "timed out")
+        self.assertEqual([row["exit_code"] for row in sleeper.result["verify_results"]], [0, 0])
+
+        rollout = self.caller([{"post": chat("hi")}, {"run": "setsid sleep 1000 & echo"},
+                               {"sleep": 1000}],
+                              'verify = ["true"]', "[limits]\nagent_timeout_s = 1.5")
+        self.assertEqual(rollout.result["error_kind"], "timed_out")
+        self.assertIsNone(rollout.result["agent_exit_code"])
+        self.assertEqual(rollout.result["reward"], 1.0)
+
+    def test_a_budget(self):
+        rollout = self.caller([{"post": chat(f"call {i}")} for i in range(5)] + [{"exit": 1}],
+                              'verify = ["true"]', "[limits]\ncalls = 2")
+        self.assertEqual(rollout.result["error_kind"], "budget")
+        self.assertEqual(rollout.result["llm"]["turns"], 2)
+
+    def test_an_agent_that_fails(self):
+        rollout = self.caller([{"post": chat("hi")}, {"exit": 7}], 'verify = ["true"]')
+        self.assertEqual(rollout.result["error_kind"], "agent")
+        self.assertEqual(rollout.result["agent_exit_code"], 7)
+        self.assertEqual(rollout.result["reward"], 1.0)
+
+    def test_the_agent_cannot_forge_its_reward(self):
+        forge = ("mkdir -p ~/logs/verifier; echo 1.0 > ~/logs/verifier/reward.txt; "
+                 "chmod 777 ~/logs/verifier ~/logs/verifier/reward.txt; "
+                 "ln -sf /dev/full expected; echo 'exit 0' > ~/.bashrc; "
+                 "printf '#!/bin/sh\\nexit 0\\n' > test; chmod +x test")
+        rollout = self.caller([{"post": chat("hi")}, {"run": forge}], 'verify = ["test -f done"]')
+        self.assertEqual(rollout.result["reward"], 0.0)
+
+    def test_a_reward_file_of_the_verifier_counts(self):
+        rollout = self.caller([{"post": chat("hi")}], 'verify = ["echo 0.25 > $HOME/reward.txt; false"]')
+        self.assertEqual(rollout.result["reward"], 0.25)
+
+    def test_finding_24_verification_sees_a_dead_agent(self):
+        rollout = self.caller(
+            [{"post": chat("hi")},
+             {"run": "setsid sh -c 'trap \"\" TERM HUP; while :; do date +%N > beat; sleep 0.01; done' >/dev/null 2>&1 &"},
+             {"sleep": 0.2}],
+            'verify = ["a=$(cat beat); sleep 0.3; test \\"$a\\" = \\"$(cat beat)\\""]')
+        self.assertEqual(rollout.result["reward"], 1.0)
+
+    def test_the_sandbox_has_no_network_and_no_secrets(self):
+        rollout = self.caller(
+            [{"post": chat("hi")},
+             {"run": "cat /proc/net/dev | wc -l; env; ls -A /root /home 2>&1; cat /etc/shadow 2>&1; id -u"}],
+            env={"SECRET_OF_THE_HOST": "do-not-leak"})
+        output = rollout.directory.joinpath("agent.stdout").read_text()
+        ran = [json.loads(line) for line in output.splitlines() if '"ran"' in line][0]["stdout"]
+        self.assertTrue(ran.startswith("3\n"), ran)  # two lines of heading, and lo
+        self.assertNotIn("do-not-leak", ran)
+        self.assertTrue(ran.endswith("1000\n"), ran)
+        self.assertNotIn("root:", ran)
+
+    def test_finding_43_an_upstream_key_never_enters_the_sandbox(self):
+        # Nobody listens there: the call fails, the key must still be nowhere.
+        text = f"instruction = '''{json.dumps([{'post': chat('hi')}, {'run': 'env; cat /proc/*/environ | tr -d 0'}])}'''\n"
+        rollout = self.run_rollout(self.task(text), "passthrough:http://127.0.0.1:9/v1", "caller",
+                                   env={"OPENAI_API_KEY": "sk-test '$(leak)-0123456789"})
+        self.assertEqual(rollout.result["mode"], "black_box")
+        for file in rollout.directory.rglob("*"):
+            if file.is_file():
+                self.assertNotIn(b"$(leak)", file.read_bytes(), file)
+
+
+class Bodies(SystemTest):
+    def test_request_bodies_are_kept_byte_for_byte(self):
+        odd = '{ "messages" :[{"content":"caf\\u00e9 \\ud83d\\ude00 \\u0000", "role":"user"}],\r\n\t"model":"m", "x": 1.0e+2}\n'
+        text = f"instruction = '''{json.dumps([{'post': odd}])}'''\n"
+        rollout = self.run_rollout(self.task(text), self.script(ONE_ANSWER), "caller")
+        self.assertEqual([call["body"].decode() for call in rollout.trace.calls()], [odd])
+
+    def test_bad_bodies_get_a_clear_error_and_are_no_calls(self):
+        steps = [{"post": "this is not JSON"}, {"post": "{}"}, {"post": "[1]"},
+                 {"post": '{"model": "m", "messages": "x"}'},
+                 {"post": '{"model":"m","messages":[{"role":"user","content":"' + "x" * 1024 + '"}], "pad": "',
+                  "times": 20 * 1024},
+                 {"post": chat("still alive")}]
+        text = f"instruction = '''{json.dumps(steps)}'''\n"
+        rollout = self.run_rollout(self.task(text), self.script(ONE_ANSWER), "caller")
+        answers = [json.loads(line) for line in
+                   rollout.directory.joinpath("agent.stdout").read_text().splitlines()]
+        self.assertEqual([answer["status"] for answer in answers], [400, 400, 400, 400, 413, 200])
+        for answer in answers[:5]:
+            self.assertTrue(json.loads(answer["body"])["error"]["message"])
+        self.assertEqual(len(rollout.trace.calls()), 1)
+
+
+class BadInput(SystemTest):
+    """Wrong input is refused before anything runs, with what to do about it."""
+
+    def refused(self, task, policy, agent, *wanted, code=2):
+        rollout = self.run_rollout(task, policy, agent)
+        self.assertEqual(rollout.code, code, rollout.stderr)
+        self.assertIsNone(rollout.result)
+        for text in wanted:
+            self.assertIn(text, rollout.stderr)
+
+    def test_task_files(self):
+        script = self.script(ONE_ANSWER)
+        self.refused(self.tmp / "none.toml", script, "caller", "none.toml", "No such file")
+        self.refused(self.task("instruction = "), script, "caller", "task.toml:1")
+        self.refused(self.task('instruction = "x"\nverfy = []'), script, "caller",
+                     "task.toml:2: verfy: unknown key", "verify")
+
+    def test_agents(self):
+        task = self.task('instruction = "x"')
+        self.refused(task, self.script(ONE_ANSWER), "no-such-agent", "no-such-agent", "opencode")
+        broken = self.file("broken.toml", 'name = "broken"\nversion = 3\n')
+        self.refused(task, self.script(ONE_ANSWER), broken, "broken.toml:2: version: must be a string")
+
+    def test_policies(self):
+        task = self.task('instruction = "x"')
+        self.refused(task, "magic", "caller", "--policy magic", "script:FILE")
+        self.refused(task, self.script("[[rules]]\n"), "caller", "script.toml:1", "text")
+        self.refused(task, "script:/none.toml", "caller", "/none.toml")
+        self.refused(task, "passthrough:ftp://x", "caller", "ftp://x")
+
+    def test_an_output_directory_that_is_in_use(self):
+        directory = self.tmp / "full"
+        directory.mkdir()
+        (directory / "file").write_text("precious")
+        done = self.sluice("run", self.task('instruction = "x"'), "--policy",
+                           self.script(ONE_ANSWER), "--out", directory, "--agent",
+                           os.path.join(os.path.dirname(__file__), "agents", "caller.toml"))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("not empty", done.stderr)
+        self.assertEqual((directory / "file").read_text(), "precious")
+
+
+if __name__ == "__main__":
+    unittest.main()
