@@ -3,7 +3,7 @@
 
 #include <functional>
 #include <memory>
-#include <string>
+#include <utility>
 
 #include "sluice/base/core/result.h"
 #include "sluice/llm/call.h"
@@ -12,18 +12,23 @@
 namespace sluice::gate {
 
 // An answer that is passed through byte for byte from somewhere else as it arrives, never stored.
+// The gate runs it on the agent's connection, so that the agent's leaving cancels it.
 class Relay {
  public:
   virtual ~Relay() = default;
+  // Asks for the answer; status() and headers() are valid when it has succeeded. An error is told
+  // to the agent in its dialect's shape.
+  virtual net::awaitable<Result<void>> open() = 0;
   virtual int status() const = 0;
-  virtual std::string content_type() const = 0;
+  // What the agent is to see of the answer's headers; no framing, nothing hop-by-hop.
+  virtual net::Headers headers() const = 0;
   // The next piece, or empty at the end.
   virtual net::awaitable<Result<Bytes>> read_some() = 0;
 };
 
-// The one chance to answer a call. Move-only; the first of the three counts, dropping it unanswered
-// fails the call. May be used from any thread, also after the rollout or the gate is gone (then it
-// does nothing).
+// The one chance to answer a call. Move-only; it is used up by the first of the three, and dropping
+// it unanswered fails the call. May be used from any thread, also after the rollout or the gate is
+// gone (then it does nothing). An answer that does not fit its call (llm::complete) fails it.
 class Reply {
  public:
   class Target {
@@ -42,9 +47,12 @@ class Reply {
   Reply(Reply&&) noexcept = default;
   Reply& operator=(Reply&&) = delete;
 
+  bool used() const { return target_ == nullptr; }
+
   void answer(llm::Answer answer) { take()->answer(std::move(answer)); }
   void refuse(llm::Refusal refusal) { take()->refuse(std::move(refusal)); }
-  // On the rollout's shard only: the relay is read there.
+  // From inside submit() only, before the gate has told the agent anything. Such a call is never
+  // parked or resent: when the agent hangs up it ends, and an equal request is a new call.
   void relay(std::unique_ptr<Relay> relay) { take()->relay(std::move(relay)); }
 
  private:
@@ -55,7 +63,7 @@ class Reply {
 class Policy {
  public:
   virtual ~Policy() = default;
-  // Called on the rollout's shard; must not block it.
+  // Called on the rollout's shard; must not block it. May answer at once.
   virtual void submit(std::shared_ptr<const llm::Call> call, Reply reply) = 0;
 };
 

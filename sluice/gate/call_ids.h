@@ -1,0 +1,26 @@
+// CallIds: makes the ids under which trainers see calls, and tells ours from any other. An id is
+// signed with a key that never leaves the gate and is made afresh for each gate, so a forged id, or
+// one of another gate, is known for what it is before anything is looked up. Any thread.
+#pragma once
+
+#include <string_view>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/id.h"
+
+namespace sluice::gate {
+
+class CallIds {
+ public:
+  CallIds();
+
+  CallId fresh() const;
+  bool is_ours(const CallId& id) const;
+
+ private:
+  Bytes signature(std::string_view uuid) const;
+
+  const Bytes key_;
+};
+
+}  // namespace sluice::gate

@@ -1,0 +1,509 @@
+#include "sluice/gate/open_rollout.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sluice/json/splice.h"
+#include "sluice/json/text.h"
+#include "sluice/llm/answer.h"
+
+namespace sluice::gate {
+namespace {
+
+using llm::Outcome;
+using llm::Problem;
+using State = ParkedCall::State;
+
+// How long connections get to take their last bytes when a rollout is closed.
+constexpr auto kCloseGrace = std::chrono::milliseconds(500);
+// One call is asked for again by at most this many connections at a time.
+constexpr size_t kMaxWaiters = 4;
+// A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
+constexpr uint64_t kMaxNoted = 100;
+
+Problem ending(ErrorCode kind, std::string message) {
+  Problem problem;
+  problem.kind = kind;
+  problem.message = std::move(message);
+  problem.end_agent = true;
+  return problem;
+}
+
+Problem internal_error() {
+  Problem problem;
+  problem.kind = ErrorCode::kInternal;
+  problem.message = "internal error";
+  return problem;
+}
+
+// Whether a refusal says that the policy could not answer, rather than that it would not.
+bool is_failure(const llm::Refusal& refusal) {
+  if (refusal.end_agent) return false;
+  switch (refusal.kind) {
+    case ErrorCode::kTimedOut:
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kClosed:
+    case ErrorCode::kProtocol:
+    case ErrorCode::kIo:
+    case ErrorCode::kInternal:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void CallOwners::add(const CallId& id, std::weak_ptr<OpenRollout> owner) {
+  const std::lock_guard lock(mutex_);
+  owners_[id] = std::move(owner);
+}
+
+void CallOwners::remove(const CallId& id) {
+  const std::lock_guard lock(mutex_);
+  owners_.erase(id);
+}
+
+std::shared_ptr<OpenRollout> CallOwners::find(const CallId& id) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = owners_.find(id);
+  return it == owners_.end() ? nullptr : it->second.lock();
+}
+
+// Takes a policy's answer to the rollout's shard, from wherever the policy gives it.
+class OpenRollout::PolicyTarget final : public Reply::Target {
+ public:
+  PolicyTarget(std::weak_ptr<OpenRollout> rollout, net::Shard& shard,
+               std::shared_ptr<ParkedCall> parked)
+      : rollout_(std::move(rollout)), shard_(shard), parked_(std::move(parked)) {}
+
+  void answer(llm::Answer answer) override {
+    run([answer = std::move(answer)](OpenRollout& rollout, auto& parked) mutable {
+      auto taken = rollout.answer(parked, std::move(answer));
+      if (!taken) rollout.fail(parked, taken.error().message);
+    });
+  }
+  void refuse(llm::Refusal refusal) override {
+    run([refusal = std::move(refusal)](OpenRollout& rollout, auto& parked) mutable {
+      rollout.refuse(parked, std::move(refusal));
+    });
+  }
+  void relay(std::unique_ptr<Relay> relay) override {
+    // Shared, because what is posted must be copyable.
+    auto holder = std::make_shared<std::unique_ptr<Relay>>(std::move(relay));
+    run([holder](OpenRollout& rollout, auto& parked) {
+      rollout.relay(parked, std::move(*holder));
+    });
+  }
+  void dropped() override {
+    run([](OpenRollout& rollout, auto& parked) {
+      rollout.fail(parked, "the policy gave no answer");
+    });
+  }
+
+ private:
+  template <class Work>
+  void run(Work work) {
+    const auto rollout = rollout_.lock();
+    if (!rollout) return;
+    if (shard_.on_thread()) {
+      work(*rollout, parked_);
+      return;
+    }
+    shard_.post(
+        [rollout, parked = parked_, work = std::move(work)]() mutable { work(*rollout, parked); });
+  }
+
+  std::weak_ptr<OpenRollout> rollout_;
+  net::Shard& shard_;
+  std::shared_ptr<ParkedCall> parked_;
+};
+
+OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
+                         std::shared_ptr<json::Peeker> peeker)
+    : registration_(std::move(registration)),
+      core_(std::move(core)),
+      peeker_(std::move(peeker)),
+      tokens_(std::max(1.0, registration_.budget.calls_per_second)),
+      filled_at_(Clock::now()),
+      grace_timer_(registration_.shard->wheel()) {
+  if (!registration_.policy) core_->ready.open(registration_.id);
+}
+
+OpenRollout::~OpenRollout() = default;
+
+OpenRollout::ResendKey OpenRollout::key_of(const llm::Call& call) {
+  return {call.dialect, call.session.value, call.digest};
+}
+
+void OpenRollout::event(std::string_view kind, std::string_view detail) {
+  if (registration_.recorder == nullptr) return;
+  registration_.recorder->event(registration_.id, {std::string(kind), std::string(detail)});
+}
+
+void OpenRollout::note_refusal(const Problem& problem) {
+  ++counters_.refused;
+  if (++noted_refusals_ > kMaxNoted) return;
+  Bytes detail("{\"kind\":");
+  json::append_string(detail, to_string(problem.kind));
+  detail.append(",\"reason\":");
+  json::append_string(detail, problem.message);
+  detail.append("}");
+  event("refused", detail);
+}
+
+Problem OpenRollout::refuse(Problem problem) {
+  note_refusal(problem);
+  return problem;
+}
+
+Result<Digest> OpenRollout::digest_of(const Bytes& body) {
+  const auto& ignored = registration_.resend.ignore_fields;
+  if (ignored.empty()) return xxh3_128(body);
+  std::vector<json::Edit> removals;
+  removals.reserve(ignored.size());
+  for (const std::string& field : ignored) removals.push_back({field, std::nullopt});
+  SLUICE_TRY(const Bytes rest, json::splice(*peeker_, body, removals));
+  return xxh3_128(rest);
+}
+
+std::optional<Problem> OpenRollout::over_rate() {
+  const double rate = registration_.budget.calls_per_second;
+  const auto now = Clock::now();
+  const std::chrono::duration<double> since = now - filled_at_;
+  filled_at_ = now;
+  tokens_ = std::min(std::max(1.0, rate), tokens_ + since.count() * rate);
+  if (tokens_ >= 1) {
+    tokens_ -= 1;
+    return std::nullopt;
+  }
+  counters_.budget_exhausted = true;
+  return ending(ErrorCode::kExhausted, fmt::format("more than {} calls a second", rate));
+}
+
+std::optional<Problem> OpenRollout::over_budget() {
+  const Budget& budget = registration_.budget;
+  std::string over;
+  if (counters_.calls >= budget.calls) {
+    over = fmt::format("the budget of {} calls is used up", budget.calls);
+  } else if (counters_.open >= budget.open_calls) {
+    over = fmt::format("{} calls are open at once, as many as are allowed", budget.open_calls);
+  } else {
+    return std::nullopt;
+  }
+  counters_.budget_exhausted = true;
+  return ending(ErrorCode::kExhausted, std::move(over));
+}
+
+void OpenRollout::note_resend(const CallId& call) {
+  ++counters_.resends;
+  if (++noted_resends_ > kMaxNoted) return;
+  event("resend", fmt::format(R"({{"call":"{}"}})", call.value));
+}
+
+const PurposeRule* OpenRollout::purpose_of(const llm::Codec& codec, const llm::Peek& peek,
+                                           const llm::SessionKey& session) const {
+  std::optional<std::string> system;
+  for (const PurposeRule& rule : registration_.purposes) {
+    if (rule.has_tools && *rule.has_tools != peek.has_tools) continue;
+    if (rule.has_parent_session && *rule.has_parent_session == session.parent.empty()) continue;
+    if (!rule.system_contains.empty()) {
+      if (!system) system = codec.system_text(peek);
+      if (system->find(rule.system_contains) == std::string::npos) continue;
+    }
+    return &rule;
+  }
+  return nullptr;
+}
+
+OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
+  if (closing_ || !admitting_) {
+    return refuse(ending(ErrorCode::kFailedPrecondition,
+                         "this rollout takes no calls now: its agent is not running"));
+  }
+  const auto peek = arrival.codec->peek(*peeker_, *arrival.body, arrival.target);
+  if (!peek) return refuse(Problem::of(peek.error()));
+  const auto digest = digest_of(*arrival.body);
+  if (!digest) {
+    // Readable, but not without its duplicate fields.
+    return refuse(Problem::of(llm::BadRequest{digest.error().message, "", ""}));
+  }
+  if (auto over = over_rate()) return refuse(std::move(*over));
+  const ResendMarks marks{arrival.dialect, *digest, arrival.request_id, arrival.retry_count};
+  const ResendKey key{arrival.dialect, arrival.session.value, *digest};
+
+  // An earlier call again: it joins the open one, or gets the same bytes.
+  const auto same = by_digest_.find(key);
+  if (const auto parked = same == by_digest_.end() ? nullptr : same->second.lock()) {
+    note_resend(parked->call->id);
+    if (!parked->relay) {
+      join(parked, waiter);
+      return parked;
+    }
+    // Bytes that were relayed are not kept: the call is asked anew.
+    end(parked, Outcome::kSuperseded, "asked again by the agent");
+  }
+  const auto session = sessions_.find(arrival.session.value);
+  if (session != sessions_.end()) {
+    if (const auto* before = session->second.resend_of(marks, registration_.resend.window)) {
+      note_resend(before->call);
+      return *before;
+    }
+    session->second.look_for_echoes(*arrival.codec, *peek, [this](const llm::Call& call) {
+      if (registration_.recorder != nullptr) registration_.recorder->confirmed(call);
+    });
+  }
+  const PurposeRule* rule = purpose_of(*arrival.codec, *peek, arrival.session);
+  if (auto over = over_budget()) return refuse(std::move(*over));
+  const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
+  if (for_trainer && !core_->ready.has_room()) {
+    Problem problem;
+    problem.kind = ErrorCode::kUnavailable;
+    problem.message = "too many calls wait for an answer";
+    return refuse(std::move(problem));
+  }
+  const auto parked = park(std::move(arrival), *peek, *digest, rule, waiter);
+  submit(parked, rule);
+  return parked;
+}
+
+void OpenRollout::join(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter) {
+  if (parked->waiters.size() >= kMaxWaiters) {
+    // The oldest connection is the one most likely to be dead.
+    Waiter* oldest = parked->waiters.front();
+    parked->waiters.erase(parked->waiters.begin());
+    oldest->hung_up = true;
+    oldest->wake.notify();
+  }
+  parked->waiters.push_back(waiter);
+  parked->abandoned_until.reset();
+}
+
+std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& peek, Digest digest,
+                                              const PurposeRule* rule, Waiter* waiter) {
+  auto call = std::make_shared<llm::Call>();
+  call->id = core_->ids.fresh();
+  call->rollout = registration_.id;
+  call->session = std::move(arrival.session);
+  call->dialect = arrival.dialect;
+  if (rule != nullptr) call->purpose = rule->purpose;
+  call->model = peek.model;
+  call->n = peek.n;
+  call->stream = peek.stream;
+  call->stream_usage = peek.stream_usage;
+  call->digest = digest;
+  call->ordinal = ++counters_.calls;
+  call->arrived_at = std::chrono::system_clock::now();
+  call->headers = std::move(arrival.headers);
+
+  auto parked = std::make_shared<ParkedCall>();
+  parked->marks = {arrival.dialect, digest, std::move(arrival.request_id), arrival.retry_count};
+  parked->mark = llm::mark_of(peek);
+  parked->conversation_size = peek.conversation.text.size();
+  parked->waiters.push_back(waiter);
+  call->body = std::move(arrival.body);  // `peek` pointed into it
+  parked->call = std::move(call);
+
+  ++counters_.open;
+  calls_[parked->call->id] = parked;
+  by_digest_[key_of(*parked->call)] = parked;
+  core_->owners.add(parked->call->id, weak_from_this());
+  if (registration_.recorder != nullptr) registration_.recorder->arrived(*parked->call);
+  return parked;
+}
+
+void OpenRollout::submit(const std::shared_ptr<ParkedCall>& parked, const PurposeRule* rule) {
+  if (rule != nullptr && rule->canned) {
+    const auto answered = answer(parked, llm::text_answer(*rule->canned, llm::Origin::kCanned));
+    if (!answered) fail(parked, answered.error().message);
+    return;
+  }
+  if (!registration_.policy) {
+    parked->queued = true;
+    core_->ready.push(parked->call);
+    return;
+  }
+  auto target = std::make_shared<PolicyTarget>(weak_from_this(), shard(), parked);
+  submitting_ = parked.get();
+  registration_.policy->submit(parked->call, Reply(std::move(target)));
+  submitting_ = nullptr;
+}
+
+Result<void> OpenRollout::answer(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer) {
+  if (parked->state != State::kOpen || parked->relay) {
+    return Error(ErrorCode::kFailedPrecondition,
+                 parked->state == State::kEnded
+                     ? fmt::format("the call has ended: {}", to_string(parked->outcome))
+                     : "the call is answered already");
+  }
+  SLUICE_TRY_VOID(llm::complete(answer, parked->call->n));
+  if (registration_.recorder != nullptr) registration_.recorder->answered(*parked->call, answer);
+  parked->answer = std::make_shared<const llm::Answer>(std::move(answer));
+  parked->state = State::kAnswered;
+  if (std::exchange(parked->queued, false)) core_->ready.remove(*parked->call);
+  wake(*parked);
+  return {};
+}
+
+void OpenRollout::refuse(const std::shared_ptr<ParkedCall>& parked, llm::Refusal refusal) {
+  if (parked->state != State::kOpen || parked->relay) return;
+  const bool failure = is_failure(refusal);
+  parked->problem = Problem::of(refusal);
+  end(parked, failure ? Outcome::kFailed : Outcome::kRefused, refusal.message);
+}
+
+void OpenRollout::fail(const std::shared_ptr<ParkedCall>& parked, std::string_view detail) {
+  if (parked->state != State::kOpen || parked->relay) return;
+  core_->options.log.warn("gate", "a policy failed a call",
+                          {{"rollout", registration_.id.value}, {"why", detail}});
+  // The agent is not told why: that is for the trace.
+  parked->problem = internal_error();
+  end(parked, Outcome::kFailed, detail);
+}
+
+void OpenRollout::relay(const std::shared_ptr<ParkedCall>& parked, std::unique_ptr<Relay> relay) {
+  if (parked->state != State::kOpen || parked->relay) return;
+  if (submitting_ != parked.get()) {
+    fail(parked, "a relay was given after submit(), when the answer's head was sent already");
+    return;
+  }
+  parked->relay = std::move(relay);
+}
+
+void OpenRollout::reply(const CallId& id, std::variant<llm::Answer, llm::Refusal> reply,
+                        std::shared_ptr<PendingOutcome> pending) {
+  const auto it = calls_.find(id);
+  if (it == calls_.end()) {
+    pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
+    return;
+  }
+  const std::shared_ptr<ParkedCall> parked = it->second;
+  if (parked->state != State::kOpen || parked->relay) {
+    pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call is answered already"));
+    return;
+  }
+  parked->pending.push_back(pending);
+  if (auto* refusal = std::get_if<llm::Refusal>(&reply)) {
+    refuse(parked, std::move(*refusal));
+    return;
+  }
+  if (auto answered = answer(parked, std::move(std::get<llm::Answer>(reply))); !answered) {
+    parked->pending.pop_back();
+    pending->resolve(std::move(answered).error());
+  }
+}
+
+void OpenRollout::delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter) {
+  detach(parked, waiter);
+  if (parked->state != State::kAnswered) return;  // another connection was first
+  end(parked, Outcome::kDelivered, "");
+  const llm::Call& call = *parked->call;
+  Session& session = sessions_[call.session.value];
+  session.delivered(
+      {parked->marks, call.id, llm::envelope(call), call.stream, parked->answer, Clock::now()});
+  // All that recorders need of a call is who it is; its body would be held for long.
+  auto outline = std::make_shared<llm::Call>();
+  outline->id = call.id;
+  outline->rollout = call.rollout;
+  outline->ordinal = call.ordinal;
+  session.expect_echo(std::move(outline), parked->mark, parked->conversation_size, parked->answer);
+}
+
+void OpenRollout::hung_up(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter) {
+  detach(parked, waiter);
+  if (parked->state == State::kEnded || !parked->waiters.empty()) return;
+  abandon(parked);
+}
+
+void OpenRollout::detach(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter) {
+  std::erase(parked->waiters, waiter);
+}
+
+void OpenRollout::relayed(const std::shared_ptr<ParkedCall>& parked, Outcome outcome,
+                          std::string_view detail) {
+  if (parked->state != State::kEnded) end(parked, outcome, detail);
+}
+
+void OpenRollout::wake(ParkedCall& parked) {
+  for (Waiter* waiter : parked.waiters) waiter->wake.notify();
+}
+
+void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome,
+                      std::string_view detail) {
+  parked->state = State::kEnded;
+  parked->outcome = outcome;
+  if (std::exchange(parked->queued, false)) core_->ready.remove(*parked->call);
+  if (registration_.recorder != nullptr) {
+    registration_.recorder->ended(*parked->call, outcome, detail);
+  }
+  ++counters_.outcomes[static_cast<size_t>(outcome)];
+  --counters_.open;
+  if (outcome == Outcome::kDelivered) ++counters_.turns;
+  const CallId& id = parked->call->id;
+  core_->owners.remove(id);
+  const auto it = by_digest_.find(key_of(*parked->call));
+  if (it != by_digest_.end() && it->second.lock() == parked) by_digest_.erase(it);
+  calls_.erase(id);
+  for (const auto& pending : parked->pending) pending->resolve(outcome);
+  parked->pending.clear();
+  wake(*parked);
+}
+
+void OpenRollout::abandon(const std::shared_ptr<ParkedCall>& parked) {
+  const Duration grace = registration_.resend.grace;
+  if (grace <= Duration::zero() || closing_) {
+    end(parked, Outcome::kUndelivered, "the agent hung up");
+    return;
+  }
+  const auto until = Deadline::in(grace).at();
+  parked->abandoned_until = until;
+  abandoned_.push_back({until, parked});
+  if (!grace_timer_.armed()) grace_timer_.arm(Deadline(until), [this] { end_abandoned(); });
+}
+
+void OpenRollout::end_abandoned() {
+  const auto now = Clock::now();
+  while (!abandoned_.empty()) {
+    const auto [until, weak] = abandoned_.front();
+    const auto parked = weak.lock();
+    const bool still = parked && parked->state != State::kEnded && parked->abandoned_until == until;
+    if (still && until > now) {
+      grace_timer_.arm(Deadline(until), [this] { end_abandoned(); });
+      return;
+    }
+    abandoned_.pop_front();
+    if (still) end(parked, Outcome::kUndelivered, "the agent hung up and did not come back");
+  }
+}
+
+net::awaitable<void> OpenRollout::close() {
+  if (std::exchange(closing_, true)) co_return;
+  const auto self = shared_from_this();
+  admitting_ = false;
+  grace_timer_.disarm();
+  std::vector<std::shared_ptr<ParkedCall>> open;
+  for (const auto& [id, parked] : calls_) open.push_back(parked);
+  for (const auto& parked : open) {
+    if (parked->state == State::kOpen) {
+      parked->problem = ending(ErrorCode::kCancelled, "this rollout has ended");
+      end(parked, Outcome::kCancelled, "the rollout ended first");
+    } else if (parked->state == State::kAnswered && parked->waiters.empty()) {
+      end(parked, Outcome::kUndelivered, "the agent hung up and did not come back");
+    }
+    // What is just being written may still arrive.
+  }
+  core_->ready.end(registration_.id, "closed");
+  if (endpoint_) {
+    const Deadline deadline = Deadline::in(kCloseGrace);
+    co_await endpoint_->stop(deadline);
+  }
+  open.clear();
+  for (const auto& [id, parked] : calls_) open.push_back(parked);
+  for (const auto& parked : open) {
+    end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
+  }
+  endpoint_.reset();
+}
+
+}  // namespace sluice::gate

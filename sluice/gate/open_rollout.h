@@ -1,0 +1,227 @@
+// OpenRollout: one registration while it is open. The table of its calls and its books: what is
+// admitted, who answers, what became of it. Knows nothing of HTTP; gate/http puts requests in and
+// writes answers out.
+//
+// Lives on the rollout's shard; every member runs there unless it says otherwise. Internal to the
+// gate.
+#pragma once
+
+#include <deque>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "sluice/gate/call_ids.h"
+#include "sluice/gate/gate.h"
+#include "sluice/gate/ready_queue.h"
+#include "sluice/gate/session.h"
+#include "sluice/json/peek.h"
+#include "sluice/llm/dialect.h"
+#include "sluice/net/shard.h"
+
+namespace sluice::gate {
+
+class OpenRollout;
+
+// Which rollout an open call belongs to. Any thread.
+class CallOwners {
+ public:
+  void add(const CallId& id, std::weak_ptr<OpenRollout> owner);
+  void remove(const CallId& id);
+  std::shared_ptr<OpenRollout> find(const CallId& id) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<CallId, std::weak_ptr<OpenRollout>> owners_;
+};
+
+// What all rollouts of a gate share.
+struct Core {
+  explicit Core(GateOptions o) : options(std::move(o)), ready(options.ready_limit) {}
+  const GateOptions options;
+  const CallIds ids;
+  ReadyQueue ready;
+  CallOwners owners;
+};
+
+// A trainer's wait for an outcome. Resolves with kClosed if it is dropped, as happens when a shard
+// is torn down before its work is done.
+class PendingOutcome {
+ public:
+  ~PendingOutcome() { resolve(Error(ErrorCode::kClosed, "the gate was closed first")); }
+  PendingOutcome() = default;
+  PendingOutcome(const PendingOutcome&) = delete;
+  PendingOutcome& operator=(const PendingOutcome&) = delete;
+
+  std::future<Result<llm::Outcome>> future() { return promise_.get_future(); }
+  void resolve(Result<llm::Outcome> outcome) {
+    if (!std::exchange(resolved_, true)) promise_.set_value(std::move(outcome));
+  }
+
+ private:
+  std::promise<Result<llm::Outcome>> promise_;
+  bool resolved_ = false;
+};
+
+// The agent's side of a parked call: one connection that waits for its answer. Lives in the frame
+// of the coroutine that serves the connection.
+struct Waiter {
+  net::Signal wake;
+  bool hung_up = false;  // the agent's side is gone
+  bool due = false;      // for a keep-alive frame
+};
+
+// One call in the table.
+struct ParkedCall {
+  enum class State : uint8_t { kOpen, kAnswered, kEnded };
+
+  std::shared_ptr<const llm::Call> call;
+  ResendMarks marks;
+  llm::HistoryMark mark;
+  size_t conversation_size = 0;
+  State state = State::kOpen;
+  bool queued = false;  // for a trainer
+  std::shared_ptr<const llm::Answer> answer;
+  std::optional<llm::Problem> problem;  // what the agent is told instead
+  std::unique_ptr<Relay> relay;
+  llm::Outcome outcome = llm::Outcome::kFailed;  // when ended
+  std::vector<Waiter*> waiters;
+  std::vector<std::shared_ptr<PendingOutcome>> pending;
+  std::optional<Clock::time_point> abandoned_until;
+};
+
+// What arrived, as far as the gate must know it.
+struct Arrival {
+  const llm::Codec* codec = nullptr;
+  llm::Dialect dialect = llm::Dialect::kChat;
+  llm::Target target;
+  std::shared_ptr<const Bytes> body;
+  llm::SessionKey session;
+  std::string request_id;
+  uint32_t retry_count = 0;
+  std::vector<std::pair<std::string, std::string>> headers;
+};
+
+// The listeners and connections of a rollout, whatever they are.
+class Endpoint {
+ public:
+  virtual ~Endpoint() = default;
+  virtual void serve(std::unique_ptr<net::Listener> listener) = 0;
+  // Returns when no connection and no handler of it is left.
+  virtual net::awaitable<void> stop(Deadline deadline) = 0;
+};
+
+class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
+ public:
+  OpenRollout(Registration registration, std::shared_ptr<Core> core,
+              std::shared_ptr<json::Peeker> peeker);
+  ~OpenRollout();
+
+  const Registration& registration() const { return registration_; }
+  const GateOptions& options() const { return core_->options; }
+  net::Shard& shard() { return *registration_.shard; }
+  const Counters& counters() const { return counters_; }
+  bool closing() const { return closing_; }
+  // Empty until something is served.
+  std::unique_ptr<Endpoint>& endpoint() { return endpoint_; }
+
+  void admit() { admitting_ = true; }
+  void stop_admitting() { admitting_ = false; }
+
+  // Judges a request. A call, new or joined, has `waiter` attached: every such waiter must be
+  // given to delivered(), hung_up() or detach().
+  using Judged = std::variant<llm::Problem,                 // told to the agent; no call
+                              std::shared_ptr<ParkedCall>,  // wait for its answer
+                              Delivered>;                   // the same bytes again
+  Judged arrive(Arrival arrival, Waiter* waiter);
+  // Counts and notes a refusal that was decided elsewhere (too large, malformed HTTP).
+  void note_refusal(const llm::Problem& problem);
+
+  // The agent's side of `waiter` has acknowledged the whole answer.
+  void delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
+  // The agent's side is gone, before the answer or in the middle of it.
+  void hung_up(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
+  // The waiter leaves; what became of the call is known already.
+  void detach(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
+  // A relayed call is over.
+  void relayed(const std::shared_ptr<ParkedCall>& parked, llm::Outcome outcome,
+               std::string_view detail);
+  void event(std::string_view kind, std::string_view detail);
+
+  // The trainer's and the policies' side.
+  void reply(const CallId& id, std::variant<llm::Answer, llm::Refusal> reply,
+             std::shared_ptr<PendingOutcome> pending);
+
+  // Ends everything; returns when nothing of the rollout runs any more.
+  net::awaitable<void> close();
+
+ private:
+  class PolicyTarget;
+  struct ResendKey {
+    llm::Dialect dialect;
+    std::string session;
+    Digest digest;
+    bool operator==(const ResendKey&) const = default;
+  };
+  struct ResendKeyHash {
+    size_t operator()(const ResendKey& key) const {
+      return std::hash<Digest>()(key.digest) ^ std::hash<std::string>()(key.session);
+    }
+  };
+  static ResendKey key_of(const llm::Call& call);
+
+  Result<Digest> digest_of(const Bytes& body);
+  std::optional<llm::Problem> over_rate();
+  std::optional<llm::Problem> over_budget();
+  void note_resend(const CallId& call);
+  const PurposeRule* purpose_of(const llm::Codec& codec, const llm::Peek& peek,
+                                const llm::SessionKey& session) const;
+  llm::Problem refuse(llm::Problem problem);
+  std::shared_ptr<ParkedCall> park(Arrival arrival, const llm::Peek& peek, Digest digest,
+                                   const PurposeRule* rule, Waiter* waiter);
+  void join(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
+  void submit(const std::shared_ptr<ParkedCall>& parked, const PurposeRule* rule);
+
+  Result<void> answer(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer);
+  void refuse(const std::shared_ptr<ParkedCall>& parked, llm::Refusal refusal);
+  void fail(const std::shared_ptr<ParkedCall>& parked, std::string_view detail);
+  void relay(const std::shared_ptr<ParkedCall>& parked, std::unique_ptr<Relay> relay);
+  void end(const std::shared_ptr<ParkedCall>& parked, llm::Outcome outcome,
+           std::string_view detail);
+  void wake(ParkedCall& parked);
+
+  void abandon(const std::shared_ptr<ParkedCall>& parked);
+  void end_abandoned();
+
+  const Registration registration_;
+  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<json::Peeker> peeker_;  // the shard's
+  std::unique_ptr<Endpoint> endpoint_;
+  bool admitting_ = false;
+  bool closing_ = false;
+  Counters counters_;
+  uint64_t noted_refusals_ = 0, noted_resends_ = 0;
+  // The token bucket of calls per second.
+  double tokens_ = 0;
+  Clock::time_point filled_at_;
+
+  std::unordered_map<CallId, std::shared_ptr<ParkedCall>> calls_;  // not ended
+  std::unordered_map<ResendKey, std::weak_ptr<ParkedCall>, ResendKeyHash> by_digest_;
+  std::unordered_map<std::string, Session> sessions_;
+  // Calls whose agent hung up, in order of the time until which they wait for it. An entry counts
+  // if its call still names the same time: the agent may have come back meanwhile.
+  struct Abandoned {
+    Clock::time_point until;
+    std::weak_ptr<ParkedCall> parked;
+  };
+  std::deque<Abandoned> abandoned_;
+  net::Wheel::Timer grace_timer_;
+  const ParkedCall* submitting_ = nullptr;  // whose submit() is running
+};
+
+}  // namespace sluice::gate

@@ -1,0 +1,61 @@
+// Session: what the gate remembers of one agent session within a rollout, to recognise resends of
+// delivered calls and to see answers confirmed. Small, bounded, on the rollout's shard.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "sluice/base/core/deadline.h"
+#include "sluice/base/digest.h"
+#include "sluice/llm/call.h"
+#include "sluice/llm/dialect.h"
+
+namespace sluice::gate {
+
+// By what a request is recognised as an earlier one sent again.
+struct ResendMarks {
+  llm::Dialect dialect = llm::Dialect::kChat;
+  Digest digest;
+  std::string request_id;    // x-client-request-id, idempotency-key; "" if none
+  uint32_t retry_count = 0;  // x-stainless-retry-count
+};
+
+// A delivered answer, kept to be sent again. No body: that may be large and is in the trace.
+struct Delivered {
+  ResendMarks marks;
+  CallId call;
+  llm::Envelope envelope;
+  bool stream = false;
+  std::shared_ptr<const llm::Answer> answer;
+  Clock::time_point at;
+};
+
+class Session {
+ public:
+  void delivered(Delivered delivered);
+  // The delivered call that a request with these marks repeats, or nullptr: an equal body within
+  // `window` of the session's last delivery; or, of any delivery still remembered, one that says
+  // itself that it is a retry.
+  const Delivered* resend_of(const ResendMarks& marks, Duration window) const;
+
+  // A delivered answer that a later request should echo at `mark`. `call` needs no body.
+  void expect_echo(std::shared_ptr<const llm::Call> call, llm::HistoryMark mark,
+                   size_t conversation_size, std::shared_ptr<const llm::Answer> answer);
+  // Calls `confirmed` for each expected answer that the conversation of `peek` holds.
+  void look_for_echoes(const llm::Codec& codec, const llm::Peek& peek,
+                       const std::function<void(const llm::Call&)>& confirmed);
+
+ private:
+  struct Expected {
+    std::shared_ptr<const llm::Call> call;
+    llm::HistoryMark mark;
+    size_t conversation_size;
+    std::shared_ptr<const llm::Answer> answer;
+  };
+  std::deque<Delivered> delivered_;  // the last at the back
+  std::deque<Expected> expected_;
+};
+
+}  // namespace sluice::gate

@@ -1,0 +1,119 @@
+#include "sluice/gate/session.h"
+
+#include <gtest/gtest.h>
+
+#include "sluice/llm/answer.h"
+
+namespace sluice::gate {
+namespace {
+
+using namespace std::chrono_literals;
+
+ResendMarks marks(uint64_t digest, std::string request_id = "", uint32_t retry_count = 0) {
+  ResendMarks out;
+  out.digest.low = digest;
+  out.request_id = std::move(request_id);
+  out.retry_count = retry_count;
+  return out;
+}
+
+Delivered delivered(uint64_t digest, Duration ago = 0s, std::string request_id = "") {
+  Delivered out;
+  out.marks = marks(digest, std::move(request_id));
+  out.call = {"call" + std::to_string(digest)};
+  out.at = Clock::now() - ago;
+  return out;
+}
+
+TEST(SessionTest, AnEqualBodyWithinTheWindowIsAResend) {
+  Session session;
+  EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
+  session.delivered(delivered(1));
+  EXPECT_NE(session.resend_of(marks(1), 60s), nullptr);
+  EXPECT_EQ(session.resend_of(marks(2), 60s), nullptr);
+  ResendMarks other_dialect = marks(1);
+  other_dialect.dialect = llm::Dialect::kMessages;
+  EXPECT_EQ(session.resend_of(other_dialect, 60s), nullptr);
+  EXPECT_EQ(session.resend_of(marks(1), 0s), nullptr) << "a window of 0 turns it off";
+}
+
+TEST(SessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
+  Session session;
+  session.delivered(delivered(1, 61s, "req-1"));
+  EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
+  EXPECT_NE(session.resend_of(marks(1, "", 1), 60s), nullptr);
+  EXPECT_NE(session.resend_of(marks(1, "req-1"), 0s), nullptr);
+  EXPECT_EQ(session.resend_of(marks(1, "req-2"), 60s), nullptr);
+  EXPECT_EQ(session.resend_of(marks(2, "req-1", 1), 60s), nullptr) << "another body";
+}
+
+TEST(SessionTest, OnlyTheLastDeliveryCountsByTimeAlone) {
+  Session session;
+  session.delivered(delivered(1));
+  session.delivered(delivered(2));
+  EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
+  EXPECT_NE(session.resend_of(marks(2), 60s), nullptr);
+  EXPECT_EQ(session.resend_of(marks(1, "", 2), 60s)->call.value, "call1");
+}
+
+TEST(SessionTest, RemembersAFewAnswers) {
+  Session session;
+  for (uint64_t i = 1; i <= 10; ++i) session.delivered(delivered(i));
+  EXPECT_EQ(session.resend_of(marks(1, "", 1), 60s), nullptr);
+  EXPECT_NE(session.resend_of(marks(10, "", 1), 60s), nullptr);
+}
+
+llm::Peek peek(const Bytes& body) {
+  json::Peeker peeker;
+  return *llm::find_codec(llm::Dialect::kChat)->peek(peeker, body, {});
+}
+
+class EchoTest : public ::testing::Test {
+ protected:
+  void expect(const char* id, const Bytes& body, const std::string& text) {
+    auto call = std::make_shared<llm::Call>();
+    call->id = {id};
+    const llm::Peek seen = peek(body);
+    session_.expect_echo(
+        call, llm::mark_of(seen), seen.conversation.text.size(),
+        std::make_shared<const llm::Answer>(llm::text_answer(text, llm::Origin::kSampled)));
+  }
+  std::vector<std::string> look(const Bytes& body) {
+    std::vector<std::string> out;
+    session_.look_for_echoes(*llm::find_codec(llm::Dialect::kChat), peek(body),
+                             [&](const llm::Call& call) { out.push_back(call.id.value); });
+    return out;
+  }
+  Session session_;
+};
+
+const Bytes kAsked = R"({"model":"m","messages":[{"role":"user","content":"u"}]})";
+
+TEST_F(EchoTest, AnAnswerIsConfirmedOnceWhenALaterRequestHoldsIt) {
+  expect("main", kAsked, "yes");
+  expect("title", kAsked, "A title");
+  EXPECT_TRUE(look(kAsked).empty());
+  const Bytes continued =
+      R"({"model":"m","messages":[{"role":"user","content":"u"},{"role":"assistant",)"
+      R"("content":"yes"},{"role":"user","content":"more"}]})";
+  EXPECT_EQ(look(continued), std::vector<std::string>{"main"});
+  EXPECT_TRUE(look(continued).empty());
+}
+
+TEST_F(EchoTest, ARewrittenHistoryConfirmsNothing) {
+  expect("main", kAsked, "yes");
+  EXPECT_TRUE(look(R"({"model":"m","messages":[{"role":"user","content":"u"},)"
+                   R"({"role":"assistant","content":"no, something else was said here"}]})")
+                  .empty());
+}
+
+TEST_F(EchoTest, ForgetsWhatIsNeverEchoed) {
+  for (int i = 0; i < 100; ++i) expect("other", kAsked, "something else " + std::to_string(i));
+  expect("last", kAsked, "yes");
+  EXPECT_EQ(look(R"({"model":"m","messages":[{"role":"user","content":"u"},)"
+                 R"({"role":"assistant","content":"yes"}]})"),
+            std::vector<std::string>{"last"});
+}
+
+}  // namespace
+}  // namespace sluice::gate

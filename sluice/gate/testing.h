@@ -1,0 +1,191 @@
+// For tests: an agent's connection to a gate, in memory, and policies that do as they are told.
+// Everything runs on the thread that calls; waiting means running the shard.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sluice/gate/gate.h"
+#include "sluice/llm/answer.h"
+#include "sluice/net/memory_stream.h"
+#include "sluice/net/testing.h"
+#include "sluice/net/wait.h"
+
+namespace sluice::gate::testing {
+
+// Runs the shard until `done()`; throws after a time that no working test needs.
+inline void run_until(net::Shard& shard, const std::function<bool()>& done) {
+  bool late = false, is_done = false;
+  net::Wheel::Timer guard(shard.wheel());
+  guard.arm(Deadline::in(std::chrono::seconds(30)), [&late] { late = true; });
+  shard.run_until([&] { return late || (is_done = done()); });
+  if (!is_done) throw std::runtime_error("nothing happened for 30 s");
+}
+
+// Runs what can run now.
+inline void settle(net::Shard& shard) {
+  while (shard.context().poll() > 0) {
+  }
+}
+
+template <class T>
+T get(net::Shard& shard, std::future<T> future) {
+  run_until(shard,
+            [&] { return future.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
+  return future.get();
+}
+
+struct Response {
+  int status = 0;
+  std::string head;
+  std::string body;  // decoded
+};
+
+// One connection of an agent.
+class Agent {
+ public:
+  Agent(net::Shard& shard, net::MemoryListener& listener)
+      : shard_(shard), stream_(listener.connect()) {}
+
+  net::MemoryStream& stream() { return *stream_; }
+
+  void send(std::string bytes) {
+    net::testing::run(shard_, write(stream_.get(), std::move(bytes)));
+  }
+
+  void post(std::string_view path, std::string_view body, std::string_view headers = "") {
+    send("POST " + std::string(path) + " HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json" +
+         "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" + std::string(headers) +
+         "\r\n" + std::string(body));
+  }
+
+  void get(std::string_view path, std::string_view method = "GET") {
+    send(std::string(method) + " " + std::string(path) + " HTTP/1.1\r\nHost: gate\r\n\r\n");
+  }
+
+  // Everything that has arrived and was not taken by response().
+  const std::string& seen() {
+    received_ += stream_->take_unread();
+    return received_;
+  }
+
+  void wait_for(std::string_view text) {
+    run_until(shard_, [&] { return seen().find(text) != std::string::npos; });
+  }
+
+  // The next whole response.
+  Response response() {
+    std::optional<Response> out;
+    run_until(shard_, [&] {
+      out = take_response();
+      return out.has_value();
+    });
+    return std::move(*out);
+  }
+
+  bool closed() {
+    seen();
+    return stream_->peer_gone();
+  }
+  void wait_until_closed() {
+    run_until(shard_, [&] { return closed(); });
+  }
+
+  // How the agent leaves.
+  void hang_up() { stream_->finish(); }
+  void reset() { stream_->reset(); }
+
+ private:
+  static net::awaitable<void> write(net::MemoryStream* stream, std::string bytes) {
+    const auto written = co_await stream->write_all(as_byte_span(bytes));
+    if (!written) throw std::runtime_error("the gate does not read: " + written.error().message);
+  }
+
+  std::optional<Response> take_response() {
+    seen();
+    const size_t end = received_.find("\r\n\r\n");
+    if (end == std::string::npos) return std::nullopt;
+    Response out;
+    out.head = received_.substr(0, end + 2);
+    out.status = std::stoi(out.head.substr(9, 3));
+    size_t at = end + 4;
+    const size_t length = out.head.find("Content-Length: ");
+    if (length != std::string::npos) {
+      const size_t size = std::stoul(out.head.substr(length + 16));
+      if (received_.size() < at + size) return std::nullopt;
+      out.body = received_.substr(at, size);
+      at += size;
+    } else {
+      for (;;) {
+        const size_t line = received_.find("\r\n", at);
+        if (line == std::string::npos) return std::nullopt;
+        const size_t size = std::stoul(received_.substr(at, line - at), nullptr, 16);
+        if (received_.size() < line + 2 + size + 2) return std::nullopt;
+        out.body += received_.substr(line + 2, size);
+        at = line + 2 + size + 2;
+        if (size == 0) break;
+      }
+    }
+    received_.erase(0, at);
+    return out;
+  }
+
+  net::Shard& shard_;
+  std::unique_ptr<net::MemoryStream> stream_;
+  std::string received_;
+};
+
+// Calls `submit` for each call; answers nothing by itself.
+class FunctionPolicy final : public Policy {
+ public:
+  using Function = std::function<void(std::shared_ptr<const llm::Call>, Reply)>;
+  explicit FunctionPolicy(Function function) : function_(std::move(function)) {}
+  void submit(std::shared_ptr<const llm::Call> call, Reply reply) override {
+    function_(std::move(call), std::move(reply));
+  }
+
+ private:
+  Function function_;
+};
+
+inline std::shared_ptr<Policy> answering(std::string text) {
+  return std::make_shared<FunctionPolicy>(
+      [text = std::move(text)](std::shared_ptr<const llm::Call>, Reply reply) {
+        reply.answer(llm::text_answer(text, llm::Origin::kSampled));
+      });
+}
+
+// Pieces given one after the other.
+class FakeRelay final : public Relay {
+ public:
+  FakeRelay(int status, std::vector<Result<Bytes>> pieces)
+      : status_(status), pieces_(std::move(pieces)) {}
+
+  Result<void> opens;
+  net::Signal* wait_before_end = nullptr;  // holds the last piece back
+
+  net::awaitable<Result<void>> open() override { co_return opens; }
+  int status() const override { return status_; }
+  net::Headers headers() const override { return {{"Content-Type", "text/event-stream"}}; }
+  net::awaitable<Result<Bytes>> read_some() override {
+    if (next_ == pieces_.size()) {
+      if (wait_before_end != nullptr) SLUICE_CO_TRY_VOID(co_await net::wait_for(wait_before_end));
+      co_return Bytes();
+    }
+    co_return pieces_[next_++];
+  }
+
+ private:
+  int status_;
+  std::vector<Result<Bytes>> pieces_;
+  size_t next_ = 0;
+};
+
+}  // namespace sluice::gate::testing
