@@ -83,6 +83,7 @@ Bytes HostHello::encode() const {
   out.u32(lease_ms);
   out.u64(deadline_ms);
   put_flag(out, single_user);
+  out.u64(open_files);
   return out.take();
 }
 Result<HostHello> HostHello::decode(ByteView bytes) {
@@ -92,6 +93,7 @@ Result<HostHello> HostHello::decode(ByteView bytes) {
   hello.lease_ms = in.u32();
   hello.deadline_ms = in.u64();
   hello.single_user = flag(in);
+  hello.open_files = in.u64();
   SLUICE_TRY_VOID(in.finish("hello of the host"));
   return hello;
 }

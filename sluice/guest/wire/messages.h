@@ -28,6 +28,8 @@ inline constexpr size_t kMaxRequest = 2 * 1024 * 1024 + 64 * 1024;
 inline constexpr size_t kMaxArguments = 64 * 1024;
 inline constexpr size_t kMaxArgument = 128 * 1024;
 inline constexpr size_t kMaxMessage = 4096;
+// Streams open at once, of both sides together.
+inline constexpr size_t kMaxStreams = 16 * 1024;
 
 // Streams of the host have odd numbers, streams of the guest even ones.
 inline constexpr bool opened_by_host(uint32_t stream) {
@@ -42,6 +44,7 @@ struct HostHello {
   uint64_t deadline_ms = 0;  // from now; 0: none
   // The sandbox has one uid for all: the guest switches to nobody (and protects itself less).
   bool single_user = false;
+  uint64_t open_files = 0;  // RLIMIT_NOFILE of commands; 0: as the guest found it
 
   Bytes encode() const;
   static Result<HostHello> decode(ByteView bytes);
@@ -89,9 +92,9 @@ struct Exec {
   std::vector<std::string> env;  // "NAME=value"
   std::string cwd;
   std::string user;
-  uint64_t timeout_ms = 0;  // 0: none
-  uint64_t output_cap = 0;  // per channel; what is over it is dropped
-  uint32_t err_stream = 0;
+  uint64_t timeout_ms = 0;   // 0: none
+  uint64_t output_cap = 0;   // per channel; what is over it is dropped
+  uint32_t err_stream = 0;   // the number behind its own: its stream's + 2
   bool takes_input = false;  // else stdin is /dev/null
   // If argv[0] is not found, this many leading arguments are replaced by "sh", "-c" (for a script
   // that prefers bash); 0: no.
@@ -279,6 +282,9 @@ Result<uint64_t> decode_ack(ByteView bytes);
 
 // A whole request as it goes into Open and More frames.
 struct Request {
+  Request() = default;
+  Request(Verb v, Bytes b) : verb(v), body(std::move(b)) {}
+
   Verb verb = Verb::kExec;
   Bytes body;
 };

@@ -274,7 +274,7 @@ TEST(MessagesTest, RoundTripAndFailOnEveryCut) {
   exec.takes_input = true;
   exec.shell_prefix = 2;
   expect_round_trip(exec, "Exec");
-  expect_round_trip(HostHello{kVersion, 10'000, 60'000, true}, "HostHello");
+  expect_round_trip(HostHello{kVersion, 10'000, 60'000, true, 1024}, "HostHello");
   expect_round_trip(GuestHello{kVersion, true, 0}, "GuestHello");
   expect_round_trip(Resume{Bytes(16, 'r'), 42}, "Resume");
   expect_round_trip(Started{17}, "Started");

@@ -1,0 +1,605 @@
+#include "sluice/guest/client/client.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "sluice/guest/client/core.h"
+#include "sluice/net/socket.h"
+
+namespace sluice::guest {
+
+using wire::FrameType;
+using wire::Verb;
+using CorePtr = std::shared_ptr<ClientCore>;
+using Kind = Channel::Kind;
+
+namespace {
+
+constexpr size_t kReadPiece = 256 * 1024;
+
+uint64_t timeout_ms(Deadline deadline) {
+  if (deadline.is_never()) return 0;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline.remaining()).count();
+  return static_cast<uint64_t>(std::max<int64_t>(left, 1));
+}
+
+wire::Exec to_exec(CommandRequest& request, bool takes_input) {
+  wire::Exec exec;
+  exec.argv = std::move(request.argv);
+  exec.env = std::move(request.env);
+  exec.cwd = std::move(request.cwd);
+  exec.user = std::move(request.user);
+  exec.timeout_ms = timeout_ms(request.deadline);
+  exec.output_cap = request.output_cap;
+  exec.takes_input = takes_input;
+  exec.shell_prefix = request.shell_prefix;
+  return exec;
+}
+
+// The wire cannot say what a C string cannot hold.
+Result<void> check_command(const CommandRequest& request) {
+  auto bad = [](const std::string& text) {
+    return text.find('\0') != std::string::npos;
+  };
+  if (request.argv.empty() || request.argv[0].empty()) {
+    return Error(ErrorCode::kInvalidArgument, "a command without a program");
+  }
+  const size_t strings = std::max(request.argv.size(), request.env.size());
+  const bool nul = std::any_of(request.argv.begin(), request.argv.end(), bad) ||
+                   std::any_of(request.env.begin(), request.env.end(), bad) || bad(request.cwd) ||
+                   bad(request.user);
+  if (nul) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "a command's arguments, environment, directory and user cannot hold a NUL");
+  }
+  auto too_long = [](const std::string& text) {
+    return text.size() >= wire::kMaxArgument;
+  };
+  if (strings > wire::kMaxArguments ||
+      std::any_of(request.argv.begin(), request.argv.end(), too_long) ||
+      std::any_of(request.env.begin(), request.env.end(), too_long)) {
+    return Error(ErrorCode::kTooLarge,
+                 "an argument or variable of the command is over the kernel's 128 KiB: pass large "
+                 "input through stdin or a file");
+  }
+  if (request.cwd.size() > wire::kMaxPath || request.user.size() > wire::kMaxUser) {
+    return Error(ErrorCode::kInvalidArgument, "the command's directory or user is too long a name");
+  }
+  return {};
+}
+
+Result<void> check_path(const std::string& path, const std::string& user) {
+  if (path.empty() || path.size() > wire::kMaxPath || path.find('\0') != std::string::npos) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "a path must have 1 to " + std::to_string(wire::kMaxPath) + " bytes and no NUL");
+  }
+  if (user.size() > wire::kMaxUser || user.find('\0') != std::string::npos) {
+    return Error(ErrorCode::kInvalidArgument, "no such user name");
+  }
+  return {};
+}
+
+// Decodes what the guest answered; an answer that does not parse ends the link.
+template <class T>
+Result<T> decode_or_end(ClientCore& core, ByteView bytes) {
+  auto value = T::decode(bytes);
+  if (!value) core.end(value.error());
+  return value;
+}
+Result<void> expect_empty(ClientCore& core, const Bytes& reply) {
+  if (reply.empty()) return {};
+  Error error(ErrorCode::kProtocol, "guest link: a reply with more than was asked for",
+              ErrorOrigin::kSandbox);
+  core.end(error);
+  return error;
+}
+
+CommandExit exit_of(const Channel& out, const Channel& err) {
+  CommandExit exit;
+  exit.lost = !out.exit;
+  if (out.exit) exit.exit = *out.exit;
+  exit.truncated = out.truncated || err.truncated;
+  return exit;
+}
+
+// Asks for the end of a command that nobody waits for any more.
+void kill_and_forget(const CorePtr& core, const ChannelPtr& command) {
+  const auto kill =
+      core->open({Verb::kKillTree, wire::KillTree{command->id}.encode()}, Kind::kPlain);
+  if (kill) core->close(*kill);
+}
+
+class ProcessHandle final : public Process {
+ public:
+  ProcessHandle(CorePtr core, ChannelPtr out, ChannelPtr err)
+      : core_(std::move(core)), out_(std::move(out)), err_(std::move(err)) {}
+  ~ProcessHandle() override {
+    core_->close(out_);
+    core_->close(err_);
+  }
+
+  awaitable<Result<CommandExit>> wait(Deadline deadline) override {
+    const auto out = out_;
+    const auto err = err_;
+    while (!out->exit && !out->over()) {
+      auto waited = co_await out->changed.wait(deadline);
+      if (!waited) co_return std::move(waited).error().within("the command still runs");
+    }
+    co_return exit_of(*out, *err);
+  }
+
+  awaitable<Result<void>> signal(int number) override {
+    if (number < 1 || number > 64) co_return Error(ErrorCode::kInvalidArgument, "no such signal");
+    wire::Signal signal;
+    signal.job = out_->id;
+    signal.number = static_cast<uint8_t>(number);
+    const auto core = core_;
+    wire::Request request(Verb::kSignal, signal.encode());
+    SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
+    co_return expect_empty(*core, reply);
+  }
+
+  awaitable<Result<void>> kill_tree() override {
+    const auto core = core_;
+    wire::Request request(Verb::kKillTree, wire::KillTree{out_->id}.encode());
+    SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
+    co_return expect_empty(*core, reply);
+  }
+
+  awaitable<Result<void>> write_stdin(Bytes bytes) override {
+    const auto out = out_;
+    if (out->end_sent) co_return Error(ErrorCode::kClosed, "its stdin was closed");
+    const ByteView view = bytes;
+    SLUICE_CO_TRY_VOID(co_await ClientCore::send_data(core_, out, view));
+    if (out->stopped || out->over()) {
+      co_return Error(ErrorCode::kClosed, "the command does not read its stdin any more");
+    }
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> close_stdin() override {
+    SLUICE_CO_TRY_VOID(core_->alive());
+    core_->send_end(*out_);
+    co_return Result<void>();
+  }
+
+  awaitable<Result<Bytes>> read_output(Channel which, size_t max) override {
+    const auto core = core_;
+    const auto channel = which == Channel::kOut ? out_ : err_;
+    SLUICE_CO_TRY_VOID(co_await ClientCore::wait_for_data(core, channel));
+    if (channel->inbox.empty() && !channel->ended) {
+      SLUICE_CO_TRY_VOID(core->alive());
+    }
+    co_return core->take(*channel, max);
+  }
+
+ private:
+  const CorePtr core_;
+  const ChannelPtr out_, err_;
+};
+
+class ReaderHandle final : public FileReader {
+ public:
+  ReaderHandle(CorePtr core, ChannelPtr channel, wire::FileStat info, uint64_t max)
+      : core_(std::move(core)), channel_(std::move(channel)), info_(std::move(info)), left_(max) {}
+  ~ReaderHandle() override { core_->close(channel_); }
+
+  const wire::FileStat& info() const override { return info_; }
+
+  awaitable<Result<Bytes>> read_some() override {
+    const auto core = core_;
+    const auto channel = channel_;
+    SLUICE_CO_TRY_VOID(co_await ClientCore::wait_for_data(core, channel));
+    // What came before a failure is of no use.
+    if (channel->failure) co_return *channel->failure;
+    if (channel->inbox.empty() && !channel->ended) {
+      Error error(ErrorCode::kProtocol, "guest link: a file ends without its end",
+                  ErrorOrigin::kSandbox);
+      core->end(error);
+      co_return error;
+    }
+    Bytes piece = core->take(*channel, kReadPiece);
+    if (piece.size() > left_) {
+      Error error(ErrorCode::kProtocol, "guest link: more of a file than was asked for",
+                  ErrorOrigin::kSandbox);
+      core->end(error);
+      co_return error;
+    }
+    left_ -= piece.size();
+    co_return piece;
+  }
+
+ private:
+  const CorePtr core_;
+  const ChannelPtr channel_;
+  const wire::FileStat info_;
+  uint64_t left_;
+};
+
+class WriterHandle final : public FileWriter {
+ public:
+  WriterHandle(CorePtr core, ChannelPtr channel)
+      : core_(std::move(core)), channel_(std::move(channel)) {}
+  ~WriterHandle() override { core_->close(channel_); }
+
+  awaitable<Result<void>> write(ByteView piece) override {
+    // If the guest stops reading, it says why in its answer: finish() tells.
+    return ClientCore::send_data(core_, channel_, piece);
+  }
+
+  awaitable<Result<void>> finish() override {
+    const auto core = core_;
+    const auto channel = channel_;
+    if (!channel->stopped) core->send_end(*channel);
+    SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
+    core->close(channel);
+    co_return expect_empty(*core, reply);
+  }
+
+ private:
+  const CorePtr core_;
+  const ChannelPtr channel_;
+};
+
+// A connection of a program inside the sandbox.
+class CarriedStream final : public net::Stream {
+ public:
+  CarriedStream(CorePtr core, ChannelPtr channel, uint16_t port)
+      : core_(std::move(core)),
+        channel_(std::move(channel)),
+        peer_("127.0.0.1:" + std::to_string(port)) {}
+  ~CarriedStream() override { CarriedStream::close(); }
+
+  awaitable<Result<size_t>> read_some(std::span<std::byte> into) override {
+    const auto core = core_;
+    const auto channel = channel_;
+    SLUICE_CO_TRY_VOID(co_await ClientCore::wait_for_data(core, channel));
+    if (channel->inbox.empty()) {
+      if (channel->ended) co_return size_t{0};
+      co_return broken("read from ");
+    }
+    const Bytes piece = core->take(*channel, into.size());
+    std::memcpy(into.data(), piece.data(), piece.size());
+    co_return piece.size();
+  }
+
+  awaitable<Result<void>> write_all(std::span<const std::byte> bytes) override {
+    const auto channel = channel_;
+    const ByteView view = as_view(bytes);
+    auto sent = co_await ClientCore::send_data(core_, channel, view);
+    if (sent && (channel->stopped || channel->over())) co_return broken("write to ");
+    co_return sent;
+  }
+
+  awaitable<Result<void>> drained(Deadline deadline) override {
+    const auto core = core_;
+    const auto channel = channel_;
+    // One question at a time: an earlier one's answer is waited for first.
+    for (bool asked = false; !asked || channel->draining;) {
+      if (channel->closed_here) co_return Error(ErrorCode::kClosed, "drain: closed here");
+      if (channel->over()) co_return broken("drain to ");
+      if (!channel->draining) {
+        asked = true;
+        channel->draining = true;
+        core->send(FrameType::kDrain, channel->id);
+      }
+      auto waited = co_await channel->changed.wait(deadline);
+      if (!waited) {
+        co_return std::move(waited).error().within("bytes were not acknowledged by " + peer_);
+      }
+    }
+    co_return Result<void>();
+  }
+
+  void on_peer_closed(std::function<void(net::PeerClose)> callback) override {
+    const auto channel = channel_;
+    channel->watch = nullptr;
+    // Bytes that are here have ended the watch already.
+    if (!callback || channel->closed_here || !channel->inbox.empty()) return;
+    channel->watch = std::move(callback);
+    if (!channel->over() && !channel->ended) return;
+    const auto how = channel->over() ? net::PeerClose::kReset : net::PeerClose::kFin;
+    core_->shard()->post([channel, how] {
+      const auto watch = std::exchange(channel->watch, nullptr);
+      if (watch) watch(how);
+    });
+  }
+
+  void close() override { core_->close(channel_); }
+
+  std::string peer() const override { return peer_; }
+
+ private:
+  Error broken(const char* what) const {
+    return Error(ErrorCode::kClosed, what + peer_ + ": the connection is broken");
+  }
+
+  const CorePtr core_;
+  const ChannelPtr channel_;
+  const std::string peer_;
+};
+
+class CarriedListener final : public net::Listener {
+ public:
+  CarriedListener(CorePtr core, ChannelPtr channel, uint16_t port)
+      : core_(std::move(core)),
+        channel_(std::move(channel)),
+        address_("127.0.0.1:" + std::to_string(port)) {}
+  ~CarriedListener() override { CarriedListener::close(); }
+
+  awaitable<Result<std::unique_ptr<net::Stream>>> accept() override {
+    const auto core = core_;
+    const auto channel = channel_;
+    while (channel->accepted.empty()) {
+      if (channel->closed_here || channel->over()) {
+        co_return Error(ErrorCode::kClosed, "accept on " + address_ + ": closed");
+      }
+      SLUICE_CO_TRY_VOID(co_await channel->changed.wait(Deadline::never()));
+    }
+    auto [connection, port] = std::move(channel->accepted.front());
+    channel->accepted.pop_front();
+    co_return std::unique_ptr<net::Stream>(
+        std::make_unique<CarriedStream>(core, std::move(connection), port));
+  }
+
+  void close() override { core_->close(channel_); }
+  std::string address() const override { return address_; }
+
+ private:
+  const CorePtr core_;
+  const ChannelPtr channel_;
+  const std::string address_;
+};
+
+awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest request) {
+  SLUICE_CO_TRY_VOID(check_command(request));
+  const Bytes input = std::move(request.input);
+  const Deadline deadline = request.deadline;
+  const uint64_t cap = request.output_cap;
+  SLUICE_CO_TRY(const auto channels, core->open_command(to_exec(request, !input.empty())));
+  const auto [out, err] = channels;
+  out->collects = err->collects = cap;
+  auto give_up = [&, o = out, e = err] {
+    kill_and_forget(core, o);
+    core->close(o);
+    core->close(e);
+  };
+  if (!input.empty()) {
+    const ByteView view = input;
+    auto sent = co_await ClientCore::send_data(core, out, view);
+    if (!sent) {
+      give_up();
+      co_return std::move(sent).error();
+    }
+    core->send_end(*out);
+  }
+  // An honest guest ends the command at its deadline and tells the end of both channels at once.
+  Deadline limit = deadline;
+  if (!limit.is_never()) limit = Deadline(limit.at() + core->options().patience);
+  while (!out->over() && !(out->exit && out->ended && err->ended)) {
+    if (out->exit && limit.is_never()) limit = Deadline::in(core->options().patience);
+    net::Broadcast& next = out->exit && out->ended ? err->changed : out->changed;
+    auto waited = co_await next.wait(limit);
+    if (waited) continue;
+    if (waited.error().code == ErrorCode::kTimedOut) {
+      core->end(Error(ErrorCode::kProtocol, "guest link: a command's end is overdue",
+                      ErrorOrigin::kSandbox));
+      break;
+    }
+    give_up();
+    co_return std::move(waited).error();
+  }
+  core->close(out);
+  core->close(err);
+  if (out->failure && !out->exit) co_return *out->failure;
+  if (!out->exit || !out->ended || !err->ended) {
+    Error error(ErrorCode::kProtocol, "guest link: a command was closed before its end",
+                ErrorOrigin::kSandbox);
+    core->end(error);
+    co_return core->why();
+  }
+  CommandOutput output;
+  output.exit = exit_of(*out, *err);
+  output.out = std::move(out->inbox);
+  output.err = std::move(err->inbox);
+  co_return output;
+}
+
+}  // namespace
+
+awaitable<Result<std::unique_ptr<Client>>> Client::connect(net::Shard* shard,
+                                                           std::unique_ptr<Link> link,
+                                                           ClientOptions options) {
+  auto core = std::make_shared<ClientCore>(shard, std::move(link), options);
+  std::unique_ptr<Client> client(new Client(core));
+  SLUICE_CO_TRY_VOID(co_await core->shake_hands());
+  co_return client;
+}
+
+Client::~Client() {
+  Client::close();
+}
+
+const wire::GuestHello& Client::hello() const {
+  return core_->hello;
+}
+
+awaitable<Result<CommandOutput>> Client::exec(CommandRequest request) {
+  return run_command(core_, std::move(request));
+}
+
+awaitable<Result<std::unique_ptr<Process>>> Client::start(CommandRequest request) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_command(request));
+  SLUICE_CO_TRY(const auto channels, core->open_command(to_exec(request, true)));
+  auto process = std::make_unique<ProcessHandle>(core, channels.first, channels.second);
+  SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channels.first));
+  SLUICE_CO_TRY_VOID(decode_or_end<wire::Started>(*core, reply));
+  if (!request.input.empty()) {
+    SLUICE_CO_TRY_VOID(co_await process->write_stdin(std::move(request.input)));
+  }
+  co_return std::unique_ptr<Process>(std::move(process));
+}
+
+awaitable<Result<std::unique_ptr<FileReader>>> Client::open_reader(std::string path, uint64_t max,
+                                                                   std::string user) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, user));
+  wire::Read read;
+  read.path = std::move(path);
+  read.user = std::move(user);
+  read.max = max;
+  SLUICE_CO_TRY(const auto channel, core->open({Verb::kRead, read.encode()}, Kind::kBytes));
+  auto reply = co_await ClientCore::reply_of(core, channel);
+  auto info = reply ? decode_or_end<wire::FileStat>(*core, *reply)
+                    : Result<wire::FileStat>(std::move(reply).error());
+  if (!info) {
+    core->close(channel);
+    co_return std::move(info).error();
+  }
+  co_return std::unique_ptr<FileReader>(
+      std::make_unique<ReaderHandle>(core, channel, std::move(*info), max));
+}
+
+awaitable<Result<std::unique_ptr<FileWriter>>> Client::open_writer(std::string path, uint32_t mode,
+                                                                   std::string user) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, user));
+  if (mode > 0777) {
+    co_return Error(ErrorCode::kInvalidArgument, "a file's mode has only permission bits");
+  }
+  wire::Write write;
+  write.path = std::move(path);
+  write.user = std::move(user);
+  write.mode = mode;
+  SLUICE_CO_TRY(auto channel, core->open({Verb::kWrite, write.encode()}, Kind::kBytes));
+  co_return std::unique_ptr<FileWriter>(std::make_unique<WriterHandle>(core, std::move(channel)));
+}
+
+awaitable<Result<wire::FileStat>> Client::stat(std::string path, std::string user) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, user));
+  wire::Stat stat;
+  stat.path = std::move(path);
+  stat.user = std::move(user);
+  wire::Request request(Verb::kStat, stat.encode());
+  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
+  co_return decode_or_end<wire::FileStat>(*core, reply);
+}
+
+awaitable<Result<std::vector<wire::FileStat>>> Client::list(std::string path, uint32_t depth,
+                                                            size_t max, std::string user) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, user));
+  wire::List list;
+  list.path = std::move(path);
+  list.user = std::move(user);
+  list.depth = depth;
+  list.max = max;
+  SLUICE_CO_TRY(const auto channel, core->open({Verb::kList, list.encode()}, Kind::kBytes));
+  wire::ListDecoder decoder(max);
+  Result<void> done;
+  while (done) {
+    done = co_await ClientCore::wait_for_data(core, channel);
+    if (!done || channel->failure || channel->inbox.empty()) break;
+    done = decoder.feed(core->take(*channel, kReadPiece));
+    if (!done) core->end(done.error());
+  }
+  if (done) {
+    auto reply = co_await ClientCore::reply_of(core, channel);
+    if (!reply) {
+      done = std::move(reply).error();
+    } else {
+      done = expect_empty(*core, *reply);
+    }
+  }
+  core->close(channel);
+  if (!done) co_return std::move(done).error();
+  auto entries = decoder.finish();
+  if (!entries) core->end(entries.error());
+  co_return entries;
+}
+
+awaitable<Result<void>> Client::reset_directory(std::string path, std::string user, uint32_t mode) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, user));
+  if (mode > 0777) {
+    co_return Error(ErrorCode::kInvalidArgument, "a directory's mode has only permission bits");
+  }
+  wire::ResetDirectory reset;
+  reset.path = std::move(path);
+  reset.user = std::move(user);
+  reset.mode = mode;
+  wire::Request request(Verb::kResetDirectory, reset.encode());
+  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
+  co_return expect_empty(*core, reply);
+}
+
+awaitable<Result<uint64_t>> Client::give_tree(std::string path, std::string user) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, user));
+  wire::GiveTree give;
+  give.path = std::move(path);
+  give.user = std::move(user);
+  wire::Request request(Verb::kGiveTree, give.encode());
+  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
+  SLUICE_CO_TRY(const auto count, decode_or_end<wire::Count>(*core, reply));
+  co_return count.value;
+}
+
+awaitable<Result<std::unique_ptr<net::Listener>>> Client::listen(uint16_t port, Carry carry) {
+  const auto core = core_;
+  const bool pass = carry == Carry::kSocket;
+  wire::Listen listen;
+  listen.port = port;
+  listen.pass_socket = pass;
+  SLUICE_CO_TRY(const auto channel, core->open({Verb::kListen, listen.encode()}, Kind::kListener));
+  if (pass) core->expect_socket();
+  auto reply = co_await ClientCore::reply_of(core, channel);
+  Error cancelled;
+  if (!reply && reply.error().code == ErrorCode::kCancelled && pass) {
+    // The socket is on its way and must be taken, or the next one would be mistaken for it.
+    cancelled = reply.error();
+    reply = co_await ClientCore::reply_of(core, channel);
+  }
+  auto answer = reply ? decode_or_end<wire::Listening>(*core, *reply)
+                      : Result<wire::Listening>(std::move(reply).error());
+  if (answer && answer->has_socket != pass) {
+    answer = Error(ErrorCode::kProtocol, "guest link: a port is not carried as asked for",
+                   ErrorOrigin::kSandbox);
+    core->end(answer.error());
+  }
+  if (!answer) {
+    if (pass) core->expect_no_socket();
+    core->close(channel);
+    co_return std::move(answer).error();
+  }
+  if (!pass) {
+    co_return std::unique_ptr<net::Listener>(
+        std::make_unique<CarriedListener>(core, channel, answer->port));
+  }
+  core->close(channel);
+  SLUICE_CO_TRY(Fd socket, core->take_socket());
+  if (!cancelled.message.empty()) {
+    close_foreign(std::move(socket));
+    co_return cancelled;
+  }
+  co_return net::adopt_tcp_listener(*core->shard(), std::move(socket));
+}
+
+awaitable<Result<void>> Client::kill_all() {
+  const auto core = core_;
+  wire::Request request(Verb::kKillAll, Bytes());
+  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
+  co_return expect_empty(*core, reply);
+}
+
+void Client::close() {
+  core_->end(Error(ErrorCode::kClosed, "the sandbox was closed", ErrorOrigin::kSandbox));
+}
+
+const Error& Client::why_closed() const {
+  return core_->why();
+}
+
+}  // namespace sluice::guest

@@ -1,0 +1,144 @@
+// Client: the host's side of a guest. It multiplexes everything that is asked of one sandbox over
+// one link: commands, files, ports.
+//
+// The guest is taken for hostile: whatever breaks the protocol, exceeds its credit or names what
+// does not exist closes the link with kProtocol, and what is held for one guest is bounded. When
+// the link is closed, every pending call ends at once with the reason, every later one with
+// kClosed.
+//
+// Lives on one shard; every member, and those of what it hands out, is called from that shard's
+// thread. Handles (Process, FileReader, ...) may outlive the Client.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/deadline.h"
+#include "sluice/base/core/result.h"
+#include "sluice/guest/client/link.h"
+#include "sluice/guest/wire/messages.h"
+#include "sluice/net/shard.h"
+#include "sluice/net/stream.h"
+
+namespace sluice::guest {
+
+struct ClientOptions {
+  // The guest kills everything and ends when it hears nothing for the lease; it is told something
+  // every keep_alive.
+  Duration lease = std::chrono::seconds(10);
+  Duration keep_alive = std::chrono::seconds(3);
+  // A guest that says nothing for so long is given up.
+  Duration silence = std::chrono::seconds(30);
+  // For what an honest guest does at once (a hello, the end of a command at its deadline).
+  Duration patience = std::chrono::seconds(30);
+  Deadline deadline;         // of the sandbox: the guest ends itself then
+  bool single_user = false;  // the sandbox has one uid: nobody to switch to
+  uint64_t open_files = 0;   // RLIMIT_NOFILE of commands; 0: as it is
+  // What the guest may make us hold in all; over it the link is closed.
+  size_t max_held = 256 * 1024 * 1024;
+};
+
+struct CommandRequest {
+  std::vector<std::string> argv;
+  std::vector<std::string> env;  // "NAME=value"
+  std::string cwd = "/";
+  std::string user = "0";
+  Bytes input;
+  Deadline deadline;
+  uint64_t output_cap = 16 * 1024 * 1024;
+  uint8_t shell_prefix = 0;  // see wire::Exec
+};
+
+struct CommandExit {
+  wire::Exit exit;
+  bool lost = false;  // the link went first
+  bool truncated = false;
+};
+
+struct CommandOutput {
+  CommandExit exit;
+  Bytes out, err;
+};
+
+// A command in the background. Destroying it lets the command run on.
+class Process {
+ public:
+  enum class Channel : uint8_t { kOut, kErr };
+
+  virtual ~Process() = default;
+  virtual awaitable<Result<CommandExit>> wait(Deadline deadline) = 0;
+  virtual awaitable<Result<void>> signal(int number) = 0;
+  virtual awaitable<Result<void>> kill_tree() = 0;
+  virtual awaitable<Result<void>> write_stdin(Bytes bytes) = 0;
+  virtual awaitable<Result<void>> close_stdin() = 0;
+  virtual awaitable<Result<Bytes>> read_output(Channel channel, size_t max) = 0;
+};
+
+// A file's content as it comes, in bounded memory. Dropping it early ends the reading.
+class FileReader {
+ public:
+  virtual ~FileReader() = default;
+  // Of the file when it was opened.
+  virtual const wire::FileStat& info() const = 0;
+  // The next piece, or empty at the end.
+  virtual awaitable<Result<Bytes>> read_some() = 0;
+};
+
+// A file's new content, in bounded memory. The file is replaced by finish(); dropping the writer
+// before leaves it as it was.
+class FileWriter {
+ public:
+  virtual ~FileWriter() = default;
+  virtual awaitable<Result<void>> write(ByteView piece) = 0;
+  virtual awaitable<Result<void>> finish() = 0;
+};
+
+enum class Carry : uint8_t {
+  kSocket,       // the guest hands over its listening socket; needs a link that carries descriptors
+  kConnections,  // the guest accepts, the link carries the bytes
+};
+
+class Client {
+ public:
+  // Shakes hands with the guest at the other end.
+  static awaitable<Result<std::unique_ptr<Client>>> connect(net::Shard* shard,
+                                                            std::unique_ptr<Link> link,
+                                                            ClientOptions options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  const wire::GuestHello& hello() const;
+
+  awaitable<Result<CommandOutput>> exec(CommandRequest request);
+  awaitable<Result<std::unique_ptr<Process>>> start(CommandRequest request);
+
+  awaitable<Result<std::unique_ptr<FileReader>>> open_reader(std::string path, uint64_t max,
+                                                             std::string user);
+  awaitable<Result<std::unique_ptr<FileWriter>>> open_writer(std::string path, uint32_t mode,
+                                                             std::string user);
+  awaitable<Result<wire::FileStat>> stat(std::string path, std::string user);
+  awaitable<Result<std::vector<wire::FileStat>>> list(std::string path, uint32_t depth, size_t max,
+                                                      std::string user);
+  awaitable<Result<void>> reset_directory(std::string path, std::string user, uint32_t mode);
+  awaitable<Result<uint64_t>> give_tree(std::string path, std::string user);
+
+  awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port, Carry carry);
+
+  awaitable<Result<void>> kill_all();
+
+  // Closes the link: the guest ends and everything with it. Idempotent.
+  void close();
+  // Why the link is closed; an Error with an empty message while it is not.
+  const Error& why_closed() const;
+
+ private:
+  explicit Client(std::shared_ptr<class ClientCore> core) : core_(std::move(core)) {}
+  std::shared_ptr<class ClientCore> core_;
+};
+
+}  // namespace sluice::guest

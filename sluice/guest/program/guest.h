@@ -1,0 +1,163 @@
+// Guest: the program that runs inside every sandbox, as its first process where the sandbox has a
+// process namespace of its own. It carries out what the host asks over the link (guest/wire) and
+// ends everything in the sandbox when the link ends, when the host falls silent, or at the
+// sandbox's deadline.
+//
+// One thread. What blocks (file verbs, the keeper of a command) is a process of its own. The host
+// is taken for hostile as far as memory and protocol go: it may well do what it likes otherwise.
+#pragma once
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/base/core/result.h"
+#include "sluice/guest/program/loop.h"
+#include "sluice/guest/program/process.h"
+#include "sluice/guest/wire/credit.h"
+#include "sluice/guest/wire/frame.h"
+#include "sluice/guest/wire/messages.h"
+#include "sluice/guest/wire/sequence.h"
+
+namespace sluice::guest::program {
+
+struct GuestOptions {
+  int link_in = 3, link_out = 3;  // the same for a socket
+  int log = 2;                    // where it says why it ends; -1: nowhere
+  // Tests put something harmless in their place.
+  pid_t (*fork)() = ::fork;
+  bool may_listen = true;
+};
+
+// Why the guest ended; also its exit code.
+enum class End : int { kHostGone = 0, kDeadline = 3, kLease = 4, kProtocol = 76 };
+
+class Guest {
+ public:
+  explicit Guest(GuestOptions options);
+  ~Guest();
+  Guest(const Guest&) = delete;
+  Guest& operator=(const Guest&) = delete;
+
+  // Serves until the end, then kills whatever still runs.
+  End run();
+  // One turn of the loop; what ended it, if anything did.
+  std::optional<End> turn(Deadline deadline);
+
+ private:
+  class Stream;
+  class Plain;
+  class JobOut;
+  class JobErr;
+  class VerbStream;
+  class ListenerStream;
+  class Connection;
+  struct Job;
+  struct FileVerb;
+  using JobPtr = std::shared_ptr<Job>;
+  using VerbPtr = std::shared_ptr<FileVerb>;
+
+  // The link.
+  void on_link_readable();
+  Result<void> handle(const wire::Frame& frame);
+  Result<void> handle_link(const wire::Frame& frame);
+  Result<void> handle_stream(const wire::Frame& frame);
+  Result<void> open_stream(uint32_t id, const wire::Request& request);
+  void flush();
+  bool congested() const;
+  void watch_link();
+  void stop(End why, std::string_view message = {});
+
+  // Streams.
+  void send(wire::FrameType type, uint32_t stream, ByteView payload);
+  void send_with_socket(wire::FrameType type, uint32_t stream, ByteView payload, Fd socket);
+  void send_data(Stream& stream, ByteView bytes);
+  size_t room_for(const Stream& stream) const;
+  void give_credit(Stream& stream, size_t consumed);
+  void fail(Stream& stream, const Error& error);
+  void close(Stream& stream, wire::Close::Reason reason = wire::Close::Reason::kDone);
+  template <class T, class... Args>
+  T& add_stream(uint32_t id, Args&&... args);
+  Stream* find_stream(uint32_t id);
+
+  // Commands.
+  Result<void> start_command(uint32_t id, wire::Exec request);
+  Result<void> launch(const JobPtr& job);
+  void on_report(const JobPtr& job);
+  void ended(const JobPtr& job, int wait_status);
+  void on_job_changed(const JobPtr& job);
+  void kill_job(const JobPtr& job);
+  void kill_job_again(const JobPtr& job, Duration pause);
+  Result<JobPtr> find_job(uint32_t id);
+
+  // Files.
+  struct VerbPlan;
+  void start_verb(uint32_t id, const VerbPlan& plan);
+  void on_control(const VerbPtr& verb);
+  void watch_verb(const VerbPtr& verb);
+  void finish_verb(const VerbPtr& verb);
+
+  // Ports.
+  void start_listener(uint32_t id, const wire::Listen& request);
+  void on_connection(ListenerStream& listener);
+  void resume_listeners();
+
+  void start_kill_all(uint32_t id);
+  void continue_kill_all();
+  void reap();
+  void kill_everything();
+
+  GuestOptions options_;
+  Loop loop_;
+  Users users_ = Users::kMany;
+  uint64_t open_files_ = 0;
+  bool owns_namespace_ = false;
+  uid_t uid_ = 0;
+
+  Fd signals_;
+  wire::Decoder decoder_;
+  wire::Incoming incoming_;
+  wire::Outgoing outgoing_;
+  wire::Assembler assembler_;
+  uint32_t assembling_ = 0;  // the stream of the request that comes in pieces
+  bool greeted_ = false;
+  Duration lease_{};
+  Clock::time_point heard_;
+  std::optional<End> end_;
+
+  Bytes out_;           // frames to be written
+  size_t written_ = 0;  // of out_
+  // Sockets that go with the byte of `out_` at this position.
+  std::deque<std::pair<size_t, Fd>> sockets_;
+
+  uint32_t last_host_stream_ = 0;
+  uint32_t next_guest_stream_ = 2;
+  std::unordered_map<uint32_t, std::unique_ptr<Stream>> streams_;
+  bool was_congested_ = false;
+  std::vector<std::shared_ptr<void>> trash_;  // destroyed between turns, not under its own feet
+
+  std::set<JobPtr> jobs_;
+  std::unordered_map<pid_t, JobPtr> keepers_;
+  std::unordered_map<pid_t, JobPtr>
+      leaders_;  // the commands themselves, while their end is unknown
+  std::set<VerbPtr> verbs_;
+  size_t connections_ = 0;
+  bool listeners_rest_ = false;
+  // Closed by the host, with bytes left for the program.
+  std::vector<std::shared_ptr<Connection>> lingering_;
+
+  std::vector<uint32_t> kill_all_waiters_;
+  Deadline kill_all_deadline_;
+};
+
+}  // namespace sluice::guest::program

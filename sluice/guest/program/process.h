@@ -1,0 +1,82 @@
+// Processes: becoming a user, starting a command under a keeper, and finding and killing a tree.
+//
+// Every command has a keeper: a process of the guest's own user that is the command's parent and
+// adopts what the command leaves behind (PR_SET_CHILD_SUBREAPER). So a daemon that forked twice and
+// made its own session is still below the keeper of the command that started it, and nobody else's
+// orphans are. The keeper reports the command's end and goes when its last child is gone.
+//
+// Used by the guest's one thread and by what it forked.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/base/core/passwd.h"
+#include "sluice/base/core/result.h"
+#include "sluice/guest/wire/messages.h"
+
+namespace sluice::guest::program {
+
+// Whether there are users to become: not where the sandbox has a single uid.
+enum class Users : uint8_t { kMany, kSingle };
+
+// Looks `spec` up in /etc/passwd and /etc/group.
+Result<User> look_up_user(const std::string& spec);
+
+// Makes this process `user`, for good, without any capability unless `user` is root. Returns an
+// errno, 0 if all went well. Async-signal-safe.
+int become(const User& user, Users users);
+
+// Closes every descriptor from `first` up. Async-signal-safe.
+void close_from(int first);
+
+// What the keeper tells the guest, in one write each.
+struct KeeperReport {
+  enum class Kind : uint32_t { kStarted, kFailed, kExited };
+  // What failed; told apart because each has another remedy.
+  enum class Stage : uint32_t { kFork, kUser, kDirectory, kExec, kSession };
+  Kind kind = Kind::kStarted;
+  Stage stage = Stage::kFork;
+  int32_t value = 0;  // pid, errno, or the status of wait(2)
+};
+
+struct CommandPlan {
+  wire::Exec request;
+  User user;
+  Users users = Users::kMany;
+  uint64_t open_files = 0;  // RLIMIT_NOFILE, 0: as it is
+};
+
+// Runs the keeper and its command. REQUIRES: this is a fresh child of the guest. `in`, `out` and
+// `err` become the command's; `in` < 0 is /dev/null. Reports go to `report`. Everything else is
+// closed.
+[[noreturn]] void keep_command(const CommandPlan& plan, int in, int out, int err, int report);
+
+// The Error of a command that did not start.
+Error start_error(const CommandPlan& plan, const KeeperReport& report);
+
+// The processes below one ancestor, as /proc tells: its descendants, and who shares a session with
+// one of them. (A parent that dies while /proc is read leaves a child that seems to be nobody's;
+// its session still says where it belongs.)
+class Tree {
+ public:
+  explicit Tree(pid_t ancestor);
+
+  // Those that are alive now, the ancestor left out.
+  std::vector<pid_t> members();
+  // Sends SIGKILL to all; how many were found. All are stopped first, walk after walk until none is
+  // new: killing would make room for what a fork bomb cannot start at its limit.
+  size_t kill();
+
+ private:
+  pid_t ancestor_;
+  pid_t own_session_;
+  std::set<pid_t> sessions_;  // in which a member was seen
+};
+
+}  // namespace sluice::guest::program

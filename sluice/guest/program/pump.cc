@@ -1,0 +1,153 @@
+#include "sluice/guest/program/pump.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "sluice/guest/wire/frame.h"
+
+namespace sluice::guest::program {
+namespace {
+
+// Per wake-up, so that one that never runs dry does not keep the others waiting.
+constexpr int kReadsAtOnce = 4;
+
+}  // namespace
+
+Source::Source(Loop& loop, Fd fd, uint64_t cap, Outlet outlet)
+    : loop_(loop), fd_(std::move(fd)), left_(cap), outlet_(std::move(outlet)) {
+  update();
+}
+
+void Source::update() {
+  if (!fd_) return;
+  const bool reads = done_ || left_ == 0 || outlet_.room() > 0;
+  if (reads && finishing_ && !done_) {
+    pump();
+    return;
+  }
+  loop_.watch(fd_.get(), reads ? EPOLLIN : 0, [this](uint32_t) { pump(); });
+}
+
+void Source::pump() {
+  static char buffer[wire::kMaxPayload];  // one thread, and nothing is kept in it
+  for (int i = 0; fd_; ++i) {
+    if (i >= kReadsAtOnce && (!finishing_ || done_)) break;
+    const bool dropping = done_ || left_ == 0;
+    size_t most = sizeof buffer;
+    if (!dropping) most = std::min<size_t>({most, outlet_.room(), left_});
+    if (most == 0) break;
+    const ssize_t n = ::read(fd_.get(), buffer, most);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      if (finishing_) end(false);
+      break;
+    }
+    if (n <= 0) {
+      loop_.forget(fd_.get());
+      fd_.reset();
+      end(n < 0);
+      return;
+    }
+    moved_ += static_cast<uint64_t>(n);
+    if (dropping) {
+      truncated_ = truncated_ || !done_;
+    } else {
+      left_ -= static_cast<uint64_t>(n);
+      outlet_.send({buffer, static_cast<size_t>(n)});
+    }
+    if (finishing_ && !done_) {
+      finish_left_ -= std::min(finish_left_, static_cast<size_t>(n));
+      if (finish_left_ == 0) end(false);
+    }
+  }
+  update();
+}
+
+void Source::end(bool failed) {
+  if (std::exchange(done_, true)) return;
+  outlet_.ended(failed);
+}
+
+void Source::finish() {
+  if (done_) return;
+  finishing_ = true;
+  pump();
+}
+
+void Source::drop() {
+  done_ = true;
+  update();
+}
+
+Sink::Sink(Loop& loop, Fd fd, Inlet inlet)
+    : loop_(loop), fd_(std::move(fd)), inlet_(std::move(inlet)) {
+  watch();
+}
+
+void Sink::watch() {
+  if (!fd_) return;
+  // With nothing to write, errors alone: they tell that the reader is gone.
+  const uint32_t events = empty() ? static_cast<uint32_t>(EPOLLERR) : EPOLLOUT;
+  loop_.watch(fd_.get(), events, [this](uint32_t told) {
+    if (empty() && (told & (EPOLLERR | EPOLLHUP)) != 0) {
+      close();
+      inlet_.broken();
+      return;
+    }
+    flush();
+  });
+}
+
+void Sink::write(ByteView bytes) {
+  if (!fd_ || ending_) return;
+  buffer_.append(bytes);
+  flush();
+}
+
+void Sink::end() {
+  if (std::exchange(ending_, true)) return;
+  flush();
+}
+
+void Sink::close() {
+  if (!fd_) return;
+  loop_.forget(fd_.get());
+  fd_.reset();
+  buffer_.clear();
+  written_ = 0;
+}
+
+void Sink::flush() {
+  size_t taken = 0;
+  while (fd_ && !empty()) {
+    const ssize_t n = ::write(fd_.get(), buffer_.data() + written_, buffer_.size() - written_);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    if (n < 0) {
+      close();
+      inlet_.broken();
+      return;
+    }
+    written_ += static_cast<size_t>(n);
+    taken += static_cast<size_t>(n);
+  }
+  moved_ += taken;
+  if (empty()) {
+    buffer_.clear();
+    written_ = 0;
+  } else if (written_ > buffer_.size() / 2) {
+    buffer_.erase(0, written_);
+    written_ = 0;
+  }
+  watch();
+  if (taken > 0) inlet_.consumed(taken);
+  if (ending_ && empty() && fd_) {
+    inlet_.ended();
+    close();
+  }
+}
+
+}  // namespace sluice::guest::program
