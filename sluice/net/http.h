@@ -85,7 +85,10 @@ class ResponseWriter {
   // An answer in pieces (chunked). start() puts the headers on the wire at once.
   virtual awaitable<Result<void>> start(int status, Headers headers) = 0;
   virtual awaitable<Result<void>> write(Bytes piece) = 0;
-  virtual awaitable<Result<void>> finish() = 0;
+  // The last piece and the end of the answer in one write: a client that stops reading behind the
+  // piece leaves no unread end behind, for which its kernel would reset the connection.
+  virtual awaitable<Result<void>> finish(Bytes last) = 0;
+  awaitable<Result<void>> finish() { return finish(Bytes()); }
 
   // Closes the connection without completing the answer, so that the client sees a broken one.
   virtual void abort() = 0;

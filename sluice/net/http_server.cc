@@ -164,7 +164,8 @@ class HttpServer::Session::Writer final : public ResponseWriter {
   awaitable<Result<void>> send(HttpResponse response) override;
   awaitable<Result<void>> start(int status, Headers headers) override;
   awaitable<Result<void>> write(Bytes piece) override;
-  awaitable<Result<void>> finish() override;
+  using ResponseWriter::finish;
+  awaitable<Result<void>> finish(Bytes last) override;
   void abort() override {
     stage_ = Stage::kBroken;
     session_->stream_->close();
@@ -282,16 +283,26 @@ awaitable<Result<void>> HttpServer::Session::Writer::write(Bytes piece) {
   co_return co_await put(out, Stage::kStarted);
 }
 
-awaitable<Result<void>> HttpServer::Session::Writer::finish() {
+awaitable<Result<void>> HttpServer::Session::Writer::finish(Bytes last) {
   if (stage_ == Stage::kBroken) co_return Error(ErrorCode::kClosed, "the connection is broken");
   if (stage_ != Stage::kStarted) {
     co_return Error(ErrorCode::kInternal, "finish() belongs behind start()");
   }
-  if (!chunked_ || silent_) {
+  if (silent_ || (!chunked_ && last.empty())) {
     stage_ = Stage::kDone;
     co_return Result<void>();
   }
-  co_return co_await put("0\r\n\r\n", Stage::kDone);
+  if (!chunked_) co_return co_await put(last, Stage::kDone);
+  Bytes out;
+  if (!last.empty()) out = fmt::format("{:x}\r\n", last.size());
+  if (last.size() > kJoinedBody) {
+    SLUICE_CO_TRY_VOID(co_await put(out, Stage::kStarted));
+    last.append("\r\n0\r\n\r\n");
+    co_return co_await put(last, Stage::kDone);
+  }
+  if (!last.empty()) out.append(last).append("\r\n");
+  out.append("0\r\n\r\n");
+  co_return co_await put(out, Stage::kDone);
 }
 
 void HttpServer::Session::release_buffer() {

@@ -241,8 +241,7 @@ class Delivery {
           ok(stream() ? "text/event-stream; charset=utf-8" : kJson, std::move(body));
       co_return co_await writer_->send(std::move(response));
     }
-    SLUICE_CO_TRY_VOID(co_await writer_->write(std::move(body)));
-    co_return co_await writer_->finish();
+    co_return co_await writer_->finish(std::move(body));
   }
 
   awaitable<void> send_problem(Problem problem) {

@@ -59,6 +59,18 @@ TEST_F(ServeTest, AStreamedCallHasItsHeadersBeforeItsAnswer) {
   EXPECT_TRUE(response.body.ends_with("data: [DONE]\n\n"));
 }
 
+TEST_F(ServeTest, ALargeAnswerArrivesWhole) {
+  open();
+  auto agent = this->agent();
+  const std::string text(3 << 20, 'x');
+  for (const auto& request : {body(), streaming()}) {
+    agent.post(kPath, request);
+    auto future = reply(next_call()->id, text);
+    EXPECT_THAT(agent.response().body, HasSubstr(text));
+    EXPECT_EQ(outcome(std::move(future)), llm::Outcome::kDelivered);
+  }
+}
+
 TEST_F(ServeTest, KeepAliveFramesComeWhileACallIsParked) {
   options_.keep_alive = 10ms;
   open();
