@@ -1,6 +1,12 @@
 // An HTTP/1.1 client for one origin: a pool of keep-alive connections over whatever carries them
-// (TCP, TLS, unix socket, a guest's channel). It never follows redirects, never retries, and gives
-// every phase a deadline.
+// (TCP, TLS, unix socket, a guest's channel). It never follows redirects, and gives every phase a
+// deadline.
+//
+// A call is repeated, once and on a new connection, in one case only: its connection was a kept one
+// that turned out to be closed, nothing of an answer came, and the server cannot have acted on the
+// request, because not all of it could be written, or will not mind, because the method is
+// idempotent (RFC 9110, section 9.2.2). A POST that was written whole is the caller's to repeat:
+// its kClosed error is then `retryable`.
 //
 // Lives on one shard; every member runs there. Calls may run side by side, each on its connection.
 #pragma once
@@ -36,14 +42,21 @@ Connector url_connector(Shard& shard, BlockingPool& names, const Url& url);
 
 struct HttpClientLimits {
   size_t header_bytes = 64 * 1024;
+  size_t header_fields = 200;
   size_t body_bytes = 64 * 1024 * 1024;  // kTooLarge above
   Duration connect_timeout = std::chrono::seconds(10);
   Duration first_byte_timeout = std::chrono::minutes(10);
-  Duration idle_timeout = std::chrono::minutes(5);  // between pieces of a body
+  // Between pieces of a body; for a head to be complete from its first byte; for each 256 KiB of a
+  // request to leave.
+  Duration idle_timeout = std::chrono::minutes(5);
   size_t idle_connections = 16;
+  // Kept connections are closed after this long without a call. Many servers (Node, uvicorn) close
+  // theirs after 5 s, and a request that crosses with that end is lost.
+  Duration idle_lifetime = std::chrono::seconds(4);
 };
 
-// An answer whose body is still arriving. Dropping it early closes its connection.
+// An answer whose body is still arriving. Dropping it early closes its connection. After an error
+// every further read gives it again. It may outlive its HttpClient.
 class HttpIncoming {
  public:
   virtual ~HttpIncoming() = default;
@@ -62,15 +75,18 @@ class HttpClient {
              HttpClientLimits limits = {});
   ~HttpClient();
 
-  // Host, Content-Length and Connection are set here. The whole call, body included, ends by
-  // `deadline`. Errors: kUnavailable (no connection), kTimedOut, kProtocol, kClosed (the peer
-  // closed in mid-answer), kTooLarge.
+  // Host, Content-Length, Transfer-Encoding and Connection are set here, whatever the request's
+  // fields of these names say. The whole call, body included, ends by `deadline`. Errors:
+  // kUnavailable (no connection), kTimedOut, kProtocol, kClosed (the peer closed before or in the
+  // middle of the answer), kTooLarge, kInvalidArgument (a request that cannot be written). Messages
+  // name the origin, the method and the path, never the query.
   awaitable<Result<std::unique_ptr<HttpIncoming>>> call(HttpRequest request, Deadline deadline);
 
   // The same with the whole body read.
   awaitable<Result<HttpResponse>> fetch(HttpRequest request, Deadline deadline);
 
  private:
+  class Incoming;
   struct State;
   std::shared_ptr<State> state_;
 };

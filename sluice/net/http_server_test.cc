@@ -721,6 +721,7 @@ class RealServer {
 // What `command` prints.
 std::string output_of(const std::string& command) {
   FILE* pipe = ::popen(command.c_str(), "r");
+  if (pipe == nullptr) return "cannot run: " + command;
   std::string out;
   char buffer[4096];
   for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) out.append(buffer, n);
@@ -759,9 +760,9 @@ TEST_F(CurlTest, WaitsForContinue) {
 
 TEST_F(CurlTest, AsksForHeadsAndReadsPieces) {
   EXPECT_THAT(curl("-I " + server_.url("/big?1234")), HasSubstr("Content-Length: 1234"));
-  EXPECT_EQ(curl(server_.url("/pieces")), "first second" + std::string(100'000, 'x'));
-  EXPECT_EQ(curl("--http1.0 " + server_.url("/pieces")),
-            "first second" + std::string(100'000, 'x'));
+  const std::string pieces = "first second" + std::string(100'000, 'x');
+  EXPECT_TRUE(curl(server_.url("/pieces")) == pieces);
+  EXPECT_TRUE(curl("--http1.0 " + server_.url("/pieces")) == pieces);
   EXPECT_THAT(curl(server_.url("/half")), HasSubstr("transfer closed"));
 }
 

@@ -1,6 +1,11 @@
 // TLS for clients: wraps any Stream (OpenSSL over memory buffers, TLS 1.2 or newer). The peer's
 // certificate is checked against the system's trust store and `host`; there is no way to turn that
 // off.
+//
+// The end of the peer's side is an end (read_some() gives 0) only if TLS itself said so
+// (close_notify); a connection that just stops is kClosed, because anybody on the way could have
+// cut it. on_peer_closed() reports both as kFin. close() sends no close_notify: what runs on this
+// says itself where its messages end.
 #pragma once
 
 #include <memory>
