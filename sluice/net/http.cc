@@ -94,6 +94,10 @@ std::optional<std::string> percent_decode(std::string_view text) {
   return out;
 }
 
+awaitable<Result<ResponseWriter::Upgraded>> ResponseWriter::upgrade(Headers /*headers*/) {
+  co_return Error(ErrorCode::kUnsupported, "this connection cannot leave HTTP");
+}
+
 HttpResponse json_response(int status, std::string body) {
   return HttpResponse{status, Headers{{"Content-Type", "application/json"}}, std::move(body)};
 }

@@ -68,7 +68,8 @@ std::optional<std::string> percent_decode(std::string_view text);
 HttpResponse json_response(int status, std::string body);
 
 // Writes the answer of one request. Exactly one of these happens: send(); or start(), any number
-// of write(), then finish(); or abort(). All on the connection's shard, by one coroutine at a time.
+// of write(), then finish(); or upgrade(); or abort(). All on the connection's shard, by one
+// coroutine at a time.
 // A handler that ends without an answer, or with an exception before one, gives 500; one that ends
 // in mid-answer breaks the connection, so that the client can tell.
 //
@@ -89,6 +90,15 @@ class ResponseWriter {
   // piece leaves no unread end behind, for which its kernel would reset the connection.
   virtual awaitable<Result<void>> finish(Bytes last) = 0;
   awaitable<Result<void>> finish() { return finish(Bytes()); }
+
+  // The answer 101: the connection leaves HTTP and is the handler's until its coroutine ends, when
+  // it is closed. `headers` say to what (Upgrade, and what that protocol asks for). kProtocol if
+  // the request cannot be upgraded: only a GET of HTTP/1.1 without a body can.
+  struct Upgraded {
+    Stream* stream = nullptr;
+    Bytes already_read;  // what the client sent behind its request
+  };
+  virtual awaitable<Result<Upgraded>> upgrade(Headers headers);
 
   // Closes the connection without completing the answer, so that the client sees a broken one.
   virtual void abort() = 0;

@@ -166,6 +166,7 @@ class HttpServer::Session::Writer final : public ResponseWriter {
   awaitable<Result<void>> write(Bytes piece) override;
   using ResponseWriter::finish;
   awaitable<Result<void>> finish(Bytes last) override;
+  awaitable<Result<Upgraded>> upgrade(Headers headers) override;
   void abort() override {
     stage_ = Stage::kBroken;
     session_->stream_->close();
@@ -303,6 +304,28 @@ awaitable<Result<void>> HttpServer::Session::Writer::finish(Bytes last) {
   if (!last.empty()) out.append(last).append("\r\n");
   out.append("0\r\n\r\n");
   co_return co_await put(out, Stage::kDone);
+}
+
+awaitable<Result<ResponseWriter::Upgraded>> HttpServer::Session::Writer::upgrade(Headers headers) {
+  if (stage_ != Stage::kNone) {
+    co_return Error(ErrorCode::kInternal, "the request was answered already");
+  }
+  const wire::RequestHead& request = session_->head_;
+  if (request.version != 11 || request.request.method != "GET" ||
+      request.framing != wire::Framing::kNone) {
+    co_return Error(ErrorCode::kProtocol, "this request cannot be upgraded", ErrorOrigin::kCaller);
+  }
+  Bytes out;
+  wire::append_status_line(out, 101);
+  SLUICE_CO_TRY_VOID(wire::append_fields(out, headers));
+  out.append("Connection: Upgrade\r\n\r\n");
+  keep_ = false;
+  SLUICE_CO_TRY_VOID(co_await put(out, Stage::kDone));
+  Upgraded upgraded;
+  upgraded.stream = session_->stream_.get();
+  upgraded.already_read = session_->pending();
+  session_->release_buffer();
+  co_return upgraded;
 }
 
 void HttpServer::Session::release_buffer() {
