@@ -6,7 +6,7 @@
 
 #include <thread>
 
-#include "sluice/gate/gate_fixture.h"
+#include "sluice/gate/testing.h"
 
 namespace sluice::gate {
 namespace {
@@ -14,7 +14,6 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 using llm::Outcome;
 
@@ -423,7 +422,7 @@ TEST_F(GateTest, ALoopingAgentIsStoppedByItsRateResendsIncluded) {
   EXPECT_EQ(counters().refused, static_cast<uint64_t>(refused));
 }
 
-TEST_F(GateTest, MoreThanTheTrainerCanBeOfferedIsRefusedForLater) {
+TEST_F(GateTest, finding_39_a_full_queue_is_a_refusal_not_silence) {
   options_.ready_limit = 1;
   open();
   auto one = agent(), two = agent();

@@ -235,7 +235,7 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
 
   // An earlier call again: it joins the open one, or gets the same bytes.
   const auto same = by_digest_.find(key);
-  if (const auto parked = same == by_digest_.end() ? nullptr : same->second.lock()) {
+  if (auto parked = same == by_digest_.end() ? nullptr : same->second.lock()) {
     note_resend(parked->call->id);
     if (!parked->relay) {
       join(parked, waiter);
@@ -263,7 +263,7 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
     problem.message = "too many calls wait for an answer";
     return refuse(std::move(problem));
   }
-  const auto parked = park(std::move(arrival), *peek, *digest, rule, waiter);
+  auto parked = park(std::move(arrival), *peek, *digest, rule, waiter);
   submit(parked, rule);
   return parked;
 }

@@ -109,9 +109,9 @@ json::Value expand(const json::Value& value, const Scene& scene) {
   return value;
 }
 
-template <class Enum, size_t N>
+template <class Enum, size_t kCount>
 std::optional<Enum> choice(TomlReader& in, std::string_view key,
-                           const std::array<Enum, N>& values) {
+                           const std::array<Enum, kCount>& values) {
   std::vector<std::string_view> names;
   for (const Enum value : values) names.push_back(to_string(value));
   const auto name = in.one_of(key, names);

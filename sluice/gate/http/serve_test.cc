@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "sluice/gate/gate_fixture.h"
+#include "sluice/gate/testing.h"
 #include "sluice/json/value.h"
 
 namespace sluice::gate {

@@ -1,0 +1,157 @@
+#include "sluice/upstream/passthrough.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace sluice::upstream {
+namespace {
+
+// What an agent may see of an upstream's headers. Left out are framing, cookies, and what names the
+// account that pays.
+constexpr std::array<std::string_view, 8> kPassedOn{
+    "content-type",   "content-encoding", "cache-control", "retry-after",
+    "retry-after-ms", "x-should-retry",   "x-request-id",  "request-id"};
+constexpr std::string_view kRateLimits = "x-ratelimit-";
+
+bool is_passed_on(std::string_view name) {
+  const auto same = [&](std::string_view known) {
+    return net::equal_ignoring_case(name, known);
+  };
+  return std::any_of(kPassedOn.begin(), kPassedOn.end(), same) ||
+         (name.size() > kRateLimits.size() &&
+          net::equal_ignoring_case(name.substr(0, kRateLimits.size()), kRateLimits));
+}
+
+std::string_view path_of(llm::Dialect dialect) {
+  switch (dialect) {
+    case llm::Dialect::kChat:
+      return "/chat/completions";
+    case llm::Dialect::kResponses:
+    case llm::Dialect::kMessages:
+    case llm::Dialect::kGemini:
+      break;
+  }
+  return "";
+}
+
+// Shared by the policy and the relays it has given, which may outlive it.
+struct Upstream {
+  Upstream(net::Shard& shard, net::Connector connector, const net::Url& url,
+           PassthroughOptions options)
+      : client(shard, std::move(connector), host_of(url), options.limits),
+        path(url.path),
+        key(std::move(options.key)),
+        timeout(options.timeout) {}
+
+  static std::string host_of(const net::Url& url) {
+    const std::string origin = url.origin();
+    return origin.substr(origin.find("://") + 3);
+  }
+
+  net::HttpClient client;
+  const std::string path;
+  const std::string key;
+  const Duration timeout;
+};
+
+class UpstreamRelay final : public gate::Relay {
+ public:
+  UpstreamRelay(std::shared_ptr<Upstream> upstream, std::shared_ptr<const llm::Call> call)
+      : upstream_(std::move(upstream)), call_(std::move(call)) {}
+
+  net::awaitable<Result<void>> open() override {
+    net::HttpRequest request = make_request();
+    const Deadline deadline = Deadline::in(upstream_->timeout);
+    SLUICE_CO_TRY(incoming_, co_await upstream_->client.call(std::move(request), deadline));
+    const int status = incoming_->status();
+    if (status >= 300 && status < 400) {
+      co_return Error(ErrorCode::kProtocol,
+                      fmt::format("the upstream answered with a redirect ({}), which is not "
+                                  "followed: give the URL that it leads to",
+                                  status),
+                      ErrorOrigin::kUpstream);
+    }
+    co_return Result<void>();
+  }
+
+  int status() const override { return incoming_->status(); }
+
+  net::Headers headers() const override {
+    net::Headers out;
+    for (const auto& [name, value] : incoming_->headers().fields()) {
+      if (is_passed_on(name)) out.add(name, value);
+    }
+    return out;
+  }
+
+  net::awaitable<Result<Bytes>> read_some() override { return incoming_->read_some(); }
+
+ private:
+  net::HttpRequest make_request() const {
+    net::HttpRequest request;
+    request.method = "POST";
+    request.target = upstream_->path + std::string(path_of(call_->dialect));
+    request.headers.add("Content-Type", "application/json");
+    request.headers.add("Accept", call_->stream ? "text/event-stream" : "application/json");
+    // The agent may not understand what it did not ask for.
+    request.headers.add("Accept-Encoding", "identity");
+    if (!upstream_->key.empty()) {
+      request.headers.add("Authorization", "Bearer " + upstream_->key);
+    }
+    for (const auto& [name, value] : call_->headers) request.headers.add(name, value);
+    request.body = *call_->body;
+    return request;
+  }
+
+  std::shared_ptr<Upstream> upstream_;
+  std::shared_ptr<const llm::Call> call_;
+  std::unique_ptr<net::HttpIncoming> incoming_;
+};
+
+class PassthroughPolicy final : public gate::Policy {
+ public:
+  explicit PassthroughPolicy(std::shared_ptr<Upstream> upstream) : upstream_(std::move(upstream)) {}
+
+  void submit(std::shared_ptr<const llm::Call> call, gate::Reply reply) override {
+    if (path_of(call->dialect).empty()) {
+      llm::Refusal refusal;
+      refusal.kind = ErrorCode::kUnsupported;
+      refusal.message =
+          fmt::format("passthrough does not speak the dialect {}", to_string(call->dialect));
+      reply.refuse(std::move(refusal));
+      return;
+    }
+    reply.relay(std::make_unique<UpstreamRelay>(upstream_, std::move(call)));
+  }
+
+ private:
+  const std::shared_ptr<Upstream> upstream_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<gate::Policy>> make_passthrough(net::Shard& shard, net::Connector connector,
+                                                       PassthroughOptions options) {
+  SLUICE_TRY(const net::Url url, net::Url::parse(options.base_url));
+  const auto printable = [](char c) {
+    return c > ' ' && c < '\x7F';
+  };
+  if (!std::all_of(options.key.begin(), options.key.end(), printable)) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "the upstream's key holds a blank, a line break or another character that no "
+                 "header may hold; was it read from a file with its line end?",
+                 ErrorOrigin::kCaller);
+  }
+  auto upstream = std::make_shared<Upstream>(shard, std::move(connector), url, std::move(options));
+  return std::make_shared<PassthroughPolicy>(std::move(upstream));
+}
+
+Result<std::shared_ptr<gate::Policy>> make_passthrough(net::Shard& shard, net::BlockingPool& names,
+                                                       PassthroughOptions options) {
+  SLUICE_TRY(const net::Url url, net::Url::parse(options.base_url));
+  return make_passthrough(shard, net::url_connector(shard, names, url), std::move(options));
+}
+
+}  // namespace sluice::upstream

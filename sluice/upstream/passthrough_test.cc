@@ -1,0 +1,234 @@
+#include "sluice/upstream/passthrough.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sluice/gate/testing.h"
+#include "sluice/net/http_server.h"
+#include "sluice/net/wait.h"
+
+namespace sluice::upstream {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// A gate whose policy is passthrough, and the model endpoint behind it, all in memory.
+class PassthroughTest : public gate::testing::GateFixture {
+ protected:
+  void open_gate() {
+    auto listener = std::make_unique<net::MemoryListener>(shard_);
+    upstream_listener_ = listener.get();
+    server_.emplace(shard_, [this](net::HttpRequest request, net::ResponseWriter* writer) {
+      return serve(this, std::move(request), writer);
+    });
+    server_->serve(std::move(listener));
+    PassthroughOptions options;
+    options.base_url = "https://model.example/api/v1";
+    options.key = "sk-real";
+    auto policy = make_passthrough(
+        shard_,
+        [this](Deadline) -> net::awaitable<Result<std::unique_ptr<net::Stream>>> {
+          return connect(this);
+        },
+        std::move(options));
+    ASSERT_TRUE(policy);
+    registration_.policy = std::move(*policy);
+    open();
+  }
+
+  void TearDown() override {
+    GateFixture::TearDown();
+    registration_.policy = nullptr;
+    gate_.reset();
+    if (server_) net::testing::run(shard_, server_->stop(Deadline::in(Duration::zero())));
+  }
+
+  static net::awaitable<Result<std::unique_ptr<net::Stream>>> connect(PassthroughTest* self) {
+    if (self->unreachable_) {
+      co_return Error(ErrorCode::kUnavailable, "connect to model.example:443: refused");
+    }
+    std::unique_ptr<net::Stream> stream = self->upstream_listener_->connect();
+    co_return stream;
+  }
+
+  static net::awaitable<void> serve(PassthroughTest* self, net::HttpRequest request,
+                                    net::ResponseWriter* writer) {
+    self->requests_.push_back(std::move(request));
+    if (self->pieces_.empty()) {
+      net::HttpResponse response = self->response_;
+      const auto sent = co_await writer->send(std::move(response));
+      EXPECT_TRUE(sent);
+      co_return;
+    }
+    writer->on_peer_closed([self](net::PeerClose) { self->client_gone_ = true; });
+    net::Headers headers = self->response_.headers;
+    auto ok = co_await writer->start(self->response_.status, std::move(headers));
+    for (const Bytes& piece : self->pieces_) {
+      Bytes copy = piece;
+      if (ok) ok = co_await writer->write(std::move(copy));
+      const auto waited = co_await net::wait_for(&self->go_on_);
+      if (!waited) co_return;
+    }
+    if (ok) ok = co_await writer->finish();
+  }
+
+  static std::vector<std::string> header_names(const net::HttpRequest& request) {
+    std::vector<std::string> out;
+    for (const auto& [name, value] : request.headers.fields()) out.push_back(name);
+    return out;
+  }
+
+  net::MemoryListener* upstream_listener_ = nullptr;
+  std::optional<net::HttpServer> server_;
+  std::vector<net::HttpRequest> requests_;
+  net::HttpResponse response_ = net::json_response(200, R"({"id":"from upstream"})");
+  std::vector<Bytes> pieces_;  // sent one by one, each followed by a wait for go_on_
+  net::Signal go_on_;
+  bool client_gone_ = false;
+  bool unreachable_ = false;
+};
+
+TEST_F(PassthroughTest, ForwardsTheBodyToTheOneUrlWithTheRealKey) {
+  open_gate();
+  auto agent = this->agent();
+  const std::string request = "{ \"messages\":[{}],\"model\":\"m\"\n}";
+  agent.post(kPath, request,
+             "Authorization: Bearer agents-own\r\nx-api-key: agents-own\r\nCookie: c=1\r\n"
+             "X-Forwarded-Host: evil.example\r\nOpenAI-Beta: v2\r\nAccept-Encoding: gzip\r\n");
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, R"({"id":"from upstream"})");
+  ASSERT_EQ(requests_.size(), 1u);
+  const net::HttpRequest& seen = requests_[0];
+  EXPECT_EQ(seen.method, "POST");
+  EXPECT_EQ(seen.target, "/api/v1/chat/completions");
+  EXPECT_EQ(seen.body, request);
+  EXPECT_EQ(seen.headers.get("Host"), "model.example");
+  EXPECT_EQ(seen.headers.get("Authorization"), "Bearer sk-real");
+  EXPECT_EQ(seen.headers.get("Accept-Encoding"), "identity");
+  EXPECT_EQ(seen.headers.get("OpenAI-Beta"), "v2");
+  for (const auto& [name, value] : seen.headers.fields()) {
+    EXPECT_THAT(value, Not(HasSubstr("agents-own"))) << name;
+    EXPECT_THAT(value, Not(HasSubstr("evil"))) << name;
+  }
+  EXPECT_FALSE(seen.headers.get("Cookie"));
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().turns, 1u);
+}
+
+TEST_F(PassthroughTest, OnlyHarmlessHeadersComeBack) {
+  response_.headers = {{"Content-Type", "application/json"},  {"Retry-After", "3"},
+                       {"X-RateLimit-Remaining-Tokens", "5"}, {"Set-Cookie", "session=1"},
+                       {"OpenAI-Organization", "the-lab"},    {"Keep-Alive", "timeout=5"}};
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const std::string head = agent.response().head;
+  EXPECT_THAT(head, HasSubstr("Retry-After: 3"));
+  EXPECT_THAT(head, HasSubstr("X-RateLimit-Remaining-Tokens: 5"));
+  EXPECT_THAT(head, Not(HasSubstr("Set-Cookie")));
+  EXPECT_THAT(head, Not(HasSubstr("the-lab")));
+  EXPECT_THAT(head, Not(HasSubstr("timeout=5")));
+}
+
+TEST_F(PassthroughTest, StreamsPieceByPieceAsTheyArrive) {
+  pieces_ = {"data: one\n\n", "data: two\n\n", "data: [DONE]\n\n"};
+  response_.headers = {{"Content-Type", "text/event-stream"}};
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  agent.wait_for("data: one");
+  EXPECT_THAT(agent.seen(), Not(HasSubstr("data: two")));
+  go_on_.notify();
+  agent.wait_for("data: two");
+  EXPECT_THAT(agent.seen(), Not(HasSubstr("DONE")));
+  go_on_.notify();
+  agent.wait_for("DONE");
+  go_on_.notify();
+  EXPECT_EQ(agent.response().body, "data: one\n\ndata: two\n\ndata: [DONE]\n\n");
+  EXPECT_EQ(requests_[0].headers.get("Accept"), "text/event-stream");
+}
+
+TEST_F(PassthroughTest, AnUpstreamsErrorIsPassedThroughAsItIs) {
+  response_ = net::json_response(429, R"({"error":{"message":"slow down"}})");
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 429);
+  EXPECT_EQ(response.body, R"({"error":{"message":"slow down"}})");
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().turns, 0u);
+}
+
+TEST_F(PassthroughTest, ARedirectIsRefusedAndNotPassedOn) {
+  response_ = net::json_response(307, "");
+  response_.headers.add("Location", "http://169.254.169.254/latest/meta-data");
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 502);
+  EXPECT_THAT(response.head + response.body, Not(HasSubstr("169.254")));
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(requests_.size(), 1u);
+  const auto entries = recorder_.entries();
+  EXPECT_THAT(entries.back().detail, HasSubstr("redirect (307)"));
+}
+
+TEST_F(PassthroughTest, AnUnreachableUpstreamIs503) {
+  unreachable_ = true;
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 503);
+  EXPECT_THAT(response.body, Not(HasSubstr("model.example")));
+}
+
+TEST_F(PassthroughTest, TheAgentsLeavingCancelsTheUpstreamCall) {
+  pieces_ = {"data: one\n\n", "data: two\n\n"};
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  agent.wait_for("data: one");
+  agent.reset();
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(llm::Outcome::kUndelivered), 1u);
+  gate::testing::run_until(shard_, [&] { return client_gone_; });
+}
+
+TEST_F(PassthroughTest, TheKeyIsInNothingThatIsKept) {
+  unreachable_ = true;
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  agent.response();
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  for (const auto& entry : recorder_.entries()) {
+    EXPECT_THAT(entry.detail, Not(HasSubstr("sk-real"))) << entry.kind;
+  }
+}
+
+TEST(PassthroughOptionsTest, RefusesWhatCannotWork) {
+  net::Shard shard;
+  net::BlockingPool names(1);
+  const auto refused = [&](std::string url, std::string key) {
+    PassthroughOptions options;
+    options.base_url = std::move(url);
+    options.key = std::move(key);
+    const auto policy = make_passthrough(shard, names, std::move(options));
+    return policy ? "" : policy.error().message;
+  };
+  EXPECT_EQ(refused("http://127.0.0.1:8000/v1", ""), "");
+  EXPECT_NE(refused("ftp://x", ""), "");
+  EXPECT_NE(refused("", ""), "");
+  EXPECT_NE(refused("https://user:pass@x/v1", ""), "");
+  const std::string message = refused("https://x/v1", "sk-1\nX-Evil: 1");
+  EXPECT_THAT(message, HasSubstr("line break"));
+  EXPECT_THAT(message, Not(HasSubstr("sk-1")));
+}
+
+}  // namespace
+}  // namespace sluice::upstream
