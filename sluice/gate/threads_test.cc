@@ -231,7 +231,7 @@ class FastTrainer {
 };
 
 TEST_F(ThreadsTest, EveryCallHasOneOutcomeWhateverBreaksWhen) {
-  constexpr int kRollouts = 3, kAgents = 8, kCalls = 50;
+  constexpr int kRollouts = 3, kAgents = 8, kCalls = 125;
   Registration registration;
   registration.resend.grace = 50ms;
   std::vector<std::unique_ptr<FaultyAgent>> agents;
