@@ -97,8 +97,8 @@ net::awaitable<void> Operator::close(RolloutId id) {
   const auto gate = gate_;
   const auto rollout = gate->find(id);
   if (!rollout) co_return;
-  co_await rollout->close();
-  gate->forget(id);
+  const bool closed = co_await rollout->close();
+  if (closed) gate->forget(id);
 }
 
 std::optional<Counters> Operator::counters(const RolloutId& id) const {

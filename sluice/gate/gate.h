@@ -122,7 +122,7 @@ class Operator {
   void admit(const RolloutId& id);
   void stop_admitting(const RolloutId& id);
   // Cancels what is open, closes the rollout's listeners and connections, wakes whoever waits for
-  // it. Returns when nothing of it runs any more.
+  // it. Returns when nothing of it runs any more; at once if it is being closed already.
   net::awaitable<void> close(RolloutId id);
   std::optional<Counters> counters(const RolloutId& id) const;
 

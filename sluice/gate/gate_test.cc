@@ -536,6 +536,37 @@ TEST_F(GateTest, finding_44_closing_ends_every_call_and_answers_every_agent) {
   EXPECT_EQ(counters().calls, 0u);
 }
 
+TEST_F(GateTest, ClosingTwiceIsClosingOnce) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  next_call();
+  shard_.spawn(gate_->for_operator.close(id_));
+  shard_.spawn(gate_->for_operator.close(id_));
+  close();
+  testing::run_until(shard_, [&] { return !gate_->for_operator.counters(id_); });
+  EXPECT_EQ(recorder_.count("ended"), 1u);
+}
+
+TEST_F(GateTest, APolicyThatThrowsFailsItsCallAndNothingElse) {
+  registration_.policy = std::make_shared<testing::FunctionPolicy>(
+      [](std::shared_ptr<const llm::Call> call, Reply reply) {
+        if (call->ordinal == 1) throw std::runtime_error("a bug with a secret path /root/x");
+        reply.answer(llm::text_answer("fine", llm::Origin::kSampled));
+      });
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body(1));
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 500);
+  EXPECT_THAT(response.body, ::testing::Not(HasSubstr("secret")));
+  auto again = this->agent();
+  again.post(kPath, body(2));
+  EXPECT_THAT(again.response().body, HasSubstr("fine"));
+  EXPECT_EQ(counters().ended(Outcome::kFailed), 1u);
+  EXPECT_EQ(counters().open, 0u);
+}
+
 TEST_F(GateTest, ClosingDoesNotWaitForAnAgentThatNeverReads) {
   open();
   auto agent = this->agent();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "sluice/base/core/defer.h"
 #include "sluice/json/splice.h"
 #include "sluice/json/text.h"
 #include "sluice/llm/answer.h"
@@ -326,8 +327,8 @@ void OpenRollout::submit(const std::shared_ptr<ParkedCall>& parked, const Purpos
   }
   auto target = std::make_shared<PolicyTarget>(weak_from_this(), shard(), parked);
   submitting_ = parked.get();
+  const Defer submitted([this] { submitting_ = nullptr; });
   registration_.policy->submit(parked->call, Reply(std::move(target)));
-  submitting_ = nullptr;
 }
 
 Result<void> OpenRollout::answer(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer) {
@@ -477,8 +478,8 @@ void OpenRollout::end_abandoned() {
   }
 }
 
-net::awaitable<void> OpenRollout::close() {
-  if (std::exchange(closing_, true)) co_return;
+net::awaitable<bool> OpenRollout::close() {
+  if (std::exchange(closing_, true)) co_return false;
   const auto self = shared_from_this();
   admitting_ = false;
   grace_timer_.disarm();
@@ -504,6 +505,7 @@ net::awaitable<void> OpenRollout::close() {
     end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
   }
   endpoint_.reset();
+  co_return true;
 }
 
 }  // namespace sluice::gate

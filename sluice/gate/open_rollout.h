@@ -157,8 +157,9 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void reply(const CallId& id, std::variant<llm::Answer, llm::Refusal> reply,
              std::shared_ptr<PendingOutcome> pending);
 
-  // Ends everything; returns when nothing of the rollout runs any more.
-  net::awaitable<void> close();
+  // Ends everything; returns when nothing of the rollout runs any more. False, and at once, if
+  // somebody else is closing it.
+  net::awaitable<bool> close();
 
  private:
   class PolicyTarget;
