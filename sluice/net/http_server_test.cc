@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -739,6 +741,33 @@ class CurlTest : public ::testing::Test {
   }
   RealServer server_;
 };
+
+// A client that goes on sending behind its last request makes the server's close a reset. The
+// answer must have reached the client's kernel before that.
+TEST(HttpServerRealTest, TheLastAnswerSurvivesWhatWasSentBehindItsRequest) {
+  RealServer server;
+  int resets = 0;
+  for (int i = 0; i < 20; ++i) {
+    const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(server.port());
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    // More than the server reads at once, so that some of it stays unread in its kernel.
+    const std::string request =
+        "GET /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" + std::string(20'000, 'x');
+    ASSERT_EQ(::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(request.size()));
+    std::string got(4096, '\0');
+    const ssize_t n = ::recv(fd.get(), got.data(), got.size(), 0);
+    ASSERT_GT(n, 0) << "the answer was lost";
+    got.resize(static_cast<size_t>(n));
+    EXPECT_THAT(got, StartsWith("HTTP/1.1 200 OK\r\n"));
+    if (::recv(fd.get(), got.data(), got.size(), 0) < 0 && errno == ECONNRESET) ++resets;
+  }
+  EXPECT_GT(resets, 0) << "nothing was reset: this shows nothing";
+}
 
 TEST_F(CurlTest, ReusesItsConnection) {
   const std::string got = curl("-w '[%{num_connects}]' -d one " + server_.url("/echo") +

@@ -43,13 +43,13 @@ struct MemoryStream::Pipe {
 
   Pipe(Shard& s, size_t c) : shard(s), credit(c) {}
 
-  void break_off() {
+  // By the end `side`, whose own unread bytes go; the other end keeps what has reached it.
+  void break_off(int side) {
     broken = true;
-    for (End& end : ends) {
-      end.arrived.clear();
-      end.taken = 0;
-      end.wake();
-    }
+    End& end = ends[static_cast<size_t>(side)];
+    end.arrived.clear();
+    end.taken = 0;
+    for (End& each : ends) each.wake();
   }
 
   // Tells the watcher of `side` of an end that it can see now.
@@ -90,8 +90,8 @@ awaitable<Result<size_t>> MemoryStream::read_some(std::span<std::byte> into) {
   Pipe::End& here = end_of(*pipe_, side_);
   for (;;) {
     if (here.closed) co_return closed_here();
-    if (pipe_->broken) co_return was_reset();
     if (here.unread() > 0) break;
+    if (pipe_->broken) co_return was_reset();
     if (here.finished) co_return size_t{0};
     const auto waited = co_await wait_for(&here.readable);
     if (!waited) co_return waited.error();
@@ -159,7 +159,7 @@ void MemoryStream::close() {
   Pipe::End& there = end_of(*pipe_, 1 - side_);
   there.finished = true;
   if (here.unread() > 0) {
-    pipe_->break_off();
+    pipe_->break_off(side_);
   } else {
     here.wake();
     there.wake();
@@ -175,7 +175,7 @@ void MemoryStream::finish() {
 }
 
 void MemoryStream::reset() {
-  pipe_->break_off();
+  pipe_->break_off(side_);
   Pipe::tell(pipe_, 1 - side_);
 }
 

@@ -2,8 +2,9 @@
 // Stream, without sockets and with the peer's kernel under the test's control (when it
 // acknowledges, and how the connection ends).
 //
-// Like a socket: each direction holds at most `credit` unread bytes, a writer waits beyond that;
-// closing with unread bytes resets the connection. Both ends live on one shard.
+// Like a Linux socket: each direction holds at most `credit` unread bytes, a writer waits beyond
+// that; closing with unread bytes resets the connection; what had arrived before a reset can still
+// be read, and then the error comes. Both ends live on one shard.
 #pragma once
 
 #include <deque>
@@ -33,7 +34,7 @@ class MemoryStream final : public Stream {
 
   // Ends this side's bytes in order (FIN); reading goes on.
   void finish();
-  // Breaks the connection: what is unread on either side is lost.
+  // Breaks the connection from this end: what has arrived here and is unread is lost.
   void reset();
   // How bytes that arrive at this end are acknowledged from now on.
   void set_acknowledge(Acknowledge mode);

@@ -110,6 +110,18 @@ TEST_F(MemoryStreamTest, TellsAFinFromAReset) {
   EXPECT_EQ(seen, PeerClose::kReset);
 }
 
+// As Linux does it: the reset does not take back what the peer's kernel has.
+TEST_F(MemoryStreamTest, WhatHadArrivedBeforeAResetCanStillBeRead) {
+  ASSERT_TRUE(write(a_, "answer"));
+  ASSERT_TRUE(write(b_, "unread"));
+  a_.close();  // with unread bytes: a reset
+  EXPECT_FALSE(write(b_, "x"));
+  EXPECT_EQ(read(b_), "answer");
+  const auto end = read(b_);
+  ASSERT_FALSE(end) << "a reset is no orderly end";
+  EXPECT_EQ(end.error().code, ErrorCode::kClosed);
+}
+
 TEST_F(MemoryStreamTest, BytesEndTheWatchAndAreKept) {
   bool called = false;
   b_.on_peer_closed([&](PeerClose) { called = true; });
