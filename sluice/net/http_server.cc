@@ -127,13 +127,15 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
   void arm(Wait wait, Duration timeout);
   void on_timer();
 
-  awaitable<void> serve();
   awaitable<bool> read_head();
   bool take_buffered_body();
   awaitable<bool> read_body();
   awaitable<bool> read_sized();
   awaitable<bool> read_chunked();
+  HttpRequest take_request();
   awaitable<bool> answer();
+  awaitable<void> end_answer(Writer* writer);
+  void log_failed_handler(std::string_view what) const;
 
   awaitable<size_t> read(std::span<std::byte> into);
   awaitable<bool> read_more(size_t max_buffer);
@@ -374,7 +376,17 @@ void HttpServer::Session::on_timer() {
 
 awaitable<void> HttpServer::Session::run(std::shared_ptr<Session> self) {
   try {
-    co_await self->serve();
+    for (;;) {
+      const bool have_head = co_await self->read_head();
+      if (!have_head) break;
+      if (self->head_.framing != wire::Framing::kNone && !self->take_buffered_body()) {
+        const bool have_body = co_await self->read_body();
+        if (!have_body) break;
+      }
+      self->timer_.disarm();
+      const bool keep = co_await self->answer();
+      if (!keep) break;
+    }
   } catch (const std::exception& e) {
     self->state_->options.log.error("net", "a connection failed", {{"what", e.what()}});
   } catch (...) {
@@ -383,20 +395,6 @@ awaitable<void> HttpServer::Session::run(std::shared_ptr<Session> self) {
   if (self->late_) co_return;  // refuse_late() has the stream and the timer now
   self->timer_.disarm();
   self->stream_->close();
-}
-
-awaitable<void> HttpServer::Session::serve() {
-  for (;;) {
-    const bool have_head = co_await read_head();
-    if (!have_head) co_return;
-    if (head_.framing != wire::Framing::kNone && !take_buffered_body()) {
-      const bool have_body = co_await read_body();
-      if (!have_body) co_return;
-    }
-    timer_.disarm();
-    const bool keep = co_await answer();
-    if (!keep) co_return;
-  }
 }
 
 // Some bytes, or 0: the connection is over, or the timer has taken it over.
@@ -534,37 +532,47 @@ awaitable<bool> HttpServer::Session::read_chunked() {
   co_return true;
 }
 
-// True if another request may follow.
+// The request for its handler. What shapes a refusal (method and target) stays.
+HttpRequest HttpServer::Session::take_request() {
+  HttpRequest request = std::move(head_.request);
+  head_.request = HttpRequest{request.method, request.target, {}, {}};
+  return request;
+}
+
+// True if another request may follow. Its frame lives as long as the handler, so it holds only what
+// a parked request needs; the rest is in end_answer().
 awaitable<bool> HttpServer::Session::answer() {
   wait_ = Wait::kHandler;
   if (begin_ == end_) release_buffer();
-  std::string method = head_.request.method;
-  std::string target = head_.request.target;
-  HttpRequest request = std::move(head_.request);
-  head_.request = HttpRequest{std::move(method), std::move(target), {}, {}};
   Writer writer(this);
   try {
-    co_await state_->handler(std::move(request), &writer);
+    // A statement of its own: the request's copies end with it.
+    auto handling = state_->handler(take_request(), &writer);
+    co_await std::move(handling);
   } catch (const std::exception& e) {
-    state_->options.log.error("net", "a request's handler failed",
-                              {{"what", e.what()}, {"path", head_.request.path()}});
+    log_failed_handler(e.what());
     writer.do_not_keep();
   } catch (...) {
-    state_->options.log.error("net", "a request's handler failed",
-                              {{"path", head_.request.path()}});
+    log_failed_handler("unknown exception");
     writer.do_not_keep();
   }
   if (writer.watched()) stream_->on_peer_closed(nullptr);
-  if (!writer.started()) {
-    co_await write_refusal(500, "internal error");
-    const auto drained = co_await stream_->drained(Deadline::in(kDrainTime));
-    co_return false;
-  }
-  if (!writer.done()) co_return false;
-  if (writer.keep()) co_return true;
+  if (writer.done() && writer.keep()) co_return true;
+  co_await end_answer(&writer);
+  co_return false;
+}
+
+void HttpServer::Session::log_failed_handler(std::string_view what) const {
+  state_->options.log.error("net", "a request's handler failed",
+                            {{"what", what}, {"path", head_.request.path()}});
+}
+
+// The last answer of a connection.
+awaitable<void> HttpServer::Session::end_answer(Writer* writer) {
+  if (writer->started() && !writer->done()) co_return;  // broken, and has to look so
+  if (!writer->started()) co_await write_refusal(500, "internal error");
   // close() may lose what the other side's kernel does not have yet.
   const auto drained = co_await stream_->drained(Deadline::in(kDrainTime));
-  co_return false;
 }
 
 awaitable<Result<void>> HttpServer::Session::write(ByteView bytes) {
