@@ -98,6 +98,7 @@ class Guest {
   void on_job_changed(const JobPtr& job);
   void kill_job(const JobPtr& job);
   void kill_job_again(const JobPtr& job, Duration pause);
+  bool tree_is_gone(const JobPtr& job) const;
   Result<JobPtr> find_job(uint32_t id);
 
   // Files.

@@ -77,6 +77,7 @@ struct Guest::Job {
   bool keeper_gone = false;
   bool killing = false;
   bool kill_failed = false;
+  bool swept = false;  // it was killed together with everything else in the sandbox
   Deadline kill_deadline;
   Loop::TimerId deadline_timer, kill_timer;
   std::vector<uint32_t> kill_waiters;

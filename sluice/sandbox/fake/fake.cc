@@ -275,7 +275,7 @@ void FakeProcess::kill(Exit::Reason reason, int signal) {
   killed_ = true;
   Exit exit;
   exit.reason = reason;
-  exit.status = reason == Exit::Reason::kTimedOut ? 0 : -1;
+  exit.status = -1;
   exit.signal = signal;
   finish(exit);
   for (const auto& break_it : std::exchange(on_kill_, {})) break_it();

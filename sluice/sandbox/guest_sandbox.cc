@@ -1,0 +1,249 @@
+#include "sluice/sandbox/guest_sandbox.h"
+
+#include <algorithm>
+
+#include "sluice/net/wait.h"
+
+namespace sluice::sandbox {
+namespace {
+
+// The arguments of Command::shell before the script, which a plain sh takes as "-c".
+constexpr uint8_t kShellPrefix = 4;
+
+guest::CommandRequest to_request(Command& command) {
+  guest::CommandRequest request;
+  request.shell_prefix = command.is_shell() ? kShellPrefix : 0;
+  request.argv = std::move(command.argv);
+  for (const auto& [name, value] : command.env) request.env.push_back(name + "=" + value);
+  request.cwd = std::move(command.cwd);
+  request.user = std::move(command.user);
+  request.input = std::move(command.input);
+  request.deadline = command.deadline;
+  request.output_cap = command.output_cap;
+  return request;
+}
+
+// An environment's names cannot hold a '=': it would become part of the value.
+Result<void> check_env(const Env& env) {
+  for (const auto& [name, value] : env) {
+    if (name.empty() || name.find('=') != std::string::npos) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "\"" + name + "\" is no name of an environment variable");
+    }
+  }
+  return {};
+}
+
+FileInfo to_info(guest::wire::FileStat stat) {
+  using Type = guest::wire::FileStat::Type;
+  FileInfo info;
+  info.path = std::move(stat.path);
+  switch (stat.type) {
+    case Type::kFile:
+      info.type = FileInfo::Type::kFile;
+      break;
+    case Type::kDirectory:
+      info.type = FileInfo::Type::kDirectory;
+      break;
+    case Type::kSymlink:
+      info.type = FileInfo::Type::kSymlink;
+      break;
+    case Type::kOther:
+      info.type = FileInfo::Type::kOther;
+      break;
+  }
+  info.size = stat.size;
+  info.mode = stat.mode;
+  info.uid = stat.uid;
+  info.gid = stat.gid;
+  return info;
+}
+
+// Counts the kernel's kills for memory over the time of one command.
+class OomWatch {
+ public:
+  explicit OomWatch(std::function<uint64_t()> count)
+      : count_(std::move(count)), before_(count_ ? count_() : 0) {}
+  bool happened() const { return count_ && count_() > before_; }
+
+ private:
+  std::function<uint64_t()> count_;
+  uint64_t before_;
+};
+
+Exit to_exit(const guest::CommandExit& end, const OomWatch& oom) {
+  using Reason = guest::wire::Exit::Reason;
+  Exit exit;
+  exit.truncated = end.truncated;
+  exit.status = -1;
+  if (end.lost) {
+    exit.reason = Exit::Reason::kLost;
+    return exit;
+  }
+  exit.signal = end.exit.signal;
+  switch (end.exit.reason) {
+    case Reason::kExited:
+      exit.reason = Exit::Reason::kExited;
+      exit.status = end.exit.status;
+      break;
+    case Reason::kSignaled:
+      exit.reason = Exit::Reason::kSignaled;
+      break;
+    case Reason::kTimedOut:
+      exit.reason = Exit::Reason::kTimedOut;
+      break;
+  }
+  // It may have been a child that was killed, of which the command only reports a code.
+  exit.oom = exit.reason != Exit::Reason::kTimedOut && !exit.ok() && oom.happened();
+  return exit;
+}
+
+class GuestJob final : public Job {
+ public:
+  GuestJob(std::unique_ptr<guest::Process> process, OomWatch oom)
+      : process_(std::move(process)), oom_(std::move(oom)) {}
+
+  awaitable<Result<Exit>> wait(Deadline deadline) override {
+    SLUICE_CO_TRY(const auto end, co_await process_->wait(deadline));
+    co_return to_exit(end, oom_);
+  }
+  awaitable<Result<void>> signal(int number) override { return process_->signal(number); }
+  awaitable<Result<void>> kill_tree() override { return process_->kill_tree(); }
+  awaitable<Result<void>> write_stdin(Bytes bytes) override {
+    return process_->write_stdin(std::move(bytes));
+  }
+  awaitable<Result<void>> close_stdin() override { return process_->close_stdin(); }
+  awaitable<Result<Bytes>> read_output(Channel channel, size_t max) override {
+    return process_->read_output(
+        channel == Channel::kOut ? guest::Process::Channel::kOut : guest::Process::Channel::kErr,
+        max);
+  }
+
+ private:
+  std::unique_ptr<guest::Process> process_;
+  const OomWatch oom_;
+};
+
+class GuestSandbox final : public Sandbox {
+ public:
+  GuestSandbox(net::Shard* shard, GuestSandboxParts parts)
+      : parts_(std::move(parts)), removed_changed_(shard) {}
+
+  const std::string& id() const override { return parts_.id; }
+  const Capabilities& capabilities() const override { return parts_.capabilities; }
+  const std::vector<std::string>& warnings() const override { return parts_.warnings; }
+
+  awaitable<Result<Output>> exec(Command command) override {
+    SLUICE_CO_TRY_VOID(check_env(command.env));
+    const OomWatch oom(parts_.oom_kills);
+    const auto began = Clock::now();
+    SLUICE_CO_TRY(auto ended, co_await parts_.client->exec(to_request(command)));
+    Output output;
+    output.wall = Clock::now() - began;
+    output.exit = to_exit(ended.exit, oom);
+    output.out = std::move(ended.out);
+    output.err = std::move(ended.err);
+    co_return output;
+  }
+
+  awaitable<Result<std::unique_ptr<Job>>> start(Command command) override {
+    SLUICE_CO_TRY_VOID(check_env(command.env));
+    OomWatch oom(parts_.oom_kills);
+    SLUICE_CO_TRY(auto process, co_await parts_.client->start(to_request(command)));
+    co_return std::unique_ptr<Job>(std::make_unique<GuestJob>(std::move(process), std::move(oom)));
+  }
+
+  awaitable<Result<void>> write_file(std::string path, Bytes content,
+                                     WriteOptions options) override {
+    SLUICE_CO_TRY(auto writer, co_await parts_.client->open_writer(std::move(path), options.mode,
+                                                                   std::move(options.user)));
+    const ByteView view = content;
+    SLUICE_CO_TRY_VOID(co_await writer->write(view));
+    co_return co_await writer->finish();
+  }
+
+  awaitable<Result<Bytes>> read_file(std::string path, size_t max, std::string user) override {
+    SLUICE_CO_TRY(auto reader,
+                  co_await parts_.client->open_reader(std::move(path), max, std::move(user)));
+    Bytes all;
+    for (;;) {
+      SLUICE_CO_TRY(const Bytes piece, co_await reader->read_some());
+      if (piece.empty()) co_return all;
+      all.append(piece);
+    }
+  }
+
+  awaitable<Result<FileInfo>> stat(std::string path, std::string user) override {
+    SLUICE_CO_TRY(auto stat, co_await parts_.client->stat(std::move(path), std::move(user)));
+    co_return to_info(std::move(stat));
+  }
+
+  awaitable<Result<std::vector<FileInfo>>> list(std::string path, int depth, size_t max,
+                                                std::string user) override {
+    const auto levels = static_cast<uint32_t>(std::max(depth, 0));
+    SLUICE_CO_TRY(auto entries,
+                  co_await parts_.client->list(std::move(path), levels, max, std::move(user)));
+    std::vector<FileInfo> infos;
+    infos.reserve(entries.size());
+    for (auto& entry : entries) infos.push_back(to_info(std::move(entry)));
+    co_return infos;
+  }
+
+  awaitable<Result<void>> reset_directory(std::string path, std::string user,
+                                          uint32_t mode) override {
+    return parts_.client->reset_directory(std::move(path), std::move(user), mode);
+  }
+
+  awaitable<Result<uint64_t>> give_tree(std::string path, std::string user) override {
+    return parts_.client->give_tree(std::move(path), std::move(user));
+  }
+
+  awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port) override {
+    return parts_.client->listen(port, parts_.capabilities.listen_passed
+                                           ? guest::Carry::kSocket
+                                           : guest::Carry::kConnections);
+  }
+
+  awaitable<Result<void>> end_setup() override {
+    if (parts_.end_setup) co_return co_await parts_.end_setup();
+    if (!parts_.client->why_closed().message.empty()) {
+      co_return Error(ErrorCode::kClosed, parts_.client->why_closed().message,
+                      ErrorOrigin::kSandbox);
+    }
+    co_return Result<void>();
+  }
+
+  awaitable<Result<Snapshot>> snapshot() override {
+    co_return Error(ErrorCode::kUnsupported, "this sandbox cannot be snapshotted");
+  }
+
+  awaitable<Result<void>> kill_all() override { return parts_.client->kill_all(); }
+
+  awaitable<Result<void>> close() override {
+    parts_.client->close();
+    if (!std::exchange(removing_, true)) {
+      removed_ = parts_.destroy ? co_await parts_.destroy() : Result<void>();
+      removed_changed_.notify_all();
+    }
+    // Whoever calls meanwhile waits for the same removal.
+    while (!removed_) {
+      auto waited = co_await removed_changed_.wait(Deadline::never());
+      if (!waited) co_return waited;
+    }
+    co_return *removed_;
+  }
+
+ private:
+  GuestSandboxParts parts_;
+  bool removing_ = false;
+  std::optional<Result<void>> removed_;
+  net::Broadcast removed_changed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Sandbox> make_guest_sandbox(net::Shard* shard, GuestSandboxParts parts) {
+  return std::make_unique<GuestSandbox>(shard, std::move(parts));
+}
+
+}  // namespace sluice::sandbox

@@ -1,0 +1,69 @@
+// Control groups of one backend: a directory per hierarchy for the backend, named after the process
+// that owns it, and one below it per sandbox. Hierarchies of version 1 (one per controller) and the
+// unified one of version 2, whichever has a controller.
+//
+// Any thread, one at a time. Links only base/core: the helper uses it, and the engine when it
+// cleans up after a dead helper.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sluice/base/core/result.h"
+#include "sluice/sandbox/local/plan.h"
+
+namespace sluice::sandbox::local {
+
+// The name of a backend's directories: whoever finds them can tell whether their owner lives.
+std::string owner_name(pid_t pid);
+// In clock ticks since boot; 0 if there is no such process, or only a dead one.
+uint64_t start_time(pid_t pid);
+
+class Cgroups {
+ public:
+  // Makes the backend's directories where this process may. What is missing is in problem().
+  static Cgroups open();
+
+  bool memory() const { return has_memory_; }
+  bool pids() const { return has_pids_; }
+  bool cpu() const { return has_cpu_; }
+  const std::string& problem() const { return problem_; }
+  std::vector<std::string> directories() const;
+
+  // The groups of one sandbox with its limits, empty of processes.
+  struct Group {
+    std::vector<std::string> directories;
+    std::string oom_file;
+  };
+  Result<Group> make(const std::string& name, const CgroupLimits& limits) const;
+  static Result<void> add(const Group& group, pid_t pid);
+  // False while the kernel still counts a process in it.
+  static bool remove(const Group& group);
+
+  // Removes the backend's directories, which must be empty by then.
+  void remove_all() const;
+
+ private:
+  enum class Version : uint8_t { kOne, kTwo };
+  struct Hierarchy {
+    Version version = Version::kOne;
+    std::string directory;
+    bool memory = false, pids = false, cpu = false;
+  };
+  void try_hierarchy(Hierarchy hierarchy);
+
+  std::vector<Hierarchy> hierarchies_;
+  bool has_memory_ = false, has_pids_ = false, has_cpu_ = false;
+  std::string problem_;
+};
+
+// Removes what dead owners left below the mounted hierarchies, killing what still runs there; how
+// many sandboxes that were.
+int remove_dead_cgroups();
+// Removes a directory of a dead owner and the groups below it.
+int remove_cgroup_tree(const std::string& directory);
+
+}  // namespace sluice::sandbox::local

@@ -1,0 +1,323 @@
+#include "sluice/sandbox/local/helper/construct.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <linux/mount.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "sluice/base/core/fd.h"
+
+namespace sluice::sandbox::local {
+namespace {
+
+// What the guest keeps: to become users, end their processes and arrange their files.
+constexpr int kKept[] = {CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER};
+
+bool is_kept(int capability) {
+  for (const int kept : kKept) {
+    if (kept == capability) return true;
+  }
+  return false;
+}
+
+[[noreturn]] void fail(int report, const std::string& what, int failure) {
+  Error error = errno_error(what, failure);
+  Bytes message(1, static_cast<char>(error.code));
+  message.append(error.message);
+  // Nobody else is to be told.
+  [[maybe_unused]] const auto ignored = ::write(report, message.data(), message.size());
+  ::_exit(1);
+}
+
+// A copy of the mount (and all below it) at `path`, attached nowhere yet.
+Fd clone_tree(int at, const char* path) {
+  return Fd(static_cast<int>(
+      ::syscall(SYS_open_tree, at, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)));
+}
+
+int restrict(int tree, uint8_t flags) {
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_NOSUID;
+  if ((flags & Step::kReadOnly) != 0) attributes.attr_set |= MOUNT_ATTR_RDONLY;
+  if ((flags & Step::kNoExec) != 0) attributes.attr_set |= MOUNT_ATTR_NOEXEC;
+  if ((flags & Step::kDevices) == 0) attributes.attr_set |= MOUNT_ATTR_NODEV;
+  return static_cast<int>(::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE,
+                                    &attributes, sizeof attributes));
+}
+
+int attach(int tree, const char* path) {
+  return static_cast<int>(
+      ::syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH));
+}
+
+// Makes what a bind is put onto, if it is not there: a directory or an empty file, as the source.
+int make_target(int tree, const std::string& path) {
+  struct stat st{};
+  if (::fstat(tree, &st) != 0) return -1;
+  const int made =
+      S_ISDIR(st.st_mode) ? ::mkdir(path.c_str(), 0755) : ::mknod(path.c_str(), S_IFREG | 0644, 0);
+  if (made == 0) return 0;
+  return errno == EEXIST ? 0 : -1;
+}
+
+class Builder {
+ public:
+  Builder(const Setup& setup, const Create& create, int report)
+      : setup_(setup), create_(create), report_(report) {}
+
+  // What comes from the host is taken while this process still is the host's user, who may go
+  // where the sandbox's may not, and before anything covers it.
+  void take_sources() {
+    for (const auto* steps : {&setup_.root, &create_.extra}) {
+      for (const Step& step : *steps) {
+        const bool outside = step.kind == Step::Kind::kBind && (step.flags & Step::kInside) == 0;
+        sources_.emplace_back(outside ? take(step) : Fd());
+      }
+    }
+    if (!create_.kept_home.empty()) {
+      home_ = clone_tree(AT_FDCWD, create_.kept_home.c_str());
+      if (!home_ || restrict(home_.get(), 0) != 0) fail(report_, create_.kept_home, errno);
+    }
+  }
+
+  void make_root() {
+    const Fd fs(static_cast<int>(::syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
+    auto set = [&](const char* key, const std::string& value) {
+      return ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) == 0;
+    };
+    bool good = fs && set("mode", "0755");
+    if (good && create_.disk_bytes != 0) good = set("size", std::to_string(create_.disk_bytes));
+    if (good && create_.disk_inodes != 0) {
+      good = set("nr_inodes", std::to_string(create_.disk_inodes));
+    }
+    good = good && ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0;
+    if (!good) fail(report_, "make the root filesystem", errno);
+    root_ = Fd(static_cast<int>(
+        ::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)));
+    // It needs a place until it is the root. This one is there on every machine, its content is
+    // among the sources already, and only this process sees it covered.
+    if (!root_ || attach(root_.get(), "/usr") != 0 || ::fchdir(root_.get()) != 0) {
+      fail(report_, "mount the root filesystem", errno);
+    }
+  }
+
+  void build() {
+    auto source = sources_.begin();
+    auto carry_out_all = [&](const std::vector<Step>& steps) {
+      for (const Step& step : steps) {
+        if (carry_out(step, *source++) != 0) fail(report_, "make /" + step.path, errno);
+      }
+    };
+    carry_out_all(setup_.root);
+    if (home_ && attach(home_.get(), "home/user") != 0) fail(report_, "mount /home/user", errno);
+    carry_out_all(create_.extra);
+    home_.reset();
+    sources_.clear();
+  }
+
+  void enter() {
+    if (::fchdir(root_.get()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 ||
+        ::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0) {
+      fail(report_, "change the root", errno);
+    }
+    root_.reset();
+  }
+
+ private:
+  Fd take(const Step& step) {
+    Fd tree = clone_tree(AT_FDCWD, step.text.c_str());
+    if (!tree) {
+      if ((step.flags & Step::kOptional) != 0 && (errno == ENOENT || errno == EACCES)) return Fd();
+      fail(report_, "bind " + step.text, errno);
+    }
+    if (restrict(tree.get(), step.flags) != 0) fail(report_, "bind " + step.text, errno);
+    return tree;
+  }
+
+  int carry_out(const Step& step, const Fd& source) {
+    const char* path = step.path.c_str();
+    switch (step.kind) {
+      case Step::Kind::kDirectory:
+        if (::mkdir(path, step.mode & 0777) != 0) return errno == EEXIST ? 0 : -1;
+        if (step.uid != 0 && ::lchown(path, step.uid, step.gid) != 0) return -1;
+        // Bits that mkdir does not take: the sticky one.
+        return (step.mode & ~0777u) != 0 ? ::chmod(path, step.mode) : 0;
+      case Step::Kind::kFile: {
+        const Fd file(
+            ::open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, step.mode));
+        if (!file) return -1;
+        const auto n = ::write(file.get(), step.text.data(), step.text.size());
+        return n == static_cast<ssize_t>(step.text.size()) ? 0 : -1;
+      }
+      case Step::Kind::kSymlink:
+        return ::symlink(step.text.c_str(), path);
+      case Step::Kind::kBind:
+        return bind(step, source);
+      case Step::Kind::kProc:
+        return ::mount("proc", path, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr);
+      case Step::Kind::kTerminals: {
+        std::string options = "newinstance,ptmxmode=0666,mode=0620";
+        if (step.gid != 0) options += ",gid=" + std::to_string(step.gid);
+        return ::mount("devpts", path, "devpts", MS_NOSUID | MS_NOEXEC, options.c_str());
+      }
+    }
+    errno = EINVAL;
+    return -1;
+  }
+
+  int bind(const Step& step, const Fd& source) {
+    if ((step.flags & Step::kInside) != 0) {
+      const Fd tree = clone_tree(AT_FDCWD, step.text.c_str());
+      if (!tree) return (step.flags & Step::kOptional) != 0 && errno == ENOENT ? 0 : -1;
+      if (restrict(tree.get(), step.flags) != 0) return -1;
+      struct stat st{};
+      if ((step.flags & Step::kOptional) != 0 && ::stat(step.path.c_str(), &st) != 0) return 0;
+      return attach(tree.get(), step.path.c_str());
+    }
+    if (!source) return 0;  // optional, and not there
+    if (make_target(source.get(), step.path) != 0) return -1;
+    return attach(source.get(), step.path.c_str());
+  }
+
+  const Setup& setup_;
+  const Create& create_;
+  const int report_;
+  std::vector<Fd> sources_;
+  Fd home_, root_;
+};
+
+void bring_loopback_up(int report) {
+  const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (!socket || ::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) {
+    fail(report, "bring the loopback interface up", errno);
+  }
+}
+
+void drop_privileges(const Setup& setup, int report) {
+  // With a single uid the guest is not root inside and needs none.
+  const bool keeps = setup.mapping != Mapping::kOwn;
+  for (int capability = 0; capability <= 63; ++capability) {
+    if (keeps && is_kept(capability)) continue;
+    // EINVAL: the kernel knows no more.
+    if (::prctl(PR_CAPBSET_DROP, capability) != 0 && errno != EINVAL) {
+      fail(report, "drop a capability", errno);
+    }
+  }
+  ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  if (keeps) {
+    for (const int kept : kKept) data[kept / 32].permitted |= 1u << (kept % 32);
+    for (auto& half : data) half.effective = half.permitted;
+  }
+  if (::syscall(SYS_capset, &header, data) != 0) fail(report, "drop capabilities", errno);
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail(report, "no_new_privs", errno);
+}
+
+void install_filter(const Setup& setup, int report) {
+  sock_fprog program{};
+  program.len = static_cast<unsigned short>(setup.seccomp.size() / sizeof(sock_filter));
+  // The kernel copies it; it asks for a pointer to non-const all the same.
+  program.filter = reinterpret_cast<sock_filter*>(const_cast<char*>(setup.seccomp.data()));
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+    fail(report, "install the system call filter", errno);
+  }
+}
+
+}  // namespace
+
+void construct(const Setup& setup, const Create& create, int gate, int report, int guest,
+               int link) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  char go = 0;
+  ssize_t n = 0;
+  while ((n = ::read(gate, &go, 1)) < 0 && errno == EINTR) {
+  }
+  if (n != 1) ::_exit(1);  // the helper is gone
+  ::close(gate);
+  ::setsid();
+  // A keyring of its own instead of the engine's; where there are none, none is inherited.
+  ::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
+  ::umask(0);
+
+  // Its control groups are joined: what the sandbox sees begins there.
+  if (::unshare(CLONE_NEWCGROUP) != 0) fail(report, "make a cgroup namespace", errno);
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    fail(report, "make the mounts private", errno);
+  }
+  Builder builder(setup, create, report);
+  builder.take_sources();
+
+  const uid_t uid = setup.mapping == Mapping::kOwn ? setup.uids[0].inside : 0;
+  const gid_t gid = setup.mapping == Mapping::kOwn ? setup.gids[0].inside : 0;
+  if (setup.mapping != Mapping::kOwn && ::syscall(SYS_setgroups, 0, nullptr) != 0) {
+    fail(report, "leave the host's groups", errno);
+  }
+  if (::syscall(SYS_setresgid, gid, gid, gid) != 0 ||
+      ::syscall(SYS_setresuid, uid, uid, uid) != 0) {
+    fail(report, "become the sandbox's first user", errno);
+  }
+  builder.make_root();
+  builder.build();
+  builder.enter();
+  if (create.own_network) bring_loopback_up(report);
+  const char name[] = "sandbox";
+  if (::sethostname(name, sizeof name - 1) != 0) fail(report, "set the host's name", errno);
+
+  // The programs stand at fixed numbers; nothing else of the helper's goes in.
+  const int kept_report = ::fcntl(report, F_DUPFD_CLOEXEC, 20);
+  const int kept_guest = ::fcntl(guest, F_DUPFD_CLOEXEC, 20);
+  const int kept_link = ::fcntl(link, F_DUPFD_CLOEXEC, 20);
+  for (int fd = 0; fd < 3; ++fd) ::close(fd);
+  for (int fd = 0; fd < 3; ++fd) {
+    if (::open("/dev/null", O_RDWR) != fd) fail(kept_report, "open /dev/null", errno);
+  }
+  if (::dup2(kept_link, 3) != 3) fail(kept_report, "hand over the link", errno);
+  ::close_range(4, 19, 0);
+  if (::dup3(kept_report, 4, O_CLOEXEC) != 4 || ::dup3(kept_guest, 5, O_CLOEXEC) != 5) {
+    fail(kept_report, "hand over the guest", errno);
+  }
+  ::close_range(6, ~0u, 0);
+
+  const rlimit no_core{0, 0};
+  ::setrlimit(RLIMIT_CORE, &no_core);
+  ::umask(022);
+  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  drop_privileges(setup, 4);
+  // Last of what a change of user would clear: with the helper goes the sandbox.
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail(4, "PR_SET_PDEATHSIG", errno);
+  pollfd helper{4, 0, 0};  // an error: nobody reads the report any more
+  if (::poll(&helper, 1, 0) != 0) ::_exit(1);
+  install_filter(setup, 4);
+  char program[] = "sluice-guest";
+  char* argv[] = {program, nullptr};
+  char* envp[] = {nullptr};
+  ::syscall(SYS_execveat, 5, "", argv, envp, AT_EMPTY_PATH);
+  fail(4, "run the guest", errno);
+}
+
+}  // namespace sluice::sandbox::local

@@ -1,0 +1,402 @@
+#include "sluice/sandbox/local/helper/helper.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "sluice/sandbox/local/helper/construct.h"
+
+namespace sluice::sandbox::local {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr int kMaxFds = 4;
+constexpr uint32_t kUser = 1000;  // whose the home is, inside
+constexpr size_t kMaxReport = 4096;
+// A sandbox's memory goes before the engine's (proc(5), oom_score_adj).
+constexpr char kOomScore[] = "300";
+
+Result<void> write_proc(pid_t pid, const char* file, const std::string& text) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/" + file;
+  const Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd) return errno_error(path, errno);
+  if (::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    return errno_error("write " + path, errno);
+  }
+  return {};
+}
+
+std::string lines_of(const std::vector<IdMap>& maps) {
+  std::string text;
+  for (const IdMap& map : maps) {
+    text += std::to_string(map.inside) + " " + std::to_string(map.outside) + " " +
+            std::to_string(map.count) + "\n";
+  }
+  return text;
+}
+
+// newuidmap PID INSIDE OUTSIDE COUNT ...: the set-user-id tools that write maps of subordinate ids.
+Result<void> map_by_tool(const char* tool, pid_t pid, const std::vector<IdMap>& maps) {
+  std::vector<std::string> words = {tool, std::to_string(pid)};
+  for (const IdMap& map : maps) {
+    for (const uint32_t number : {map.inside, map.outside, map.count}) {
+      words.push_back(std::to_string(number));
+    }
+  }
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  char path[] = "PATH=/usr/local/bin:/usr/bin:/bin";
+  char* envp[] = {path, nullptr};
+  pid_t child = -1;
+  const int failure = ::posix_spawnp(&child, tool, nullptr, nullptr, argv.data(), envp);
+  if (failure != 0) return errno_error(tool, failure);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (status != 0) {
+    return Error(ErrorCode::kPermissionDenied,
+                 std::string(tool) + " refused the ids of /etc/subuid and /etc/subgid");
+  }
+  return {};
+}
+
+}  // namespace
+
+Helper::Helper(Fd socket) : socket_(std::move(socket)) {}
+
+int Helper::run() {
+  // Ctrl-C is the engine's affair; so is every other end.
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(number, SIG_IGN);
+  ::prctl(PR_SET_NAME, "sluice-sandboxes");
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
+  loop_.watch(socket_.get(), EPOLLIN, [this](uint32_t) { on_message(); });
+  while (!ending_) loop_.run_once(Deadline::never());
+  // The engine is gone: so goes everything.
+  loop_.forget(socket_.get());
+  for (const auto& [id, box] : boxes_) {
+    if (!box->status) ::syscall(SYS_pidfd_send_signal, box->process.get(), SIGKILL, nullptr, 0);
+  }
+  const Deadline deadline = Deadline::in(10s);
+  while (!boxes_.empty() && !deadline.expired()) loop_.run_once(deadline);
+  cgroups_.remove_all();
+  return 0;
+}
+
+void Helper::on_message() {
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))];
+  Bytes buffer(kMaxMessage, '\0');
+  iovec piece{buffer.data(), buffer.size()};
+  msghdr header{};
+  header.msg_iov = &piece;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(socket_.get(), &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+  std::vector<Fd> fds;
+  if (n > 0) {
+    for (cmsghdr* head = CMSG_FIRSTHDR(&header); head != nullptr;
+         head = CMSG_NXTHDR(&header, head)) {
+      if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) continue;
+      const size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (size_t i = 0; i < count; ++i) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(head) + i * sizeof fd, sizeof fd);
+        fds.emplace_back(fd);
+      }
+    }
+  }
+  if (n <= 0 || (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    ending_ = true;
+    return;
+  }
+  buffer.resize(static_cast<size_t>(n));
+  auto message = Message::decode(buffer);
+  auto handled = message ? handle(*message, fds) : Result<void>(std::move(message).error());
+  if (!handled) fail(handled.error());
+}
+
+// What makes no sense ends the helper: its engine is not what it should be.
+void Helper::fail(const Error& error) {
+  send(Message::Kind::kFailed, error.message);
+  ending_ = true;
+}
+
+void Helper::send(Message::Kind kind, const Bytes& body) {
+  Message message;
+  message.kind = kind;
+  message.body = body;
+  const Bytes bytes = message.encode();
+  // Blocking is right: an engine that does not read its answers asks for nothing more either.
+  while (::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0 && errno == EINTR) {
+  }
+}
+
+Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
+  switch (message.kind) {
+    case Message::Kind::kSetup: {
+      SLUICE_TRY(auto setup, Setup::decode(message.body));
+      return set_up(std::move(setup), fds);
+    }
+    case Message::Kind::kCreate: {
+      SLUICE_TRY(const auto request, Create::decode(message.body));
+      if (!setup_ || fds.size() != 1 || boxes_.contains(request.id)) {
+        return Error(ErrorCode::kProtocol, "sandbox helper: a create that does not fit");
+      }
+      const auto made = create(request, std::move(fds[0]));
+      if (made) return {};
+      Created refused;
+      refused.id = request.id;
+      refused.error = made.error();
+      send(Message::Kind::kCreated, refused.encode());
+      return {};
+    }
+    case Message::Kind::kDestroy: {
+      SLUICE_TRY(const auto destroy, Destroy::decode(message.body));
+      const auto found = boxes_.find(destroy.id);
+      if (found == boxes_.end()) {
+        // It went by itself; its end was told already.
+        return {};
+      }
+      Box& box = *found->second;
+      if (!box.status) ::syscall(SYS_pidfd_send_signal, box.process.get(), SIGKILL, nullptr, 0);
+      return {};
+    }
+    default:
+      return Error(ErrorCode::kProtocol, "sandbox helper: a message of its own");
+  }
+}
+
+Result<void> Helper::set_up(Setup setup, std::vector<Fd>& fds) {
+  if (setup_ || fds.size() != 1) {
+    return Error(ErrorCode::kProtocol, "sandbox helper: a setup that does not fit");
+  }
+  guest_ = std::move(fds[0]);
+  cgroups_ = Cgroups::open();
+  if (setup.mapping == Mapping::kDirect) {
+    ranges_.emplace(setup.range_first, setup.range_size, setup.taken);
+  }
+  setup_ = std::move(setup);
+  SetupDone done;
+  done.cgroups = cgroups_.directories();
+  done.memory = cgroups_.memory();
+  done.pids = cgroups_.pids();
+  done.cpu = cgroups_.cpu();
+  done.cgroup_problem = cgroups_.problem();
+  send(Message::Kind::kSetupDone, done.encode());
+  return {};
+}
+
+// A kept home belongs to the range that its owner is in; a fresh one is given to a new range.
+Result<Range> Helper::range_for(const Create& create) {
+  if (create.kept_home.empty()) return ranges_->take();
+  struct stat st{};
+  if (::stat(create.kept_home.c_str(), &st) != 0) return errno_error(create.kept_home, errno);
+  auto own = ranges_->take_with(st.st_uid);
+  if (own) return own;
+  if (own.error().code == ErrorCode::kAlreadyExists) {
+    return Error(ErrorCode::kFailedPrecondition,
+                 create.kept_home + " is in use by another sandbox");
+  }
+  auto fresh = ranges_->take();
+  if (!fresh) return fresh;
+  const uid_t owner = fresh->first + kUser;
+  if (::chown(create.kept_home.c_str(), owner, owner) != 0) {
+    return errno_error("give " + create.kept_home + " to the sandbox", errno);
+  }
+  return fresh;
+}
+
+// Gives a fresh home to the sandbox's user where that is one of our subordinate ids: only within a
+// user namespace that holds them and ourselves may we change the owner.
+Result<void> Helper::give_home(const std::string& path) const {
+  struct stat st{};
+  if (::stat(path.c_str(), &st) != 0) return errno_error(path, errno);
+  const IdMap& uids = setup_->uids[0];
+  const IdMap& gids = setup_->gids[0];
+  if (st.st_uid == uids.outside + kUser) return {};
+  if (st.st_uid != ::geteuid()) {
+    return Error(ErrorCode::kPermissionDenied, path + " is somebody else's");
+  }
+  int gate[2];
+  if (::pipe2(gate, O_CLOEXEC) != 0) return errno_error("pipe", errno);
+  const Fd gate_read(gate[0]);
+  Fd gate_write(gate[1]);
+  clone_args arguments{};
+  arguments.flags = CLONE_NEWUSER;
+  arguments.exit_signal = SIGCHLD;
+  const auto pid = static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof arguments));
+  if (pid < 0) return errno_error("make a user namespace", errno);
+  if (pid == 0) {
+    gate_write.reset();
+    char go = 0;
+    if (::read(gate_read.get(), &go, 1) != 1) ::_exit(EPERM);
+    // Inside, 0 is ourselves and the subordinate ids begin at 1.
+    ::_exit(::chown(path.c_str(), 1 + kUser, 1 + kUser) == 0 ? 0 : errno);
+  }
+  const std::vector<IdMap> all_uids = {{0, ::geteuid(), 1}, {1, uids.outside, uids.count}};
+  const std::vector<IdMap> all_gids = {{0, ::getegid(), 1}, {1, gids.outside, gids.count}};
+  auto done = map_by_tool("newuidmap", pid, all_uids);
+  if (done) done = map_by_tool("newgidmap", pid, all_gids);
+  if (done) done = write_all(gate_write.get(), "g");
+  gate_write.reset();
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  SLUICE_TRY_VOID(done);
+  if (status != 0) return errno_error("give " + path + " to the sandbox", WEXITSTATUS(status));
+  return {};
+}
+
+Result<void> Helper::create(const Create& create, Fd link) {
+  auto box = std::make_unique<Box>();
+  box->id = create.id;
+  if (ranges_) {
+    SLUICE_TRY(box->range, range_for(create));
+  }
+  if (setup_->mapping == Mapping::kByTools && !create.kept_home.empty()) {
+    SLUICE_TRY_VOID(give_home(create.kept_home));
+  }
+  SLUICE_TRY(box->group, cgroups_.make(create.name, create.limits));
+  const auto started = start(*box, create, link);
+  if (!started) {
+    if (box->pid > 0) {
+      ::kill(box->pid, SIGKILL);
+      int status = 0;
+      ::waitpid(box->pid, &status, 0);
+    }
+    Cgroups::remove(box->group);
+    return started;
+  }
+  Box& made = *box;
+  boxes_.emplace(create.id, std::move(box));
+  loop_.watch(made.report.get(), EPOLLIN, [this, &made](uint32_t) { on_report(made); });
+  loop_.watch(made.process.get(), EPOLLIN, [this, &made](uint32_t) { on_exit(made); });
+  return {};
+}
+
+Result<void> Helper::start(Box& box, const Create& create, const Fd& link) {
+  int gate[2], report[2];
+  if (::pipe2(gate, O_CLOEXEC) != 0) return errno_error("pipe", errno);
+  const Fd gate_read(gate[0]);
+  const Fd gate_write(gate[1]);
+  if (::pipe2(report, O_CLOEXEC) != 0) return errno_error("pipe", errno);
+  box.report = Fd(report[0]);
+  const Fd report_write(report[1]);
+
+  clone_args arguments{};
+  int process = -1;
+  arguments.flags = CLONE_PIDFD | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC |
+                    CLONE_NEWUTS | (create.own_network ? CLONE_NEWNET : 0);
+  arguments.pidfd = reinterpret_cast<uint64_t>(&process);
+  arguments.exit_signal = SIGCHLD;
+  // This process has one thread: its child may do what it likes.
+  const auto pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (pid == 0) {
+    construct(*setup_, create, gate_read.get(), report_write.get(), guest_.get(), link.get());
+  }
+  if (pid < 0) {
+    const int failure = errno;
+    Error error = errno_error("make the sandbox's namespaces", failure);
+    if (failure == EPERM || failure == ENOSPC || failure == EUSERS || failure == EINVAL) {
+      error.code = ErrorCode::kUnsupported;
+      error.message +=
+          " (user namespaces are forbidden or used up here: see the sysctls "
+          "user.max_user_namespaces, kernel.unprivileged_userns_clone and "
+          "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp profile)";
+    }
+    return error;
+  }
+  box.pid = static_cast<pid_t>(pid);
+  box.process = Fd(process);
+  SLUICE_TRY_VOID(map_ids(box));
+  SLUICE_TRY_VOID(Cgroups::add(box.group, box.pid));
+  (void)write_proc(box.pid, "oom_score_adj", kOomScore);  // a preference
+  box.oom_file = box.group.oom_file;
+  return write_all(gate_write.get(), "g");
+}
+
+Result<void> Helper::map_ids(const Box& box) const {
+  const Setup& setup = *setup_;
+  switch (setup.mapping) {
+    case Mapping::kDirect: {
+      const std::vector<IdMap> map = {{0, box.range.first, setup.range_size}};
+      SLUICE_TRY_VOID(write_proc(box.pid, "uid_map", lines_of(map)));
+      return write_proc(box.pid, "gid_map", lines_of(map));
+    }
+    case Mapping::kByTools:
+      SLUICE_TRY_VOID(map_by_tool("newuidmap", box.pid, setup.uids));
+      return map_by_tool("newgidmap", box.pid, setup.gids);
+    case Mapping::kOwn:
+      // Without this an ordinary user may not map a group (user_namespaces(7)).
+      SLUICE_TRY_VOID(write_proc(box.pid, "setgroups", "deny"));
+      SLUICE_TRY_VOID(write_proc(box.pid, "uid_map", lines_of(setup.uids)));
+      return write_proc(box.pid, "gid_map", lines_of(setup.gids));
+  }
+  return Error(ErrorCode::kInternal, "no such mapping");
+}
+
+void Helper::on_report(Box& box) {
+  char text[kMaxReport];
+  const ssize_t n = ::read(box.report.get(), text, sizeof text);
+  if (n < 0 && errno == EINTR) return;
+  loop_.forget(box.report.get());
+  box.report.reset();
+  Created created;
+  created.id = box.id;
+  created.pid = box.pid;
+  created.oom_file = box.oom_file;
+  created.ok = n == 0;
+  if (n > 0) {
+    const auto code = static_cast<uint8_t>(text[0]);
+    created.error = Error(code < kErrorCodes ? static_cast<ErrorCode>(code) : ErrorCode::kIo,
+                          "make a sandbox: " + std::string(text + 1, static_cast<size_t>(n) - 1));
+  }
+  send(Message::Kind::kCreated, created.encode());
+}
+
+void Helper::on_exit(Box& box) {
+  // Its end may come before its report was read.
+  if (box.report) on_report(box);
+  loop_.forget(box.process.get());
+  int status = 0;
+  ::waitpid(box.pid, &status, 0);
+  box.status = status;
+  remove(box);
+}
+
+void Helper::remove(Box& box) {
+  // The kernel counts the dead for a moment yet.
+  if (!Cgroups::remove(box.group) && ++box.removals < 1000) {
+    loop_.at(Deadline::in(box.removals < 20 ? 1ms : 20ms), [this, id = box.id] {
+      const auto found = boxes_.find(id);
+      if (found != boxes_.end()) remove(*found->second);
+    });
+    return;
+  }
+  Gone gone;
+  gone.id = box.id;
+  gone.wait_status = *box.status;
+  boxes_.erase(box.id);
+  send(Message::Kind::kGone, gone.encode());
+}
+
+}  // namespace sluice::sandbox::local

@@ -1,0 +1,73 @@
+// Helper: makes and removes the sandboxes of one backend, in a process of its own.
+//
+// A library inside somebody's multi-threaded program cannot fork safely, and a sandbox must die
+// with the thread that made it (PR_SET_PDEATHSIG); so there is this: one thread, one socket to the
+// engine, nothing else. It ends with its socket, and everything it made ends with it. It decides
+// nothing; what it is told is still parsed as if it came from anybody.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/base/core/result.h"
+#include "sluice/guest/program/loop.h"
+#include "sluice/sandbox/local/helper/cgroups.h"
+#include "sluice/sandbox/local/helper/ranges.h"
+#include "sluice/sandbox/local/plan.h"
+
+namespace sluice::sandbox::local {
+
+class Helper {
+ public:
+  explicit Helper(Fd socket);
+
+  // Serves until the engine closes the socket, then removes everything.
+  int run();
+
+ private:
+  struct Box {
+    uint64_t id = 0;
+    pid_t pid = -1;
+    Fd process;  // a pidfd
+    Fd report;   // until the guest runs
+    Cgroups::Group group;
+    Range range;
+    std::string oom_file;
+    std::optional<int> status;
+    int removals = 0;
+  };
+
+  void on_message();
+  Result<void> handle(const Message& message, std::vector<Fd>& fds);
+  Result<void> set_up(Setup setup, std::vector<Fd>& fds);
+  Result<void> create(const Create& create, Fd link);
+  Result<void> start(Box& box, const Create& create, const Fd& link);
+  Result<void> map_ids(const Box& box) const;
+  Result<Range> range_for(const Create& create);
+  Result<void> give_home(const std::string& path) const;
+  void on_report(Box& box);
+  void on_exit(Box& box);
+  void remove(Box& box);
+  void send(Message::Kind kind, const Bytes& body);
+  void fail(const Error& error);
+
+  Fd socket_;
+  guest::program::Loop loop_;
+  std::optional<Setup> setup_;
+  Fd guest_;
+  Cgroups cgroups_;
+  std::optional<Ranges> ranges_;
+  std::unordered_map<uint64_t, std::unique_ptr<Box>> boxes_;
+  std::deque<Bytes> unsent_;
+  bool ending_ = false;
+};
+
+}  // namespace sluice::sandbox::local

@@ -1,0 +1,46 @@
+// What this host lets an engine do, and what is to be done about the rest: for the backend, and for
+// people (`sluice doctor`).
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/result.h"
+#include "sluice/sandbox/local/plan.h"
+
+namespace sluice::sandbox::local {
+
+// How this process may map ids into a sandbox.
+struct IdPlan {
+  Mapping mapping = Mapping::kOwn;
+  uint32_t range_first = 0, range_size = 0;          // kDirect
+  std::vector<std::pair<uint32_t, uint32_t>> taken;  // kDirect
+  std::vector<IdMap> uids, gids;                     // else
+  std::string note;                                  // why it is not better
+};
+
+// From the files' contents, so that it can be tested: who we are, /proc/self/uid_map, /etc/subuid
+// and /etc/subgid.
+struct IdFacts {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::string user;  // by name
+  std::string uid_map, subuid, subgid;
+  bool tools = false;  // newuidmap and newgidmap are there
+};
+Result<IdPlan> plan_ids(const IdFacts& facts);
+IdFacts read_id_facts();
+
+// One need of the backend: for `doctor`.
+struct Need {
+  std::string name;
+  enum class State : uint8_t { kOk, kLess, kMissing } state = State::kOk;
+  std::string detail;  // what there is, or what is lost and how to get it
+};
+std::vector<Need> inspect_host();
+
+}  // namespace sluice::sandbox::local

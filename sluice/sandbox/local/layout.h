@@ -1,0 +1,24 @@
+// The inside of a local sandbox: which of the host's files are seen and how, and what else there
+// is.
+//
+// Read-only from the host: /usr and what belongs to it, and an allow-list of /etc that cannot hold
+// a secret. All else is fresh and empty, in memory of bounded size.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "sluice/sandbox/local/plan.h"
+#include "sluice/sandbox/sandbox.h"
+
+namespace sluice::sandbox::local {
+
+enum class Users : uint8_t { kMany, kOne };
+
+// What all sandboxes of a host have in common. With one user everything is his.
+std::vector<Step> base_layout(Users users);
+
+// What the options add. kInvalidArgument for a bundle that is not there or whose place is taken.
+Result<std::vector<Step>> extra_layout(const Options& options, Users users);
+
+}  // namespace sluice::sandbox::local

@@ -1,0 +1,463 @@
+#include "sluice/sandbox/local/local.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/fd.h"
+#include "sluice/guest/client/client.h"
+#include "sluice/guest/program/blob.h"
+#include "sluice/net/wait.h"
+#include "sluice/sandbox/guest_sandbox.h"
+#include "sluice/sandbox/local/helper/blob.h"
+#include "sluice/sandbox/local/helper/cgroups.h"
+#include "sluice/sandbox/local/host.h"
+#include "sluice/sandbox/local/layout.h"
+#include "sluice/sandbox/local/seccomp.h"
+
+namespace sluice::sandbox::local {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+// For what takes the helper milliseconds.
+constexpr Duration kHelperTime = 20s;
+
+// A coroutine's wait for one answer of the helper. The reader thread posts the answer to its shard;
+// both may let go first.
+template <class T>
+struct Awaited {
+  explicit Awaited(net::Shard* s) : shard(s), changed(s) {}
+  net::Shard* shard;
+  net::Broadcast changed;
+  std::optional<Result<T>> answer;
+};
+template <class T>
+using AwaitedPtr = std::shared_ptr<Awaited<T>>;
+
+template <class T>
+void give(const AwaitedPtr<T>& to, Result<T> answer) {
+  to->shard->post([to, answer = std::move(answer)]() mutable {
+    to->answer = std::move(answer);
+    to->changed.notify_all();
+  });
+}
+
+template <class T>
+awaitable<Result<T>> answer_of(AwaitedPtr<T> awaited, const char* what) {
+  const Deadline deadline = Deadline::in(kHelperTime);
+  while (!awaited->answer) {
+    auto waited = co_await awaited->changed.wait(deadline);
+    if (!waited) co_return std::move(waited).error().within(what);
+  }
+  co_return std::move(*awaited->answer);
+}
+
+// Kills for memory so far, of memory.events or memory.oom_control.
+uint64_t count_oom_kills(const std::string& path) {
+  const auto content = read_file(path, 4096);
+  if (!content) return 0;
+  const size_t at = content->find("oom_kill ");
+  if (at == std::string::npos) return 0;
+  const size_t begin = at + 9;
+  return parse_decimal(std::string_view(*content).substr(begin, content->find('\n', begin) - begin))
+      .value_or(0);
+}
+
+std::string random_id() {
+  unsigned char bytes[6] = {};
+  [[maybe_unused]] const auto n = ::getrandom(bytes, sizeof bytes, 0);
+  return "local-" + to_hex({reinterpret_cast<const char*>(bytes), sizeof bytes});
+}
+
+}  // namespace
+
+struct Backend::State {
+  BackendOptions options;
+  IdPlan ids;
+  SetupDone ready;
+  Fd socket;
+  pid_t helper = -1;
+  std::thread reader;
+
+  std::mutex mutex;
+  uint64_t next_id = 1;
+  bool ended = false;
+  std::map<uint64_t, AwaitedPtr<Created>> creating;
+  std::map<uint64_t, AwaitedPtr<Gone>> removing;
+  std::set<uint64_t> live;  // created, and not known to be gone
+
+  bool one_user() const { return ids.mapping == Mapping::kOwn; }
+
+  Result<void> spawn_helper();
+  Result<void> send(Message::Kind kind, const Bytes& body, const Fd* along);
+  Result<Message> receive();
+  Result<void> set_up();
+  void read_answers();
+  void on_end();
+};
+
+Result<void> Backend::State::spawn_helper() {
+  SLUICE_TRY(const Fd program, sealed_memfd("sluice-sandboxes", helper_program()));
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return errno_error("start the sandbox helper", errno);
+  }
+  socket = Fd(ends[0]);
+  const Fd theirs(ends[1]);
+  // Room for a message of every size.
+  for (const int fd : {socket.get(), theirs.get()}) {
+    const int bytes = 4 * static_cast<int>(kMaxMessage);
+    ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+  }
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawnattr_init(&attributes);
+  // A session of its own: the terminal's Ctrl-C is for the engine, which then cleans up through it.
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  // dup2 of a descriptor onto itself would leave it close-on-exec.
+  const Fd above(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 10));
+  ::posix_spawn_file_actions_adddup2(&actions, above.get(), 3);
+  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  const std::string path = "/proc/self/fd/" + std::to_string(program.get());
+  char name[] = "sluice-sandboxes";
+  char* argv[] = {name, nullptr};
+  char* envp[] = {nullptr};
+  const int failure = ::posix_spawn(&helper, path.c_str(), &actions, &attributes, argv, envp);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
+  if (failure != 0) return errno_error("start the sandbox helper", failure);
+  return {};
+}
+
+Result<void> Backend::State::send(Message::Kind kind, const Bytes& body, const Fd* along) {
+  Message message;
+  message.kind = kind;
+  message.body = body;
+  Bytes bytes = message.encode();
+  if (bytes.size() > kMaxMessage) {
+    return Error(ErrorCode::kTooLarge, "the sandbox's description is too large: fewer bundles");
+  }
+  iovec piece{bytes.data(), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &piece;
+  header.msg_iovlen = 1;
+  if (along != nullptr) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    cmsghdr* head = CMSG_FIRSTHDR(&header);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    const int fd = along->get();
+    std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+  }
+  for (;;) {
+    // Never waits: a helper that is that far behind is none.
+    if (::sendmsg(socket.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return {};
+    if (errno == EINTR) continue;
+    if (errno == EAGAIN) {
+      return Error(ErrorCode::kUnavailable, "the sandbox helper is busy: too many at once");
+    }
+    return Error(ErrorCode::kClosed, "the sandbox helper is gone");
+  }
+}
+
+Result<Message> Backend::State::receive() {
+  Bytes buffer(kMaxMessage, '\0');
+  for (;;) {
+    const ssize_t n = ::recv(socket.get(), buffer.data(), buffer.size(), 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Error(ErrorCode::kClosed, "the sandbox helper is gone");
+    buffer.resize(static_cast<size_t>(n));
+    return Message::decode(buffer);
+  }
+}
+
+Result<void> Backend::State::set_up() {
+  Setup setup;
+  SLUICE_TRY(setup.seccomp, make_filter(one_user() ? Uids::kOne : Uids::kMany));
+  setup.root = base_layout(one_user() ? Users::kOne : Users::kMany);
+  setup.mapping = ids.mapping;
+  setup.range_first = ids.range_first;
+  setup.range_size = ids.range_size;
+  setup.taken = ids.taken;
+  setup.uids = ids.uids;
+  setup.gids = ids.gids;
+  SLUICE_TRY(const Fd guest, sealed_memfd("sluice-guest", guest::guest_program()));
+  SLUICE_TRY_VOID(send(Message::Kind::kSetup, setup.encode(), &guest));
+  SLUICE_TRY(const Message answer, receive());
+  if (answer.kind == Message::Kind::kFailed) return Error(ErrorCode::kInternal, answer.body);
+  if (answer.kind != Message::Kind::kSetupDone) {
+    return Error(ErrorCode::kProtocol, "the sandbox helper answers something else");
+  }
+  SLUICE_TRY(ready, SetupDone::decode(answer.body));
+  return {};
+}
+
+void Backend::State::read_answers() {
+  for (;;) {
+    const auto message = receive();
+    if (!message) break;
+    switch (message->kind) {
+      case Message::Kind::kCreated: {
+        auto created = Created::decode(message->body);
+        if (!created) break;
+        const std::lock_guard lock(mutex);
+        const auto found = creating.find(created->id);
+        if (found == creating.end()) break;
+        if (created->ok) live.insert(created->id);
+        give(found->second,
+             created->ok ? Result<Created>(*created) : Result<Created>(std::move(created->error)));
+        creating.erase(found);
+        break;
+      }
+      case Message::Kind::kGone: {
+        const auto gone = Gone::decode(message->body);
+        if (!gone) break;
+        const std::lock_guard lock(mutex);
+        live.erase(gone->id);
+        const auto found = removing.find(gone->id);
+        if (found == removing.end()) break;
+        give(found->second, Result<Gone>(*gone));
+        removing.erase(found);
+        break;
+      }
+      case Message::Kind::kFailed:
+        options.log.error("sandbox", "the helper gave up", {{"why", message->body}});
+        break;
+      default:
+        break;
+    }
+  }
+  on_end();
+}
+
+// The helper is gone, by our will or not: what it made dies with it. Only directories can be left.
+void Backend::State::on_end() {
+  int status = 0;
+  while (::waitpid(helper, &status, 0) < 0 && errno == EINTR) {
+  }
+  for (const std::string& directory : ready.cgroups) remove_cgroup_tree(directory);
+  const std::lock_guard lock(mutex);
+  ended = true;
+  for (const auto& [id, awaited] : creating) {
+    give(awaited, Result<Created>(Error(ErrorCode::kClosed, "the sandbox helper is gone")));
+  }
+  for (const auto& [id, awaited] : removing) give(awaited, Result<Gone>(Gone{id, 0}));
+  creating.clear();
+  removing.clear();
+}
+
+Result<std::unique_ptr<Backend>> Backend::start(BackendOptions options) {
+  remove_dead_cgroups();
+  auto state = std::make_shared<State>();
+  IdFacts facts = read_id_facts();
+  if (options.only_own_uid && facts.uid != 0) facts.tools = false;
+  SLUICE_TRY(state->ids, plan_ids(facts));
+  state->options = std::move(options);
+  SLUICE_TRY_VOID(state->spawn_helper());
+  std::unique_ptr<Backend> backend(new Backend(state));
+  const auto ready = state->set_up();
+  if (!ready) {
+    state->socket.reset();
+    state->on_end();
+    return ready.error().within("start local sandboxes");
+  }
+  state->reader = std::thread([raw = state.get()] { raw->read_answers(); });
+  return backend;
+}
+
+Backend::~Backend() {
+  if (!state_->reader.joinable()) return;
+  // Its end of file is the helper's word to remove everything.
+  ::shutdown(state_->socket.get(), SHUT_WR);
+  state_->reader.join();
+}
+
+int Backend::helper_pid() const {
+  return state_->helper;
+}
+
+namespace {
+
+// What of the wished limits the helper can enforce. The rest is a warning or a refusal.
+struct LimitPlan {
+  CgroupLimits groups;
+  uint64_t disk_bytes = 0, disk_inodes = 0, open_files = 0;
+};
+
+Result<LimitPlan> plan_limits(const Limits& limits, const SetupDone& ready,
+                              std::vector<std::string>* warnings) {
+  LimitPlan plan;
+  Result<void> refused;
+  auto take = [&](const std::optional<Limit>& limit, const char* what, bool can, uint64_t* into) {
+    if (!limit) return;
+    if (can) {
+      *into = limit->value;
+      return;
+    }
+    const std::string why = fmt::format(
+        "the limit of {} is not enforced here: {}", what,
+        ready.cgroup_problem.empty() ? "the kernel has no such controller" : ready.cgroup_problem);
+    if (limit->strictness == Strictness::kRequire && refused) {
+      refused = Error(ErrorCode::kUnsupported, why);
+    }
+    warnings->push_back(why);
+  };
+  take(limits.memory_bytes, "memory", ready.memory, &plan.groups.memory_bytes);
+  take(limits.pids, "processes", ready.pids, &plan.groups.pids);
+  take(limits.cpu_millis, "CPU time", ready.cpu, &plan.groups.cpu_millis);
+  take(limits.disk_bytes, "disk space", true, &plan.disk_bytes);
+  take(limits.disk_inodes, "files", true, &plan.disk_inodes);
+  take(limits.open_files, "open files", true, &plan.open_files);
+  if (!refused) return std::move(refused).error();
+  return plan;
+}
+
+Result<std::string> prepare_kept(const std::string& path, std::vector<std::string>* warnings) {
+  if (path.empty()) return path;
+  if (!path.starts_with('/')) {
+    return Error(ErrorCode::kInvalidArgument, path + ": the kept directory needs a whole path");
+  }
+  if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return errno_error(path, errno);
+  struct stat st{};
+  if (::lstat(path.c_str(), &st) != 0) return errno_error(path, errno);
+  if (!S_ISDIR(st.st_mode)) {
+    return Error(ErrorCode::kInvalidArgument, path + " is not a directory");
+  }
+  warnings->push_back("the home directory is kept in " + path +
+                      ": the limit of disk space does not hold there");
+  return path;
+}
+
+}  // namespace
+
+awaitable<Result<std::unique_ptr<Sandbox>>> Backend::create(net::Shard* shard, Options options) {
+  const auto state = state_;
+  if (!options.image.empty() && options.image != "host") {
+    co_return Error(ErrorCode::kUnsupported,
+                    "image \"" + options.image +
+                        "\": local sandboxes show this host's /usr; leave the image out");
+  }
+  if (options.network == Network::kSetup) {
+    co_return Error(ErrorCode::kUnsupported,
+                    "network \"setup\" is not there for local sandboxes: use \"none\" with what is "
+                    "installed on this host, or \"open\"");
+  }
+  std::vector<std::string> warnings;
+  if (!state->ids.note.empty()) warnings.push_back(state->ids.note);
+  if (options.network == Network::kOpen) {
+    warnings.push_back("the network is the host's own, its loopback included");
+  }
+  const bool own_network = options.network == Network::kNone;
+  SLUICE_CO_TRY(const LimitPlan limits, plan_limits(options.limits, state->ready, &warnings));
+  const auto users = state->one_user() ? Users::kOne : Users::kMany;
+  Create request;
+  SLUICE_CO_TRY(request.extra, extra_layout(options, users));
+  SLUICE_CO_TRY(request.kept_home, prepare_kept(options.keep_files_in, &warnings));
+  request.disk_bytes = limits.disk_bytes;
+  request.disk_inodes = limits.disk_inodes;
+  request.limits = limits.groups;
+  request.own_network = own_network;
+
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    co_return errno_error("make a sandbox's link", errno);
+  }
+  Fd ours(ends[0]);
+  Fd theirs(ends[1]);
+  const auto created = std::make_shared<Awaited<Created>>(shard);
+  const std::string id = random_id();
+  request.name = id;
+  Result<void> sent;
+  {
+    const std::lock_guard lock(state->mutex);
+    if (state->ended) co_return Error(ErrorCode::kClosed, "the sandbox helper is gone");
+    request.id = state->next_id++;
+    state->creating[request.id] = created;
+    sent = state->send(Message::Kind::kCreate, request.encode(), &theirs);
+    if (!sent) state->creating.erase(request.id);
+  }
+  theirs.reset();
+  if (!sent) co_return std::move(sent).error();
+
+  SLUICE_CO_TRY(auto link, guest::make_socket_link(*shard, std::move(ours)));
+  // Should anything fail from here on, the end of the link ends the sandbox.
+  SLUICE_CO_TRY(const Created made, co_await answer_of(created, "make a sandbox"));
+  guest::ClientOptions link_options;
+  link_options.deadline = options.deadline;
+  link_options.single_user = state->one_user();
+  link_options.open_files = limits.open_files;
+  SLUICE_CO_TRY(auto client, co_await guest::Client::connect(shard, std::move(link), link_options));
+  GuestSandboxParts parts;
+  parts.id = id;
+  parts.capabilities.limits = state->ready.memory && state->ready.pids;
+  parts.capabilities.network_none = true;
+  parts.capabilities.listen_passed = true;
+  parts.capabilities.guest_isolated = !state->one_user();
+  parts.warnings = std::move(warnings);
+  parts.client = std::move(client);
+  parts.destroy = [state, shard, number = request.id] {
+    return remove(state, shard, number);
+  };
+  if (!made.oom_file.empty()) {
+    parts.oom_kills = [file = made.oom_file] {
+      return count_oom_kills(file);
+    };
+  }
+  co_return make_guest_sandbox(shard, std::move(parts));
+}
+
+awaitable<Result<void>> Backend::remove(std::shared_ptr<State> state, net::Shard* shard,
+                                        uint64_t number) {
+  const auto removed = std::make_shared<Awaited<Gone>>(shard);
+  Result<void> sent;
+  {
+    const std::lock_guard lock(state->mutex);
+    if (state->ended || !state->live.contains(number)) co_return Result<void>();
+    state->removing[number] = removed;
+    Destroy request;
+    request.id = number;
+    sent = state->send(Message::Kind::kDestroy, request.encode(), nullptr);
+    if (!sent) state->removing.erase(number);
+  }
+  // A helper that is gone has taken everything with it.
+  if (!sent && sent.error().code != ErrorCode::kClosed) co_return sent;
+  if (!sent) co_return Result<void>();
+  SLUICE_CO_TRY_VOID(co_await answer_of(removed, "remove a sandbox"));
+  co_return Result<void>();
+}
+
+awaitable<Result<std::unique_ptr<Sandbox>>> Backend::clone(net::Shard*, Snapshot, Options) {
+  co_return Error(ErrorCode::kUnsupported, "local sandboxes cannot be snapshotted");
+}
+
+awaitable<Result<int>> Backend::reap() {
+  co_return remove_dead_cgroups();
+}
+
+}  // namespace sluice::sandbox::local

@@ -1,0 +1,52 @@
+// The local backend: sandboxes of Linux namespaces on this host, made by a helper program of its
+// own (helper/helper.h), a guest inside as their first process.
+//
+// docs/sandboxes.md says what is isolated and how, and what is not claimed.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "sluice/base/log.h"
+#include "sluice/sandbox/local/plan.h"
+#include "sluice/sandbox/sandbox.h"
+
+namespace sluice::sandbox::local {
+
+struct BackendOptions {
+  Logger log;
+  // For tests of the poorer forms: pretend that only the own uid can be mapped.
+  bool only_own_uid = false;
+};
+
+// Thread-safe, as every Backend. Starts one helper and one thread that reads its answers. The
+// shards on which sandboxes are made must outlive it.
+class Backend final : public sandbox::Backend {
+ public:
+  // Removes what dead engines left behind, then starts the helper. kUnsupported, with what to do,
+  // where this host cannot have local sandboxes.
+  static Result<std::unique_ptr<Backend>> start(BackendOptions options = {});
+  // Everything that was made goes with the backend. Close the sandboxes before.
+  ~Backend() override;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+
+  std::string name() const override { return "local"; }
+  awaitable<Result<std::unique_ptr<Sandbox>>> create(net::Shard* shard, Options options) override;
+  awaitable<Result<std::unique_ptr<Sandbox>>> clone(net::Shard* shard, Snapshot snapshot,
+                                                    Options options) override;
+  awaitable<Result<int>> reap() override;
+
+  // The helper's process, for tests and for `doctor`.
+  int helper_pid() const;
+
+ private:
+  struct State;
+  static awaitable<Result<void>> remove(std::shared_ptr<State> state, net::Shard* shard,
+                                        uint64_t number);
+  explicit Backend(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace sluice::sandbox::local

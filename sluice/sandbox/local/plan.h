@@ -1,0 +1,140 @@
+// Plan: all that is to be done to make one sandbox, as a value. The engine decides (layout.h,
+// local.cc), the helper and the sandbox's first process carry out; neither takes a decision.
+//
+// Plain values; any thread. Links only base/core and guest/wire: the static helper uses it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/result.h"
+#include "sluice/guest/wire/fields.h"
+
+namespace sluice::sandbox::local {
+
+// One step of building the root. Paths are relative to the new root, without a leading slash.
+struct Step {
+  enum class Kind : uint8_t {
+    kDirectory,  // path, mode, uid, gid; one that exists stays as it is
+    kFile,       // path, mode, text = its content
+    kSymlink,    // path, text = its target
+    kBind,       // path, text = what is bound there; see the flags
+    kProc,       // a fresh /proc of the new process namespace
+    kTerminals,  // a fresh devpts; gid = that of the terminals, or 0 for none
+  };
+  enum Flag : uint8_t {
+    kReadOnly = 1,
+    kNoExec = 2,
+    kDevices = 4,    // device files work below it
+    kInside = 8,     // `text` is a path within the new root
+    kOptional = 16,  // what is not there is left out
+  };
+
+  Kind kind = Kind::kDirectory;
+  uint8_t flags = 0;
+  uint32_t mode = 0755;
+  uint32_t uid = 0, gid = 0;
+  std::string path;
+  std::string text;
+};
+
+struct IdMap {
+  uint32_t inside = 0, outside = 0, count = 0;
+};
+
+// How uids are mapped. Host uid 0 is never among them.
+enum class Mapping : uint8_t {
+  kDirect,   // by root: the helper writes the maps
+  kByTools,  // by an ordinary user: newuidmap and newgidmap with the user's subordinate ids
+  kOwn,      // by an ordinary user: the own uid and gid alone
+};
+
+// A control group's limits; what is 0 is not limited.
+struct CgroupLimits {
+  uint64_t memory_bytes = 0;
+  uint64_t pids = 0;
+  uint64_t cpu_millis = 0;
+};
+
+// What all sandboxes of one backend share; sent once.
+struct Setup {
+  // The program to run as a sandbox's first process comes as a descriptor.
+  Bytes seccomp;  // an array of sock_filter
+  std::vector<Step> root;
+  Mapping mapping = Mapping::kOwn;
+  // With kDirect: ids from `first` on are given out in ranges of `size`; `taken` are left out.
+  uint32_t range_first = 0, range_size = 0;
+  std::vector<std::pair<uint32_t, uint32_t>> taken;  // first, count
+  // With the others: the maps.
+  std::vector<IdMap> uids, gids;
+
+  Bytes encode() const;
+  static Result<Setup> decode(ByteView bytes);
+};
+
+struct SetupDone {
+  std::vector<std::string> cgroups;  // the directories below which sandboxes get theirs
+  bool memory = false, pids = false, cpu = false;
+  std::string cgroup_problem;  // why some are missing
+
+  Bytes encode() const;
+  static Result<SetupDone> decode(ByteView bytes);
+};
+
+struct Create {
+  uint64_t id = 0;
+  std::string name;         // of its control group
+  std::vector<Step> extra;  // after Setup::root
+  std::string kept_home;    // a directory of the host to become /home/user, or empty
+  uint64_t disk_bytes = 0;  // of the root filesystem; 0: the kernel's default (half the memory)
+  uint64_t disk_inodes = 0;
+  CgroupLimits limits;
+  bool own_network = true;
+  // The link's descriptor comes along.
+
+  Bytes encode() const;
+  static Result<Create> decode(ByteView bytes);
+};
+
+struct Created {
+  uint64_t id = 0;
+  bool ok = false;
+  Error error;           // if not
+  int32_t pid = 0;       // of its first process, in the helper's process namespace
+  std::string oom_file;  // where the kernel counts kills for memory, or empty
+
+  Bytes encode() const;
+  static Result<Created> decode(ByteView bytes);
+};
+
+struct Destroy {
+  uint64_t id = 0;
+
+  Bytes encode() const;
+  static Result<Destroy> decode(ByteView bytes);
+};
+
+// A sandbox is gone and everything of it, asked for or not.
+struct Gone {
+  uint64_t id = 0;
+  int32_t wait_status = 0;
+
+  Bytes encode() const;
+  static Result<Gone> decode(ByteView bytes);
+};
+
+// One message of the helper's socket.
+struct Message {
+  enum class Kind : uint8_t { kSetup, kSetupDone, kCreate, kCreated, kDestroy, kGone, kFailed };
+  Kind kind = Kind::kSetup;
+  Bytes body;
+
+  Bytes encode() const;
+  static Result<Message> decode(ByteView bytes);
+};
+inline constexpr size_t kMaxMessage = 128 * 1024;
+
+}  // namespace sluice::sandbox::local
