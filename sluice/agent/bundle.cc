@@ -152,16 +152,18 @@ Result<std::string> Bundles::install(const Spec& spec,
       fs::remove_all(partial, ignored);
     });
     progress(fmt::format("npm install {}", fmt::join(spec.bundle->npm, " ")));
-    SLUICE_TRY_VOID(write_file_atomically(partial + "/package.json", "{\"private\": true}\n"));
+    // Newer npm runs a dependency's install script only if package.json names it; older ones run
+    // all unless told otherwise.
+    std::vector<std::string> allowed;
+    for (const std::string& name : spec.bundle->install_scripts) {
+      allowed.push_back(fmt::format("\"{}\": true", name));
+    }
+    SLUICE_TRY_VOID(write_file_atomically(
+        partial + "/package.json", fmt::format("{{\"private\": true, \"allowScripts\": {{{}}}}}\n",
+                                               fmt::join(allowed, ", "))));
     std::vector<std::string> argv = {"npm",  "install",  "--no-audit", "--no-fund",   "--loglevel",
                                      "warn", "--prefix", partial,      "--save-exact"};
-    if (spec.bundle->install_scripts.empty()) {
-      argv.emplace_back("--ignore-scripts");
-    } else {
-      // Newer npm runs a dependency's install script only if it is named; older ones ignore this.
-      argv.push_back(
-          fmt::format("--allow-scripts={}", fmt::join(spec.bundle->install_scripts, ",")));
-    }
+    if (allowed.empty()) argv.emplace_back("--ignore-scripts");
     argv.insert(argv.end(), spec.bundle->npm.begin(), spec.bundle->npm.end());
     auto ran = run(argv, partial);
     if (!ran) {
@@ -176,12 +178,11 @@ Result<std::string> Bundles::install(const Spec& spec,
     }
     prune(partial, spec.bundle->keep);
     make_readable(partial);
-    const std::string mount = bundle_mount(spec);
     TemplateValues values;
     for (const std::string& name : placeholder_names()) values.emplace(name, "");
     values["bundle"] = partial;
     values["version"] = spec.version;
-    SLUICE_TRY(const std::string program, expand(spec.program, values));
+    SLUICE_TRY(std::string program, expand(spec.program, values));
     if (::access(program.c_str(), X_OK) != 0) {
       return Error(
           ErrorCode::kUnavailable,

@@ -29,7 +29,7 @@ command = ["{program}"]
 // An npm that makes the tree without a registry, logs its arguments, and can be told to fail. The
 // real one is used by the whole-system tests.
 constexpr char kNpm[] = R"(#!/bin/sh
-echo "$*" >> "$NPM_LOG"
+echo "$* $(cat package.json)" >> "$NPM_LOG"
 [ -n "$NPM_FAILS" ] && { echo "npm ERR! 404 no such package" >&2; exit 1; }
 mkdir -p node_modules/echo-agent/lib node_modules/other
 echo '#!/bin/sh' > node_modules/echo-agent/bin
@@ -84,7 +84,7 @@ TEST_F(BundleTest, InstallsOncePrunesAndMakesReadable) {
   ASSERT_EQ(::stat((*path + "/node_modules/echo-agent/bin").c_str(), &st), 0);
   EXPECT_EQ(st.st_mode & 0777, 0755u);
   EXPECT_NE(log().find("echo-agent@1.0"), std::string::npos);
-  EXPECT_NE(log().find("--allow-scripts=echo-agent"), std::string::npos);
+  EXPECT_NE(log().find("\"allowScripts\": {\"echo-agent\": true}"), std::string::npos);
   ASSERT_TRUE(install());
   const std::string all = log();
   EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 1);

@@ -126,6 +126,11 @@ class SpecParser {
     }
     if (bundle.npm.empty()) in->mistake("npm", "is required: the npm packages to install");
     bundle.install_scripts = in->strings("install_scripts");
+    for (const std::string& name : bundle.install_scripts) {
+      if (name.find_first_of("\"\\") != std::string::npos) {
+        in->mistake("install_scripts", "must be names of packages");
+      }
+    }
     bundle.keep = in->strings("keep");
     for (const std::string& path : bundle.keep) {
       if (path.empty() || path.front() == '/' || path.find("..") != std::string::npos) {

@@ -212,7 +212,7 @@ agent_timeout_s = 1.5
         # Nobody listens there: the call fails, the key must still be nowhere.
         text = f"instruction = '''{json.dumps([{'post': chat('hi')}, {'run': 'env; cat /proc/*/environ | tr -d 0'}])}'''\n"
         rollout = self.run_rollout(self.task(text), "passthrough:http://127.0.0.1:9/v1", "caller",
-                                   env={"OPENAI_API_KEY": "sk-test '$(leak)-0123456789"})
+                                   env={"OPENAI_API_KEY": "sk-test'$(leak)-0123456789"})
         self.assertEqual(rollout.result["mode"], "black_box")
         for file in rollout.directory.rglob("*"):
             if file.is_file():

@@ -1,0 +1,31 @@
+"""ARCHITECTURE.md's walks name files and functions: they must exist."""
+
+import re
+import unittest
+
+from harness import SOURCE
+
+
+class Architecture(unittest.TestCase):
+    text = (SOURCE / "ARCHITECTURE.md").read_text()
+
+    def test_it_stays_short(self):
+        self.assertLessEqual(len(self.text.splitlines()), 300)
+
+    def test_every_file_it_names_exists(self):
+        names = re.findall(r"`((?:[a-z0-9_]+/)+[a-z0-9_]+\.(?:h|cc|md|toml))`", self.text)
+        self.assertGreater(len(names), 20)
+        for name in names:
+            self.assertTrue((SOURCE / "sluice" / name).exists() or (SOURCE / name).exists(), name)
+
+    def test_every_function_of_the_walks_exists(self):
+        walks = self.text[self.text.index("## One call") : self.text.index("## Out of scope")]
+        source = "\n".join(path.read_text() for path in (SOURCE / "sluice").rglob("*.[hc]*"))
+        names = re.findall(r"`(?:[A-Za-z]+::)*([A-Za-z_]+)(?:\(\))?`", walks)
+        self.assertGreater(len(names), 25)
+        for name in names:
+            self.assertRegex(source, rf"\b{name}\b")
+
+
+if __name__ == "__main__":
+    unittest.main()
