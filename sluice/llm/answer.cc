@@ -5,9 +5,14 @@
 #include <array>
 
 #include "sluice/json/text.h"
+#include "sluice/llm/dialect.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::llm {
 namespace {
+
+using wire::append_list;
+using wire::Members;
 
 Error unfit(std::string what) {
   return Error(ErrorCode::kInvalidArgument, "answer: " + std::move(what), ErrorOrigin::kCaller);
@@ -37,48 +42,24 @@ std::optional<Usage> usage_of_ids(const Answer& answer) {
   return usage;
 }
 
-// A comma in front of every member but the first.
-class Members {
- public:
-  explicit Members(Bytes& out) : out_(out) { out_.push_back('{'); }
-  Bytes& operator[](std::string_view name) {
-    if (out_.back() != '{') out_.push_back(',');
-    out_.push_back('"');
-    out_.append(name);
-    out_.append("\":");
-    return out_;
-  }
-  void text(std::string_view name, std::string_view value) {
-    if (!value.empty()) json::append_string((*this)[name], value);
-  }
-  void close() { out_.push_back('}'); }
-
- private:
-  Bytes& out_;
-};
-
-template <class List, class Append>
-void append_list(Bytes& out, const List& list, Append append) {
-  out.push_back('[');
-  for (size_t i = 0; i < list.size(); ++i) {
-    if (i > 0) out.push_back(',');
-    append(list[i]);
-  }
-  out.push_back(']');
-}
-
 void append_choice(Bytes& out, const Choice& choice) {
   Members members(out);
-  json::append_string(members["finish"], to_string(choice.finish));
-  members.text("text", choice.message.text);
-  members.text("reasoning", choice.message.reasoning);
-  members.text("refusal", choice.message.refusal);
+  members.text("finish", to_string(choice.finish));
+  const auto text = [&](std::string_view name, std::string_view value) {
+    if (!value.empty()) members.text(name, value);
+  };
+  text("text", choice.message.text);
+  text("reasoning", choice.message.reasoning);
+  text("reasoning_seal", choice.message.reasoning_seal);
+  text("refusal", choice.message.refusal);
   if (!choice.message.tool_calls.empty()) {
     append_list(members["tool_calls"], choice.message.tool_calls, [&](const ToolCall& call) {
       Members tool(out);
-      json::append_string(tool["id"], call.id);
-      json::append_string(tool["name"], call.name);
-      json::append_string(tool["arguments"], call.arguments);
+      tool.text("id", call.id);
+      tool.text("name", call.name);
+      tool.text("arguments", call.arguments);
+      if (call.kind == ToolCall::Kind::kCustom) tool.text("kind", "custom");
+      if (!call.space.empty()) tool.text("namespace", call.space);
       tool.close();
     });
   }
@@ -93,8 +74,8 @@ void append_choice(Bytes& out, const Choice& choice) {
   if (!choice.versions.empty()) {
     append_list(members["versions"], choice.versions, [&](const VersionSpan& span) {
       Members version(out);
-      json::append_number(version["first_token"], int64_t{span.first_token});
-      json::append_string(version["version"], span.version);
+      version.number("first_token", int64_t{span.first_token});
+      version.text("version", span.version);
       version.close();
     });
   }
@@ -145,8 +126,8 @@ class Reader {
 
   const json::Raw* find(std::string_view name) const { return object_.find(name); }
 
-  template <class Enum, size_t N>
-  Enum one_of(std::string_view name, const std::array<Enum, N>& values, Enum otherwise) {
+  template <class Enum, size_t kSize>
+  Enum one_of(std::string_view name, const std::array<Enum, kSize>& values, Enum otherwise) {
     if (find(name) == nullptr) return otherwise;
     const std::string given = text(name);
     for (const Enum value : values) {
@@ -191,11 +172,20 @@ Result<Choice> choice_from_json(const json::Raw& value, size_t index) {
       Finish::kStop);
   choice.message.text = in.text("text");
   choice.message.reasoning = in.text("reasoning");
+  choice.message.reasoning_seal = in.text("reasoning_seal");
   choice.message.refusal = in.text("refusal");
   for (const json::Raw& element : in.list("tool_calls")) {
     Reader tool(element, where + "tool_calls.");
-    choice.message.tool_calls.push_back(
-        {tool.text("id"), tool.text("name"), tool.text("arguments")});
+    ToolCall& call = choice.message.tool_calls.emplace_back();
+    call.id = tool.text("id");
+    call.name = tool.text("name");
+    call.arguments = tool.text("arguments");
+    call.kind = tool.one_of("kind", std::array{ToolCall::Kind::kFunction, ToolCall::Kind::kCustom},
+                            call.kind);
+    call.space = tool.text("namespace");
+    if (!call.space.empty() && !call.name.starts_with(call.space + "__")) {
+      tool.fail("namespace", "the name must begin with it and \"__\"");
+    }
     SLUICE_TRY_VOID(tool.finish());
   }
   choice.ids = in.numbers<int32_t>("ids");
@@ -209,16 +199,7 @@ Result<Choice> choice_from_json(const json::Raw& value, size_t index) {
   return choice;
 }
 
-}  // namespace
-
-Answer text_answer(std::string text, Origin origin) {
-  Answer answer;
-  answer.choices.emplace_back().message.text = std::move(text);
-  answer.origin = origin;
-  return answer;
-}
-
-Result<void> complete(Answer& answer, uint32_t n) {
+Result<void> complete(Answer& answer, uint32_t n, std::string_view id_prefix) {
   if (answer.choices.empty()) return unfit("it has no choice");
   if (answer.choices.size() > n) {
     return unfit(fmt::format("it has {} choices, the call asks for {}", answer.choices.size(), n));
@@ -227,7 +208,7 @@ Result<void> complete(Answer& answer, uint32_t n) {
     SLUICE_TRY_VOID(check(choice));
     choice.message.role = Role::kAssistant;
     for (ToolCall& call : choice.message.tool_calls) {
-      if (call.id.empty()) call.id = "call_" + random_hex(12);
+      if (call.id.empty()) call.id = std::string(id_prefix) + random_hex(12);
     }
     // A trainer that parses tool calls out of sampled text knows only that sampling stopped; agents
     // run tools by the finish reason.
@@ -239,15 +220,36 @@ Result<void> complete(Answer& answer, uint32_t n) {
   return {};
 }
 
+}  // namespace
+
+Answer text_answer(std::string text, Origin origin) {
+  Answer answer;
+  answer.choices.emplace_back().message.text = std::move(text);
+  answer.origin = origin;
+  return answer;
+}
+
+Result<void> complete(Answer& answer, uint32_t n) {
+  return complete(answer, n, "call_");
+}
+
+Result<void> complete(Answer& answer, const Call& call) {
+  const Codec* codec = find_codec(call.dialect);
+  if (codec == nullptr) return complete(answer, call.n);
+  SLUICE_TRY_VOID(complete(answer, call.n, codec->tool_id_prefix()));
+  codec->fit(call, answer);
+  return {};
+}
+
 void append_json(Bytes& out, const Answer& answer) {
   Members members(out);
-  json::append_string(members["origin"], to_string(answer.origin));
+  members.text("origin", to_string(answer.origin));
   append_list(members["choices"], answer.choices,
               [&](const Choice& choice) { append_choice(out, choice); });
   if (answer.usage) {
     Members usage(members["usage"]);
-    json::append_number(usage["prompt_tokens"], answer.usage->prompt_tokens);
-    json::append_number(usage["completion_tokens"], answer.usage->completion_tokens);
+    usage.number("prompt_tokens", answer.usage->prompt_tokens);
+    usage.number("completion_tokens", answer.usage->completion_tokens);
     usage.close();
   }
   if (!answer.prompt_ids.empty()) {

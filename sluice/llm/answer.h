@@ -18,6 +18,8 @@ Answer text_answer(std::string text, Origin origin);
 // answer does not fit a call that asks for `n` choices: none, too many, logprobs that are not one
 // per id, versions out of order.
 Result<void> complete(Answer& answer, uint32_t n);
+// The same for the call that it answers, in the terms of its dialect (Codec::fit()).
+Result<void> complete(Answer& answer, const Call& call);
 
 // {"origin":"sampled","choices":[{"finish":"stop","text":"..."}],...}; what is empty is left out.
 void append_json(Bytes& out, const Answer& answer);

@@ -66,6 +66,7 @@ TEST(AnswerTest, JsonReadsBackAsTheSameAnswer) {
   answer.choices.resize(2);
   Choice& first = answer.choices[0];
   first.message.reasoning = "why";
+  first.message.reasoning_seal = "c2VhbA==";
   first.message.tool_calls = {{"call_1", "write", "{broken"}};
   first.finish = Finish::kToolCalls;
   first.ids = {1, -1, 2147483647};
@@ -95,6 +96,39 @@ TEST(AnswerTest, JsonReadsBackAsTheSameAnswer) {
   Bytes twice;
   append_json(twice, *again);
   EXPECT_EQ(twice, text);
+}
+
+TEST(AnswerTest, JsonKeepsTheKindAndNamespaceOfATool) {
+  Answer answer = text_answer("", Origin::kSampled);
+  answer.choices[0].message.tool_calls = {
+      {"c1", "apply_patch", "*** Begin Patch", ToolCall::Kind::kCustom},
+      {"c2", "mcp__env__answer", "{}", ToolCall::Kind::kFunction, "mcp__env"}};
+  Bytes text;
+  append_json(text, answer);
+  const auto again = read(text);
+  ASSERT_TRUE(again) << again.error().message;
+  const auto& calls = again->choices[0].message.tool_calls;
+  EXPECT_EQ(calls[0].kind, ToolCall::Kind::kCustom);
+  EXPECT_EQ(calls[1].kind, ToolCall::Kind::kFunction);
+  EXPECT_EQ(calls[1].space, "mcp__env");
+  EXPECT_EQ(read(R"({"choices":[{"tool_calls":[{"name":"answer","namespace":"mcp__env"}]}]})")
+                .error()
+                .message,
+            "answer: choices[0].tool_calls.namespace: the name must begin with it and \"__\"");
+  EXPECT_FALSE(read(R"({"choices":[{"tool_calls":[{"name":"f","kind":"other"}]}]})"));
+}
+
+TEST(AnswerTest, CompleteSpeaksTheCallsDialect) {
+  Call call;
+  call.dialect = Dialect::kMessages;
+  Answer answer = text_answer("", Origin::kSampled);
+  answer.choices[0].message.tool_calls = {{"", "bash", "{}"}};
+  ASSERT_TRUE(complete(answer, call));
+  EXPECT_TRUE(answer.choices[0].message.tool_calls[0].id.starts_with("toolu_"));
+  EXPECT_EQ(answer.choices[0].finish, Finish::kToolCalls);
+  answer.choices.resize(2);
+  EXPECT_EQ(complete(answer, call).error().message,
+            "answer: it has 2 choices, the call asks for 1");
 }
 
 TEST(AnswerTest, JsonMistakesNameTheirPlace) {

@@ -19,6 +19,10 @@ std::string_view to_string(Role role) {
   return names[static_cast<size_t>(role) % 4];
 }
 
+std::string_view to_string(ToolCall::Kind kind) {
+  return kind == ToolCall::Kind::kCustom ? "custom" : "function";
+}
+
 std::string_view to_string(Finish finish) {
   constexpr std::string_view names[] = {"stop", "length", "tool_calls", "content_filter"};
   return names[static_cast<size_t>(finish) % 4];
@@ -43,6 +47,8 @@ Result<const Request*> Call::request() const {
                        "the call's body cannot be read as " + std::string(to_string(dialect)));
     } else {
       request_ = codec->parse(*body);
+      // Where the URL names the model, the body does not.
+      if (*request_ && (*request_)->model.empty()) (*request_)->model = model;
     }
   });
   if (!*request_) return request_->error();

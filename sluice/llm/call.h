@@ -34,17 +34,29 @@ enum class Role : uint8_t { kSystem, kUser, kAssistant, kTool };
 std::string_view to_string(Role role);
 
 struct ToolCall {
+  // What the arguments are: JSON for a function, free text for a custom tool (OpenAI's name).
+  enum class Kind : uint8_t { kFunction, kCustom };
+
   std::string id;
-  std::string name;
-  std::string arguments;  // JSON text exactly as the model wrote it, which may be malformed
+  std::string name;       // of a tool in a namespace with that in front: "mcp__env__answer"
+  std::string arguments;  // exactly as the model wrote them: JSON that may be malformed, or text
+  Kind kind = Kind::kFunction;
+  // The namespace that `name` begins with, where the request declares its tools in such (Codex does
+  // for MCP servers): "mcp__env"; "" if none.
+  std::string space = {};
 };
+std::string_view to_string(ToolCall::Kind kind);
 
 // A message in canonical form: what every dialect can say.
 struct Message {
   Role role = Role::kAssistant;
   std::string text;       // text parts joined by line breaks; other parts are in `raw` alone
   std::string reasoning;  // reasoning content, where the dialect carries it
-  std::string refusal;    // the model's own "no", where the dialect tells it from text
+  // What a vendor seals reasoning with, opaque, and echoed by agents verbatim: a signature
+  // (Anthropic, Gemini) or the reasoning in encrypted form (Responses; without readable reasoning
+  // also Anthropic's redacted thinking).
+  std::string reasoning_seal;
+  std::string refusal;  // the model's own "no", where the dialect tells it from text
   std::vector<ToolCall> tool_calls;
   std::string tool_call_id;  // role kTool: which call this is the result of
   std::string raw;           // the message as it came, JSON; empty in answers of ours
@@ -55,9 +67,12 @@ struct Request {
   std::string model;
   std::vector<Message> messages;  // system prompts of every dialect are kSystem messages
   std::vector<std::string> tool_names;
-  std::string tools;  // JSON as it came, "" if none
+  std::string tools;        // JSON as it came, "" if none
+  std::string tool_choice;  // JSON as it came, "" if none
   std::optional<double> temperature, top_p;
+  std::optional<int64_t> top_k;
   std::optional<int64_t> max_tokens;
+  std::vector<std::string> stop;
 };
 
 // Where in its rollout a call belongs: the agent's own session header, "" if it sends none.
@@ -66,6 +81,10 @@ struct SessionKey {
   std::string parent;  // of a sub-agent's session
   auto operator<=>(const SessionKey&) const = default;
 };
+
+// How the pieces of a streamed answer are told apart: server-sent events, or elements of one JSON
+// array (Gemini, unless asked for events).
+enum class Framing : uint8_t { kEvents, kArray };
 
 // One intercepted request.
 class Call {
@@ -79,8 +98,9 @@ class Call {
   uint32_t n = 1;  // how many choices it asks for
   bool stream = false;
   bool stream_usage = false;  // chat: stream_options.include_usage
-  Digest digest;              // of the body, under the rollout's rules
-  uint64_t ordinal = 0;       // 1, 2, ... within the rollout, in order of arrival
+  Framing framing = Framing::kEvents;
+  Digest digest;         // of the body, under the rollout's rules
+  uint64_t ordinal = 0;  // 1, 2, ... within the rollout, in order of arrival
   std::chrono::system_clock::time_point arrived_at;
   std::shared_ptr<const Bytes> body;  // exactly as received
   // The vendor's own headers (openai-beta, anthropic-version), for whoever passes the call on.

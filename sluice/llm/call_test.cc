@@ -30,6 +30,14 @@ TEST(CallTest, AMalformedBodyIsAnErrorEachTime) {
   EXPECT_EQ(call.request().error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST(CallTest, AModelThatOnlyTheUrlNamesIsTheRequests) {
+  Call call;
+  call.dialect = Dialect::kGemini;
+  call.model = "gemini-3";
+  call.body = std::make_shared<const Bytes>(R"({"contents":[{"parts":[{"text":"hi"}]}]})");
+  EXPECT_EQ((*call.request())->model, "gemini-3");
+}
+
 TEST(CallTest, NamesOfValues) {
   EXPECT_EQ(to_string(Dialect::kChat), "chat");
   EXPECT_EQ(to_string(Purpose::kSubagent), "subagent");
@@ -37,8 +45,12 @@ TEST(CallTest, NamesOfValues) {
   EXPECT_EQ(to_string(Finish::kToolCalls), "tool_calls");
   EXPECT_EQ(to_string(Origin::kInjected), "injected");
   EXPECT_EQ(to_string(Outcome::kCancelled), "cancelled");
-  EXPECT_NE(find_codec(Dialect::kChat), nullptr);
-  EXPECT_EQ(find_codec(Dialect::kGemini), nullptr);
+  EXPECT_EQ(to_string(ToolCall::Kind::kCustom), "custom");
+  for (const auto dialect :
+       {Dialect::kChat, Dialect::kResponses, Dialect::kMessages, Dialect::kGemini}) {
+    EXPECT_NE(find_codec(dialect), nullptr);
+  }
+  EXPECT_EQ(find_codec(static_cast<Dialect>(4)), nullptr);
 }
 
 }  // namespace

@@ -6,33 +6,24 @@
 #include <array>
 
 #include "sluice/json/text.h"
+#include "sluice/llm/openai.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::llm {
 namespace {
 
 using json::Raw;
 using json::Type;
+using openai::invalid;
+using openai::missing;
+using wire::given;
+using wire::string_in;
 
-constexpr uint32_t kMaxChoices = 128;  // as OpenAI limits n
 constexpr size_t kMaxSystemMessages = 8;
 
 // Raw bytes in a JSON text that is built by hand.
 Bytes& operator<<(Bytes& out, std::string_view text) {
   return out.append(text);
-}
-
-BadRequest missing(std::string_view param) {
-  return {fmt::format("Missing required parameter: '{}'.", param), std::string(param),
-          "missing_required_parameter"};
-}
-BadRequest invalid(std::string_view param, std::string_view wanted, const Raw& found) {
-  return {fmt::format("Invalid type for '{}': expected {}, but got {}.", param, wanted,
-                      json::to_string(found.type)),
-          std::string(param), "invalid_type"};
-}
-
-bool given(const std::optional<json::Peeked>& field) {
-  return field && !field->value.is(Type::kNull);
 }
 
 // Text out of a string, or out of an array of parts of which some are text.
@@ -58,12 +49,6 @@ Result<std::string> text_of(const Raw& content, std::string* refusal) {
   return out;
 }
 
-Result<std::string> string_in(const json::RawObject& fields, std::string_view name) {
-  const Raw* value = fields.find(name);
-  if (value == nullptr || !value->is(Type::kString)) return std::string();
-  return json::to_text(*value);
-}
-
 Result<ToolCall> parse_tool_call(const Raw& value) {
   SLUICE_TRY(const auto fields, json::fields(value));
   ToolCall call;
@@ -76,6 +61,7 @@ Result<ToolCall> parse_tool_call(const Raw& value) {
     SLUICE_TRY(const auto inner, json::fields(*custom));
     SLUICE_TRY(call.name, string_in(inner, "name"));
     SLUICE_TRY(call.arguments, string_in(inner, "input"));
+    call.kind = ToolCall::Kind::kCustom;
   }
   return call;
 }
@@ -125,9 +111,11 @@ void append_tool_call(Bytes& out, const ToolCall& call, std::optional<size_t> in
   if (index) out << "\"index\":" << std::to_string(*index) << ",";
   out << "\"id\":";
   json::append_string(out, call.id);
-  out << ",\"type\":\"function\",\"function\":{\"name\":";
+  const bool custom = call.kind == ToolCall::Kind::kCustom;
+  out << (custom ? ",\"type\":\"custom\",\"custom\":{\"name\":"
+                 : ",\"type\":\"function\",\"function\":{\"name\":");
   json::append_string(out, call.name);
-  out << ",\"arguments\":";
+  out << (custom ? ",\"input\":" : ",\"arguments\":");
   json::append_string(out, call.arguments);
   out << "}}";
 }
@@ -228,51 +216,6 @@ class ChunkWriter {
   Bytes out_;
 };
 
-std::string_view error_type(const Problem& problem, int status) {
-  if (problem.end_agent) return "invalid_request_error";
-  switch (status) {
-    case 401:
-      return "authentication_error";
-    case 403:
-      return "permission_error";
-    case 429:
-      return "rate_limit_error";
-    default:
-      return status >= 500 ? "server_error" : "invalid_request_error";
-  }
-}
-
-int error_status(const Problem& problem) {
-  // Of all statuses, 400 makes agents of this dialect give up at once.
-  if (problem.end_agent) return 400;
-  const int status = http_status(problem.kind);
-  return status == 499 ? 503 : status;
-}
-
-void append_error(Bytes& out, const Problem& problem) {
-  out << "{\"error\":{\"message\":";
-  json::append_string(out, problem.end_agent ? neutral(problem.message) : problem.message);
-  out << ",\"type\":";
-  json::append_string(out, error_type(problem, error_status(problem)));
-  for (const auto& [name, value] :
-       {std::pair<std::string_view, std::string_view>("param", problem.param),
-        std::pair<std::string_view, std::string_view>("code", problem.code)}) {
-    out << ",\"" << name << "\":";
-    if (value.empty()) {
-      out << "null";
-    } else {
-      json::append_string(out, value);
-    }
-  }
-  out << "}}";
-}
-
-void append_model(Bytes& out, std::string_view name) {
-  out << "{\"id\":";
-  json::append_string(out, name);
-  out << ",\"object\":\"model\",\"created\":0,\"owned_by\":\"sluice\"}";
-}
-
 class ChatCodec final : public Codec {
  public:
   tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
@@ -281,20 +224,12 @@ class ChatCodec final : public Codec {
     static constexpr std::array<std::string_view, kCount> kNames{
         "model", "messages", "stream", "n", "stream_options", "tools"};
     const auto found = peeker.fields(body, kNames);
-    if (!found) {
-      return tl::unexpected(BadRequest{
-          "We could not parse the JSON body of your request: " + found.error().message, "", ""});
-    }
+    if (!found) return tl::unexpected(openai::unreadable(found.error()));
     const auto& field = *found;
     Peek peek;
-    if (!given(field[kModel])) return tl::unexpected(missing("model"));
-    const auto model = json::to_text(field[kModel]->value);
-    if (!model) return tl::unexpected(invalid("model", "a string", field[kModel]->value));
-    if (model->empty() || model->size() > 512) {
-      return tl::unexpected(
-          BadRequest{"Invalid 'model': 1 to 512 characters are expected.", "model", ""});
-    }
-    peek.model = *model;
+    auto model = openai::read_model(field[kModel]);
+    if (!model) return tl::unexpected(std::move(model).error());
+    peek.model = std::move(*model);
 
     if (!given(field[kMessages])) return tl::unexpected(missing("messages"));
     const Raw& messages = field[kMessages]->value;
@@ -375,6 +310,11 @@ class ChatCodec final : public Codec {
     }
     if (const Raw* value = fields.find("temperature")) request.temperature = to_double(*value);
     if (const Raw* value = fields.find("top_p")) request.top_p = to_double(*value);
+    if (const Raw* value = fields.find("top_k")) request.top_k = to_integer(*value);
+    if (const Raw* value = fields.find("stop")) {
+      SLUICE_TRY(request.stop, wire::strings_of(*value));
+    }
+    request.tool_choice = wire::text_in(fields, "tool_choice");
     for (const char* name : {"max_tokens", "max_completion_tokens"}) {
       if (const Raw* value = fields.find(name); value != nullptr && !request.max_tokens) {
         request.max_tokens = to_integer(*value);
@@ -385,29 +325,20 @@ class ChatCodec final : public Codec {
 
   std::string system_text(const Peek& peek) const override {
     std::string out;
-    ByteView rest = peek.conversation.text;
-    for (size_t i = 0; i < std::min(peek.messages, kMaxSystemMessages); ++i) {
-      rest.remove_prefix(1);  // '[', later ','
-      const auto element = json::first_value(rest, &rest);
+    auto elements = wire::Elements::of(peek.conversation);
+    for (size_t i = 0; i < kMaxSystemMessages; ++i) {
+      const auto element = elements.next();
       if (!element) break;
       const auto message = parse_message(*element);
       if (!message || message->role != Role::kSystem) break;
-      if (!out.empty()) out.push_back('\n');
-      out.append(message->text);
-      rest.remove_prefix(std::min(rest.find_first_not_of(" \n\r\t"), rest.size()));
-      if (!rest.starts_with(',')) break;
+      wire::append_line(out, message->text);
     }
     return out;
   }
 
   std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
-    if (const auto message = next_message(conversation, mark.bytes)) return message;
-    // The messages before were written differently this time: count them.
-    const auto element = json::element_at(conversation, mark.messages);
-    if (!element || !*element) return std::nullopt;
-    auto message = parse_message(**element);
-    if (!message || message->role != Role::kAssistant) return std::nullopt;
-    return std::move(*message);
+    if (auto message = turn(wire::Elements::behind_bytes(conversation, mark))) return message;
+    return turn(wire::Elements::behind_count(conversation, mark.messages));
   }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
@@ -445,46 +376,22 @@ class ChatCodec final : public Codec {
     return std::move(writer).take();
   }
 
-  ErrorReply error(const Problem& problem) const override {
-    ErrorReply reply;
-    reply.status = error_status(problem);
-    append_error(reply.body, problem);
-    return reply;
-  }
+  ErrorReply error(const Problem& problem) const override { return openai::error(problem); }
 
-  std::string streamed_error(const Problem& problem) const override {
-    Bytes out("data: ");
-    append_error(out, problem);
-    out << "\n\ndata: [DONE]\n\n";
-    return out;
+  using Codec::streamed_error;
+  std::vector<std::string> streamed_error(const Envelope&, const Problem& problem) const override {
+    return {"data: " + openai::error(problem).body + "\n\ndata: [DONE]\n\n"};
   }
 
   std::string models(std::span<const std::string> names) const override {
-    Bytes out("{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < names.size(); ++i) {
-      if (i > 0) out << ",";
-      append_model(out, names[i]);
-    }
-    out << "]}";
-    return out;
+    return openai::models(names);
   }
-
-  std::string model(std::string_view name) const override {
-    Bytes out;
-    append_model(out, name);
-    return out;
-  }
+  std::string model(std::string_view name) const override { return openai::model(name); }
 
  private:
-  // The assistant message that begins behind the conversation's first `bytes` bytes.
-  static std::optional<Message> next_message(const Raw& conversation, size_t bytes) {
-    if (bytes == 0 || bytes >= conversation.text.size()) return std::nullopt;
-    ByteView rest = conversation.text.substr(bytes);
-    const size_t next = rest.find_first_not_of(" \n\r\t");
-    if (next == ByteView::npos || rest[next] != ',') return std::nullopt;
-    rest.remove_prefix(next + 1);
-    const auto element = json::first_value(rest, &rest);
-    if (!element || !element->is(Type::kObject)) return std::nullopt;
+  static std::optional<Message> turn(wire::Elements elements) {
+    const auto element = elements.next();
+    if (!element) return std::nullopt;
     auto message = parse_message(*element);
     if (!message || message->role != Role::kAssistant) return std::nullopt;
     return std::move(*message);

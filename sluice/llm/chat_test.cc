@@ -254,6 +254,20 @@ TEST(ChatAnswerTest, StreamedToolCallsCarryTheirIndex) {
   EXPECT_EQ(parsed(frames[4]).at_pointer("/choices/0/finish_reason").get_string(), "tool_calls");
 }
 
+TEST(ChatAnswerTest, CustomToolsHaveInputInsteadOfArguments) {
+  const Bytes body = R"({"model":"m","messages":[{"role":"assistant","tool_calls":[)"
+                     R"({"id":"c","type":"custom","custom":{"name":"patch","input":"text"}}]}],)"
+                     R"("tool_choice":"auto","stop":"END"})";
+  const auto request = chat().parse(body);
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->tool_choice, "\"auto\"");
+  EXPECT_THAT(request->stop, ::testing::ElementsAre("END"));
+  Answer answer;
+  answer.choices.emplace_back().message = request->messages[0];
+  EXPECT_THAT(chat().plain(test_envelope(), answer),
+              HasSubstr(R"({"id":"c","type":"custom","custom":{"name":"patch","input":"text"}})"));
+}
+
 TEST(ChatAnswerTest, AnEmptyAnswerStillFinishes) {
   const auto frames = events(chat().streamed(test_envelope(), text_answer("", Origin::kSampled)));
   ASSERT_EQ(frames.size(), 3u);

@@ -5,6 +5,9 @@
 #include <cctype>
 
 #include "sluice/llm/chat.h"
+#include "sluice/llm/gemini.h"
+#include "sluice/llm/messages.h"
+#include "sluice/llm/responses.h"
 
 namespace sluice::llm {
 
@@ -33,12 +36,14 @@ Envelope envelope(const Call& call) {
   out.created =
       std::chrono::duration_cast<std::chrono::seconds>(call.arrived_at.time_since_epoch()).count();
   out.stream_usage = call.stream_usage;
+  out.framing = call.framing;
   return out;
 }
 
 HistoryMark mark_of(const Peek& peek) {
   HistoryMark mark;
   mark.messages = peek.messages;
+  if (!peek.conversation.is(json::Type::kArray)) return mark;
   ByteView text = peek.conversation.text;
   if (!text.empty()) text.remove_suffix(1);
   const size_t last = text.find_last_not_of(" \n\r\t");
@@ -51,11 +56,31 @@ const Codec* find_codec(Dialect dialect) {
     case Dialect::kChat:
       return &chat_codec();
     case Dialect::kResponses:
+      return &responses_codec();
     case Dialect::kMessages:
+      return &messages_codec();
     case Dialect::kGemini:
-      return nullptr;
+      return &gemini_codec();
   }
   return nullptr;
+}
+
+tl::expected<std::string, BadRequest> Codec::count_tokens(json::Peeker&, const Bytes&,
+                                                          const Target&) const {
+  return tl::unexpected(BadRequest{"This API counts no tokens.", "", ""});
+}
+
+std::string Codec::streamed_error(const Problem& problem) const {
+  std::string out;
+  for (const std::string& piece : streamed_error({}, problem)) out.append(piece);
+  return out;
+}
+
+int64_t estimate_tokens(std::initializer_list<json::Raw> parts) {
+  constexpr size_t kBytesPerToken = 4;
+  size_t bytes = 0;
+  for (const json::Raw& part : parts) bytes += part.text.size();
+  return static_cast<int64_t>((bytes + kBytesPerToken - 1) / kBytesPerToken);
 }
 
 std::string neutral(std::string_view message) {

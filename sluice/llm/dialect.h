@@ -4,11 +4,14 @@
 // Codecs hold no state: one constant object each, any thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <tl/expected.hpp>
 
@@ -17,10 +20,14 @@
 
 namespace sluice::llm {
 
+inline constexpr size_t kMaxModelName = 512;
+inline constexpr uint32_t kMaxChoices = 128;  // as OpenAI limits n
+
 // What a request's URL says, in dialects where it says something (Gemini).
 struct Target {
   std::string model;
   std::optional<bool> stream;
+  Framing framing = Framing::kEvents;
 };
 
 // What the gate reads of a request before letting it in.
@@ -29,8 +36,10 @@ struct Peek {
   uint32_t n = 1;
   bool stream = false;
   bool stream_usage = false;
+  Framing framing = Framing::kEvents;
   bool has_tools = false;
-  json::Raw conversation;  // the array of messages, in the body
+  json::Raw system;        // a system prompt that stands beside the conversation; no text if none
+  json::Raw conversation;  // the array of messages, in the body; or the one message as a string
   size_t messages = 0;     // its length
 };
 
@@ -61,10 +70,14 @@ struct ErrorReply {
 // What an answer's frame repeats of its call. Made from the call, so that rendering an answer twice
 // gives the same bytes.
 struct Envelope {
-  std::string id;  // the response's, "chatcmpl-..."
+  std::string id;  // the response's, behind a prefix of the dialect's: "chatcmpl-..."
   std::string model;
   int64_t created = 0;  // seconds since 1970
   bool stream_usage = false;
+  Framing framing = Framing::kEvents;
+  // How many keep-alive frames the connection has got: dialects that number their events, or have
+  // one that must be the first, go on from there.
+  uint32_t keep_alives = 0;
 };
 Envelope envelope(const Call& call);
 
@@ -72,9 +85,11 @@ Envelope envelope(const Call& call);
 // bytes, behind so many bytes of the conversation.
 struct HistoryMark {
   size_t messages = 0;
-  size_t bytes = 0;  // without the closing bracket and the space before it
+  size_t bytes = 0;  // without the closing bracket and the space before it; 0 if it is a string
 };
 HistoryMark mark_of(const Peek& peek);
+
+inline constexpr auto kBetweenPieces = std::chrono::milliseconds(100);
 
 class Codec {
  public:
@@ -85,22 +100,48 @@ class Codec {
   virtual tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
                                               const Target& target) const = 0;
   virtual Result<Request> parse(const Bytes& body) const = 0;
-  // The text of the conversation's leading system messages.
+  // The text of the system prompt: of what stands beside the conversation, and of its leading
+  // system messages.
   virtual std::string system_text(const Peek& peek) const = 0;
   // The assistant's turn that stands in `conversation` at `mark`, if there is one.
   virtual std::optional<Message> turn_at(const json::Raw& conversation,
                                          const HistoryMark& mark) const = 0;
+  // An element of a conversation in a form that is equal for elements which mean the same, however
+  // agents write them from turn to turn. Most write them the same way.
+  virtual std::string canonical(const json::Raw& message) const {
+    return std::string(message.text);
+  }
+  // The body of the answer to a request to count a prompt's tokens. Without a tokenizer that is an
+  // estimate (estimate_tokens()); it is no call, and nobody is to learn from it.
+  virtual tl::expected<std::string, BadRequest> count_tokens(json::Peeker& peeker,
+                                                             const Bytes& body,
+                                                             const Target& target) const;
 
   // The answer side. An answer has at least one choice (see complete() in answer.h).
+
+  // How the ids of tool calls begin.
+  virtual std::string_view tool_id_prefix() const { return "call_"; }
+  // Writes into the answer what its form depends on and only the request says (which of its tool
+  // calls are of custom tools).
+  virtual void fit(const Call&, Answer&) const {}
   virtual std::string plain(const Envelope& envelope, const Answer& answer) const = 0;
   // Every frame of a streamed answer, the closing one included.
   virtual std::string streamed(const Envelope& envelope, const Answer& answer) const = 0;
-  // A frame that every client of the dialect ignores, and that keeps it waiting.
+  // The media type of a streamed answer.
+  virtual std::string_view stream_type(const Envelope&) const {
+    return "text/event-stream; charset=utf-8";
+  }
+  // A frame that every client of the dialect ignores, and that keeps it waiting. The envelope then
+  // counts it.
   virtual std::string keep_alive(const Envelope& envelope) const = 0;
 
   virtual ErrorReply error(const Problem& problem) const = 0;
-  // The same inside a stream whose status is spent, closing frame included.
-  virtual std::string streamed_error(const Problem& problem) const = 0;
+  // The same inside a stream whose status is spent, in pieces to be written one by one, with
+  // kBetweenPieces between them: some clients find an error only if it is all that they read.
+  virtual std::vector<std::string> streamed_error(const Envelope& envelope,
+                                                  const Problem& problem) const = 0;
+  // All of it at once, for a stream that began with nothing but keep-alive frames.
+  std::string streamed_error(const Problem& problem) const;
 
   virtual std::string models(std::span<const std::string> names) const = 0;
   virtual std::string model(std::string_view name) const = 0;
@@ -108,6 +149,10 @@ class Codec {
 
 // The dialect's codec, or nullptr where this build has none.
 const Codec* find_codec(Dialect dialect);
+
+// How many tokens these parts of a request may be, without a tokenizer: one for every four bytes of
+// their JSON, rounded up.
+int64_t estimate_tokens(std::initializer_list<json::Raw> parts);
 
 // `message`, or a neutral sentence if it holds a word ("overloaded", "429", ...) by which some
 // agent decides to retry or to rewrite its history instead of ending.

@@ -1,5 +1,9 @@
 #include "sluice/llm/history.h"
 
+#include <utility>
+
+#include "sluice/llm/wire.h"
+
 namespace sluice::llm {
 namespace {
 
@@ -24,16 +28,25 @@ bool same_words(std::string_view a, std::string_view b) {
   }
 }
 
+bool same_call(const ToolCall& sampled, const ToolCall& echoed) {
+  return echoed.id.empty() ? sampled.name == echoed.name : sampled.id == echoed.id;
+}
+
+// A refusal is text where the dialect, or the agent, does not tell the two apart.
+std::string_view said(const Message& message) {
+  return message.text.empty() ? message.refusal : message.text;
+}
+
 }  // namespace
 
 bool is_echo(const Message& sampled, const Message& echoed) {
   if (echoed.role != Role::kAssistant) return false;
   if (sampled.tool_calls.size() != echoed.tool_calls.size()) return false;
   for (size_t i = 0; i < sampled.tool_calls.size(); ++i) {
-    if (sampled.tool_calls[i].id != echoed.tool_calls[i].id) return false;
+    if (!same_call(sampled.tool_calls[i], echoed.tool_calls[i])) return false;
   }
   if (!sampled.tool_calls.empty()) return true;
-  return same_words(sampled.text, echoed.text);
+  return same_words(said(sampled), said(echoed));
 }
 
 std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
@@ -47,6 +60,7 @@ std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
 }
 
 bool extends(const json::Raw& earlier, const json::Raw& later) {
+  if (!earlier.is(json::Type::kArray)) return earlier.text == later.text;
   Peek peek;
   peek.conversation = earlier;
   const size_t size = mark_of(peek).bytes;
@@ -55,6 +69,23 @@ bool extends(const json::Raw& earlier, const json::Raw& later) {
   const size_t next = later.text.find_first_not_of(" \n\r\t", size);
   if (next == ByteView::npos) return false;
   return later.text[next] == ',' || later.text[next] == ']' || earlier.text.substr(0, size) == "[";
+}
+
+bool extends(const Codec& codec, const json::Raw& earlier, const json::Raw& later) {
+  if (extends(earlier, later)) return true;
+  const auto next = [](wire::Elements& elements, std::optional<json::Raw>& single) {
+    return single ? std::exchange(single, std::nullopt) : elements.next();
+  };
+  const auto single = [](const json::Raw& conversation) {
+    return conversation.is(json::Type::kArray) ? std::nullopt : std::optional(conversation);
+  };
+  auto before = wire::Elements::of(earlier), after = wire::Elements::of(later);
+  auto before_single = single(earlier), after_single = single(later);
+  while (const auto a = next(before, before_single)) {
+    const auto b = next(after, after_single);
+    if (!b || (a->text != b->text && codec.canonical(*a) != codec.canonical(*b))) return false;
+  }
+  return true;
 }
 
 }  // namespace sluice::llm

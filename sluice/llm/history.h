@@ -12,7 +12,8 @@
 namespace sluice::llm {
 
 // Whether `echoed`, found in a later request, is the turn `sampled`: the same tool-call ids in the
-// same order; without tool calls the same text, white space apart.
+// same order; without tool calls the same text, white space apart. Where the echo has no ids, which
+// Gemini's dialect leaves optional, the names of the tools count instead.
 bool is_echo(const Message& sampled, const Message& echoed);
 
 // Which of the answer's choices the later `conversation` holds at `mark`, where the call's own
@@ -22,5 +23,7 @@ std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
 
 // Whether `later` begins with all of `earlier`'s messages, byte for byte. Both are JSON arrays.
 bool extends(const json::Raw& earlier, const json::Raw& later);
+// The same message by message, by what they mean (Codec::canonical()). A string is one message.
+bool extends(const Codec& codec, const json::Raw& earlier, const json::Raw& later);
 
 }  // namespace sluice::llm

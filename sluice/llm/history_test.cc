@@ -132,6 +132,38 @@ TEST(HistoryTest, AMalformedContinuationIsNone) {
       std::nullopt);
 }
 
+TEST(HistoryTest, ARefusalIsEchoedAsTextOrAsARefusal) {
+  Answer answer = text_answer("", Origin::kSampled);
+  answer.choices[0].message.refusal = "I will not.";
+  EXPECT_EQ(echoed(answer, continued(R"({"role":"assistant","content":"I will not."})")), 0u);
+  EXPECT_EQ(echoed(answer, continued(R"({"role":"assistant","refusal":"I will not."})")), 0u);
+  EXPECT_EQ(echoed(answer, continued(R"({"role":"assistant","content":"I will."})")), std::nullopt);
+}
+
+TEST(HistoryTest, ReasoningDoesNotCount) {
+  // Gemini CLI drops it, Qwen Code trims it.
+  Answer answer = text_answer("yes", Origin::kSampled);
+  answer.choices[0].message.reasoning = " hm \n";
+  EXPECT_EQ(echoed(answer, continued(R"({"role":"assistant","content":"yes"})")), 0u);
+  EXPECT_EQ(
+      echoed(answer, continued(R"({"role":"assistant","content":"yes","reasoning_content":"hm"})")),
+      0u);
+}
+
+TEST(HistoryTest, ExtendsByMessagesSeesThroughOtherWhiteSpace) {
+  const auto array = [](std::string_view text) {
+    return json::Raw{text, json::Type::kArray};
+  };
+  const auto extended = [&](std::string_view earlier, std::string_view later) {
+    return extends(chat_codec(), array(earlier), array(later));
+  };
+  EXPECT_TRUE(extended("[{\"a\":1} ,{\"b\":2}]", "[ {\"a\":1},{\"b\":2},{\"c\":3}]"));
+  EXPECT_TRUE(extended("[]", "[1]"));
+  EXPECT_FALSE(extended("[1, 2]", "[1]"));
+  EXPECT_FALSE(extended("[1, 2]", "[1,3,2]"));
+  EXPECT_FALSE(extended("[1]", "[12]"));
+}
+
 TEST(HistoryTest, ExtendsComparesBytes) {
   const auto array = [](std::string_view text) {
     return json::Raw{text, json::Type::kArray};

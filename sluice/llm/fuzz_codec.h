@@ -1,0 +1,87 @@
+// What the fuzzers of the dialects do with a hostile body: everything that reads it, and answers
+// made of what was read. Included by fuzzers only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "sluice/base/core/check.h"
+#include "sluice/llm/answer.h"
+#include "sluice/llm/dialect.h"
+#include "sluice/llm/history.h"
+#include "sluice/llm/wire.h"
+
+namespace sluice::llm::fuzz {
+
+// That every event, and every line of JSON outside of one, is well-formed.
+inline void check_stream(const std::string& stream) {
+  ByteView rest = stream;
+  while (!rest.empty()) {
+    const size_t end = rest.find('\n');
+    CHECK(end != ByteView::npos);
+    ByteView line = rest.substr(0, end);
+    rest.remove_prefix(end + 1);
+    if (line.empty() || line.starts_with("event: ") || line == "data: [DONE]") continue;
+    if (line.starts_with("data: ")) line.remove_prefix(6);
+    CHECK(json::read_value(line).has_value());
+  }
+}
+
+// That the turn, found in a conversation, is its own echo and can be said again.
+inline void check_turn(const Codec& codec, const Message& turn, const json::Raw& conversation,
+                       const HistoryMark& mark, const Peek& peek) {
+  CHECK(turn.role == Role::kAssistant);
+  Answer answer;
+  answer.choices.emplace_back().message = turn;
+  CHECK(echoed_choice(codec, mark, answer, conversation) == 0u);
+  CHECK(complete(answer, 1).has_value());
+  Envelope envelope;
+  envelope.id = "id";
+  envelope.model = peek.model;
+  CHECK(json::read_value(codec.plain(envelope, answer)).has_value());
+  check_stream(codec.streamed(envelope, answer));
+  Bytes text;
+  append_json(text, answer);
+  CHECK(answer_from_json(*json::read_value(text)).has_value());
+}
+
+inline void run(const Codec& codec, const Target& target, const uint8_t* data, size_t size) {
+  const Bytes body(reinterpret_cast<const char*>(data), size);
+  json::Peeker peeker;
+  const auto peek = codec.peek(peeker, body, target);
+  const auto request = codec.parse(body);
+  if (const auto counted = codec.count_tokens(peeker, body, target)) {
+    CHECK(json::read_value(*counted).has_value());
+  }
+  if (!peek) {
+    const Problem problem = Problem::of(peek.error());
+    CHECK(!problem.message.empty());
+    const auto reply = codec.error(problem);
+    CHECK(reply.status == 400 && json::read_value(reply.body).has_value());
+    for (const std::string& piece : codec.streamed_error({}, problem)) check_stream(piece);
+    return;
+  }
+  CHECK(peek->messages > 0 && peek->n > 0);
+  codec.system_text(*peek);
+  const HistoryMark end = mark_of(*peek);
+  CHECK(end.bytes <= peek->conversation.text.size());
+  CHECK(extends(codec, peek->conversation, peek->conversation));
+  auto elements = wire::Elements::of(peek->conversation);
+  // Each is looked for from the beginning: not too many of them.
+  for (size_t i = 0; i < 64; ++i) {
+    HistoryMark mark;
+    mark.messages = i;
+    if (const auto turn = codec.turn_at(peek->conversation, mark)) {
+      check_turn(codec, *turn, peek->conversation, mark, *peek);
+    }
+    const auto element = elements.next();
+    if (!element) break;
+    codec.canonical(*element);
+  }
+  if (!request) return;
+  CHECK(request->model.empty() || request->model == peek->model);
+  for (const Message& message : request->messages) CHECK(!message.raw.empty());
+}
+
+}  // namespace sluice::llm::fuzz

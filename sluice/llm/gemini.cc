@@ -1,0 +1,629 @@
+#include "sluice/llm/gemini.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "sluice/json/text.h"
+#include "sluice/llm/wire.h"
+
+namespace sluice::llm {
+namespace {
+
+using json::Raw;
+using json::Type;
+using wire::append_line;
+using wire::given;
+using wire::Members;
+using wire::string_in;
+
+BadRequest invalid(std::string_view param, std::string_view what) {
+  return {fmt::format("Invalid value at '{}': {}", param, what), std::string(param), ""};
+}
+
+// --- Requests ------------------------------------------------------------------------------------
+
+// A field under either of its two names.
+const Raw* find(const json::RawObject& object, std::string_view camel, std::string_view snake) {
+  const Raw* value = object.find(camel);
+  return value != nullptr ? value : object.find(snake);
+}
+
+Result<ToolCall> read_call(const Raw& value) {
+  SLUICE_TRY(const auto fields, json::fields(value));
+  ToolCall call;
+  SLUICE_TRY(call.id, string_in(fields, "id"));
+  SLUICE_TRY(call.name, string_in(fields, "name"));
+  call.arguments = wire::text_in(fields, "args");
+  if (call.arguments.empty()) call.arguments = "{}";
+  return call;
+}
+
+// The result of a tool, and whose: the API lets both sides leave ids away.
+struct ToolResult {
+  Message message;
+  std::string name;
+};
+
+// What a tool's response says: the text of its "output", "error", ..., else all of it.
+Result<ToolResult> read_response(const Raw& value) {
+  SLUICE_TRY(const auto fields, json::fields(value));
+  ToolResult out;
+  Message& message = out.message;
+  message.role = Role::kTool;
+  SLUICE_TRY(message.tool_call_id, string_in(fields, "id"));
+  SLUICE_TRY(out.name, string_in(fields, "name"));
+  const Raw* response = fields.find("response");
+  if (!given(response)) return out;
+  message.text = response->text;
+  if (!response->is(Type::kObject)) return out;
+  SLUICE_TRY(const auto members, json::fields(*response));
+  for (const std::string_view name : {"output", "error", "result", "content"}) {
+    const Raw* text = members.find(name);
+    if (text == nullptr || !text->is(Type::kString)) continue;
+    SLUICE_TRY(message.text, json::to_text(*text));
+    break;
+  }
+  return out;
+}
+
+Result<void> read_part(const Raw& value, Message& message, std::vector<ToolResult>& results) {
+  SLUICE_TRY(const auto part, json::fields(value));
+  SLUICE_TRY(const std::string text, string_in(part, "text"));
+  const Raw* thought = part.find("thought");
+  if (thought != nullptr && json::to_bool(*thought).value_or(false)) {
+    append_line(message.reasoning, text);
+  } else if (message.role == Role::kAssistant) {
+    message.text.append(text);  // pieces of one text, as they were streamed
+  } else {
+    append_line(message.text, text);
+  }
+  if (const Raw* seal = find(part, "thoughtSignature", "thought_signature");
+      given(seal) && message.reasoning_seal.empty()) {
+    SLUICE_TRY(message.reasoning_seal, json::to_text(*seal));
+  }
+  if (const Raw* call = find(part, "functionCall", "function_call"); given(call)) {
+    SLUICE_TRY(ToolCall read, read_call(*call));
+    message.tool_calls.push_back(std::move(read));
+  }
+  if (const Raw* response = find(part, "functionResponse", "function_response"); given(response)) {
+    SLUICE_TRY(ToolResult result, read_response(*response));
+    result.message.raw = value.text;
+    results.push_back(std::move(result));
+  }
+  return {};
+}
+
+// A content as a message in canonical form, and the results of tools in it. `bare` if it holds
+// nothing else.
+struct Parsed {
+  Message message;
+  std::vector<ToolResult> results;
+  bool bare = false;
+};
+Result<Parsed> parse_content(const Raw& value, Role otherwise) {
+  Parsed out;
+  Message& message = out.message;
+  message.raw = value.text;
+  message.role = otherwise;
+  if (value.is(Type::kString)) {  // of a system instruction: lenient servers take one
+    SLUICE_TRY(message.text, json::to_text(value));
+    return out;
+  }
+  SLUICE_TRY(const auto fields, json::fields(value));
+  SLUICE_TRY(const std::string role, string_in(fields, "role"));
+  if (otherwise != Role::kSystem) {
+    if (role == "model") {
+      message.role = Role::kAssistant;
+    } else if (!role.empty() && role != "user" && role != "function") {
+      return Error(ErrorCode::kInvalidArgument, fmt::format("contents: no such role: '{}'", role),
+                   ErrorOrigin::kAgent);
+    }
+  }
+  const Raw* parts = fields.find("parts");
+  if (!given(parts)) return out;
+  std::vector<Raw> list;
+  if (parts->is(Type::kObject)) {  // a single part, as protobuf's JSON allows
+    list.push_back(*parts);
+  } else {
+    SLUICE_TRY(list, json::elements(*parts));
+  }
+  for (const Raw& part : list) SLUICE_TRY_VOID(read_part(part, message, out.results));
+  out.bare = !list.empty() && out.results.size() == list.size();
+  return out;
+}
+
+// Gives ids to calls that came without, in their order, and to the results of them.
+class Ids {
+ public:
+  void number(Message& turn) {
+    waiting_.clear();
+    for (ToolCall& call : turn.tool_calls) {
+      ++calls_;
+      if (call.id.empty()) call.id = fmt::format("call_{}", calls_);
+      waiting_.emplace_back(call.name, call.id);
+    }
+  }
+  void find(ToolResult& result) {
+    if (!result.message.tool_call_id.empty()) return;
+    const auto it = std::find_if(waiting_.begin(), waiting_.end(),
+                                 [&](const auto& call) { return call.first == result.name; });
+    if (it == waiting_.end()) return;
+    result.message.tool_call_id = it->second;
+    waiting_.erase(it);
+  }
+
+ private:
+  size_t calls_ = 0;
+  std::vector<std::pair<std::string, std::string>> waiting_;  // names and ids of the last turn's
+};
+
+Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
+  std::vector<Raw> list{tools};  // a single one, as protobuf's JSON allows
+  if (!tools.is(Type::kObject)) {
+    SLUICE_TRY(list, json::elements(tools));
+  }
+  for (const Raw& element : list) {
+    SLUICE_TRY(const auto tool, json::fields(element));
+    for (const auto& [name, value] : tool.fields) {
+      if (name != "functionDeclarations" && name != "function_declarations") {
+        out.push_back(name);  // the vendor's own tools: "googleSearch"
+        continue;
+      }
+      SLUICE_TRY(const auto functions, json::elements(value));
+      for (const Raw& function : functions) {
+        SLUICE_TRY(std::string function_name, string_in(function, "name"));
+        out.push_back(std::move(function_name));
+      }
+    }
+  }
+  return {};
+}
+
+// --- Answers -------------------------------------------------------------------------------------
+
+std::string_view finish_reason(Finish finish) {
+  switch (finish) {
+    case Finish::kStop:
+    case Finish::kToolCalls:
+      return "STOP";
+    case Finish::kLength:
+      return "MAX_TOKENS";
+    case Finish::kContentFilter:
+      return "SAFETY";
+  }
+  return "STOP";
+}
+
+// Clients decode signatures and fail on one that is no base64.
+bool is_base64(std::string_view text) {
+  const size_t end = text.find_last_not_of('=') + 1;
+  return !text.empty() && text.size() % 4 == 0 && text.size() - end <= 2 &&
+         text.substr(0, end).find_first_not_of(
+             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") ==
+             std::string_view::npos;
+}
+
+class Parts {
+ public:
+  Parts(Bytes& out, const Message& message) : out_(out) {
+    out_.push_back('[');
+    if (!message.reasoning.empty()) {
+      Members part = next();
+      part.text("text", message.reasoning);
+      part.raw("thought", "true");
+      part.close();
+    }
+    // On the first call, else on the text.
+    std::string_view seal = message.reasoning_seal;
+    if (!is_base64(seal)) seal = {};
+    const std::string_view text = message.text.empty() ? message.refusal : message.text;
+    // An empty answer is an empty text: something must be there to be echoed.
+    if (!text.empty() || message.tool_calls.empty()) {
+      Members part = next();
+      part.text("text", text);
+      if (message.tool_calls.empty()) put_seal(part, seal);
+      part.close();
+    }
+    for (const ToolCall& call : message.tool_calls) {
+      Members part = next();
+      Members function(part["functionCall"]);
+      function.text("id", call.id);
+      function.text("name", call.name);
+      wire::append_arguments(function["args"], call.arguments);
+      function.close();
+      put_seal(part, std::exchange(seal, {}));
+      part.close();
+    }
+    out_.push_back(']');
+  }
+
+ private:
+  Members next() {
+    if (out_.back() != '[') out_.push_back(',');
+    return Members(out_);
+  }
+  static void put_seal(Members& part, std::string_view seal) {
+    if (!seal.empty()) part.text("thoughtSignature", seal);
+  }
+
+  Bytes& out_;
+};
+
+Bytes response(const Envelope& envelope, const Answer& answer) {
+  Bytes out;
+  Members members(out);
+  int64_t index = 0;
+  wire::append_list(members["candidates"], answer.choices, [&](const Choice& choice) {
+    Members candidate(out);
+    Members content(candidate["content"]);
+    Parts(content["parts"], choice.message);
+    content.text("role", "model");
+    content.close();
+    candidate.text("finishReason", finish_reason(choice.finish));
+    candidate.number("index", index++);
+    candidate.close();
+  });
+  if (answer.usage) {
+    Members usage(members["usageMetadata"]);
+    usage.number("promptTokenCount", answer.usage->prompt_tokens);
+    usage.number("candidatesTokenCount", answer.usage->completion_tokens);
+    usage.number("totalTokenCount", answer.usage->prompt_tokens + answer.usage->completion_tokens);
+    usage.close();
+  }
+  members.text("modelVersion", envelope.model);
+  members.text("responseId", envelope.id);
+  members.close();
+  return out;
+}
+
+// --- Errors --------------------------------------------------------------------------------------
+
+struct Shape {
+  int code;
+  std::string_view status;
+};
+
+Shape shape_of(const Problem& problem) {
+  // Of all statuses, 400 makes agents of this dialect give up at once.
+  if (problem.end_agent) return {400, "INVALID_ARGUMENT"};
+  const int code = http_status(problem.kind);
+  switch (code) {
+    case 401:
+      return {code, "UNAUTHENTICATED"};
+    case 403:
+      return {code, "PERMISSION_DENIED"};
+    case 404:
+      return {code, "NOT_FOUND"};
+    case 409:
+      return {code, "ABORTED"};
+    case 413:
+      return {code, "INVALID_ARGUMENT"};
+    case 429:
+      return {code, "RESOURCE_EXHAUSTED"};
+    case 501:
+      return {code, "UNIMPLEMENTED"};
+    case 499:
+    case 502:
+    case 503:
+      return {503, "UNAVAILABLE"};
+    case 504:
+      return {code, "DEADLINE_EXCEEDED"};
+    default:
+      return code >= 500 ? Shape{500, "INTERNAL"} : Shape{400, "INVALID_ARGUMENT"};
+  }
+}
+
+Bytes error_body(const Problem& problem) {
+  const Shape shape = shape_of(problem);
+  Bytes out;
+  Members members(out);
+  Members error(members["error"]);
+  error.number("code", shape.code);
+  error.text("message", problem.end_agent ? neutral(problem.message) : problem.message);
+  error.text("status", shape.status);
+  error.close();
+  members.close();
+  return out;
+}
+
+void append_model(Bytes& out, std::string_view name) {
+  Members members(out);
+  members.text("name", fmt::format("models/{}", name));
+  members.text("version", "1");
+  members.text("displayName", name);
+  members.raw("supportedGenerationMethods",
+              R"(["generateContent","streamGenerateContent","countTokens"])");
+  members.close();
+}
+
+// --- The codec -----------------------------------------------------------------------------------
+
+class GeminiCodec final : public Codec {
+ public:
+  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+                                      const Target& target) const override {
+    auto prompt = read_prompt(peeker, body, target);
+    if (!prompt) return tl::unexpected(std::move(prompt).error());
+    auto& [peek, field] = *prompt;
+    if (given(field[kCachedCamel]) || given(field[kCachedSnake])) {
+      return tl::unexpected(
+          invalid("cached_content", "Nothing is cached here: send the content itself."));
+    }
+    const auto& config = given(field[kConfigCamel]) ? field[kConfigCamel] : field[kConfigSnake];
+    if (given(config)) {
+      const auto fields = json::fields(config->value);
+      if (!fields) return tl::unexpected(invalid("generation_config", "an object is expected"));
+      if (const Raw* count = find(*fields, "candidateCount", "candidate_count"); given(count)) {
+        const auto n = json::to_integer(*count);
+        if (!n || *n < 1 || *n > kMaxChoices) {
+          return tl::unexpected(
+              invalid("generation_config.candidate_count",
+                      fmt::format("an integer from 1 to {} is expected", kMaxChoices)));
+        }
+        peek.n = static_cast<uint32_t>(*n);
+      }
+    }
+    return std::move(peek);
+  }
+
+  Result<Request> parse(const Bytes& body) const override {
+    SLUICE_TRY(const Raw root, json::read_value(body));
+    SLUICE_TRY(const auto fields, json::fields(root));
+    Request request;
+    std::vector<Message>& messages = request.messages;
+    if (const Raw* system = find(fields, "systemInstruction", "system_instruction");
+        given(system)) {
+      SLUICE_TRY(Parsed parsed, parse_content(*system, Role::kSystem));
+      messages.push_back(std::move(parsed.message));
+    }
+    const Raw* contents = fields.find("contents");
+    if (contents == nullptr) {
+      return Error(ErrorCode::kInvalidArgument, "contents: missing", ErrorOrigin::kAgent);
+    }
+    SLUICE_TRY(const auto list, json::elements(*contents));
+    Ids ids;
+    for (const Raw& element : list) {
+      SLUICE_TRY(Parsed parsed, parse_content(element, Role::kUser));
+      for (ToolResult& result : parsed.results) {
+        ids.find(result);
+        messages.push_back(std::move(result.message));
+      }
+      if (parsed.message.role == Role::kAssistant) ids.number(parsed.message);
+      if (!parsed.bare) messages.push_back(std::move(parsed.message));
+    }
+    if (const Raw* tools = fields.find("tools"); given(tools)) {
+      request.tools = tools->text;
+      SLUICE_TRY_VOID(read_tool_names(*tools, request.tool_names));
+    }
+    if (const Raw* choice = find(fields, "toolConfig", "tool_config"); given(choice)) {
+      request.tool_choice = choice->text;
+    }
+    if (const Raw* config = find(fields, "generationConfig", "generation_config"); given(config)) {
+      SLUICE_TRY_VOID(read_config(*config, request));
+    }
+    return request;
+  }
+
+  std::string system_text(const Peek& peek) const override {
+    if (peek.system.text.empty()) return {};
+    const auto parsed = parse_content(peek.system, Role::kSystem);
+    return parsed ? parsed->message.text : std::string();
+  }
+
+  std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
+    if (auto turn = gather(wire::Elements::behind_bytes(conversation, mark))) return turn;
+    return gather(wire::Elements::behind_count(conversation, mark.messages));
+  }
+
+  tl::expected<std::string, BadRequest> count_tokens(json::Peeker& peeker, const Bytes& body,
+                                                     const Target& target) const override {
+    // Either the prompt itself, or a whole request inside.
+    static constexpr std::array<std::string_view, 2> kWrappers{"generateContentRequest",
+                                                               "generate_content_request"};
+    const auto found = peeker.fields(body, kWrappers);
+    if (!found) return tl::unexpected(unreadable(found.error()));
+    for (const auto& wrapper : *found) {
+      if (given(wrapper)) return count_prompt(peeker, Bytes(wrapper->value.text), target);
+    }
+    return count_prompt(peeker, body, target);
+  }
+
+  std::string plain(const Envelope& envelope, const Answer& answer) const override {
+    return response(envelope, answer);
+  }
+
+  std::string streamed(const Envelope& envelope, const Answer& answer) const override {
+    // In one piece: Gemini CLI runs a tool call that it has got of a stream that then broke, and
+    // again of the one that it gets instead.
+    if (envelope.framing == Framing::kArray) return "[" + response(envelope, answer) + "]";
+    return "data: " + response(envelope, answer) + "\n\n";
+  }
+
+  std::string_view stream_type(const Envelope& envelope) const override {
+    return envelope.framing == Framing::kArray ? "application/json; charset=utf-8"
+                                               : Codec::stream_type(envelope);
+  }
+
+  // An empty line, which both framings and every client skip. A comment makes Gemini CLI throw the
+  // reply away; a response without candidates makes the SDKs' chats forget the turn.
+  std::string keep_alive(const Envelope&) const override { return "\n"; }
+
+  ErrorReply error(const Problem& problem) const override {
+    return {shape_of(problem).code, error_body(problem)};
+  }
+
+  // First as the vendor does it, the body without an event around it, which its SDKs look for only
+  // where it comes alone. Others skip that; to them a stream that ends without a reason is one to
+  // ask for again, at once and for ever, and of all reasons this one makes them give up.
+  using Codec::streamed_error;
+  std::vector<std::string> streamed_error(const Envelope& envelope,
+                                          const Problem& problem) const override {
+    if (envelope.framing == Framing::kArray) return {"[" + error_body(problem) + "]"};
+    return {error_body(problem) + "\n",
+            "data: {\"candidates\":[{\"finishReason\":\"PROHIBITED_CONTENT\",\"index\":0}]}\n\n"};
+  }
+
+  std::string models(std::span<const std::string> names) const override {
+    Bytes out;
+    Members members(out);
+    wire::append_list(members["models"], names,
+                      [&](const std::string& name) { append_model(out, name); });
+    members.close();
+    return out;
+  }
+
+  std::string model(std::string_view name) const override {
+    Bytes out;
+    append_model(out, name);
+    return out;
+  }
+
+ private:
+  enum Index {
+    kContents,
+    kTools,
+    kSystemCamel,
+    kSystemSnake,
+    kConfigCamel,
+    kConfigSnake,
+    kCachedCamel,
+    kCachedSnake,
+    kCount
+  };
+  struct Prompt {
+    Peek peek;
+    std::vector<std::optional<json::Peeked>> field;
+  };
+
+  static BadRequest unreadable(const Error& error) {
+    return {"Invalid JSON payload received. " + error.message, "", ""};
+  }
+
+  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker, const Bytes& body,
+                                                      const Target& target) {
+    static constexpr std::array<std::string_view, kCount> kNames{
+        "contents",          "tools",
+        "systemInstruction", "system_instruction",
+        "generationConfig",  "generation_config",
+        "cachedContent",     "cached_content"};
+    auto found = peeker.fields(body, kNames);
+    if (!found) return tl::unexpected(unreadable(found.error()));
+    Prompt out{{}, std::move(*found)};
+    const auto& field = out.field;
+    Peek& peek = out.peek;
+    peek.model = target.model;
+    peek.stream = target.stream.value_or(false);
+    peek.framing = target.framing;
+    if (peek.model.empty() || peek.model.size() > kMaxModelName) {
+      return tl::unexpected(invalid("model", "1 to 512 characters are expected"));
+    }
+    if (!given(field[kContents]) || !field[kContents]->value.is(Type::kArray) ||
+        field[kContents]->count == 0) {
+      return tl::unexpected(BadRequest{
+          "* GenerateContentRequest.contents: contents is not specified", "contents", ""});
+    }
+    const auto first = json::element_at(field[kContents]->value, 0);
+    if (!first || !*first || !(*first)->is(Type::kObject)) {
+      return tl::unexpected(invalid("contents[0]", "an object is expected"));
+    }
+    peek.conversation = field[kContents]->value;
+    peek.messages = field[kContents]->count;
+    if (given(field[kTools])) {
+      const Raw& tools = field[kTools]->value;
+      if (!tools.is(Type::kArray) && !tools.is(Type::kObject)) {
+        return tl::unexpected(invalid("tools", "a list is expected"));
+      }
+      peek.has_tools = tools.is(Type::kObject) || field[kTools]->count > 0;
+    }
+    for (const Index index : {kSystemCamel, kSystemSnake}) {
+      if (given(field[index]) && peek.system.text.empty()) peek.system = field[index]->value;
+    }
+    return out;
+  }
+
+  static tl::expected<std::string, BadRequest> count_prompt(json::Peeker& peeker, const Bytes& body,
+                                                            const Target& target) {
+    const auto prompt = read_prompt(peeker, body, target);
+    if (!prompt) return tl::unexpected(prompt.error());
+    const auto& [peek, field] = *prompt;
+    const Raw tools = given(field[kTools]) ? field[kTools]->value : Raw();
+    Bytes out;
+    Members members(out);
+    members.number("totalTokens", estimate_tokens({peek.system, peek.conversation, tools}));
+    members.close();
+    return out;
+  }
+
+  static Result<void> read_config(const Raw& config, Request& request) {
+    SLUICE_TRY(const auto fields, json::fields(config));
+    if (const Raw* value = fields.find("temperature")) request.temperature = to_double(*value);
+    if (const Raw* value = find(fields, "topP", "top_p")) request.top_p = to_double(*value);
+    if (const Raw* value = find(fields, "topK", "top_k")) {
+      // A float in the vendor's description.
+      if (const auto top_k = to_double(*value); top_k && *top_k >= 0 && *top_k < 1e9) {
+        request.top_k = static_cast<int64_t>(*top_k);
+      }
+    }
+    if (const Raw* value = find(fields, "maxOutputTokens", "max_output_tokens")) {
+      request.max_tokens = to_integer(*value);
+    }
+    if (const Raw* value = find(fields, "stopSequences", "stop_sequences")) {
+      SLUICE_TRY(request.stop, wire::strings_of(*value));
+    }
+    return {};
+  }
+
+  // The turn that begins with the next content. The model's contents in a row are one: SDKs keep
+  // one for each piece of a stream.
+  static std::optional<Message> gather(wire::Elements elements) {
+    std::optional<Message> turn;
+    while (const auto element = elements.next()) {
+      auto parsed = parse_content(*element, Role::kUser);
+      if (!parsed || parsed->message.role != Role::kAssistant) break;
+      if (!turn) {
+        turn = std::move(parsed->message);
+        continue;
+      }
+      turn->text.append(parsed->message.text);
+      append_line(turn->reasoning, parsed->message.reasoning);
+      std::move(parsed->message.tool_calls.begin(), parsed->message.tool_calls.end(),
+                std::back_inserter(turn->tool_calls));
+    }
+    return turn;
+  }
+};
+
+}  // namespace
+
+const Codec& gemini_codec() {
+  static const GeminiCodec codec;
+  return codec;
+}
+
+GeminiUrl read_gemini_url(std::string_view rest, std::string_view query) {
+  GeminiUrl out;
+  const size_t colon = rest.rfind(':');
+  out.target.model = rest.substr(0, colon);
+  if (colon == std::string_view::npos) return out;
+  const std::string_view verb = rest.substr(colon + 1);
+  if (verb == "countTokens") {
+    out.verb = GeminiUrl::Verb::kCountTokens;
+  } else if (verb == "generateContent" || verb == "streamGenerateContent") {
+    out.verb = GeminiUrl::Verb::kGenerate;
+    out.target.stream = verb.starts_with("stream");
+  } else {
+    out.verb = GeminiUrl::Verb::kUnknown;
+  }
+  out.target.framing = Framing::kArray;
+  while (!query.empty()) {
+    const size_t end = std::min(query.find('&'), query.size());
+    if (query.substr(0, end) == "alt=sse") out.target.framing = Framing::kEvents;
+    query.remove_prefix(std::min(end + 1, query.size()));
+  }
+  return out;
+}
+
+}  // namespace sluice::llm

@@ -1,0 +1,652 @@
+#include "sluice/llm/messages.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "sluice/json/text.h"
+#include "sluice/llm/wire.h"
+
+namespace sluice::llm {
+namespace {
+
+using json::Raw;
+using json::Type;
+using wire::append_line;
+using wire::given;
+using wire::Members;
+using wire::string_in;
+
+constexpr size_t kMaxSystemMessages = 8;
+
+BadRequest missing(std::string_view param) {
+  return {fmt::format("{}: Field required", param), std::string(param), ""};
+}
+BadRequest invalid(std::string_view param, std::string_view wanted) {
+  return {fmt::format("{}: Input should be {}", param, wanted), std::string(param), ""};
+}
+
+// --- Requests ------------------------------------------------------------------------------------
+
+// The text blocks of a string or of an array of blocks.
+Result<std::string> text_of(const Raw& content) {
+  if (content.is(Type::kString)) return json::to_text(content);
+  std::string out;
+  if (!content.is(Type::kArray)) return out;
+  SLUICE_TRY(const auto blocks, json::elements(content));
+  for (const Raw& block : blocks) {
+    SLUICE_TRY(const std::string type, string_in(block, "type"));
+    if (type != "text") continue;
+    SLUICE_TRY(const std::string text, string_in(block, "text"));
+    append_line(out, text);
+  }
+  return out;
+}
+
+Result<ToolCall> read_call(const json::RawObject& block) {
+  ToolCall call;
+  SLUICE_TRY(call.id, string_in(block, "id"));
+  SLUICE_TRY(call.name, string_in(block, "name"));
+  call.arguments = wire::text_in(block, "input");
+  return call;
+}
+
+// One block of a message, into the message or, if it is a tool's result, behind `results`.
+Result<void> read_block(const Raw& value, Message& message, std::vector<Message>& results) {
+  SLUICE_TRY(const auto block, json::fields(value));
+  SLUICE_TRY(const std::string type, string_in(block, "type"));
+  if (type == "text") {
+    SLUICE_TRY(const std::string text, string_in(block, "text"));
+    append_line(message.text, text);
+  } else if (type == "thinking") {
+    SLUICE_TRY(const std::string text, string_in(block, "thinking"));
+    append_line(message.reasoning, text);
+    SLUICE_TRY(message.reasoning_seal, string_in(block, "signature"));
+  } else if (type == "redacted_thinking") {
+    if (message.reasoning_seal.empty()) {
+      SLUICE_TRY(message.reasoning_seal, string_in(block, "data"));
+    }
+  } else if (type == "tool_use") {
+    SLUICE_TRY(ToolCall call, read_call(block));
+    message.tool_calls.push_back(std::move(call));
+  } else if (type == "tool_result") {
+    Message& result = results.emplace_back();
+    result.role = Role::kTool;
+    result.raw = value.text;
+    SLUICE_TRY(result.tool_call_id, string_in(block, "tool_use_id"));
+    if (const Raw* content = block.find("content"); content != nullptr) {
+      SLUICE_TRY(result.text, text_of(*content));
+    }
+  }
+  return {};
+}
+
+// A message as one in canonical form; its tool results go to `results`. `bare` if it holds nothing
+// else.
+struct Parsed {
+  Message message;
+  bool bare = false;
+};
+Result<Parsed> parse_message(const Raw& value, std::vector<Message>& results) {
+  SLUICE_TRY(const auto fields, json::fields(value));
+  Parsed out;
+  Message& message = out.message;
+  message.raw = value.text;
+  SLUICE_TRY(const std::string role, string_in(fields, "role"));
+  if (role == "user") {
+    message.role = Role::kUser;
+  } else if (role == "assistant") {
+    message.role = Role::kAssistant;
+  } else if (role == "system") {  // Claude Code puts some of its instructions here
+    message.role = Role::kSystem;
+  } else {
+    return Error(ErrorCode::kInvalidArgument, fmt::format("messages: no such role: '{}'", role),
+                 ErrorOrigin::kAgent);
+  }
+  const Raw* content = fields.find("content");
+  if (content == nullptr) return out;
+  if (content->is(Type::kString)) {
+    SLUICE_TRY(message.text, json::to_text(*content));
+  } else if (content->is(Type::kArray)) {
+    SLUICE_TRY(const auto blocks, json::elements(*content));
+    const size_t before = results.size();
+    for (const Raw& block : blocks) SLUICE_TRY_VOID(read_block(block, message, results));
+    out.bare = !blocks.empty() && results.size() - before == blocks.size();
+  }
+  return out;
+}
+
+std::optional<Message> parse_turn(const Raw& value) {
+  std::vector<Message> results;
+  auto parsed = parse_message(value, results);
+  if (!parsed || parsed->message.role != Role::kAssistant) return std::nullopt;
+  return std::move(parsed->message);
+}
+
+// Appends a message or a block without the marks of the prompt cache, which move from turn to turn,
+// and with every content as a list of blocks.
+void append_canonical(std::string& out, const Raw& value) {
+  const auto object = json::fields(value);
+  if (!object) {
+    out.append(value.text);
+    return;
+  }
+  out.push_back('{');
+  for (const auto& [name, inner] : object->fields) {
+    if (name == "cache_control") continue;
+    if (out.back() != '{') out.push_back(',');
+    json::append_string(out, name);
+    out.push_back(':');
+    if (name == "content" && inner.is(Type::kString)) {
+      out.append(R"([{"type":"text","text":)").append(inner.text).append("}]");
+    } else if (const auto blocks = json::elements(inner); name == "content" && blocks) {
+      wire::append_list(out, *blocks, [&](const Raw& block) { append_canonical(out, block); });
+    } else {
+      out.append(inner.text);  // a tool's input, for example, is not ours to look into
+    }
+  }
+  out.push_back('}');
+}
+
+// --- Answers -------------------------------------------------------------------------------------
+
+std::string_view stop_reason(const Choice& choice) {
+  switch (choice.finish) {
+    case Finish::kStop:
+      return "end_turn";
+    case Finish::kLength:
+      return "max_tokens";
+    case Finish::kToolCalls:
+      return "tool_use";
+    case Finish::kContentFilter:
+      return "refusal";
+  }
+  return "end_turn";
+}
+
+// What the dialect has no place for is said as text.
+std::string_view text_of(const Message& message) {
+  return message.text.empty() ? message.refusal : message.text;
+}
+
+// Agents drop thinking without a signature, or may not send it back. Nothing here checks one, so a
+// digest stands in where the answer brings none.
+std::string signature_of(const Message& message) {
+  return message.reasoning_seal.empty() ? xxh3_128(message.reasoning).hex()
+                                        : message.reasoning_seal;
+}
+
+void append_stop(Members& members, const Choice& choice) {
+  members.text("stop_reason", stop_reason(choice));
+  members.raw("stop_sequence", "null");
+  if (choice.finish != Finish::kContentFilter) return;
+  Members details(members["stop_details"]);
+  details.text("type", "refusal");
+  details.raw("category", "null");
+  details.text_or_null("explanation", choice.message.refusal);
+  details.close();
+}
+
+// Clients cannot do without usage: what is not known is 0.
+void append_usage(Bytes& out, const Usage& usage) {
+  Members members(out);
+  members.number("input_tokens", usage.prompt_tokens);
+  members.raw("cache_creation_input_tokens", "0");
+  members.raw("cache_read_input_tokens", "0");
+  members.number("output_tokens", usage.completion_tokens);
+  members.close();
+}
+
+// A content block, with its content (kWhole) or as a stream announces it (kEmpty).
+enum class Fill : uint8_t { kWhole, kEmpty };
+
+void append_thinking(Bytes& out, const Message& message, Fill fill) {
+  Members block(out);
+  if (message.reasoning.empty()) {
+    block.text("type", "redacted_thinking");
+    block.text("data", message.reasoning_seal);
+  } else {
+    block.text("type", "thinking");
+    block.text("thinking", fill == Fill::kWhole ? message.reasoning : "");
+    block.text("signature", fill == Fill::kWhole ? signature_of(message) : "");
+  }
+  block.close();
+}
+
+void append_text(Bytes& out, const Message& message, Fill fill) {
+  Members block(out);
+  block.text("type", "text");
+  block.text("text", fill == Fill::kWhole ? text_of(message) : "");
+  block.close();
+}
+
+void append_tool_use(Bytes& out, const ToolCall& call, Fill fill) {
+  Members block(out);
+  block.text("type", "tool_use");
+  block.text("id", call.id);
+  block.text("name", call.name);
+  if (fill == Fill::kWhole) {
+    wire::append_arguments(block["input"], call.arguments);
+  } else {
+    block.raw("input", "{}");
+  }
+  block.close();
+}
+
+bool thinks(const Message& message) {
+  return !message.reasoning.empty() || !message.reasoning_seal.empty();
+}
+
+void append_content(Bytes& out, const Message& message) {
+  const auto next = [&] {
+    if (out.back() != '[') out.push_back(',');
+  };
+  out.push_back('[');
+  if (thinks(message)) append_thinking(out, message, Fill::kWhole);
+  if (!text_of(message).empty()) {
+    next();
+    append_text(out, message, Fill::kWhole);
+  }
+  for (const ToolCall& call : message.tool_calls) {
+    next();
+    append_tool_use(out, call, Fill::kWhole);
+  }
+  out.push_back(']');
+}
+
+// The message object up to its content.
+void append_head(Members& members, const Envelope& envelope) {
+  members.text("id", "msg_" + envelope.id);
+  members.text("type", "message");
+  members.text("role", "assistant");
+  members.text("model", envelope.model);
+}
+
+class EventWriter {
+ public:
+  // An event with `more` members behind its type.
+  template <class More>
+  void event(std::string_view type, More more) {
+    Bytes json;
+    Members members(json);
+    members.text("type", type);
+    more(members);
+    members.close();
+    wire::append_event(out_, type, json);
+  }
+
+  void start(const Envelope& envelope, const Usage& usage) {
+    event("message_start", [&](Members& members) {
+      Members message(members["message"]);
+      append_head(message, envelope);
+      message.raw("content", "[]");
+      message.raw("stop_reason", "null");
+      message.raw("stop_sequence", "null");
+      append_usage(message["usage"], {usage.prompt_tokens, 0});
+      message.close();
+    });
+  }
+
+  // One content block: announced by `start(out)`, filled by the deltas that `fill` writes.
+  template <class Start, class Deltas>
+  void block(Start start, Deltas deltas) {
+    event("content_block_start", [&](Members& members) {
+      members.number("index", index_);
+      start(members["content_block"]);
+    });
+    deltas();
+    event("content_block_stop", [&](Members& members) { members.number("index", index_); });
+    ++index_;
+  }
+
+  void delta(std::string_view type, std::string_view name, std::string_view text) {
+    event("content_block_delta", [&](Members& members) {
+      members.number("index", index_);
+      Members delta(members["delta"]);
+      delta.text("type", type);
+      delta.text(name, text);
+      delta.close();
+    });
+  }
+
+  void content(const Message& message) {
+    if (thinks(message)) {
+      block([&](Bytes& out) { append_thinking(out, message, Fill::kEmpty); },
+            [&] {
+              if (message.reasoning.empty()) return;
+              delta("thinking_delta", "thinking", message.reasoning);
+              delta("signature_delta", "signature", signature_of(message));
+            });
+    }
+    if (!text_of(message).empty()) {
+      block([&](Bytes& out) { append_text(out, message, Fill::kEmpty); },
+            [&] { delta("text_delta", "text", text_of(message)); });
+    }
+    for (const ToolCall& call : message.tool_calls) {
+      // The model's own text, whatever it is: so the vendor streams it, and clients judge it.
+      block([&](Bytes& out) { append_tool_use(out, call, Fill::kEmpty); },
+            [&] {
+              delta("input_json_delta", "partial_json",
+                    call.arguments.empty() ? "{}" : call.arguments);
+            });
+    }
+  }
+
+  Bytes take() && { return std::move(out_); }
+
+ private:
+  Bytes out_;
+  int64_t index_ = 0;
+};
+
+// --- Errors --------------------------------------------------------------------------------------
+
+struct Shape {
+  int status;
+  std::string_view type;
+};
+
+Shape shape_of(const Problem& problem) {
+  // Claude Code asks six times more after a 400, with other tools; a 403 it takes for an answer, as
+  // other agents of this dialect do.
+  if (problem.end_agent) return {403, "permission_error"};
+  switch (http_status(problem.kind)) {
+    case 401:
+      return {401, "authentication_error"};
+    case 403:
+      return {403, "permission_error"};
+    case 404:
+      return {404, "not_found_error"};
+    case 413:
+      return {413, "request_too_large"};
+    case 429:
+      return {429, "rate_limit_error"};
+    case 499:
+    case 502:
+    case 503:
+      return {529, "overloaded_error"};
+    case 504:
+      return {504, "timeout_error"};
+    case 500:
+      return {500, "api_error"};
+    default:
+      return {http_status(problem.kind) >= 500 ? 500 : 400,
+              http_status(problem.kind) >= 500 ? "api_error" : "invalid_request_error"};
+  }
+}
+
+Bytes error_body(const Problem& problem) {
+  Bytes out;
+  Members members(out);
+  members.text("type", "error");
+  Members error(members["error"]);
+  error.text("type", shape_of(problem).type);
+  error.text("message", problem.end_agent ? neutral(problem.message) : problem.message);
+  error.close();
+  members.close();
+  return out;
+}
+
+void append_model(Bytes& out, std::string_view name) {
+  Members members(out);
+  members.text("type", "model");
+  members.text("id", name);
+  members.text("display_name", name);
+  members.text("created_at", "1970-01-01T00:00:00Z");  // "if the release date is unknown"
+  members.close();
+}
+
+// --- The codec -----------------------------------------------------------------------------------
+
+class MessagesCodec final : public Codec {
+ public:
+  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+                                      const Target&) const override {
+    auto prompt = read_prompt(peeker, body);
+    if (!prompt) return tl::unexpected(std::move(prompt).error());
+    auto& [peek, field] = *prompt;
+    if (!given(field[kMaxTokens])) return tl::unexpected(missing("max_tokens"));
+    const auto max_tokens = json::to_integer(field[kMaxTokens]->value);
+    if (!max_tokens || *max_tokens < 0) {
+      return tl::unexpected(invalid("max_tokens", "a valid integer"));
+    }
+    if (given(field[kStream])) {
+      const auto stream = json::to_bool(field[kStream]->value);
+      if (!stream) return tl::unexpected(invalid("stream", "a valid boolean"));
+      peek.stream = *stream;
+    }
+    return std::move(peek);
+  }
+
+  Result<Request> parse(const Bytes& body) const override {
+    SLUICE_TRY(const Raw root, json::read_value(body));
+    SLUICE_TRY(const auto fields, json::fields(root));
+    Request request;
+    SLUICE_TRY(request.model, string_in(fields, "model"));
+    if (const Raw* system = fields.find("system"); given(system)) {
+      Message& message = request.messages.emplace_back();
+      message.role = Role::kSystem;
+      message.raw = system->text;
+      SLUICE_TRY(message.text, text_of(*system));
+    }
+    const Raw* messages = fields.find("messages");
+    if (messages == nullptr) {
+      return Error(ErrorCode::kInvalidArgument, "messages: missing", ErrorOrigin::kAgent);
+    }
+    SLUICE_TRY(const auto list, json::elements(*messages));
+    for (const Raw& element : list) {
+      SLUICE_TRY(Parsed parsed, parse_message(element, request.messages));
+      if (!parsed.bare) request.messages.push_back(std::move(parsed.message));
+    }
+    if (const Raw* tools = fields.find("tools"); given(tools)) {
+      request.tools = tools->text;
+      SLUICE_TRY(const auto rows, json::elements(*tools));
+      for (const Raw& row : rows) {
+        SLUICE_TRY(std::string name, string_in(row, "name"));
+        request.tool_names.push_back(std::move(name));
+      }
+    }
+    request.tool_choice = wire::text_in(fields, "tool_choice");
+    if (const Raw* value = fields.find("temperature")) request.temperature = to_double(*value);
+    if (const Raw* value = fields.find("top_p")) request.top_p = to_double(*value);
+    if (const Raw* value = fields.find("top_k")) request.top_k = to_integer(*value);
+    if (const Raw* value = fields.find("max_tokens")) request.max_tokens = to_integer(*value);
+    if (const Raw* value = fields.find("stop_sequences")) {
+      SLUICE_TRY(request.stop, wire::strings_of(*value));
+    }
+    return request;
+  }
+
+  std::string system_text(const Peek& peek) const override {
+    std::string out;
+    if (!peek.system.text.empty()) append_line(out, text_of(peek.system).value_or(""));
+    auto elements = wire::Elements::of(peek.conversation);
+    for (size_t i = 0; i < kMaxSystemMessages; ++i) {
+      const auto element = elements.next();
+      if (!element) break;
+      std::vector<Message> results;
+      const auto parsed = parse_message(*element, results);
+      if (!parsed || parsed->message.role != Role::kSystem) break;
+      append_line(out, parsed->message.text);
+    }
+    return out;
+  }
+
+  std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
+    if (auto turn = gather(wire::Elements::behind_bytes(conversation, mark))) return turn;
+    return gather(wire::Elements::behind_count(conversation, mark.messages));
+  }
+
+  std::string canonical(const Raw& message) const override {
+    std::string out;
+    append_canonical(out, message);
+    return out;
+  }
+
+  tl::expected<std::string, BadRequest> count_tokens(json::Peeker& peeker, const Bytes& body,
+                                                     const Target&) const override {
+    const auto prompt = read_prompt(peeker, body);
+    if (!prompt) return tl::unexpected(prompt.error());
+    const auto& [peek, field] = *prompt;
+    const Raw tools = given(field[kTools]) ? field[kTools]->value : Raw();
+    Bytes out;
+    Members members(out);
+    members.number("input_tokens", estimate_tokens({peek.system, peek.conversation, tools}));
+    members.close();
+    return out;
+  }
+
+  std::string_view tool_id_prefix() const override { return "toolu_"; }
+
+  std::string plain(const Envelope& envelope, const Answer& answer) const override {
+    const Choice& choice = answer.choices.front();
+    Bytes out;
+    Members members(out);
+    append_head(members, envelope);
+    append_content(members["content"], choice.message);
+    append_stop(members, choice);
+    append_usage(members["usage"], answer.usage.value_or(Usage()));
+    members.close();
+    return out;
+  }
+
+  std::string streamed(const Envelope& envelope, const Answer& answer) const override {
+    const Choice& choice = answer.choices.front();
+    const Usage usage = answer.usage.value_or(Usage());
+    EventWriter writer;
+    writer.start(envelope, usage);
+    writer.content(choice.message);
+    writer.event("message_delta", [&](Members& members) {
+      Members delta(members["delta"]);
+      append_stop(delta, choice);
+      delta.close();
+      append_usage(members["usage"], usage);
+    });
+    writer.event("message_stop", [](Members&) {});
+    return std::move(writer).take();
+  }
+
+  std::string keep_alive(const Envelope&) const override {
+    Bytes out;
+    wire::append_event(out, "ping", R"({"type":"ping"})");
+    return out;
+  }
+
+  ErrorReply error(const Problem& problem) const override {
+    return {shape_of(problem).status, error_body(problem)};
+  }
+
+  // Behind a beginning: OpenCode asks again, for minutes, when an error is what a stream begins
+  // with.
+  using Codec::streamed_error;
+  std::vector<std::string> streamed_error(const Envelope& envelope,
+                                          const Problem& problem) const override {
+    EventWriter writer;
+    writer.start(envelope, Usage());
+    Bytes out = std::move(writer).take();
+    wire::append_event(out, "error", error_body(problem));
+    return {std::move(out)};
+  }
+
+  std::string models(std::span<const std::string> names) const override {
+    Bytes out;
+    Members members(out);
+    wire::append_list(members["data"], names,
+                      [&](const std::string& name) { append_model(out, name); });
+    members.raw("has_more", "false");
+    members.text_or_null("first_id", names.empty() ? std::string_view() : names.front());
+    members.text_or_null("last_id", names.empty() ? std::string_view() : names.back());
+    members.close();
+    return out;
+  }
+
+  std::string model(std::string_view name) const override {
+    Bytes out;
+    append_model(out, name);
+    return out;
+  }
+
+ private:
+  enum Index { kModel, kMessages, kSystem, kTools, kMaxTokens, kStream, kCount };
+  struct Prompt {
+    Peek peek;
+    std::vector<std::optional<json::Peeked>> field;
+  };
+
+  // What a call and a request to count have in common.
+  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker, const Bytes& body) {
+    static constexpr std::array<std::string_view, kCount> kNames{"model", "messages",   "system",
+                                                                 "tools", "max_tokens", "stream"};
+    auto found = peeker.fields(body, kNames);
+    if (!found) {
+      return tl::unexpected(
+          BadRequest{"The request body is not valid JSON: " + found.error().message, "", ""});
+    }
+    Prompt out{{}, std::move(*found)};
+    const auto& field = out.field;
+    Peek& peek = out.peek;
+    if (!given(field[kModel])) return tl::unexpected(missing("model"));
+    const auto model = json::to_text(field[kModel]->value);
+    if (!model) return tl::unexpected(invalid("model", "a valid string"));
+    if (model->empty() || model->size() > kMaxModelName) {
+      return tl::unexpected(invalid("model", "a string of 1 to 512 characters"));
+    }
+    peek.model = *model;
+
+    if (!given(field[kMessages])) return tl::unexpected(missing("messages"));
+    const Raw& messages = field[kMessages]->value;
+    if (!messages.is(Type::kArray)) return tl::unexpected(invalid("messages", "a valid list"));
+    if (field[kMessages]->count == 0) {
+      return tl::unexpected(
+          BadRequest{"messages: at least one message is required", "messages", ""});
+    }
+    const auto first = json::element_at(messages, 0);
+    if (!first || !*first || !(*first)->is(Type::kObject)) {
+      return tl::unexpected(invalid("messages.0", "a valid dictionary"));
+    }
+    peek.conversation = messages;
+    peek.messages = field[kMessages]->count;
+
+    if (given(field[kSystem])) {
+      const Raw& system = field[kSystem]->value;
+      if (!system.is(Type::kString) && !system.is(Type::kArray)) {
+        return tl::unexpected(invalid("system", "a valid string or a valid list"));
+      }
+      peek.system = system;
+    }
+    if (given(field[kTools])) {
+      if (!field[kTools]->value.is(Type::kArray)) {
+        return tl::unexpected(invalid("tools", "a valid list"));
+      }
+      peek.has_tools = field[kTools]->count > 0;
+    }
+    return out;
+  }
+
+  // The turn that begins with the next message. Messages of the assistant in a row are one.
+  static std::optional<Message> gather(wire::Elements elements) {
+    std::optional<Message> turn;
+    while (const auto element = elements.next()) {
+      auto message = parse_turn(*element);
+      if (!message) break;
+      if (!turn) {
+        turn = std::move(message);
+        continue;
+      }
+      append_line(turn->text, message->text);
+      append_line(turn->reasoning, message->reasoning);
+      std::move(message->tool_calls.begin(), message->tool_calls.end(),
+                std::back_inserter(turn->tool_calls));
+    }
+    return turn;
+  }
+};
+
+}  // namespace
+
+const Codec& messages_codec() {
+  static const MessagesCodec codec;
+  return codec;
+}
+
+}  // namespace sluice::llm

@@ -1,0 +1,147 @@
+#include "sluice/llm/wire.h"
+
+#include "sluice/json/text.h"
+
+namespace sluice::llm::wire {
+namespace {
+
+using json::Raw;
+using json::Type;
+
+constexpr std::string_view kSpace = " \n\r\t";
+
+// `text` from its first byte that is no white space.
+ByteView trimmed(ByteView text) {
+  const size_t first = text.find_first_not_of(kSpace);
+  return first == ByteView::npos ? ByteView() : text.substr(first);
+}
+
+}  // namespace
+
+bool given(const std::optional<json::Peeked>& field) {
+  return field && !field->value.is(Type::kNull);
+}
+
+bool given(const Raw* field) {
+  return field != nullptr && !field->is(Type::kNull);
+}
+
+Result<std::string> string_in(const json::RawObject& fields, std::string_view name) {
+  const Raw* value = fields.find(name);
+  if (value == nullptr || !value->is(Type::kString)) return std::string();
+  return json::to_text(*value);
+}
+
+Result<std::string> string_in(const Raw& object, std::string_view name) {
+  if (!object.is(Type::kObject)) return std::string();
+  SLUICE_TRY(const auto fields, json::fields(object));
+  return string_in(fields, name);
+}
+
+std::string text_in(const json::RawObject& fields, std::string_view name) {
+  const Raw* value = fields.find(name);
+  return given(value) ? std::string(value->text) : std::string();
+}
+
+Result<std::vector<std::string>> strings_of(const Raw& value) {
+  std::vector<std::string> out;
+  if (value.is(Type::kString)) {
+    SLUICE_TRY(std::string text, json::to_text(value));
+    out.push_back(std::move(text));
+  } else if (value.is(Type::kArray)) {
+    SLUICE_TRY(const auto list, json::elements(value));
+    for (const Raw& element : list) {
+      if (!element.is(Type::kString)) continue;
+      SLUICE_TRY(std::string text, json::to_text(element));
+      out.push_back(std::move(text));
+    }
+  }
+  return out;
+}
+
+void append_line(std::string& text, std::string_view piece) {
+  if (piece.empty()) return;
+  if (!text.empty()) text.push_back('\n');
+  text.append(piece);
+}
+
+Elements Elements::behind_bytes(const Raw& array, const HistoryMark& mark) {
+  Elements out;
+  if (mark.bytes == 0 || mark.bytes >= array.text.size()) return out;
+  const ByteView rest = trimmed(array.text.substr(mark.bytes));
+  if (rest.starts_with(',')) out.rest_ = rest.substr(1);
+  return out;
+}
+
+Elements Elements::behind_count(const Raw& array, size_t count) {
+  Elements out;
+  if (!array.is(Type::kArray)) return out;
+  out.rest_ = trimmed(array.text.substr(1));
+  if (out.rest_.starts_with(']')) out.rest_ = {};
+  for (size_t i = 0; i < count; ++i) {
+    if (!out.next()) break;
+  }
+  return out;
+}
+
+std::optional<Raw> Elements::next() {
+  if (rest_.empty()) return std::nullopt;
+  const auto element = json::first_value(rest_, &rest_);
+  if (!element) {
+    rest_ = {};
+    return std::nullopt;
+  }
+  rest_ = trimmed(rest_);
+  rest_ = rest_.starts_with(',') ? rest_.substr(1) : ByteView();
+  return *element;
+}
+
+Bytes& Members::operator[](std::string_view name) {
+  if (out_.back() != '{') out_.push_back(',');
+  out_.push_back('"');
+  out_.append(name);
+  out_.append("\":");
+  return out_;
+}
+
+void Members::text(std::string_view name, std::string_view value) {
+  json::append_string((*this)[name], value);
+}
+
+void Members::text_or_null(std::string_view name, std::string_view value) {
+  if (value.empty()) {
+    raw(name, "null");
+  } else {
+    text(name, value);
+  }
+}
+
+void Members::number(std::string_view name, int64_t value) {
+  json::append_number((*this)[name], value);
+}
+
+void append_event(Bytes& out, std::string_view name, std::string_view json) {
+  out.append("event: ");
+  out.append(name);
+  out.append("\ndata: ");
+  out.append(json);
+  out.append("\n\n");
+}
+
+void append_arguments(Bytes& out, std::string_view arguments) {
+  if (trimmed(arguments).empty()) {
+    out.append("{}");
+    return;
+  }
+  const auto value = json::read_value(arguments);
+  if (value && value->is(Type::kObject)) {
+    // Line breaks, which JSON allows between its parts, would end a line of an event.
+    for (const char c : value->text) out.push_back(c == '\n' || c == '\r' ? ' ' : c);
+    return;
+  }
+  Members wrapped(out);
+  wrapped.text("INVALID_JSON", arguments);
+  wrapped.close();
+}
+
+}  // namespace sluice::llm::wire

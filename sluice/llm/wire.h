@@ -1,0 +1,96 @@
+// What the codecs share: reading fields, walking a conversation, writing objects and event frames.
+// Plain functions over views; any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "sluice/json/peek.h"
+#include "sluice/json/raw.h"
+#include "sluice/llm/dialect.h"
+
+namespace sluice::llm::wire {
+
+// --- Reading -------------------------------------------------------------------------------------
+
+// Whether a field is there and says something.
+bool given(const std::optional<json::Peeked>& field);
+bool given(const json::Raw* field);
+
+// The string under `name`, "" if it is absent or something else.
+Result<std::string> string_in(const json::RawObject& fields, std::string_view name);
+// The same of an object that need not be one.
+Result<std::string> string_in(const json::Raw& object, std::string_view name);
+
+// The value under `name` as it came, "" if it is absent or null.
+std::string text_in(const json::RawObject& fields, std::string_view name);
+
+// The strings in a string or in an array of strings.
+Result<std::vector<std::string>> strings_of(const json::Raw& value);
+
+// Appends a piece of text in a line of its own.
+void append_line(std::string& text, std::string_view piece);
+
+// --- Walking -------------------------------------------------------------------------------------
+
+// Steps through an array's elements without looking at what follows them.
+class Elements {
+ public:
+  // Those behind `mark`: behind its bytes, if an element begins there, ...
+  static Elements behind_bytes(const json::Raw& array, const HistoryMark& mark);
+  // ... or, in an array whose beginning was written differently this time, by counting.
+  static Elements behind_count(const json::Raw& array, size_t count);
+  // All of them.
+  static Elements of(const json::Raw& array) { return behind_count(array, 0); }
+
+  // Nothing at the end, and where what follows is no JSON.
+  std::optional<json::Raw> next();
+
+ private:
+  ByteView rest_;  // begins with an element, or is empty
+};
+
+// --- Writing -------------------------------------------------------------------------------------
+
+// An object's members, with commas where they belong. close() ends it.
+class Members {
+ public:
+  explicit Members(Bytes& out) : out_(out) { out_.push_back('{'); }
+  // The place of the member's value.
+  Bytes& operator[](std::string_view name);
+  void text(std::string_view name, std::string_view value);
+  void text_or_null(std::string_view name, std::string_view value);
+  void number(std::string_view name, int64_t value);
+  // `json` as it is.
+  void raw(std::string_view name, std::string_view json) { (*this)[name].append(json); }
+  void close() { out_.push_back('}'); }
+
+ private:
+  Bytes& out_;
+};
+
+// A list's elements, each written by `append(element)`, with commas between them.
+template <class List, class Append>
+void append_list(Bytes& out, const List& list, Append append) {
+  out.push_back('[');
+  bool first = true;
+  for (const auto& element : list) {
+    if (!first) out.push_back(',');
+    first = false;
+    append(element);
+  }
+  out.push_back(']');
+}
+
+// "event: NAME\ndata: JSON\n\n". The JSON has no line breaks: nothing here writes any.
+void append_event(Bytes& out, std::string_view name, std::string_view json);
+
+// A tool call's arguments as an object, for dialects whose arguments are objects: the text itself
+// if it is one, {} if it is empty, else {"INVALID_JSON": text}. (So Anthropic's documentation has
+// agents wrap what their model wrote wrongly; a tool refuses it by its schema, and the model gets
+// to read what it did.)
+void append_arguments(Bytes& out, std::string_view arguments);
+
+}  // namespace sluice::llm::wire
