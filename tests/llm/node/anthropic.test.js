@@ -1,0 +1,100 @@
+// Anthropic's TypeScript SDK, as it comes, against the messages dialect.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import Anthropic from '@anthropic-ai/sdk';
+
+import { answer, calls, collect, hangUp, problem, script, url } from './server.js';
+
+const client = new Anthropic({ baseURL: url, apiKey: 'k', maxRetries: 2, timeout: 30_000 });
+const tools = ['write', 'bash'].map((name) => ({ name, input_schema: { type: 'object' } }));
+const user = { role: 'user', content: 'hi' };
+const prompt = (more) => ({ model: 'mock-model', max_tokens: 1024, messages: [user], ...more });
+const ask = (more) => client.messages.create(prompt(more));
+const streamed = (more) => client.messages.stream(prompt(more)).finalMessage();
+
+test('text', async () => {
+  await script(answer('Hello\n'), answer('Hello\n', { keep_alives: 3 }));
+  const plain = await ask({ system: 'Be brief.' });
+  assert.equal(plain.content[0].text, 'Hello\n');
+  assert.deepEqual([plain.usage.input_tokens, plain.usage.output_tokens], [1000, 50]);
+  assert.equal((await calls())[0].system, 'Be brief.');
+  const message = await streamed();
+  assert.equal(message.content[0].text, 'Hello\n');
+  assert.equal(message.stop_reason, 'end_turn');
+  assert.deepEqual([message.usage.input_tokens, message.usage.output_tokens], [1000, 50]);
+});
+
+for (const get of [ask, streamed]) {
+  test(`thinking and parallel tools: ${get.name}`, async () => {
+    await script(answer('Both.', { reasoning: 'First a file.', seal: 'c2VhbA==',
+      finish: 'tool_calls', tools: [['toolu_1', 'write', '{"path": "a"}'], ['toolu_2', 'bash', '']],
+    }), answer('done'));
+    const { content, stop_reason } = await get({ tools });
+    assert.equal(stop_reason, 'tool_use');
+    assert.deepEqual(content.map((block) => block.type), ['thinking', 'text', 'tool_use', 'tool_use']);
+    assert.deepEqual([content[0].thinking, content[0].signature], ['First a file.', 'c2VhbA==']);
+    assert.deepEqual([content[2].input, content[3].input], [{ path: 'a' }, {}]);
+
+    const results = [['toolu_1', 'ok'], ['toolu_2', [{ type: 'text', text: 'no' }]]].map(
+      ([tool_use_id, text]) => ({ type: 'tool_result', tool_use_id, content: text }));
+    results[1].cache_control = { type: 'ephemeral' };
+    await ask({ tools, messages: [user, { role: 'assistant', content },
+      { role: 'user', content: results }] });
+    const later = (await calls())[1];
+    assert.deepEqual([later.echoes, later.extends], [[0], [0]]);
+    assert.deepEqual(later.messages.map((m) => m.text), ['hi', 'Both.', 'ok', 'no']);
+  });
+
+  test(`redacted thinking, refusal, an empty answer: ${get.name}`, async () => {
+    await script(answer('x', { seal: 'opaque' }),
+      answer('cut', { refusal: 'policy', finish: 'content_filter' }), answer('', { usage: false }));
+    assert.equal((await get()).content[0].data, 'opaque');
+    const refused = await get();
+    assert.deepEqual([refused.stop_reason, refused.stop_details.explanation], ['refusal', 'policy']);
+    assert.deepEqual((await get()).content, []);
+  });
+}
+
+test('broken arguments', async () => {
+  const broken = answer('', { tools: [['toolu_1', 'write', '{oops']], finish: 'tool_calls' });
+  await script(broken, broken);
+  assert.deepEqual((await ask()).content[0].input, { INVALID_JSON: '{oops' });
+  const events = await collect(await client.messages.create(prompt({ stream: true })));
+  assert.equal(events.find((e) => e.type === 'content_block_delta').delta.partial_json, '{oops');
+});
+
+test('errors', async () => {
+  await script(problem('invalid_argument', 'because'), problem('not_found', 'because'),
+    problem('exhausted', 'rate limit', { end_agent: true }));
+  await assert.rejects(ask(), Anthropic.BadRequestError);
+  await assert.rejects(ask(), Anthropic.NotFoundError);
+  await assert.rejects(ask(), /403.*has ended/);
+  await assert.rejects(ask({ max_tokens: undefined }), /max_tokens/);
+});
+
+test('what passes is tried again', async () => {
+  await script(problem('unavailable', ''), hangUp, answer('there'));
+  assert.equal((await ask()).content[0].text, 'there');
+  assert.equal((await calls()).length, 3);
+});
+
+test('an error in a stream', async () => {
+  await script(problem('internal', 'it broke', { keep_alives: 2 }));
+  await assert.rejects(streamed(), /it broke/);
+});
+
+test('cancelling', async () => {
+  await script(answer('late', { keep_alives: 1000, every_ms: 50 }));
+  const stream = client.messages.stream(prompt());
+  setTimeout(() => stream.abort(), 200);
+  await assert.rejects(stream.finalMessage(), Anthropic.APIUserAbortError);
+  assert.equal((await ask()).content[0].text, 'done');
+});
+
+test('models and counting', async () => {
+  const list = await collect(client.models.list());
+  assert.deepEqual(list.map((model) => model.id), ['mock-model', 'other-model']);
+  const counted = await client.messages.countTokens({ model: 'm', messages: [user], tools });
+  assert.ok(counted.input_tokens > 10);
+});

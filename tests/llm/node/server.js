@@ -1,0 +1,34 @@
+// The scripted model endpoint (dialect_test_server.cc) as the tests here use it; see server.py.
+
+export const url = process.env.SERVER_URL;
+
+export async function script(...steps) {
+  const response = await fetch(url + '/script', { method: 'POST', body: JSON.stringify(steps) });
+  if (!response.ok) throw new Error(await response.text());
+}
+
+export async function calls() {
+  return (await fetch(url + '/calls')).json();
+}
+
+// A step that answers; each tool is [id, name, arguments as text].
+export function answer(text, { tools = [], finish = 'stop', reasoning = '', seal = '', refusal = '',
+  usage = true, ...step } = {}) {
+  const choice = { finish, text, reasoning, refusal, reasoning_seal: seal,
+    tool_calls: tools.map(([id, name, args]) => ({ id, name, arguments: args })) };
+  const body = { origin: 'sampled', choices: [choice] };
+  if (usage) body.usage = { prompt_tokens: 1000, completion_tokens: 50 };
+  return { answer: body, ...step };
+}
+
+export function problem(kind, message, { end_agent = false, ...step } = {}) {
+  return { problem: { kind, message, end_agent }, ...step };
+}
+
+export const hangUp = { hang_up: true };
+
+export async function collect(iterable) {
+  const out = [];
+  for await (const item of iterable) out.push(item);
+  return out;
+}

@@ -1,0 +1,54 @@
+"""The scripted model endpoint of the dialect tests: starts dialect_test_server, gives it answers,
+and asks what came. Only the standard library is used.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parent.parent
+BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD_DIR") or SOURCE / "build" / "release")
+
+
+class Server:
+    def __enter__(self):
+        self.process = subprocess.Popen([BUILD / "tests" / "llm" / "dialect_test_server"],
+                                        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        self.url = "http://" + self.process.stdout.readline().strip()
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def script(self, *steps):
+        """The answers to the calls to come; forgets what came."""
+        request = urllib.request.Request(self.url + "/script", json.dumps(steps).encode())
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def calls(self):
+        with urllib.request.urlopen(self.url + "/calls", timeout=30) as response:
+            return json.load(response)
+
+
+def answer(text="", *tools, finish="stop", reasoning="", seal="", refusal="", usage=(1000, 50),
+           **step):
+    """A step that answers; each tool is (id, name, arguments as text)."""
+    choice = {"finish": finish, "text": text, "reasoning": reasoning, "reasoning_seal": seal,
+              "refusal": refusal,
+              "tool_calls": [{"id": i, "name": n, "arguments": a} for i, n, a in tools]}
+    body = {"origin": "sampled", "choices": [choice]}
+    if usage:
+        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    return {"answer": body, **step}
+
+
+def problem(kind, message="", end_agent=False, **step):
+    return {"problem": {"kind": kind, "message": message, "end_agent": end_agent}, **step}
+
+
+HANG_UP = {"hang_up": True}
