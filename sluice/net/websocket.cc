@@ -404,7 +404,7 @@ void WebSocket::end() {
 
 void WebSocket::on_ended(std::function<void()> callback) {
   if (ended_) {
-    callback();
+    if (callback) callback();
   } else {
     on_ended_ = std::move(callback);
   }
@@ -505,8 +505,14 @@ awaitable<void> WebSocket::linger() {
   }
 }
 
+void WebSocket::stop_reading() {
+  stopped_ = true;
+  readable_.notify();
+}
+
 awaitable<Result<WebSocket::Message>> WebSocket::read() {
-  while (waiting_.empty()) {
+  while (waiting_.empty() || stopped_) {
+    if (stopped_) co_return Error(ErrorCode::kCancelled, "reading has been stopped");
     if (ended_) co_return Error(ErrorCode::kClosed, "the WebSocket is closed");
     SLUICE_CO_TRY_VOID(co_await wait_for(&readable_));
   }

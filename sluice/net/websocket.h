@@ -170,11 +170,16 @@ class WebSocket {
   // The next message. kClosed when no more will come. One reader at a time.
   awaitable<Result<Message>> read();
 
+  // read() returns kCancelled from now on; messages still go out. For whoever ends a conversation
+  // from outside.
+  void stop_reading();
+
   // Returns when the carrier has all of it. Several coroutines may send; each message is whole.
   awaitable<Result<void>> send(Kind kind, Bytes data);
 
   // Called once when no more will be read because of the peer (it closed, it is gone, it broke the
   // protocol), for whoever works on a message at that time. At once if that has happened already.
+  // An empty one takes it back.
   void on_ended(std::function<void()> callback);
   bool ended() const { return ended_; }
 
@@ -216,6 +221,7 @@ class WebSocket {
   size_t waiting_bytes_ = 0;
   Signal readable_;
   std::function<void()> on_ended_;
+  bool stopped_ = false;  // stop_reading() was called
   bool ended_ = false;    // no more messages will come
   bool closing_ = false;  // close() was called: messages are dropped
   bool close_sent_ = false;

@@ -385,6 +385,21 @@ TEST_F(WebSocketTest, tells_of_a_peer_that_is_gone) {
   EXPECT_EQ(server.close_code(), websocket::kLost);
 }
 
+TEST_F(WebSocketTest, a_reader_can_be_stopped_and_still_send) {
+  WebSocket& server = socket();
+  std::vector<std::string> messages;
+  bool done = false;
+  shard_.spawn(read_into(&server, &messages, &done));
+  put(masked(Opcode::kText, "one"));
+  shard_.run_until([&] { return messages.size() == 1; });
+  server.stop_reading();
+  shard_.run_until([&] { return done; });
+  put(masked(Opcode::kText, "two"));
+  EXPECT_EQ(testing::run(shard_, server.read()).error().code, ErrorCode::kCancelled);
+  ASSERT_TRUE(testing::run(shard_, server.send(WebSocket::Kind::kText, "bye")));
+  EXPECT_EQ(next().data, "bye");
+}
+
 TEST_F(WebSocketTest, says_why_it_gives_up_on_a_peer) {
   struct Case {
     Bytes bytes;

@@ -1,0 +1,12 @@
+# Writes OUT, a C++ file with the documents of IN (sluice/env) as text.
+file(READ ${IN}/openapi.json openapi)
+file(READ ${IN}/tool_schemas.json tool_schemas)
+file(WRITE ${OUT} "#include \"sluice/env/embedded.h\"
+
+namespace sluice::env::embedded {
+
+const std::string_view kOpenapi = R\"SLUICE(${openapi})SLUICE\";
+const std::string_view kToolSchemas = R\"SLUICE(${tool_schemas})SLUICE\";
+
+}  // namespace sluice::env::embedded
+")

@@ -1,0 +1,274 @@
+// Actions and observations: what a step asks for, taking it, and how its end is written.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sluice/env/core.h"
+#include "sluice/env/documents.h"
+#include "sluice/env/python_text.h"
+
+namespace sluice::env {
+namespace {
+
+const json::Object& list_tools_schema() {
+  static const json::Object schema = parse_document(R"({
+    "type": "object", "additionalProperties": false,
+    "properties": {
+      "metadata": {"type": "object", "default": {}},
+      "type": {"const": "list_tools", "default": "list_tools"}}})");
+  return schema;
+}
+
+const json::Object& call_tool_schema() {
+  static const json::Object schema = parse_document(R"({
+    "type": "object", "additionalProperties": false,
+    "properties": {
+      "metadata": {"type": "object", "default": {}},
+      "type": {"const": "call_tool", "default": "call_tool"},
+      "tool_name": {"type": "string"},
+      "arguments": {"type": "object", "default": {}}},
+    "required": ["tool_name"]})");
+  return schema;
+}
+
+bool contains_ignoring_case(std::string_view text, std::string_view word) {
+  const auto same = [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b;
+  };
+  return std::search(text.begin(), text.end(), word.begin(), word.end(), same) != text.end();
+}
+
+// OpenEnv tells the kinds of failure apart by what the message says, and so do its clients' users.
+std::string error_type(std::string_view message) {
+  if (contains_ignoring_case(message, "not found") ||
+      contains_ignoring_case(message, "unknown tool")) {
+    return "tool_not_found";
+  }
+  if (contains_ignoring_case(message, "invalid") || contains_ignoring_case(message, "argument")) {
+    return "invalid_args";
+  }
+  return "execution_error";
+}
+
+json::Value data_of(const ToolResult& result) {
+  return result.object ? json::Value(*result.object) : json::Value(result.text);
+}
+
+json::Object structured_of(const ToolResult& result) {
+  if (result.object) return *result.object;
+  json::Object wrapped;
+  wrapped["result"] = result.text;
+  return wrapped;
+}
+
+std::string observation_text(json::Object fields, const json::Value& reward, bool done) {
+  json::Object out;
+  out["observation"] = std::move(fields);
+  out["reward"] = reward;
+  out["done"] = done;
+  return python::compact(out);
+}
+
+std::string observation_text(Observation observation) {
+  if (!observation.metadata.empty()) {
+    observation.fields["metadata"] = std::move(observation.metadata);
+  }
+  return observation_text(std::move(observation.fields), observation.reward, observation.done);
+}
+
+Duration seconds(double number) {
+  // A deadline beyond any other limit is none.
+  constexpr double most = 1e9;
+  return std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(std::min(number, most)));
+}
+
+double to_seconds(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+awaitable<StepAnswer> tool_step(Core* core, std::shared_ptr<Session> session, Action action,
+                                std::optional<double> timeout_s, CallHandle* handle) {
+  session->environment().on_tool_step();
+  CallOptions options;
+  options.handle = handle;
+  const double limit = timeout_s.value_or(to_seconds(core->factory.info().step_timeout));
+  const ToolAnswer answer =
+      co_await call_tool(core, std::move(session), action.tool, std::move(action.arguments),
+                         std::move(options), limit);
+  json::Object fields;
+  fields["tool_name"] = action.tool;
+  if (answer.result) {
+    fields["result"] = step_tool_result(*answer.result);
+    fields["error"] = nullptr;
+  } else {
+    json::Object error;
+    error["error_type"] = answer.type;
+    error["message"] = answer.message;
+    fields["result"] = nullptr;
+    fields["error"] = std::move(error);
+  }
+  StepAnswer step;
+  step.text = observation_text(std::move(fields), nullptr, false);
+  co_return step;
+}
+
+StepAnswer answer_of(std::optional<Result<Observation>> result, const CallOptions& options,
+                     std::string_view what) {
+  if (!result) {
+    const bool late = options.deadline.expired();
+    return {fmt::format("{} {}", what, late ? "timed out" : "was cancelled"), true};
+  }
+  if (!*result) return {to_valid_utf8(result->error().message), true};
+  return {observation_text(std::move(**result)), false};
+}
+
+}  // namespace
+
+Action parse_action(const json::Object& data, const EnvironmentInfo& info, Problems* problems) {
+  Action action;
+  if (info.actions == EnvironmentInfo::Actions::kOwn) {
+    json::Value checked = check(info.action_schema, data, {}, Naming::kModel, problems);
+    if (problems->empty() && checked.is_object())
+      action.arguments = std::move(checked.get_object());
+    return action;
+  }
+  const bool list = json::get_string(data, "type") == "list_tools";
+  json::Value checked =
+      check(list ? list_tools_schema() : call_tool_schema(), data, {}, Naming::kModel, problems);
+  if (!problems->empty()) return action;
+  action.kind = list ? Action::Kind::kListTools : Action::Kind::kCallTool;
+  if (list) return action;
+  json::Object& fields = checked.get_object();
+  action.tool = std::string(fields["tool_name"].get_string());
+  action.arguments = std::move(fields["arguments"].get_object());
+  return action;
+}
+
+awaitable<StepAnswer> take_step(Core* core, std::shared_ptr<Session> session, Action action,
+                                std::optional<double> timeout_s, CallHandle* handle) {
+  session->touch();
+  if (action.kind == Action::Kind::kListTools) {
+    session->environment().on_tool_step();
+    StepAnswer step;
+    step.text =
+        fmt::format(R"({{"observation":{},"reward":null,"done":false}})", core->tools()->for_step);
+    co_return step;
+  }
+  if (action.kind == Action::Kind::kCallTool) {
+    co_return co_await tool_step(core, std::move(session), std::move(action), timeout_s, handle);
+  }
+  const Duration limit = timeout_s ? seconds(*timeout_s) : core->factory.info().step_timeout;
+  CallOptions options;
+  options.deadline = Deadline::in(std::min(limit, core->options.max_call_time));
+  options.handle = handle;
+  auto work = [arguments = std::move(action.arguments)](Environment* environment,
+                                                        CallContext* context) {
+    return environment->step(arguments, context);
+  };
+  auto result = co_await session->run<Observation>(options, std::move(work));
+  StepAnswer step = answer_of(std::move(result), options, "The step");
+  core->count_call("step", step.failed ? "failed" : "ok");
+  co_return step;
+}
+
+awaitable<StepAnswer> take_reset(Core* core, std::shared_ptr<Session> session,
+                                 json::Object arguments, CallHandle* handle) {
+  session->touch();
+  CallOptions options;
+  options.deadline = Deadline::in(core->options.max_call_time);
+  options.handle = handle;
+  auto work = [arguments = std::move(arguments)](Environment* environment, CallContext* context) {
+    return environment->reset(arguments, context);
+  };
+  auto result = co_await session->run<Observation>(options, std::move(work));
+  StepAnswer step = answer_of(std::move(result), options, "The reset");
+  core->count_call("reset", step.failed ? "failed" : "ok");
+  co_return step;
+}
+
+awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<Session> session, std::string name,
+                                json::Value arguments, CallOptions options,
+                                std::optional<double> timeout_s) {
+  session->touch();
+  const auto texts = core->tools();
+  const auto found = texts->by_name.find(name);
+  ToolAnswer answer;
+  const auto fail = [&](std::string message) {
+    answer.type = error_type(message);
+    answer.message = std::move(message);
+    core->count_call("tool", answer.type);
+  };
+  if (found == texts->by_name.end()) {
+    fail(fmt::format("Unknown tool: {}", python::repr(json::Value(name))));
+    co_return answer;
+  }
+  Problems problems;
+  json::Value checked = check(found->second->input_schema, arguments, {}, Naming::kCall, &problems);
+  if (!problems.empty() || !checked.is_object()) {
+    fail(to_text(problems, fmt::format("call[{}]", name)));
+    co_return answer;
+  }
+  const Duration limit = timeout_s ? seconds(*timeout_s) : core->options.max_call_time;
+  options.deadline = Deadline::in(std::min(limit, core->options.max_call_time));
+  auto work = [name, given = std::move(checked.get_object())](Environment* environment,
+                                                              CallContext* context) {
+    return environment->call_tool(name, given, context);
+  };
+  const auto began = Clock::now();
+  auto result = co_await session->run<ToolResult>(options, std::move(work));
+  if (result && *result) {
+    answer.result = std::move(**result);
+    core->count_call("tool", "ok");
+  } else if (result) {
+    fail(fmt::format("Error calling tool '{}': {}", name, to_valid_utf8(result->error().message)));
+  } else if (options.deadline.expired()) {
+    fail(fmt::format("Tool '{}' timed out after {} seconds", name,
+                     python::float_repr(timeout_s.value_or(to_seconds(limit)))));
+    answer.type = "timeout";
+  } else {
+    fail(fmt::format("Error calling tool '{}': the call was cancelled", name));
+  }
+  core->log.info("env", "tool called",
+                 {{"session", session->id()},
+                  {"tool", name},
+                  {"outcome", answer.result ? std::string("ok") : answer.type},
+                  {"seconds", to_seconds(Clock::now() - began)}});
+  co_return answer;
+}
+
+json::Object step_tool_result(const ToolResult& result) {
+  json::Object content;
+  content["type"] = "text";
+  content["text"] = result.text;
+  content["annotations"] = nullptr;
+  content["meta"] = nullptr;
+  json::Object out;
+  json::Array contents;
+  contents.push_back(std::move(content));
+  out["content"] = std::move(contents);
+  out["structured_content"] = structured_of(result);
+  out["meta"] = nullptr;
+  out["data"] = data_of(result);
+  out["is_error"] = false;
+  return out;
+}
+
+json::Object mcp_tool_result(const ToolResult& result) {
+  json::Object content;
+  content["type"] = "text";
+  content["text"] = result.text;
+  json::Object out;
+  json::Array contents;
+  contents.push_back(std::move(content));
+  out["content"] = std::move(contents);
+  out["structuredContent"] = structured_of(result);
+  out["isError"] = false;
+  // OpenEnv's own client reads these.
+  out["structured_content"] = structured_of(result);
+  out["data"] = data_of(result);
+  out["is_error"] = false;
+  return out;
+}
+
+}  // namespace sluice::env

@@ -1,0 +1,203 @@
+#include "sluice/env/web.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <ctime>
+
+#include "sluice/env/python_text.h"
+
+namespace sluice::env {
+namespace {
+
+constexpr size_t kMaxActions = 1000;
+
+std::string detail(std::string_view message) {
+  json::Object out;
+  out["detail"] = message;
+  return python::compact(out);
+}
+
+WebDesk::Answer invalid(const Problems& problems) {
+  json::Object out;
+  out["detail"] = to_json(problems, Urls::kWithUrls);
+  return {422, python::compact(out)};
+}
+
+// "2026-11-20T11:25:00.123456", as datetime.now().isoformat() has it.
+std::string local_time() {
+  const auto now = std::chrono::system_clock::now();
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
+  std::tm parts{};
+  ::localtime_r(&seconds, &parts);
+  const auto micros =
+      std::chrono::duration_cast<std::chrono::microseconds>(now.time_since_epoch()).count() %
+      1000000;
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:06}", parts, micros);
+}
+
+}  // namespace
+
+awaitable<std::optional<WebDesk::Answer>> WebDesk::open(WebDesk* self) {
+  while (self->opening_) {
+    const auto waited = co_await self->changed_.wait(Deadline::never());
+  }
+  if (self->stopped_) co_return Answer{503, detail("The server is stopping.")};
+  if (self->session_) co_return std::nullopt;
+  self->opening_ = true;
+  auto opened = co_await self->core_->sessions.open(Session::Kind::kWeb);
+  self->opening_ = false;
+  if (opened) self->session_ = *opened;
+  self->changed_.notify_all();
+  if (!opened) co_return Answer{500, detail(opened.error().message)};
+  co_return std::nullopt;
+}
+
+void WebDesk::note_state() {
+  const auto state = session_->environment().state();
+  if (state) {
+    if (const json::Value* id = state->if_contains("episode_id")) episode_id_ = *id;
+    if (const json::Value* count = state->if_contains("step_count")) step_count_ = *count;
+  }
+  ++version_;
+  changed_.notify_all();
+}
+
+awaitable<WebDesk::Answer> WebDesk::reset(WebDesk* self, json::Value body) {
+  if (!body.is_null() && !body.is_object()) {
+    Problems problems{Problem{"dict_type",
+                              {json::Value("body")},
+                              "Input should be a valid dictionary",
+                              std::move(body),
+                              {}}};
+    co_return invalid(problems);
+  }
+  auto refused = co_await open(self);
+  if (refused) co_return std::move(*refused);
+  json::Object arguments = body.is_object() ? std::move(body.get_object()) : json::Object();
+  StepAnswer answer =
+      co_await take_reset(self->core_, self->session_, std::move(arguments), nullptr);
+  if (answer.failed) co_return Answer{500, detail(answer.text)};
+  auto parsed = json::parse(answer.text, json::ParseLimits{answer.text.size(), 128});
+  if (parsed) self->observation_ = parsed->get_object()["observation"];
+  self->actions_.clear();
+  self->is_reset_ = true;
+  self->note_state();
+  self->step_count_ = 0;
+  co_return Answer{200, std::move(answer.text)};
+}
+
+awaitable<WebDesk::Answer> WebDesk::step(WebDesk* self, json::Value body) {
+  Problems problems;
+  if (!body.is_object()) {
+    problems.push_back(Problem{"dict_type",
+                               {json::Value("body")},
+                               "Input should be a valid dictionary",
+                               std::move(body),
+                               {}});
+    co_return invalid(problems);
+  }
+  json::Object& fields = body.get_object();
+  json::Object data;
+  if (const json::Value* message = fields.if_contains("message")) {
+    data["message"] = *message;
+  } else if (const json::Object* action = json::get_object(fields, "action")) {
+    data = *action;
+  }
+  Action action = parse_action(data, self->core_->factory.info(), &problems);
+  if (!problems.empty()) co_return invalid(problems);
+  auto refused = co_await open(self);
+  if (refused) co_return std::move(*refused);
+  StepAnswer answer =
+      co_await take_step(self->core_, self->session_, std::move(action), std::nullopt, nullptr);
+  if (answer.failed) co_return Answer{500, detail(answer.text)};
+  self->is_reset_ = false;
+  self->note_state();
+  json::Object log;
+  log["timestamp"] = local_time();
+  data.erase("metadata");
+  log["action"] = std::move(data);
+  auto parsed = json::parse(answer.text, json::ParseLimits{answer.text.size(), 128});
+  if (parsed) {
+    json::Object& taken = parsed->get_object();
+    self->observation_ = taken["observation"];
+    log["observation"] = taken["observation"];
+    log["reward"] = taken["reward"];
+    log["done"] = taken["done"];
+  }
+  log["step_count"] = self->step_count_;
+  self->actions_.push_back(std::move(log));
+  if (self->actions_.size() > kMaxActions) self->actions_.pop_front();
+  co_return Answer{200, std::move(answer.text)};
+}
+
+awaitable<WebDesk::Answer> WebDesk::state(WebDesk* self) {
+  auto refused = co_await open(self);
+  if (refused) co_return std::move(*refused);
+  auto state = self->session_->environment().state();
+  if (!state) co_return Answer{409, detail(to_valid_utf8(state.error().message))};
+  co_return Answer{200, python::compact(*state)};
+}
+
+WebDesk::Answer WebDesk::metadata() const {
+  json::Object out = metadata_of(core_->factory);
+  out["name"] = core_->factory.info().name;
+  if (core_->options.readme) out["readme_content"] = *core_->options.readme;
+  return {200, python::compact(out)};
+}
+
+std::string WebDesk::state_update() const {
+  json::Object episode;
+  episode["episode_id"] = episode_id_;
+  episode["step_count"] = step_count_;
+  episode["current_observation"] = observation_;
+  json::Array actions;
+  for (const json::Object& action : actions_) actions.push_back(action);
+  episode["action_logs"] = std::move(actions);
+  episode["is_reset"] = is_reset_;
+  json::Object out;
+  out["type"] = "state_update";
+  out["episode_state"] = std::move(episode);
+  return python::dumps(out);
+}
+
+// Viewers say nothing that matters; what they send is read so that their end is seen.
+awaitable<void> WebDesk::listen(WebDesk* self, net::WebSocket* socket) {
+  for (;;) {
+    const auto message = co_await socket->read();
+    if (!message) break;
+  }
+  self->changed_.notify_all();
+}
+
+awaitable<void> WebDesk::show(WebDesk* self, net::WebSocket* socket) {
+  net::TaskGroup tasks(self->core_->shard.executor());
+  tasks.spawn(listen(self, socket));
+  uint64_t shown = 0;
+  while (!socket->ended() && !self->stopped_) {
+    if (shown == self->version_) {
+      const auto waited = co_await self->changed_.wait(Deadline::never());
+      continue;
+    }
+    shown = self->version_;  // what happens meanwhile is one update more
+    const auto sent = co_await socket->send(net::WebSocket::Kind::kText, self->state_update());
+    if (!sent) break;
+  }
+  socket->stop_reading();
+  co_await tasks.join();
+}
+
+awaitable<void> WebDesk::stop(WebDesk* self) {
+  self->stopped_ = true;
+  self->changed_.notify_all();
+  while (self->opening_) {
+    const auto waited = co_await self->changed_.wait(Deadline::never());
+  }
+  if (self->session_) {
+    co_await self->core_->sessions.close(self->session_, CancelReason::kStopping);
+    self->session_ = nullptr;
+  }
+}
+
+}  // namespace sluice::env

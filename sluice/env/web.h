@@ -1,0 +1,58 @@
+// WebDesk: the wire of the page. One environment that all its viewers share, with what was done to
+// it, pushed to each of them.
+//
+// On the server's shard.
+#pragma once
+
+#include <deque>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "sluice/env/core.h"
+#include "sluice/net/wait.h"
+#include "sluice/net/websocket.h"
+
+namespace sluice::env {
+
+class WebDesk {
+ public:
+  explicit WebDesk(Core* core) : core_(core), changed_(&core->shard) {}
+
+  // What a body asked for, and what is answered: a status and JSON.
+  struct Answer {
+    int status = 200;
+    std::string body;
+  };
+  static awaitable<Answer> reset(WebDesk* self, json::Value body);
+  static awaitable<Answer> step(WebDesk* self, json::Value body);
+  static awaitable<Answer> state(WebDesk* self);
+  Answer metadata() const;
+
+  // Pushes the state to one viewer until it leaves.
+  static awaitable<void> show(WebDesk* self, net::WebSocket* socket);
+
+  // Ends the environment. No call follows.
+  static awaitable<void> stop(WebDesk* self);
+
+ private:
+  static awaitable<std::optional<Answer>> open(WebDesk* self);
+  static awaitable<void> listen(WebDesk* self, net::WebSocket* socket);
+  void note_state();
+  std::string state_update() const;
+
+  Core* const core_;
+  std::shared_ptr<Session> session_;
+  bool opening_ = false;
+  bool stopped_ = false;
+
+  json::Value episode_id_;
+  json::Value step_count_ = 0;
+  json::Value observation_;
+  std::deque<json::Object> actions_;
+  bool is_reset_ = true;
+  uint64_t version_ = 1;
+  net::Broadcast changed_;
+};
+
+}  // namespace sluice::env

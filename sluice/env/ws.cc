@@ -1,0 +1,469 @@
+// The two WebSockets: /ws, where each frame of the client gets one frame, and /mcp, which carries
+// bare JSON-RPC. Each connection is a session of its own.
+#include <fmt/format.h>
+
+#include <deque>
+#include <exception>
+
+#include "sluice/base/core/defer.h"
+#include "sluice/env/core.h"
+#include "sluice/env/documents.h"
+#include "sluice/env/python_text.h"
+#include "sluice/net/wait.h"
+#include "sluice/net/websocket.h"
+
+namespace sluice::env {
+namespace {
+
+using net::WebSocket;
+namespace websocket = net::websocket;
+
+constexpr size_t kMaxNotes = 16;         // of progress, waiting to be sent
+constexpr size_t kMaxWaitingCalls = 64;  // JSON-RPC requests behind the one that runs
+
+struct Close {
+  uint16_t code = websocket::kNormal;
+  std::string reason;
+};
+
+// --- /ws
+// ------------------------------------------------------------------------------------------
+
+std::string error_frame(std::string_view code, std::string message, json::Object more = {}) {
+  json::Object data;
+  data["message"] = std::move(message);
+  data["code"] = code;
+  for (auto& field : more) data[field.key()] = std::move(field.value());
+  json::Object out;
+  out["type"] = "error";
+  out["data"] = std::move(data);
+  return python::compact(out);
+}
+
+std::string validation_frame(const Problems& problems) {
+  json::Object more;
+  more["errors"] = to_json(problems, Urls::kWithUrls);
+  return error_frame("VALIDATION_ERROR", "Invalid message", std::move(more));
+}
+
+// `data` is JSON already.
+std::string frame(std::string_view type, std::string_view data) {
+  std::string out;
+  out.reserve(type.size() + data.size() + 24);
+  out.append(R"({"type":")").append(type).append(R"(","data":)").append(data).append("}");
+  return out;
+}
+
+const json::Object* frame_schema(std::string_view type) {
+  static const json::Object schemas = parse_document(R"({
+    "reset": {"type": "object", "additionalProperties": false,
+              "properties": {"type": {"const": "reset"}, "data": {"type": "object", "default": {}}}},
+    "step": {"type": "object", "additionalProperties": false, "required": ["data"],
+             "properties": {"type": {"const": "step"}, "data": {"type": "object"}}},
+    "state": {"type": "object", "additionalProperties": false,
+              "properties": {"type": {"const": "state"}}},
+    "close": {"type": "object", "additionalProperties": false,
+              "properties": {"type": {"const": "close"}}},
+    "mcp": {"type": "object", "additionalProperties": false, "required": ["data"],
+            "properties": {"type": {"const": "mcp"}, "data": {"type": "object"}}}})");
+  return json::get_object(schemas, type);
+}
+
+struct FrameReply {
+  std::string text;
+  bool close = false;
+};
+
+awaitable<std::string> rpc_frame(Core* core, std::shared_ptr<Session> session,
+                                 json::Value message) {
+  RpcReply reply;
+  auto request = parse_rpc(message);
+  if (request) {
+    RpcContext context;
+    context.session = std::move(session);
+    reply = co_await handle_rpc(core, std::move(*request), std::move(context));
+  } else {
+    reply.error = std::move(request.error());
+  }
+  co_return frame("mcp", to_text(reply, RpcStyle::kCompact));
+}
+
+std::string state_frame(Session& session) {
+  session.touch();
+  auto state = session.environment().state();
+  if (!state) return error_frame("EXECUTION_ERROR", to_valid_utf8(state.error().message));
+  return frame("state", python::compact(*state));
+}
+
+std::string observation_frame(StepAnswer answer) {
+  return answer.failed ? error_frame("EXECUTION_ERROR", std::move(answer.text))
+                       : frame("observation", answer.text);
+}
+
+awaitable<FrameReply> handle_frame(Core* core, std::shared_ptr<Session> session, std::string text) {
+  FrameReply reply;
+  json::ParseLimits limits;
+  limits.bytes = core->options.websocket.message_bytes;
+  auto parsed = json::parse(text, limits);
+  if (!parsed) {
+    reply.text =
+        error_frame("INVALID_JSON", "Invalid JSON: " + python::find_json_fault(text).text());
+    co_return reply;
+  }
+  if (!parsed->is_object()) {
+    Problems problems;
+    problems.push_back(Problem{"dict_type", {}, "Input should be a valid dictionary", *parsed, {}});
+    reply.text = validation_frame(problems);
+    co_return reply;
+  }
+  const json::Object& message = parsed->get_object();
+  const json::Value* type = message.if_contains("type");
+  const std::string name = type == nullptr ? "" : python::str(*type);
+  const json::Object* schema = type != nullptr && type->is_string() ? frame_schema(name) : nullptr;
+  if (schema == nullptr) {
+    reply.text = error_frame("UNKNOWN_TYPE", "Unknown message type: " + name);
+    co_return reply;
+  }
+  Problems problems;
+  json::Value checked = check(*schema, *parsed, {}, Naming::kModel, &problems);
+  if (!problems.empty()) {
+    reply.text = validation_frame(problems);
+    co_return reply;
+  }
+  json::Value data = checked.get_object()["data"];
+  if (name == "state") {
+    reply.text = state_frame(*session);
+  } else if (name == "close") {
+    reply.close = true;
+  } else if (name == "mcp") {
+    reply.text = co_await rpc_frame(core, std::move(session), std::move(data));
+  } else if (name == "reset") {
+    StepAnswer answer =
+        co_await take_reset(core, std::move(session), std::move(data.get_object()), nullptr);
+    reply.text = observation_frame(std::move(answer));
+  } else {
+    Action action = parse_action(data.get_object(), core->factory.info(), &problems);
+    if (!problems.empty()) {
+      reply.text = validation_frame(problems);
+      co_return reply;
+    }
+    StepAnswer answer =
+        co_await take_step(core, std::move(session), std::move(action), std::nullopt, nullptr);
+    reply.text = observation_frame(std::move(answer));
+  }
+  co_return reply;
+}
+
+// A failure of ours in one frame leaves the session as it is.
+awaitable<FrameReply> handle_frame_safely(Core* core, std::shared_ptr<Session> session,
+                                          std::string text) {
+  FrameReply reply;
+  try {
+    reply = co_await handle_frame(core, session, std::move(text));
+  } catch (const std::exception& e) {
+    core->log.error("env", "a frame could not be handled",
+                    {{"session", session->id()}, {"what", e.what()}});
+    reply.text = error_frame("EXECUTION_ERROR", "internal error");
+  }
+  co_return reply;
+}
+
+// Why a conversation is over, when it is neither the client's doing nor a fault.
+Close close_for(CancelReason reason) {
+  if (reason == CancelReason::kStopping) return {websocket::kGoingAway, "the server is stopping"};
+  if (reason == CancelReason::kRequested) return {websocket::kNormal, "the session was ended"};
+  return {};
+}
+
+// What a session on a socket needs to hear: that it is to end, and that the client is gone.
+void tie(Core* core, WebSocket* socket, const std::shared_ptr<Session>& session,
+         CancelReason* ended_by) {
+  session->on_end = [socket, ended_by](CancelReason reason) {
+    if (*ended_by == CancelReason::kNone) *ended_by = reason;
+    socket->stop_reading();
+  };
+  if (core->options.on_client_gone == OnClientGone::kCancel) {
+    socket->on_ended([session] { session->cancel_calls(CancelReason::kClientGone); });
+  }
+}
+
+void untie(Core* core, WebSocket* socket, const std::shared_ptr<Session>& session,
+           CancelReason ended_by) {
+  session->on_end = nullptr;
+  socket->on_ended(nullptr);
+  core->sessions.close_later(
+      session, ended_by == CancelReason::kNone ? CancelReason::kClientGone : ended_by);
+}
+
+// A client that has left is not worked for, whatever it had sent before.
+bool is_in_vain(Core* core, WebSocket* socket) {
+  return core->options.on_client_gone == OnClientGone::kCancel && socket->ended();
+}
+
+awaitable<Close> converse(Core* core, WebSocket* socket) {
+  auto opened = co_await core->sessions.open(Session::Kind::kWebSocket);
+  if (!opened) {
+    SessionRefusal& refusal = opened.error();
+    const char* const codes[] = {"CAPACITY_REACHED", "FACTORY_ERROR", "SESSION_ERROR"};
+    const auto sent = co_await socket->send(
+        WebSocket::Kind::kText, error_frame(codes[static_cast<size_t>(refusal.kind)],
+                                            std::move(refusal.message), std::move(refusal.data)));
+    co_return Close{};
+  }
+  const std::shared_ptr<Session> session = *opened;
+  CancelReason ended_by = CancelReason::kNone;
+  tie(core, socket, session, &ended_by);
+  const Defer leave([&] { untie(core, socket, session, ended_by); });
+  for (;;) {
+    auto message = co_await socket->read();
+    if (!message || is_in_vain(core, socket)) break;
+    if (message->kind == WebSocket::Kind::kBinary) {
+      const auto sent =
+          co_await socket->send(WebSocket::Kind::kText, error_frame("SESSION_ERROR", "'text'"));
+      break;
+    }
+    FrameReply reply = co_await handle_frame_safely(core, session, std::move(message->data));
+    if (reply.close) break;
+    const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(reply.text));
+    if (!sent) break;
+    // Ended from outside while it was busy, or the server is to stop: after the answer.
+    if (core->stopping && ended_by == CancelReason::kNone) ended_by = CancelReason::kStopping;
+    if (ended_by != CancelReason::kNone) break;
+  }
+  co_return close_for(ended_by);
+}
+
+// --- /mcp
+// -----------------------------------------------------------------------------------------
+
+// A JSON-RPC conversation. Requests are worked on one after the other; while one is, a reader goes
+// on so that its cancellation is seen.
+struct McpConversation {
+  struct Waiting {
+    WebSocket::Message message;
+    std::optional<RpcRequest> request;  // if it is one
+    std::optional<std::string> answer;  // if it needs no work
+    bool fatal = false;                 // the conversation ends with the answer
+    size_t bytes = 0;
+  };
+
+  McpConversation(Core* c, WebSocket* s) : core(c), socket(s), tasks(c->shard.executor()) {}
+
+  Core* const core;
+  WebSocket* const socket;
+  std::deque<Waiting> waiting;
+  size_t waiting_bytes = 0;
+  bool ended = false;
+  bool flooded = false;
+
+  // The request being worked on.
+  json::Value running_id;
+  bool running = false;
+  CallHandle handle;
+  std::optional<RpcReply> reply;
+  std::deque<ProgressNote> notes;
+
+  net::Signal changed;
+  net::TaskGroup tasks;
+};
+
+std::string rpc_error_text(int code, std::string message) {
+  return to_text(rpc_error(nullptr, code, std::move(message)), RpcStyle::kDumps);
+}
+
+McpConversation::Waiting parse_mcp(Core* core, WebSocket::Message message) {
+  McpConversation::Waiting one;
+  if (message.kind == WebSocket::Kind::kBinary) {
+    one.answer = rpc_error_text(-32000, "'text'");
+    one.fatal = true;
+    return one;
+  }
+  json::ParseLimits limits;
+  limits.bytes = core->options.websocket.message_bytes;
+  auto parsed = json::parse(message.data, limits);
+  if (!parsed) {
+    one.answer =
+        rpc_error_text(-32700, "Parse error: " + python::find_json_fault(message.data).text());
+  } else if (!parsed->is_object()) {
+    one.answer = rpc_error_text(
+        -32000, fmt::format("A request must be an object, not {}", python::type_name(*parsed)));
+    one.fatal = true;
+  } else if (auto request = parse_rpc(*parsed)) {
+    one.request = std::move(*request);
+  } else {
+    one.answer = rpc_error_text(request.error().code, std::move(request.error().message));
+  }
+  return one;
+}
+
+// MCP's notifications/cancelled, if it is about the request being worked on.
+bool cancels_running(McpConversation& talk, const RpcRequest& request) {
+  if (!request.is_notification() || request.method != "notifications/cancelled") return false;
+  const json::Value* id = request.params.if_contains("requestId");
+  return talk.running && id != nullptr && *id == talk.running_id;
+}
+
+awaitable<void> read_mcp(McpConversation* talk) {
+  for (;;) {
+    auto message = co_await talk->socket->read();
+    if (!message) break;
+    const size_t bytes = message->data.size();
+    McpConversation::Waiting one = parse_mcp(talk->core, std::move(*message));
+    if (one.request && one.request->is_notification()) {
+      if (cancels_running(*talk, *one.request)) talk->handle.cancel(CancelReason::kRequested);
+      continue;
+    }
+    const size_t room = talk->core->options.websocket.waiting_bytes - talk->waiting_bytes;
+    talk->flooded = talk->waiting.size() >= kMaxWaitingCalls || bytes > room;
+    if (talk->flooded) break;
+    one.bytes = bytes;
+    talk->waiting_bytes += bytes;
+    talk->waiting.push_back(std::move(one));
+    talk->changed.notify();
+  }
+  talk->ended = true;
+  talk->changed.notify();
+}
+
+awaitable<void> work_mcp(McpConversation* talk, RpcRequest request, RpcContext context) {
+  const json::Value id = request.id;
+  try {
+    talk->reply = co_await handle_rpc(talk->core, std::move(request), std::move(context));
+  } catch (const std::exception& e) {
+    talk->core->log.error("env", "a request could not be handled", {{"what", e.what()}});
+    talk->reply = rpc_error(id, -32603, "internal error");
+  }
+  talk->changed.notify();
+}
+
+// Works on one request to its end and answers it. False: the client is not there any more.
+awaitable<bool> answer_mcp(McpConversation* talk, RpcRequest request,
+                           std::shared_ptr<Session> session) {
+  const auto token = progress_token(request);
+  RpcContext context;
+  context.session = std::move(session);
+  context.handle = &talk->handle;
+  if (token) {
+    context.sink = [talk](ProgressNote note) {
+      if (talk->notes.size() >= kMaxNotes) talk->notes.pop_front();
+      talk->notes.push_back(std::move(note));
+      talk->changed.notify();
+    };
+  }
+  talk->handle = CallHandle();
+  talk->running_id = request.id;
+  talk->running = request.has_id;
+  talk->tasks.spawn(work_mcp(talk, std::move(request), std::move(context)));
+  bool there = true;
+  while (!talk->reply || !talk->notes.empty()) {
+    if (talk->notes.empty()) {
+      const auto waited = co_await net::wait_for(&talk->changed);
+      if (!waited) talk->handle.cancel(CancelReason::kStopping);
+      continue;
+    }
+    const json::Object note = progress_notification(*token, talk->notes.front());
+    talk->notes.pop_front();
+    auto sent = co_await talk->socket->send(WebSocket::Kind::kText, python::dumps(note));
+    there = there && sent;
+  }
+  talk->running = false;
+  std::string text = to_text(*std::exchange(talk->reply, {}), RpcStyle::kDumps);
+  const auto sent = co_await talk->socket->send(WebSocket::Kind::kText, std::move(text));
+  co_return there&& sent;
+}
+
+// Until the client is gone, or the session is to end.
+awaitable<void> talk_mcp(McpConversation* talk, std::shared_ptr<Session> session,
+                         CancelReason* ended_by) {
+  for (bool there = true; there && !talk->flooded && *ended_by == CancelReason::kNone;) {
+    if (talk->waiting.empty()) {
+      if (talk->ended) co_return;
+      const auto waited = co_await net::wait_for(&talk->changed);
+      continue;
+    }
+    if (is_in_vain(talk->core, talk->socket)) co_return;
+    McpConversation::Waiting one = std::move(talk->waiting.front());
+    talk->waiting.pop_front();
+    talk->waiting_bytes -= one.bytes;
+    if (one.answer) {
+      const auto sent = co_await talk->socket->send(WebSocket::Kind::kText, std::move(*one.answer));
+      there = sent && !one.fatal;
+      continue;
+    }
+    there = co_await answer_mcp(talk, std::move(*one.request), session);
+    if (talk->core->stopping && *ended_by == CancelReason::kNone) {
+      *ended_by = CancelReason::kStopping;
+    }
+  }
+}
+
+awaitable<Close> converse_mcp(Core* core, WebSocket* socket) {
+  auto opened = co_await core->sessions.open(Session::Kind::kMcpWebSocket);
+  if (!opened) {
+    std::string text = to_text(refusal_reply(nullptr, opened.error()), RpcStyle::kDumps);
+    const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(text));
+    co_return Close{};
+  }
+  const std::shared_ptr<Session> session = *opened;
+  CancelReason ended_by = CancelReason::kNone;
+  tie(core, socket, session, &ended_by);
+  const Defer leave([&] { untie(core, socket, session, ended_by); });
+  McpConversation talk(core, socket);
+  talk.tasks.spawn(read_mcp(&talk));
+  std::exception_ptr failure;
+  try {
+    co_await talk_mcp(&talk, session, &ended_by);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  socket->stop_reading();
+  co_await talk.tasks.join();
+  if (failure) std::rethrow_exception(failure);
+  if (talk.flooded) co_return Close{websocket::kPolicy, "too many requests wait for an answer"};
+  co_return close_for(ended_by);
+}
+
+using Conversation = awaitable<Close> (*)(Core* core, WebSocket* socket);
+
+awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::ResponseWriter* writer,
+                             Conversation conversation, std::string route, std::string protocol) {
+  auto answer = net::websocket_answer(request, protocol);
+  if (!answer) {
+    const int status = answer.error().code == ErrorCode::kUnsupported ? 426 : 400;
+    json::Object detail;
+    detail["detail"] = answer.error().message;
+    net::HttpResponse refusal = net::json_response(status, python::compact(detail));
+    if (status == 426) {
+      refusal.headers.add("Upgrade", "websocket");
+      refusal.headers.add("Sec-WebSocket-Version", "13");
+    }
+    core->count_request(route, status);
+    const auto sent = co_await writer->send(std::move(refusal));
+    co_return;
+  }
+  auto upgraded = co_await writer->upgrade(std::move(*answer));
+  if (!upgraded) co_return;
+  core->count_request(route, 101);
+  WebSocket socket(core->shard, upgraded->stream, std::move(upgraded->already_read),
+                   websocket::Role::kServer, core->options.websocket);
+  Close close;
+  try {
+    close = co_await conversation(core, &socket);
+  } catch (const std::exception& e) {
+    core->log.error("env", "a conversation failed", {{"what", e.what()}});
+    close = Close{websocket::kServerError, "internal error"};
+  }
+  co_await socket.close(close.code, std::move(close.reason));
+}
+
+}  // namespace
+
+awaitable<void> serve_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer) {
+  return serve_socket(core, std::move(request), writer, converse, "/ws", "");
+}
+
+awaitable<void> serve_mcp_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer) {
+  return serve_socket(core, std::move(request), writer, converse_mcp, "/mcp", "mcp");
+}
+
+}  // namespace sluice::env
