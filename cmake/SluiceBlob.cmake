@@ -14,21 +14,21 @@ function(sluice_static_program target)
     -static-pie -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,-z,noexecstack -Wl,--strip-all)
 endfunction()
 
-# sluice_blob(LIBRARY SYMBOL PROGRAM SOURCES ...): a library whose symbols SYMBOL_begin and
-# SYMBOL_end enclose PROGRAM's executable.
+# sluice_blob(LIBRARY SYMBOL PROGRAM SOURCES ...): a library whose symbols SYMBOLBegin and
+# SYMBOLEnd enclose PROGRAM's executable.
 function(sluice_blob library symbol program)
   set(assembly ${CMAKE_CURRENT_BINARY_DIR}/${symbol}.S)
   file(CONFIGURE OUTPUT ${assembly} @ONLY CONTENT [[
 .section .note.GNU-stack,"",%progbits
 .section .rodata.@symbol@,"a",%progbits
 .balign 16
-.global @symbol@_begin
-.hidden @symbol@_begin
-@symbol@_begin:
+.global @symbol@Begin
+.hidden @symbol@Begin
+@symbol@Begin:
 .incbin "@symbol@.bin"
-.global @symbol@_end
-.hidden @symbol@_end
-@symbol@_end:
+.global @symbol@End
+.hidden @symbol@End
+@symbol@End:
 .byte 0
 ]])
   set(bytes ${CMAKE_CURRENT_BINARY_DIR}/${symbol}.bin)

@@ -342,7 +342,7 @@ Result<ChannelPtr> ClientCore::open(const wire::Request& request, Channel::Kind 
     return Error(ErrorCode::kExhausted, "too many operations at once in one sandbox");
   }
   SLUICE_TRY(const auto parts, wire::split(request));
-  const ChannelPtr channel = add(next_stream_, kind);
+  ChannelPtr channel = add(next_stream_, kind);
   next_stream_ += 2;
   for (size_t i = 0; i < parts.size(); ++i) {
     send(i == 0 ? FrameType::kOpen : FrameType::kMore, channel->id, parts[i]);

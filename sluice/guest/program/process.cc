@@ -231,7 +231,9 @@ void keep_command(const CommandPlan& plan, int in, int out, int err, int report)
       kept[1], kept[2]};
   KeeperReport answer;
   KeeperReport* volatile failure = &answer;
-  const pid_t child = ::vfork();
+  // This waits until the child runs its program, which somebody of the child's user may delay: the
+  // keeper only, whom the guest can kill. Nothing is copied, and the child tells its failure here.
+  const pid_t child = ::vfork();  // NOLINT(bugprone-unsafe-functions)
   if (child == 0) start_in_child(prepared, failure);
   if (child < 0) {
     answer = {KeeperReport::Kind::kFailed, KeeperReport::Stage::kFork, errno};

@@ -148,12 +148,12 @@ Result<FakeFile*> FakeMachine::reach(const std::string& path, uint32_t uid, uint
   return &found->second;
 }
 
-Result<std::unique_ptr<MemoryStream>> FakeMachine::connect(uint16_t port) {
+Result<std::unique_ptr<net::MemoryStream>> FakeMachine::connect(uint16_t port) {
   const auto found = ports_.find(port);
   if (found == ports_.end()) {
     return Error(ErrorCode::kUnavailable, fmt::format("127.0.0.1:{}: Connection refused", port));
   }
-  auto ends = MemoryStream::make_pair(*shard_);
+  auto ends = net::memory_pair(*shard_);
   found->second->waiting.push_back(std::move(ends.first));
   found->second->changed.notify_all();
   return std::move(ends.second);
@@ -263,11 +263,11 @@ awaitable<Result<void>> FakeProcess::sleep(Duration duration) {
   co_return killed_error();
 }
 
-Result<std::unique_ptr<MemoryStream>> FakeProcess::connect(uint16_t port) {
+Result<std::unique_ptr<FakeConnection>> FakeProcess::connect(uint16_t port) {
   if (killed_) return killed_error();
-  SLUICE_TRY(auto stream, machine_->connect(port));
-  on_kill_.push_back(stream->breaker());
-  return stream;
+  SLUICE_TRY(std::shared_ptr<net::MemoryStream> stream, machine_->connect(port));
+  connections_.push_back(stream);
+  return std::make_unique<FakeConnection>(std::move(stream));
 }
 
 void FakeProcess::kill(Exit::Reason reason, int signal) {
@@ -278,7 +278,9 @@ void FakeProcess::kill(Exit::Reason reason, int signal) {
   exit.status = -1;
   exit.signal = signal;
   finish(exit);
-  for (const auto& break_it : std::exchange(on_kill_, {})) break_it();
+  for (const auto& connection : connections_) {
+    if (const auto alive = connection.lock()) alive->reset();
+  }
 }
 
 void FakeProcess::finish(Exit exit) {

@@ -23,9 +23,9 @@
 #include <utility>
 #include <vector>
 
+#include "sluice/net/memory_stream.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/wait.h"
-#include "sluice/sandbox/fake/memory_stream.h"
 #include "sluice/sandbox/sandbox.h"
 
 namespace sluice::sandbox::fake {
@@ -81,7 +81,7 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
   std::optional<FakeFile> file(const std::string& path) const;
 
   // Connects to a port that somebody listens on, as a program inside would.
-  Result<std::unique_ptr<MemoryStream>> connect(uint16_t port);
+  Result<std::unique_ptr<net::MemoryStream>> connect(uint16_t port);
 
   // The sandbox goes away under everybody's feet: commands end as lost, calls fail with kClosed.
   void lose() { end(Exit::Reason::kLost); }
@@ -95,7 +95,7 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
 
   struct Port {
     explicit Port(net::Shard* shard) : changed(shard) {}
-    std::vector<std::unique_ptr<MemoryStream>> waiting;
+    std::vector<std::unique_ptr<net::MemoryStream>> waiting;
     net::Broadcast changed;
     bool closed = false;
   };
@@ -120,6 +120,32 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
   bool setup_ended_ = false;
 };
 
+// A program's connection: a memory stream that its process can break.
+class FakeConnection final : public net::Stream {
+ public:
+  explicit FakeConnection(std::shared_ptr<net::MemoryStream> stream) : stream_(std::move(stream)) {}
+  ~FakeConnection() override { stream_->close(); }
+
+  awaitable<Result<size_t>> read_some(std::span<std::byte> into) override {
+    return stream_->read_some(into);
+  }
+  awaitable<Result<void>> write_all(std::span<const std::byte> bytes) override {
+    return stream_->write_all(bytes);
+  }
+  awaitable<Result<void>> drained(Deadline deadline) override { return stream_->drained(deadline); }
+  void on_peer_closed(std::function<void(net::PeerClose)> callback) override {
+    stream_->on_peer_closed(std::move(callback));
+  }
+  void close() override { stream_->close(); }
+  std::string peer() const override { return stream_->peer(); }
+
+  // For half a close, a reset, and playing the kernel that acknowledges.
+  net::MemoryStream& memory() { return *stream_; }
+
+ private:
+  std::shared_ptr<net::MemoryStream> stream_;
+};
+
 // What a Program sees of itself.
 class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
  public:
@@ -134,7 +160,7 @@ class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
   awaitable<Result<void>> write(Job::Channel channel, Bytes bytes);
   awaitable<Result<void>> sleep(Duration duration);
   // The connection breaks when the process is killed.
-  Result<std::unique_ptr<MemoryStream>> connect(uint16_t port);
+  Result<std::unique_ptr<FakeConnection>> connect(uint16_t port);
   bool killed() const { return killed_; }
 
  private:
@@ -163,7 +189,7 @@ class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
   bool input_ended_ = false;
   net::Broadcast changed_;  // anything below or above did
   net::Wheel::Timer deadline_;
-  std::vector<std::function<void()>> on_kill_;
+  std::vector<std::weak_ptr<net::MemoryStream>> connections_;
   std::optional<Exit> exit_;
   bool killed_ = false;
 };

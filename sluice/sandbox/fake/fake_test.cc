@@ -252,23 +252,5 @@ TEST_F(FakeTest, BadCommandsAreErrorsNotExits) {
   EXPECT_EQ(run(shard_, sandbox.exec(nobody)).error().code, ErrorCode::kNotFound);
 }
 
-TEST(MemoryStreamTest, AnEndIsNotAReset) {
-  net::Shard shard;
-  auto [a, b] = MemoryStream::make_pair(shard);
-  ASSERT_TRUE(run(shard, net::write_all(a.get(), "last")));
-  a->end();
-  Bytes buffer(100, '\0');
-  EXPECT_EQ(*run(shard, b->read_some(as_writable_byte_span(buffer))), 4u);
-  EXPECT_EQ(*run(shard, b->read_some(as_writable_byte_span(buffer))), 0u);
-  ASSERT_TRUE(run(shard, net::write_all(b.get(), "still")));  // the other direction lives
-  EXPECT_EQ(*run(shard, a->read_some(as_writable_byte_span(buffer))), 5u);
-
-  ASSERT_TRUE(run(shard, net::write_all(b.get(), "unread")));
-  a->close();  // with bytes unread
-  EXPECT_EQ(run(shard, b->read_some(as_writable_byte_span(buffer))).error().code,
-            ErrorCode::kClosed);
-  EXPECT_FALSE(run(shard, b->drained(Deadline::never())));
-}
-
 }  // namespace
 }  // namespace sluice::sandbox::fake

@@ -22,8 +22,8 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/guest/blob.h"
 #include "sluice/guest/client/client.h"
-#include "sluice/guest/program/blob.h"
 #include "sluice/net/wait.h"
 #include "sluice/sandbox/guest_sandbox.h"
 #include "sluice/sandbox/local/helper/blob.h"

@@ -69,20 +69,25 @@ std::set<int> descendants_of(int ancestor) {
   return found;
 }
 
-// Every control group of ours, of whatever owner.
-std::set<std::string> cgroups_of_ours() {
+// The control groups of the helper with that name (owner_name()). Other runs have theirs.
+std::set<std::string> cgroups_of(const std::string& owner) {
   std::set<std::string> found;
   std::error_code ignored;
   for (auto it = std::filesystem::recursive_directory_iterator(
            "/sys/fs/cgroup", std::filesystem::directory_options::skip_permission_denied, ignored);
        it != std::filesystem::recursive_directory_iterator(); it.increment(ignored)) {
     if (ignored) break;
-    const std::string name = it->path().filename();
-    if (it->is_directory(ignored) && (name.starts_with("sluice-") || name.starts_with("local-"))) {
-      found.insert(it->path());
-    }
+    if (it->path().filename() == owner) found.insert(it->path());
   }
   return found;
+}
+
+// Tests find their processes by what they sleep: "4343.3" stands for a number of this run's own.
+std::string own(std::string text) {
+  for (size_t at = text.find("4343."); at != std::string::npos; at = text.find("4343.", at + 5)) {
+    text.insert(at + 5, std::to_string(::getpid()));
+  }
+  return text;
 }
 
 template <class Predicate>
@@ -107,7 +112,6 @@ bool is_root() {
 class LocalTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    groups_before_ = cgroups_of_ours();
     auto started = Backend::start();
     ASSERT_TRUE(started) << started.error().message;
     backend_ = std::move(*started);
@@ -121,10 +125,12 @@ class LocalTest : public ::testing::Test {
 
   void TearDown() override {
     if (sandbox_) EXPECT_TRUE(run(shard_, sandbox_->close()));
-    const int helper = backend_ ? backend_->helper_pid() : 0;
+    if (!backend_) return;
+    const int helper = backend_->helper_pid();
+    const std::string owner = owner_name(helper);
     backend_.reset();
-    if (helper > 0) EXPECT_NE(::kill(helper, 0), 0) << "the helper outlived its backend";
-    EXPECT_EQ(cgroups_of_ours(), groups_before_) << "control groups are left";
+    EXPECT_FALSE(is_alive(helper)) << "the helper outlived its backend";
+    EXPECT_TRUE(cgroups_of(owner).empty()) << "control groups are left";
   }
 
   std::unique_ptr<Sandbox> create(Options options = {}) {
@@ -145,7 +151,7 @@ class LocalTest : public ::testing::Test {
   }
 
   static Command shell(const std::string& script, const char* user = kAgentUser) {
-    Command command = Command::shell(script);
+    Command command = Command::shell(own(script));
     command.env = {{"PATH", "/usr/local/bin:/usr/bin:/bin"}, {"HOME", kHome}};
     command.user = user;
     command.deadline = Deadline::in(60s);
@@ -188,7 +194,6 @@ class LocalTest : public ::testing::Test {
   net::Shard shard_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Sandbox> sandbox_;
-  std::set<std::string> groups_before_;
 };
 
 // --- what there is ------------------------------------------------------------------------------
@@ -629,6 +634,7 @@ TEST_F(LocalTest, WithTheHelperGoesEverything) {
   ASSERT_TRUE(job);
   const auto inside = descendants_of(backend_->helper_pid());
   EXPECT_GE(inside.size(), 3u);
+  const std::string owner = owner_name(backend_->helper_pid());
   ::kill(backend_->helper_pid(), SIGKILL);
   EXPECT_EQ(run(shard_, (*job)->wait(Deadline::in(20s)))->reason, Exit::Reason::kLost);
   EXPECT_TRUE(eventually([&] {
@@ -637,7 +643,7 @@ TEST_F(LocalTest, WithTheHelperGoesEverything) {
     }
     return true;
   }));
-  EXPECT_TRUE(eventually([&] { return cgroups_of_ours() == groups_before_; }));
+  EXPECT_TRUE(eventually([&] { return cgroups_of(owner).empty(); }));
   EXPECT_TRUE(run(shard_, sandbox_->close()));
   EXPECT_EQ(create_error(Options()).code, ErrorCode::kClosed);
 }
@@ -669,7 +675,7 @@ TEST_F(LocalTest, ManyAtOnceOnSeveralShards) {
 }
 
 // An engine in a process of its own, that is killed in the middle of whatever it does.
-[[noreturn]] void engine_until_killed() {
+[[noreturn]] void engine_until_killed(const std::string& sleep) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   net::Shard shard;
   auto backend = Backend::start();
@@ -679,15 +685,16 @@ TEST_F(LocalTest, ManyAtOnceOnSeveralShards) {
     auto sandbox = run(shard, (*backend)->create(&shard, Options()));
     if (!sandbox) ::_exit(1);
     (void)run(shard, (*sandbox)->write_file("/tmp/f", Bytes(100'000, 'x'), WriteOptions()));
-    auto output = run(shard, (*sandbox)->exec(Command::shell("(setsid sleep 4343.6 &); true")));
-    (void)run(shard, (*sandbox)->start(Command::shell("sleep 4343.6")));
+    auto output = run(shard, (*sandbox)->exec(Command::shell("(setsid " + sleep + " &); true")));
+    (void)run(shard, (*sandbox)->start(Command::shell(sleep)));
     if (i % 3 == 2) (void)run(shard, (*sandbox)->close());
     all.push_back(std::move(*sandbox));
     if (all.size() > 6) all.erase(all.begin());
   }
 }
 
-int count_processes(const std::string& marker) {
+int count_processes(const std::string& sleeping) {
+  const std::string marker = own(sleeping);
   int found = 0;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
     if (std::atoi(entry.path().filename().c_str()) <= 0) continue;
@@ -700,13 +707,17 @@ TEST_F(LocalTest, AnEngineKilledAtAnyMomentLeavesNothing) {
   const char* asked = std::getenv("SLUICE_KILL_POINTS");
   const int points = asked != nullptr ? std::atoi(asked) : 20;
   const std::string mounts_before = read_text("/proc/self/mountinfo");
+  const std::string sleep = own("sleep 4343.6");
   std::mt19937 random(std::random_device{}());
   for (int i = 0; i < points; ++i) {
     const pid_t engine = ::fork();
     ASSERT_GE(engine, 0);
-    if (engine == 0) engine_until_killed();
+    if (engine == 0) engine_until_killed(sleep);
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 150'000));
+    ::kill(engine, SIGSTOP);  // it starts nothing while we look
     const auto made = descendants_of(engine);
+    std::set<std::string> owners;
+    for (const int pid : made) owners.insert(owner_name(pid));
     ::kill(engine, SIGKILL);
     int status = 0;
     ASSERT_EQ(::waitpid(engine, &status, 0), engine);
@@ -716,38 +727,36 @@ TEST_F(LocalTest, AnEngineKilledAtAnyMomentLeavesNothing) {
       EXPECT_TRUE(eventually([&] { return !is_alive(pid); }))
           << read_text("/proc/" + std::to_string(pid) + "/status");
     }
-    EXPECT_TRUE(eventually([&] {
-      auto groups = cgroups_of_ours();
-      std::set<std::string> ours;
-      // The fixture's own backend lives.
-      for (const auto& group : groups) {
-        if (group.find(owner_name(backend_->helper_pid())) == std::string::npos) ours.insert(group);
-      }
-      return ours == groups_before_;
-    })) << "round "
-        << i;
+    for (const std::string& owner : owners) {
+      EXPECT_TRUE(eventually([&] { return cgroups_of(owner).empty(); })) << "round " << i;
+    }
   }
   EXPECT_EQ(read_text("/proc/self/mountinfo"), mounts_before);
 }
 
 TEST_F(LocalTest, WhatAnEngineAndItsHelperLeftTogetherIsReaped) {
   if (!is_root()) GTEST_SKIP() << "without control groups nothing can be left";
+  const std::string sleep = own("sleep 4343.6");
   const pid_t engine = ::fork();
   ASSERT_GE(engine, 0);
-  if (engine == 0) engine_until_killed();
+  if (engine == 0) engine_until_killed(sleep);
   ASSERT_TRUE(eventually([&] { return count_processes("4343.6") > 1; }));
   const auto made = descendants_of(engine);
   ::kill(engine, SIGSTOP);
+  std::string owner;
   for (const int pid : made) {
-    const std::string name = read_text("/proc/" + std::to_string(pid) + "/comm");
-    if (name == "sluice-sandboxe\n") ::kill(pid, SIGKILL);
+    if (read_text("/proc/" + std::to_string(pid) + "/comm") != "sluice-sandboxe\n") continue;
+    owner = owner_name(pid);
+    ::kill(pid, SIGKILL);
   }
+  EXPECT_FALSE(cgroups_of(owner).empty());
   ::kill(engine, SIGKILL);
   int status = 0;
   ::waitpid(engine, &status, 0);
   EXPECT_TRUE(eventually([&] { return count_processes("4343.6") == 0; }));
   const auto reaped = run(shard_, backend_->reap());
   ASSERT_TRUE(reaped);
+  EXPECT_TRUE(cgroups_of(owner).empty());
   // What a live backend owns stays.
   EXPECT_EQ(out_of("echo well"), "well\n");
 }

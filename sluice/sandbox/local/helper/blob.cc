@@ -1,15 +1,14 @@
 #include "sluice/sandbox/local/helper/blob.h"
 
 extern "C" {
-extern const char sluice_sandboxes_begin[];
-extern const char sluice_sandboxes_end[];
+extern const char kSluiceSandboxesBegin[];
+extern const char kSluiceSandboxesEnd[];
 }
 
 namespace sluice::sandbox::local {
 
 ByteView helper_program() {
-  return {sluice_sandboxes_begin,
-          static_cast<size_t>(sluice_sandboxes_end - sluice_sandboxes_begin)};
+  return {kSluiceSandboxesBegin, static_cast<size_t>(kSluiceSandboxesEnd - kSluiceSandboxesBegin)};
 }
 
 }  // namespace sluice::sandbox::local

@@ -1,0 +1,140 @@
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <set>
+
+#include "sluice/sandbox/local/helper/cgroups.h"
+#include "sluice/sandbox/local/helper/ranges.h"
+
+namespace sluice::sandbox::local {
+namespace {
+
+TEST(RangesTest, NoTwoAreTheSameWhoeverAsks) {
+  // Two engines with the same idea of what is free.
+  Ranges one(200'000'000, 65'536, {});
+  Ranges two(200'000'000, 65'536, {});
+  std::vector<Range> held;
+  std::set<uint32_t> seen;
+  for (int i = 0; i < 20; ++i) {
+    for (Ranges* ranges : {&one, &two}) {
+      auto range = ranges->take();
+      ASSERT_TRUE(range) << range.error().message;
+      EXPECT_TRUE(seen.insert(range->first).second) << range->first;
+      EXPECT_EQ((range->first - 200'000'000) % 65'536, 0u);
+      held.push_back(std::move(*range));
+    }
+  }
+}
+
+TEST(RangesTest, WhatIsTakenIsLeftOutAndWhatIsFreedComesAgain) {
+  // Room for four, two of which are somebody else's.
+  constexpr uint32_t kFirst = UINT32_MAX - 65'536 - 4 * 65'536;
+  Ranges ranges(kFirst, 65'536, {{kFirst + 10, 1}, {kFirst + 2 * 65'536, 65'536}});
+  auto a = ranges.take();
+  auto b = ranges.take();
+  ASSERT_TRUE(a);
+  ASSERT_TRUE(b);
+  EXPECT_EQ(ranges.take().error().code, ErrorCode::kExhausted);
+  const uint32_t first = a->first;
+  EXPECT_EQ(ranges.take_with(first + 1000).error().code, ErrorCode::kAlreadyExists);
+  a->owner.reset();
+  auto again = ranges.take_with(first + 1000);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->first, first);
+  EXPECT_EQ(ranges.take_with(5).error().code, ErrorCode::kNotFound);
+}
+
+TEST(CgroupsTest, ANameTellsWhetherItsOwnerLives) {
+  const std::string mine = owner_name(::getpid());
+  EXPECT_EQ(owner_name(::getpid()), mine);
+  EXPECT_NE(start_time(::getpid()), 0u);
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(start_time(child), 0u);  // dead, though not reaped yet
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(start_time(child), 0u);
+}
+
+TEST(CgroupsTest, LimitsAreSetAndEverythingIsRemovedAgain) {
+  if (::geteuid() != 0) {
+    const Cgroups none = Cgroups::open();
+    EXPECT_FALSE(none.memory() || none.pids() || none.cpu());
+    EXPECT_NE(none.problem(), "");
+    return;
+  }
+  const Cgroups groups = Cgroups::open();
+  if (!groups.memory() || !groups.pids()) GTEST_SKIP() << groups.problem();
+  CgroupLimits limits;
+  limits.memory_bytes = 64 * 1024 * 1024;
+  limits.pids = 10;
+  const auto group = groups.make("test", limits);
+  ASSERT_TRUE(group) << group.error().message;
+  EXPECT_FALSE(groups.make("test", limits));  // the name is taken
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  ASSERT_TRUE(Cgroups::add(*group, child));
+  EXPECT_FALSE(Cgroups::remove(*group));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  for (int i = 0; i < 200 && !Cgroups::remove(*group); ++i) ::usleep(5'000);
+  for (const std::string& directory : group->directories) {
+    EXPECT_FALSE(std::filesystem::exists(directory));
+  }
+  groups.remove_all();
+  for (const std::string& directory : groups.directories()) {
+    EXPECT_FALSE(std::filesystem::exists(directory));
+  }
+}
+
+TEST(CgroupsTest, WhatADeadOwnerLeftIsRemovedWithItsProcesses) {
+  if (::geteuid() != 0) GTEST_SKIP() << "control groups need root";
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t owner = ::fork();
+  if (owner == 0) {
+    const Cgroups groups = Cgroups::open();
+    CgroupLimits limits;
+    limits.pids = 10;
+    const auto group = groups.make("left", limits);
+    const pid_t inside = ::fork();
+    if (inside == 0) {
+      ::pause();
+      ::_exit(0);
+    }
+    if (group) (void)Cgroups::add(*group, inside);
+    const std::string directory = group && !group->directories.empty() ? group->directories[0] : "";
+    [[maybe_unused]] auto n = ::write(pipe[1], &inside, sizeof inside);
+    n = ::write(pipe[1], directory.data(), directory.size());
+    ::_exit(0);
+  }
+  ::close(pipe[1]);
+  pid_t inside = 0;
+  ASSERT_EQ(::read(pipe[0], &inside, sizeof inside), static_cast<ssize_t>(sizeof inside));
+  char text[4096];
+  const ssize_t n = ::read(pipe[0], text, sizeof text);
+  ::waitpid(owner, nullptr, 0);
+  ::close(pipe[0]);
+  if (n <= 0) {
+    ::kill(inside, SIGKILL);
+    GTEST_SKIP() << "no control groups here";
+  }
+  const std::string directory(text, static_cast<size_t>(n));
+  EXPECT_TRUE(std::filesystem::exists(directory));
+  // Another owner lives: this test's.
+  const Cgroups alive = Cgroups::open();
+  EXPECT_GE(remove_dead_cgroups(), 1);
+  EXPECT_FALSE(std::filesystem::exists(directory));
+  EXPECT_EQ(start_time(inside), 0u);
+  for (const std::string& mine : alive.directories()) EXPECT_TRUE(std::filesystem::exists(mine));
+  alive.remove_all();
+}
+
+}  // namespace
+}  // namespace sluice::sandbox::local
