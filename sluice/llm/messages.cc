@@ -124,10 +124,11 @@ std::optional<Message> parse_turn(const Raw& value) {
 }
 
 // Appends a message or a block without the marks of the prompt cache, which move from turn to turn,
-// and with every content as a list of blocks.
-void append_canonical(std::string& out, const Raw& value) {
+// and with every content as a list of blocks. There is content in messages, in blocks, and in what
+// those hold; deeper it is nothing that an agent was ever seen to rewrite.
+void append_canonical(std::string& out, const Raw& value, int levels) {
   const auto object = json::fields(value);
-  if (!object) {
+  if (!object || levels == 0) {
     out.append(value.text);
     return;
   }
@@ -140,7 +141,8 @@ void append_canonical(std::string& out, const Raw& value) {
     if (name == "content" && inner.is(Type::kString)) {
       out.append(R"([{"type":"text","text":)").append(inner.text).append("}]");
     } else if (const auto blocks = json::elements(inner); name == "content" && blocks) {
-      wire::append_list(out, *blocks, [&](const Raw& block) { append_canonical(out, block); });
+      wire::append_list(out, *blocks,
+                        [&](const Raw& block) { append_canonical(out, block, levels - 1); });
     } else {
       out.append(inner.text);  // a tool's input, for example, is not ours to look into
     }
@@ -479,7 +481,7 @@ class MessagesCodec final : public Codec {
 
   std::string canonical(const Raw& message) const override {
     std::string out;
-    append_canonical(out, message);
+    append_canonical(out, message, 3);
     return out;
   }
 
