@@ -1,0 +1,49 @@
+// The subcommands. Each takes its parsed flags and returns the process's exit code; what it prints
+// for people goes to stderr, what it prints for programs (--json) to stdout.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace sluice::cli {
+
+struct RunFlags {
+  std::string task;
+  std::string agent = "opencode";
+  std::string agents_directory;
+  std::string policy;
+  std::string model = "policy";
+  std::string dialect;
+  std::string backend = "local";
+  std::string approvals;
+  std::vector<std::string> options;  // "name=value"
+  std::string key_env = "OPENAI_API_KEY";
+  std::string out;
+  std::string log;
+  bool json = false;
+  bool keep = false;
+};
+int run_command(const RunFlags& flags);
+
+struct DoctorFlags {
+  std::string agents_directory;
+  bool json = false;
+};
+int doctor_command(const DoctorFlags& flags);
+
+struct AgentsFlags {
+  std::string agents_directory;
+  std::string name;
+  bool json = false;
+};
+int agents_list_command(const AgentsFlags& flags);
+int agents_show_command(const AgentsFlags& flags);
+int agents_install_command(const AgentsFlags& flags);
+
+struct ShellFlags {
+  std::string files;
+  std::string user = "1000";
+};
+int sandboxes_shell_command(const ShellFlags& flags);
+
+}  // namespace sluice::cli

@@ -1,0 +1,118 @@
+// The `sluice` command: reads flags and hands them to a subcommand.
+#include <cstdio>
+#include <exception>
+
+#include <CLI/CLI.hpp>
+
+#include "sluice/agent/registry.h"
+#include "sluice/base/core/error.h"
+#include "sluice/cli/commands.h"
+
+namespace {
+
+constexpr char kAbout[] =
+    R"(Sluice runs command-line coding agents in sandboxes, holds every LLM call they make at a gate
+until a policy answers it, verifies the work and reports a reward.)";
+
+constexpr char kFooter[] = R"(First steps:
+  sluice doctor                     what this machine can do, and how to get what is missing
+  sluice agents list                the agents that can be run
+  sluice agents install opencode    fetch one from npm, once
+  sluice run examples/hello/task.toml --agent opencode \
+      --policy script:examples/hello/script.toml
+
+Each subcommand has its own --help. Documents: docs/ in the source, README.md first.)";
+
+constexpr char kRunFooter[] = R"(Policies, who answers the agent's LLM calls:
+  script:FILE         rules over the conversation (docs/script-policy.md)
+  passthrough:URL     forwarded to one OpenAI-compatible server, as in
+                      passthrough:https://api.example.com/v1; its key is read from the environment
+                      variable that --key-env names and never enters the sandbox
+
+The result, the trace and what the agent printed are kept in --out. Exit code: 0 the rollout ran to
+its end, whatever the reward; 1 it did not, for the agent's or the task's sake; 69 for ours; 130
+cancelled; 2 wrong input (docs/results.md).)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{kAbout, "sluice"};
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", SLUICE_VERSION);
+  int code = 0;
+
+  const std::string agents_directory = sluice::agent::default_agents_directory();
+  sluice::cli::RunFlags run;
+  run.agents_directory = agents_directory;
+  auto* run_app = app.add_subcommand("run", "run one agent on one task");
+  run_app->footer(kRunFooter);
+  run_app->add_option("task", run.task, "the task's TOML file (docs/tasks.md)")->required();
+  run_app->add_option("--agent", run.agent, "an agent's name, or a spec's path")
+      ->capture_default_str();
+  run_app->add_option("--policy", run.policy, "who answers: script:FILE or passthrough:URL")
+      ->required();
+  run_app->add_option("--model", run.model, "the model's name as the agent sees it")
+      ->capture_default_str();
+  run_app->add_option("--dialect", run.dialect, "the agent's wire format, if it has several");
+  run_app->add_option("--backend", run.backend, "where sandboxes come from")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local"}));
+  run_app->add_option("--approvals", run.approvals, "what the agent would ask about")
+      ->check(CLI::IsMember({"default", "bypass"}));
+  run_app->add_option("--option", run.options, "an option of the agent, as in temperature=0.7")
+      ->take_all();
+  run_app->add_option("--key-env", run.key_env, "the variable that holds the upstream's key")
+      ->capture_default_str();
+  run_app->add_option("--out", run.out, "a new directory for the result, trace and logs");
+  run_app->add_option("--log", run.log, "append the engine's log to this file");
+  run_app->add_option("--agents-dir", run.agents_directory, "where your agent specs are")
+      ->capture_default_str();
+  run_app->add_flag("--json", run.json, "print the result as one JSON object on stdout");
+  run_app->add_flag("--keep", run.keep, "keep the sandbox's files and print where they are");
+  run_app->callback([&] { code = sluice::cli::run_command(run); });
+
+  sluice::cli::DoctorFlags doctor;
+  doctor.agents_directory = agents_directory;
+  auto* doctor_app =
+      app.add_subcommand("doctor", "what this machine can do, and how to get what is missing");
+  doctor_app->add_flag("--json", doctor.json, "for programs");
+  doctor_app->callback([&] { code = sluice::cli::doctor_command(doctor); });
+
+  sluice::cli::AgentsFlags agents;
+  agents.agents_directory = agents_directory;
+  auto* agents_app = app.add_subcommand("agents", "list, show and install agents");
+  agents_app->require_subcommand(1);
+  agents_app->add_option("--agents-dir", agents.agents_directory, "where your agent specs are")
+      ->capture_default_str();
+  auto* list = agents_app->add_subcommand("list", "the agents that can be run");
+  list->add_flag("--json", agents.json, "for programs");
+  list->callback([&] { code = sluice::cli::agents_list_command(agents); });
+  auto* show = agents_app->add_subcommand("show", "what an agent's spec comes to");
+  show->add_option("name", agents.name, "a name, or a spec's path")->required();
+  show->callback([&] { code = sluice::cli::agents_show_command(agents); });
+  auto* install = agents_app->add_subcommand("install", "fetch an agent's packages from npm, once");
+  install->add_option("name", agents.name, "a name, or a spec's path")->required();
+  install->callback([&] { code = sluice::cli::agents_install_command(agents); });
+
+  sluice::cli::ShellFlags shell;
+  auto* sandboxes_app = app.add_subcommand("sandboxes", "look into sandboxes");
+  sandboxes_app->require_subcommand(1);
+  auto* shell_app = sandboxes_app->add_subcommand(
+      "shell", "a shell in a fresh sandbox over files that run --keep kept");
+  shell_app->add_option("files", shell.files, "the directory that run --keep printed")->required();
+  shell_app->add_option("--user", shell.user, "who to be: 1000 the agent, 1001 the verifier, 0")
+      ->capture_default_str();
+  shell_app->callback([&] { code = sluice::cli::sandboxes_shell_command(shell); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    // --help and --version come here too, with code 0.
+    return app.exit(e) == 0 ? 0 : sluice::exit_code(sluice::ErrorCode::kInvalidArgument);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "sluice: %s\n", e.what());
+    return sluice::exit_code(sluice::ErrorCode::kInternal);
+  }
+  return code;
+}
