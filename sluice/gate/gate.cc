@@ -3,8 +3,10 @@
 #include <map>
 #include <mutex>
 
+#include "sluice/gate/events.h"
 #include "sluice/gate/http/serve.h"
 #include "sluice/gate/open_rollout.h"
+#include "sluice/json/text.h"
 
 namespace sluice::gate {
 
@@ -32,6 +34,7 @@ class Gate {
                      "the gate does not speak the dialect " + std::string(to_string(dialect)));
       }
     }
+    for (const Tool& tool : registration.tools) SLUICE_TRY_VOID(check_offered(tool));
     const std::lock_guard lock(mutex_);
     if (rollouts_.contains(registration.id)) {
       return Error(ErrorCode::kAlreadyExists,
@@ -55,9 +58,27 @@ class Gate {
     rollouts_.erase(id);
   }
 
+  // A copy: what is done with them may close some.
+  std::vector<std::shared_ptr<OpenRollout>> all() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::shared_ptr<OpenRollout>> out;
+    out.reserve(rollouts_.size());
+    for (const auto& [id, rollout] : rollouts_) out.push_back(rollout);
+    return out;
+  }
+
   Core& core() { return *core_; }
 
  private:
+  Result<void> check_offered(const Tool& tool) const {
+    const auto& allowed = core_->options.tool_names;
+    if (!allowed.empty() && !allowed.contains(tool.name)) {
+      return Error(ErrorCode::kPermissionDenied,
+                   "tool " + tool.name + " is not among those that this gate allows");
+    }
+    return check_tool(tool);
+  }
+
   const std::shared_ptr<Core> core_;
   mutable std::mutex mutex_;
   std::unordered_map<RolloutId, std::shared_ptr<OpenRollout>> rollouts_;
@@ -108,30 +129,139 @@ std::optional<Counters> Operator::counters(const RolloutId& id) const {
 }
 
 std::vector<Item> Trainer::next_batch(size_t max, Duration wait) {
-  return gate_->core().ready.next_batch(max, wait);
+  TakeRequest request;
+  request.max = max;
+  return gate_->core().ready.take_within(request, wait).value_or(std::vector<Item>());
 }
 
 Result<std::optional<Item>> Trainer::next(const RolloutId& rollout, Duration wait) {
-  return gate_->core().ready.next(rollout, wait);
+  TakeRequest request;
+  request.rollout = rollout;
+  SLUICE_TRY(std::vector<Item> items, gate_->core().ready.take_within(request, wait));
+  if (items.empty()) return std::optional<Item>();
+  return std::optional<Item>(std::move(items.front()));
 }
 
-std::future<Result<llm::Outcome>> Trainer::reply(const CallId& call,
-                                                 std::variant<llm::Answer, llm::Refusal> reply) {
-  auto pending = std::make_shared<PendingOutcome>();
-  auto future = pending->future();
+Result<std::vector<Item>> Trainer::take(const TakeRequest& request, Duration wait) {
+  return gate_->core().ready.take_within(request, wait);
+}
+
+Trainer::Waiting Trainer::take(const TakeRequest& request, Taken done) {
+  return gate_->core().ready.take(request, ReadyQueue::How::kWait, std::move(done));
+}
+
+void Trainer::cancel(const Waiting& waiting) {
+  gate_->core().ready.cancel(std::static_pointer_cast<ReadyQueue::Waiter>(waiting));
+}
+
+void Trainer::give_back(const std::vector<Item>& items) {
+  gate_->core().ready.give_back(items);
+}
+
+size_t Trainer::give_back(const std::string& taker) {
+  return gate_->core().ready.give_back(taker);
+}
+
+void Trainer::renew(const std::string& taker) {
+  gate_->core().ready.renew(taker);
+}
+
+void Trainer::expire_leases() {
+  gate_->core().ready.expire_leases();
+}
+
+std::future<Result<llm::Outcome>> Trainer::reply(const CallId& call, Reply reply) {
+  const auto promise = std::make_shared<std::promise<Result<llm::Outcome>>>();
+  auto future = promise->get_future();
+  Replied told;
+  told.ended = [promise](Result<llm::Outcome> outcome) {
+    promise->set_value(std::move(outcome));
+  };
+  this->reply(call, std::move(reply), std::move(told));
+  return future;
+}
+
+void Trainer::reply(const CallId& call, Reply reply, Replied told) {
+  auto pending = std::make_shared<PendingOutcome>(std::move(told));
   if (!gate_->core().ids.is_ours(call)) {
     pending->resolve(Error(ErrorCode::kNotFound, "no call of this gate has that id"));
-    return future;
+    return;
   }
   const auto rollout = gate_->core().owners.find(call);
   if (!rollout) {
     pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
-    return future;
+    return;
   }
   rollout->shard().post([rollout, call, reply = std::move(reply), pending]() mutable {
     rollout->reply(call, std::move(reply), std::move(pending));
   });
-  return future;
+}
+
+void Trainer::reply_tool(const ToolCallId& call, ToolResult result,
+                         std::function<void(Result<void>)> done) {
+  if (!gate_->core().ids.is_ours(call)) {
+    done(Error(ErrorCode::kNotFound, "no tool call of this gate has that id"));
+    return;
+  }
+  const auto rollout = gate_->core().owners.find(call);
+  if (!rollout) {
+    done(Error(ErrorCode::kFailedPrecondition, "the tool call has ended"));
+    return;
+  }
+  rollout->shard().post(
+      [rollout, call, result = std::move(result), done = std::move(done)]() mutable {
+        done(rollout->tools().reply(call, std::move(result)));
+      });
+}
+
+void Trainer::pause() {
+  gate_->core().ready.pause();
+  gate_->core().events.add("paused", "{}");
+}
+
+void Trainer::resume(std::optional<std::string> version) {
+  Core& core = gate_->core();
+  const uint64_t before = core.ready.state().epoch;
+  core.ready.resume(std::move(version));
+  const ReadyQueue::State now = core.ready.state();
+  if (core.events.wanted()) {
+    Bytes data("{\"version\":");
+    json::append_string(data, now.version);
+    data.append("}");
+    core.events.add("resumed", std::move(data));
+  }
+  if (now.epoch == before) return;
+  for (const auto& rollout : gate_->all()) {
+    const auto lag = rollout->max_version_lag();
+    if (!lag) continue;
+    rollout->shard().post([rollout, lag = *lag] { rollout->cancel_if_older(lag); });
+  }
+}
+
+TrainerState Trainer::state() const {
+  const ReadyQueue::State state = gate_->core().ready.state();
+  return {state.paused,  state.version, state.epoch,   state.lanes,
+          state.waiting, state.held,    state.trainers};
+}
+
+Totals Trainer::totals() const {
+  return gate_->core().totals.read();
+}
+
+EventLog& Trainer::events() const {
+  return gate_->core().events;
+}
+
+void Trainer::cancel(const RolloutId& rollout, std::string reason) {
+  const auto found = gate_->find(rollout);
+  if (!found) return;
+  found->shard().post([found, reason = std::move(reason)] { found->cancel(reason); });
+}
+
+void Trainer::cancel_stale(uint64_t versions) {
+  for (const auto& rollout : gate_->all()) {
+    rollout->shard().post([rollout, versions] { rollout->cancel_if_older(versions); });
+  }
 }
 
 }  // namespace sluice::gate

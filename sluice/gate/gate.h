@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -23,6 +24,7 @@
 #include "sluice/base/id.h"
 #include "sluice/base/log.h"
 #include "sluice/gate/policy.h"
+#include "sluice/gate/tools.h"
 #include "sluice/llm/call.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/stream.h"
@@ -30,11 +32,24 @@
 
 namespace sluice::gate {
 
-// Limits of one rollout. A call over one of them is refused with the status that ends the agent.
+// Limits of one rollout; 0 is no limit. What is over one of them is refused with the status that
+// ends the agent.
 struct Budget {
   uint64_t calls = 500;          // admitted in all
   uint32_t open_calls = 16;      // at once
   double calls_per_second = 20;  // sustained, with a burst of one second's worth
+  uint64_t tokens = 0;           // of delivered answers, prompts included, as far as usage tells
+  uint64_t bytes = 0;            // of requests and answers
+  Duration time{};               // from admit() on; what is open then is refused too
+};
+
+// Limits of all rollouts of a gate together; 0 is no limit.
+struct TotalBudget {
+  uint64_t calls = 0;
+  uint32_t open_calls = 0;  // over it an agent is told to come again: 503
+  double calls_per_second = 0;
+  uint64_t tokens = 0;
+  uint64_t bytes = 0;
 };
 
 // How a request is recognised as a resend of an earlier one.
@@ -64,6 +79,15 @@ struct PurposeRule {
   std::optional<std::string> canned;
 };
 
+// Which answers are taken. Only what was sampled is ever trainable, so what is said to be sampled
+// has to come with its token ids and logprobs.
+struct OriginRule {
+  enum class Tokens : uint8_t { kRequired, kWaived };
+  enum class Accept : uint8_t { kAny, kSampledOnly };
+  Tokens tokens = Tokens::kRequired;
+  Accept accept = Accept::kAny;
+};
+
 struct Registration {
   RolloutId id;
   net::Shard* shard = nullptr;  // the rollout lives there
@@ -74,7 +98,11 @@ struct Registration {
   std::vector<PurposeRule> purposes;
   std::vector<std::string> models{"policy"};  // what the agent sees in a list of models
   std::shared_ptr<Policy> policy;             // none: calls park for the trainer
-  trace::Recorder* recorder = nullptr;        // none: nothing is recorded
+  OriginRule origins;
+  std::vector<Tool> tools;
+  // Trainer's rollouts: cancelled when so many versions have come since its first answer.
+  std::optional<uint64_t> max_version_lag;
+  trace::Recorder* recorder = nullptr;  // none: nothing is recorded
 };
 
 // The books of one rollout. calls = open + the sum of outcomes.
@@ -84,7 +112,11 @@ struct Counters {
   uint64_t turns = 0;    // delivered
   uint64_t refused = 0;  // before they were calls: by budget, admission or malformed body
   uint64_t open = 0;
+  uint64_t tokens = 0;  // of delivered answers, prompts included, as far as usage told
+  uint64_t bytes = 0;   // of requests and answers
+  uint64_t tool_calls = 0;
   bool budget_exhausted = false;
+  bool cancelled = false;              // by the trainer: Trainer::cancel()
   std::array<uint64_t, 6> outcomes{};  // of ended calls, by llm::Outcome
 
   uint64_t ended(llm::Outcome outcome) const { return outcomes[static_cast<size_t>(outcome)]; }
@@ -103,10 +135,30 @@ struct GateOptions {
   PlainKeepAlive plain_keep_alive = PlainKeepAlive::kNone;
   Duration delivery_timeout = std::chrono::seconds(30);  // for the peer to acknowledge an answer
   size_t ready_limit = 100'000;  // calls waiting for the trainer, over all rollouts
+  TotalBudget total;
+  // Names that tools may have; empty: any that check_tool() lets through.
+  std::set<std::string> tool_names;
   Logger log;
 };
 
 class Gate;
+class EventLog;
+
+// Of all rollouts of a gate, those that are closed included.
+struct Totals {
+  uint64_t rollouts = 0;  // opened
+  uint64_t open_rollouts = 0;
+  uint64_t calls = 0;
+  uint64_t open_calls = 0;
+  uint64_t resends = 0;
+  uint64_t refused = 0;  // before they were calls
+  uint64_t confirmed = 0;
+  uint64_t tokens = 0;
+  uint64_t request_bytes = 0;
+  uint64_t answer_bytes = 0;
+  uint64_t tool_calls = 0;
+  std::array<uint64_t, 6> outcomes{};  // by llm::Outcome
+};
 
 // Close every rollout before the gate and its shards go.
 class Operator {
@@ -137,7 +189,55 @@ struct Ended {
   RolloutId rollout;
   std::string reason;
 };
-using Item = std::variant<std::shared_ptr<const llm::Call>, Ended>;
+
+// What a trainer takes.
+struct Item {
+  using What =
+      std::variant<std::shared_ptr<const llm::Call>, std::shared_ptr<const ToolRequest>, Ended>;
+  What what;
+  uint32_t deliveries = 1;  // how often it was handed out, this time included
+  std::string version;      // the policy's, as the last resume() said
+  std::shared_ptr<void> receipt;
+
+  const llm::Call* call() const {
+    const auto* call = std::get_if<0>(&what);
+    return call == nullptr ? nullptr : call->get();
+  }
+  const ToolRequest* tool() const {
+    const auto* tool = std::get_if<1>(&what);
+    return tool == nullptr ? nullptr : tool->get();
+  }
+  const Ended* ended() const { return std::get_if<Ended>(&what); }
+};
+
+// Who takes. What a named trainer has taken and not answered is given to others when nothing is
+// heard of it for `lease` and no take of it is waiting; ends count as received when it takes again.
+struct Taker {
+  enum class Start : uint8_t {
+    kContinue,
+    kAfresh,  // it has just started: what its name still holds was an earlier process's
+  };
+  std::string name;  // "": this process, which keeps what it takes
+  Duration lease = std::chrono::seconds(60);
+  Start start = Start::kContinue;
+};
+
+struct TakeRequest {
+  size_t max = 1;
+  std::optional<RolloutId> rollout;  // none: any
+  Taker taker;
+};
+
+// How the gate stands to its trainers.
+struct TrainerState {
+  bool paused = false;
+  std::string version;
+  uint64_t versions = 0;  // how many there were
+  size_t rollouts = 0;    // open for trainers, or ended and not taken
+  size_t waiting = 0;     // calls
+  size_t held = 0;        // items
+  size_t trainers = 0;    // named ones
+};
 
 // Thread-safe, every member; blocks only where it says so. Sees the rollouts that were opened
 // without a policy.
@@ -148,11 +248,62 @@ class Trainer {
   // The next item of one rollout; nothing if none came in time. kNotFound if it is not open and its
   // Ended was taken.
   Result<std::optional<Item>> next(const RolloutId& rollout, Duration wait);
+  // Both, for a named trainer too. kExhausted for more names than anybody has.
+  Result<std::vector<Item>> take(const TakeRequest& request, Duration wait);
+
+  // The same without blocking: `done` is called once, on any thread and possibly before this
+  // returns, with items as soon as there are any, with none if the take is cancelled first.
+  using Taken = std::function<void(Result<std::vector<Item>>)>;
+  using Waiting = std::shared_ptr<void>;  // a take in progress
+  Waiting take(const TakeRequest& request, Taken done);
+  void cancel(const Waiting& waiting);
+
+  // Puts back what did not get to who took it, for the next take.
+  void give_back(const std::vector<Item>& items);
+  // The same for all that the named trainer holds; how much that was.
+  size_t give_back(const std::string& taker);
+  // The named trainer lives: what it holds is its own for another lease.
+  void renew(const std::string& taker);
+  // Puts back what silent trainers held, as every take does. Who uses neither calls it now and
+  // then.
+  void expire_leases();
+
   // Answers a call once. The future resolves when the call has ended and is recorded: its outcome.
   // Or at once: kNotFound (no call of this gate's has that id), kFailedPrecondition (it is answered
-  // or has ended), kInvalidArgument (the answer does not fit; the call stays open for another).
-  std::future<Result<llm::Outcome>> reply(const CallId& call,
-                                          std::variant<llm::Answer, llm::Refusal> reply);
+  // or has ended), kInvalidArgument (the answer does not fit, or is not of an origin that the
+  // rollout takes; the call stays open for another).
+  using Reply = std::variant<llm::Answer, llm::Refusal>;
+  std::future<Result<llm::Outcome>> reply(const CallId& call, Reply reply);
+  // The same without a future. `accepted` is called when the answer is recorded, or was not taken,
+  // and then nothing else is; `ended` when the call has ended. Both on the rollout's shard, or on
+  // this thread before this returns; either may be empty.
+  struct Replied {
+    std::function<void(Result<void>)> accepted;
+    std::function<void(Result<llm::Outcome>)> ended;
+  };
+  void reply(const CallId& call, Reply reply, Replied told);
+
+  // Answers a tool call once; errors as reply(). `done` as `accepted`.
+  void reply_tool(const ToolCallId& call, ToolResult result,
+                  std::function<void(Result<void>)> done);
+
+  // Holds calls back from every take until resume(). What was taken may be answered.
+  void pause();
+  // Ends a pause, and says, if it has changed, under which version calls are answered from now on.
+  // An answer that names no versions is taken to be of the one under which its call was handed out,
+  // if that is still the current one. Cancels rollouts over their `max_version_lag`.
+  void resume(std::optional<std::string> version = std::nullopt);
+  TrainerState state() const;
+  // What all rollouts of the gate did so far.
+  Totals totals() const;
+  // What happens at the gate, as it happens.
+  EventLog& events() const;
+
+  // Ends what a rollout has open and refuses what else its agent asks, so that the agent ends.
+  // Nothing happens to one that is not open.
+  void cancel(const RolloutId& rollout, std::string reason);
+  // The same for every rollout whose first sampled answer is more than `versions` old.
+  void cancel_stale(uint64_t versions);
 
  private:
   friend class Gate;

@@ -356,19 +356,25 @@ TEST_F(GateTest, AnAnswerIsConfirmedWhenTheNextRequestHoldsIt) {
 // ---- admission and budgets
 
 TEST_F(GateTest, CallsAreAdmittedOnlyWhileTheAgentRuns) {
-  open();
-  gate_->for_operator.stop_admitting(id_);
+  open(Agents::kNotYet);
   auto agent = this->agent();
-  for (const auto& request : {body(), streaming()}) {
+  const auto refused = [&](const std::string& request) {
     agent.post(kPath, request);
     const auto response = agent.response();
     EXPECT_EQ(response.status, 400);
     EXPECT_THAT(response.body, HasSubstr("takes no calls now"));
-  }
+  };
+  refused(body());
+  refused(streaming());
   gate_->for_operator.admit(id_);
   agent.post(kPath, body());
   EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
-  EXPECT_EQ(counters().refused, 2u);
+  agent.response();
+  gate_->for_operator.stop_admitting(id_);
+  refused(body(1));
+  gate_->for_operator.admit(id_);
+  refused(body(1));  // an agent ends once
+  EXPECT_EQ(counters().refused, 4u);
   EXPECT_FALSE(counters().budget_exhausted);
 }
 
@@ -480,8 +486,9 @@ TEST_F(GateTest, OpenRefusesWhatCannotBe) {
   bad.shard = nullptr;
   EXPECT_EQ(refused(bad), "invalid_argument");
   bad = good;
-  bad.dialects.insert(llm::Dialect::kGemini);
-  EXPECT_EQ(refused(bad), "unsupported");
+  bad.tools.resize(1);
+  bad.tools[0].name = "Reset";
+  EXPECT_EQ(refused(bad), "invalid_argument");
 }
 
 TEST_F(GateTest, finding_14_serving_what_is_not_open_is_an_error) {
@@ -528,7 +535,7 @@ TEST_F(GateTest, finding_44_closing_ends_every_call_and_answers_every_agent) {
   EXPECT_EQ(recorder_.count(Outcome::kCancelled), 3u);
   EXPECT_EQ(outcome(reply(first->id, "x")).error().code, ErrorCode::kFailedPrecondition);
   const auto last = gate_->for_trainer.next(id_, 0s);
-  EXPECT_EQ(std::get<Ended>(**last).rollout, id_);
+  EXPECT_EQ((*last)->ended()->rollout, id_);
   EXPECT_EQ(gate_->for_trainer.next(id_, 0s).error().code, ErrorCode::kNotFound);
   EXPECT_FALSE(gate_->for_operator.counters(id_));
   // The id is free again.

@@ -31,6 +31,18 @@ Problem ending(ErrorCode kind, std::string message) {
   return problem;
 }
 
+Problem was_cancelled() {
+  return ending(ErrorCode::kCancelled, "this rollout was cancelled");
+}
+
+// The gate is overloaded, which is not this agent's doing.
+Problem come_again() {
+  Problem problem;
+  problem.kind = ErrorCode::kUnavailable;
+  problem.message = "too many calls wait for an answer";
+  return problem;
+}
+
 Problem internal_error() {
   Problem problem;
   problem.kind = ErrorCode::kInternal;
@@ -126,13 +138,123 @@ OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
     : registration_(std::move(registration)),
       core_(std::move(core)),
       peeker_(std::move(peeker)),
+      tools_(*this, registration_.tools),
       tokens_(std::max(1.0, registration_.budget.calls_per_second)),
       filled_at_(Clock::now()),
-      grace_timer_(registration_.shard->wheel()) {
+      grace_timer_(registration_.shard->wheel()),
+      time_timer_(registration_.shard->wheel()) {
   if (!registration_.policy) core_->ready.open(registration_.id);
+  GateTotals::add(core_->totals.rollouts);
+  GateTotals::add(core_->totals.open_rollouts);
+  tell_event("rollout_opened");
 }
 
-OpenRollout::~OpenRollout() = default;
+OpenRollout::~OpenRollout() {
+  GateTotals::subtract(core_->totals.open_rollouts);
+}
+
+void OpenRollout::admit() {
+  if (closing_ || ended_) return;
+  if (std::exchange(admitting_, true)) return;
+  tell_event("rollout_admitting");
+  if (registration_.budget.time > Duration::zero()) {
+    time_timer_.arm(Deadline::in(registration_.budget.time), [this] { time_is_up(); });
+  }
+}
+
+void OpenRollout::stop_admitting() {
+  if (!std::exchange(admitting_, false)) return;
+  ended_ = true;
+  time_timer_.disarm();
+  tools_.stop_all();
+  // Whoever waits for the agent's next call waits no longer.
+  core_->ready.end(registration_.id, "the agent has ended");
+  tell_event("rollout_ended");
+}
+
+void OpenRollout::agent_exited() {
+  event("exit", "");
+  stop_admitting();
+}
+
+void OpenRollout::time_is_up() {
+  out_of_time_ = true;
+  counters_.budget_exhausted = true;
+  Problem problem = ending(ErrorCode::kExhausted, "the time of this rollout is used up");
+  note_refusal(problem);
+  end_open(problem, Outcome::kRefused, "the rollout's time is used up");
+}
+
+// Calls that wait for an answer. What is just being written may still arrive.
+void OpenRollout::end_open(const Problem& problem, Outcome outcome, std::string_view detail) {
+  std::vector<std::shared_ptr<ParkedCall>> open;
+  for (const auto& [id, parked] : calls_) open.push_back(parked);
+  for (const auto& parked : open) {
+    if (parked->state != State::kOpen) continue;
+    parked->problem = problem;
+    end(parked, outcome, detail);
+  }
+}
+
+void OpenRollout::cancel(std::string_view reason) {
+  if (closing_ || cancelled_) return;
+  cancelled_ = reason;
+  counters_.cancelled = true;
+  Bytes detail("{\"reason\":");
+  json::append_string(detail, reason);
+  detail.append("}");
+  event("cancelled", detail);
+  tell_event("rollout_cancelled", detail);
+  tools_.stop_all();
+  end_open(was_cancelled(), Outcome::kCancelled, reason);
+}
+
+std::optional<Error> OpenRollout::judge_tool_call() {
+  std::optional<Problem> problem;
+  if (cancelled_) {
+    problem = was_cancelled();
+  } else if (closing_ || !admitting_) {
+    problem = ending(ErrorCode::kFailedPrecondition, "this rollout takes no calls now");
+  } else if (out_of_time_) {
+    problem = ending(ErrorCode::kExhausted, "the time of this rollout is used up");
+  } else {
+    problem = over_rate();
+  }
+  if (!problem) return std::nullopt;
+  note_refusal(*problem);
+  return Error(problem->kind, problem->message);
+}
+
+void OpenRollout::count_tool_call() {
+  ++counters_.tool_calls;
+  GateTotals::add(core_->totals.tool_calls);
+}
+
+void OpenRollout::cancel_if_older(uint64_t versions) {
+  if (!first_epoch_) return;
+  const uint64_t now = core_->ready.state().epoch;
+  if (now > *first_epoch_ + versions) {
+    cancel(fmt::format("stale: {} versions behind", now - *first_epoch_));
+  }
+}
+
+// For who watches the gate. `more` is an object whose members are added.
+void OpenRollout::tell_event(std::string_view type, std::string_view more) {
+  if (!core_->events.wanted()) return;
+  Bytes data("{\"rollout\":");
+  json::append_string(data, registration_.id.value);
+  if (more.size() > 2) data.append(",").append(more.substr(1, more.size() - 2));
+  data.append("}");
+  core_->events.add(type, std::move(data));
+}
+
+void OpenRollout::tell_call(std::string_view type, const llm::Call& call, std::string_view more) {
+  if (!core_->events.wanted()) return;
+  Bytes members = fmt::format(R"({{"call":"{}","ordinal":{})", call.id.value, call.ordinal);
+  if (more.size() > 2) members.append(",").append(more.substr(1, more.size() - 2));
+  members.append("}");
+  tell_event(type, members);
+}
 
 OpenRollout::ResendKey OpenRollout::key_of(const llm::Call& call) {
   return {call.dialect, call.session.value, call.digest};
@@ -145,6 +267,7 @@ void OpenRollout::event(std::string_view kind, std::string_view detail) {
 
 void OpenRollout::note_refusal(const Problem& problem) {
   ++counters_.refused;
+  GateTotals::add(core_->totals.refused);
   if (++noted_refusals_ > kMaxNoted) return;
   Bytes detail("{\"kind\":");
   json::append_string(detail, to_string(problem.kind));
@@ -171,26 +294,40 @@ Result<Digest> OpenRollout::digest_of(const Bytes& body) {
 
 std::optional<Problem> OpenRollout::over_rate() {
   const double rate = registration_.budget.calls_per_second;
-  const auto now = Clock::now();
-  const std::chrono::duration<double> since = now - filled_at_;
-  filled_at_ = now;
-  tokens_ = std::min(std::max(1.0, rate), tokens_ + since.count() * rate);
-  if (tokens_ >= 1) {
+  if (rate > 0) {
+    const auto now = Clock::now();
+    const std::chrono::duration<double> since = now - filled_at_;
+    filled_at_ = now;
+    tokens_ = std::min(std::max(1.0, rate), tokens_ + since.count() * rate);
+    if (tokens_ < 1) {
+      counters_.budget_exhausted = true;
+      return ending(ErrorCode::kExhausted, fmt::format("more than {} calls a second", rate));
+    }
     tokens_ -= 1;
-    return std::nullopt;
   }
-  counters_.budget_exhausted = true;
-  return ending(ErrorCode::kExhausted, fmt::format("more than {} calls a second", rate));
+  const double total = options().total.calls_per_second;
+  if (total > 0 && !core_->totals.take(total)) return come_again();
+  return std::nullopt;
 }
 
 std::optional<Problem> OpenRollout::over_budget() {
   const Budget& budget = registration_.budget;
   std::string over;
-  if (counters_.calls >= budget.calls) {
+  if (out_of_time_) {
+    over = "the time of this rollout is used up";
+  } else if (budget.calls > 0 && counters_.calls >= budget.calls) {
     over = fmt::format("the budget of {} calls is used up", budget.calls);
-  } else if (counters_.open >= budget.open_calls) {
+  } else if (budget.tokens > 0 && counters_.tokens >= budget.tokens) {
+    over = fmt::format("the budget of {} tokens is used up", budget.tokens);
+  } else if (budget.bytes > 0 && counters_.bytes >= budget.bytes) {
+    over = fmt::format("the budget of {} bytes is used up", budget.bytes);
+  } else if (budget.open_calls > 0 && counters_.open >= budget.open_calls) {
     over = fmt::format("{} calls are open at once, as many as are allowed", budget.open_calls);
+  } else if (auto total = core_->totals.over(options().total)) {
+    over = std::move(*total);
   } else {
+    const uint32_t open_in_total = options().total.open_calls;
+    if (open_in_total > 0 && core_->totals.open_calls.load() >= open_in_total) return come_again();
     return std::nullopt;
   }
   counters_.budget_exhausted = true;
@@ -199,6 +336,7 @@ std::optional<Problem> OpenRollout::over_budget() {
 
 void OpenRollout::note_resend(const CallId& call) {
   ++counters_.resends;
+  GateTotals::add(core_->totals.resends);
   if (++noted_resends_ > kMaxNoted) return;
   event("resend", fmt::format(R"({{"call":"{}"}})", call.value));
 }
@@ -219,6 +357,7 @@ const PurposeRule* OpenRollout::purpose_of(const llm::Codec& codec, const llm::P
 }
 
 OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
+  if (cancelled_) return refuse(was_cancelled());
   if (closing_ || !admitting_) {
     return refuse(ending(ErrorCode::kFailedPrecondition,
                          "this rollout takes no calls now: its agent is not running"));
@@ -253,17 +392,14 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
     }
     session->second.look_for_echoes(*arrival.codec, *peek, [this](const llm::Call& call) {
       if (registration_.recorder != nullptr) registration_.recorder->confirmed(call);
+      GateTotals::add(core_->totals.confirmed);
+      tell_call("call_confirmed", call);
     });
   }
   const PurposeRule* rule = purpose_of(*arrival.codec, *peek, arrival.session);
   if (auto over = over_budget()) return refuse(std::move(*over));
   const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
-  if (for_trainer && !core_->ready.has_room()) {
-    Problem problem;
-    problem.kind = ErrorCode::kUnavailable;
-    problem.message = "too many calls wait for an answer";
-    return refuse(std::move(problem));
-  }
+  if (for_trainer && !core_->ready.has_room()) return refuse(come_again());
   auto parked = park(std::move(arrival), *peek, *digest, rule, waiter);
   submit(parked, rule);
   return parked;
@@ -307,22 +443,27 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   parked->call = std::move(call);
 
   ++counters_.open;
+  counters_.bytes += parked->call->body->size();
+  GateTotals::add(core_->totals.calls);
+  GateTotals::add(core_->totals.open_calls);
+  GateTotals::add(core_->totals.request_bytes, parked->call->body->size());
   calls_[parked->call->id] = parked;
   by_digest_[key_of(*parked->call)] = parked;
   core_->owners.add(parked->call->id, weak_from_this());
   if (registration_.recorder != nullptr) registration_.recorder->arrived(*parked->call);
+  tell_call("call_arrived", *parked->call);
   return parked;
 }
 
 void OpenRollout::submit(const std::shared_ptr<ParkedCall>& parked, const PurposeRule* rule) {
   if (rule != nullptr && rule->canned) {
-    const auto answered = answer(parked, llm::text_answer(*rule->canned, llm::Origin::kCanned));
+    llm::Answer canned = llm::text_answer(*rule->canned, llm::Origin::kCanned);
+    const auto answered = accept(parked, std::move(canned));
     if (!answered) fail(parked, answered.error().message);
     return;
   }
   if (!registration_.policy) {
-    parked->queued = true;
-    core_->ready.push(parked->call);
+    parked->ticket = core_->ready.push(parked->call);
     return;
   }
   auto target = std::make_shared<PolicyTarget>(weak_from_this(), shard(), parked);
@@ -338,13 +479,56 @@ Result<void> OpenRollout::answer(const std::shared_ptr<ParkedCall>& parked, llm:
                      ? fmt::format("the call has ended: {}", to_string(parked->outcome))
                      : "the call is answered already");
   }
-  SLUICE_TRY_VOID(llm::complete(answer, parked->call->n));
+  SLUICE_TRY_VOID(check_origin(answer));
+  return accept(parked, std::move(answer));
+}
+
+// What the gate answers by itself is subject to no rule: it is never trainable.
+Result<void> OpenRollout::accept(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer) {
+  SLUICE_TRY_VOID(llm::complete(answer, *parked->call));
+  stamp_versions(*parked, answer);
   if (registration_.recorder != nullptr) registration_.recorder->answered(*parked->call, answer);
+  if (answer.origin == llm::Origin::kSampled && !first_epoch_ && parked->ticket) {
+    first_epoch_ = core_->ready.state().epoch;
+  }
+  tell_call("call_answered", *parked->call);
   parked->answer = std::make_shared<const llm::Answer>(std::move(answer));
   parked->state = State::kAnswered;
-  if (std::exchange(parked->queued, false)) core_->ready.remove(*parked->call);
+  core_->ready.remove(std::exchange(parked->ticket, nullptr));
+  for (const auto& pending : parked->pending) pending->accept();
   wake(*parked);
   return {};
+}
+
+Result<void> OpenRollout::check_origin(const llm::Answer& answer) const {
+  const OriginRule& rule = registration_.origins;
+  const bool sampled = answer.origin == llm::Origin::kSampled;
+  if (rule.accept == OriginRule::Accept::kSampledOnly && !sampled) {
+    return Error(ErrorCode::kInvalidArgument,
+                 fmt::format("answer: this rollout takes only what was sampled, not what is {}",
+                             to_string(answer.origin)),
+                 ErrorOrigin::kCaller);
+  }
+  if (!sampled || rule.tokens == OriginRule::Tokens::kWaived) return {};
+  for (const llm::Choice& choice : answer.choices) {
+    if (!choice.ids.empty() && choice.logprobs.size() == choice.ids.size()) continue;
+    return Error(ErrorCode::kInvalidArgument,
+                 "answer: what was sampled needs its token ids and a logprob for each (or another "
+                 "origin, or a registration that waives them)",
+                 ErrorOrigin::kCaller);
+  }
+  return {};
+}
+
+// A trainer that changes versions in mid-answer says so itself; else the answer is of the version
+// under which its call was handed out, if there has been no other since.
+void OpenRollout::stamp_versions(const ParkedCall& parked, llm::Answer& answer) const {
+  if (answer.origin != llm::Origin::kSampled || !parked.ticket) return;
+  const std::string version = core_->ready.version_of(parked.ticket);
+  if (version.empty()) return;
+  for (llm::Choice& choice : answer.choices) {
+    if (choice.versions.empty()) choice.versions.push_back({0, version});
+  }
 }
 
 void OpenRollout::refuse(const std::shared_ptr<ParkedCall>& parked, llm::Refusal refusal) {
@@ -399,6 +583,12 @@ void OpenRollout::delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* w
   detach(parked, waiter);
   if (parked->state != State::kAnswered) return;  // another connection was first
   end(parked, Outcome::kDelivered, "");
+  if (const auto& usage = parked->answer->usage) {
+    const auto tokens = static_cast<uint64_t>(std::max<int64_t>(0, usage->prompt_tokens) +
+                                              std::max<int64_t>(0, usage->completion_tokens));
+    counters_.tokens += tokens;
+    GateTotals::add(core_->totals.tokens, tokens);
+  }
   const llm::Call& call = *parked->call;
   Session& session = sessions_[call.session.value];
   session.delivered(
@@ -426,6 +616,11 @@ void OpenRollout::relayed(const std::shared_ptr<ParkedCall>& parked, Outcome out
   if (parked->state != State::kEnded) end(parked, outcome, detail);
 }
 
+void OpenRollout::count_answer_bytes(uint64_t bytes) {
+  counters_.bytes += bytes;
+  GateTotals::add(core_->totals.answer_bytes, bytes);
+}
+
 void OpenRollout::wake(ParkedCall& parked) {
   for (Waiter* waiter : parked.waiters) waiter->wake.notify();
 }
@@ -434,13 +629,19 @@ void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome
                       std::string_view detail) {
   parked->state = State::kEnded;
   parked->outcome = outcome;
-  if (std::exchange(parked->queued, false)) core_->ready.remove(*parked->call);
+  core_->ready.remove(std::exchange(parked->ticket, nullptr));
   if (registration_.recorder != nullptr) {
     registration_.recorder->ended(*parked->call, outcome, detail);
   }
   ++counters_.outcomes[static_cast<size_t>(outcome)];
   --counters_.open;
+  GateTotals::add(core_->totals.outcomes[static_cast<size_t>(outcome)]);
+  GateTotals::subtract(core_->totals.open_calls);
   if (outcome == Outcome::kDelivered) ++counters_.turns;
+  if (core_->events.wanted()) {
+    tell_call("call_ended", *parked->call,
+              fmt::format(R"({{"outcome":"{}"}})", to_string(outcome)));
+  }
   const CallId& id = parked->call->id;
   core_->owners.remove(id);
   const auto it = by_digest_.find(key_of(*parked->call));
@@ -483,16 +684,16 @@ net::awaitable<bool> OpenRollout::close() {
   const auto self = shared_from_this();
   admitting_ = false;
   grace_timer_.disarm();
+  time_timer_.disarm();
+  tools_.stop_all();
+  end_open(ending(ErrorCode::kCancelled, "this rollout has ended"), Outcome::kCancelled,
+           "the rollout ended first");
   std::vector<std::shared_ptr<ParkedCall>> open;
-  for (const auto& [id, parked] : calls_) open.push_back(parked);
+  for (const auto& [id, parked] : calls_) {
+    if (parked->waiters.empty()) open.push_back(parked);
+  }
   for (const auto& parked : open) {
-    if (parked->state == State::kOpen) {
-      parked->problem = ending(ErrorCode::kCancelled, "this rollout has ended");
-      end(parked, Outcome::kCancelled, "the rollout ended first");
-    } else if (parked->state == State::kAnswered && parked->waiters.empty()) {
-      end(parked, Outcome::kUndelivered, "the agent hung up and did not come back");
-    }
-    // What is just being written may still arrive.
+    end(parked, Outcome::kUndelivered, "the agent hung up and did not come back");
   }
   core_->ready.end(registration_.id, "closed");
   if (endpoint_) {
@@ -505,6 +706,7 @@ net::awaitable<bool> OpenRollout::close() {
     end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
   }
   endpoint_.reset();
+  tell_event("rollout_closed");
   co_return true;
 }
 

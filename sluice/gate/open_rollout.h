@@ -17,9 +17,12 @@
 #include <vector>
 
 #include "sluice/gate/call_ids.h"
+#include "sluice/gate/events.h"
 #include "sluice/gate/gate.h"
 #include "sluice/gate/ready_queue.h"
 #include "sluice/gate/session.h"
+#include "sluice/gate/toolbox.h"
+#include "sluice/gate/totals.h"
 #include "sluice/json/peek.h"
 #include "sluice/llm/dialect.h"
 #include "sluice/net/shard.h"
@@ -47,25 +50,32 @@ struct Core {
   const CallIds ids;
   ReadyQueue ready;
   CallOwners owners;
+  GateTotals totals;
+  EventLog events;
 };
 
-// A trainer's wait for an outcome. Resolves with kClosed if it is dropped, as happens when a shard
-// is torn down before its work is done.
+// A trainer's wait for an outcome. Tells kClosed if it is dropped, as happens when a shard is torn
+// down before its work is done.
 class PendingOutcome {
  public:
+  explicit PendingOutcome(Trainer::Replied told) : told_(std::move(told)) {}
   ~PendingOutcome() { resolve(Error(ErrorCode::kClosed, "the gate was closed first")); }
-  PendingOutcome() = default;
   PendingOutcome(const PendingOutcome&) = delete;
   PendingOutcome& operator=(const PendingOutcome&) = delete;
 
-  std::future<Result<llm::Outcome>> future() { return promise_.get_future(); }
+  // The answer is recorded.
+  void accept() {
+    if (const auto accepted = std::exchange(told_.accepted, nullptr)) accepted({});
+  }
   void resolve(Result<llm::Outcome> outcome) {
-    if (!std::exchange(resolved_, true)) promise_.set_value(std::move(outcome));
+    const auto accepted = std::exchange(told_.accepted, nullptr);
+    const auto ended = std::exchange(told_.ended, nullptr);
+    if (accepted) accepted(outcome ? Result<void>() : Result<void>(outcome.error()));
+    if (ended) ended(std::move(outcome));
   }
 
  private:
-  std::promise<Result<llm::Outcome>> promise_;
-  bool resolved_ = false;
+  Trainer::Replied told_;
 };
 
 // The agent's side of a parked call: one connection that waits for its answer. Lives in the frame
@@ -85,7 +95,7 @@ struct ParkedCall {
   llm::HistoryMark mark;
   size_t conversation_size = 0;
   State state = State::kOpen;
-  bool queued = false;  // for a trainer
+  ReadyQueue::Ticket ticket;  // if it is a trainer's
   std::shared_ptr<const llm::Answer> answer;
   std::optional<llm::Problem> problem;  // what the agent is told instead
   std::unique_ptr<Relay> relay;
@@ -127,11 +137,15 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   net::Shard& shard() { return *registration_.shard; }
   const Counters& counters() const { return counters_; }
   bool closing() const { return closing_; }
+  Core& core() { return *core_; }
+  ToolBox& tools() { return tools_; }
   // Empty until something is served.
   std::unique_ptr<Endpoint>& endpoint() { return endpoint_; }
 
-  void admit() { admitting_ = true; }
-  void stop_admitting() { admitting_ = false; }
+  void admit();
+  void stop_admitting();
+  // The agent says itself that it has ended.
+  void agent_exited();
 
   // Judges a request. A call, new or joined, has `waiter` attached: every such waiter must be
   // given to delivered(), hung_up() or detach().
@@ -139,6 +153,9 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
                               std::shared_ptr<ParkedCall>,  // wait for its answer
                               Delivered>;                   // the same bytes again
   Judged arrive(Arrival arrival, Waiter* waiter);
+  // Why the agent may call no tool now, if so.
+  std::optional<Error> judge_tool_call();
+  void count_tool_call();
   // Counts and notes a refusal that was decided elsewhere (too large, malformed HTTP).
   void note_refusal(const llm::Problem& problem);
 
@@ -152,10 +169,17 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void relayed(const std::shared_ptr<ParkedCall>& parked, llm::Outcome outcome,
                std::string_view detail);
   void event(std::string_view kind, std::string_view detail);
+  // Of an answer, on the wire.
+  void count_answer_bytes(uint64_t bytes);
 
   // The trainer's and the policies' side.
   void reply(const CallId& id, std::variant<llm::Answer, llm::Refusal> reply,
              std::shared_ptr<PendingOutcome> pending);
+  // Ends what is open and refuses the rest, so that the agent ends.
+  void cancel(std::string_view reason);
+  // The same if the first sampled answer is more than so many versions old.
+  void cancel_if_older(uint64_t versions);
+  std::optional<uint64_t> max_version_lag() const { return registration_.max_version_lag; }
 
   // Ends everything; returns when nothing of the rollout runs any more. False, and at once, if
   // somebody else is closing it.
@@ -179,6 +203,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   Result<Digest> digest_of(const Bytes& body);
   std::optional<llm::Problem> over_rate();
   std::optional<llm::Problem> over_budget();
+  Result<void> check_origin(const llm::Answer& answer) const;
+  void stamp_versions(const ParkedCall& parked, llm::Answer& answer) const;
   void note_resend(const CallId& call);
   const PurposeRule* purpose_of(const llm::Codec& codec, const llm::Peek& peek,
                                 const llm::SessionKey& session) const;
@@ -189,12 +215,17 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void submit(const std::shared_ptr<ParkedCall>& parked, const PurposeRule* rule);
 
   Result<void> answer(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer);
+  Result<void> accept(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer);
   void refuse(const std::shared_ptr<ParkedCall>& parked, llm::Refusal refusal);
   void fail(const std::shared_ptr<ParkedCall>& parked, std::string_view detail);
   void relay(const std::shared_ptr<ParkedCall>& parked, std::unique_ptr<Relay> relay);
   void end(const std::shared_ptr<ParkedCall>& parked, llm::Outcome outcome,
            std::string_view detail);
   void wake(ParkedCall& parked);
+  void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
+  void time_is_up();
+  void tell_event(std::string_view type, std::string_view more = {});
+  void tell_call(std::string_view type, const llm::Call& call, std::string_view more = {});
 
   void abandon(const std::shared_ptr<ParkedCall>& parked);
   void end_abandoned();
@@ -202,9 +233,14 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   const Registration registration_;
   const std::shared_ptr<Core> core_;
   const std::shared_ptr<json::Peeker> peeker_;  // the shard's
+  ToolBox tools_;
   std::unique_ptr<Endpoint> endpoint_;
   bool admitting_ = false;
   bool closing_ = false;
+  bool ended_ = false;  // its agent: it has been admitting, and does so no more
+  bool out_of_time_ = false;
+  std::optional<std::string> cancelled_;  // why
+  std::optional<uint64_t> first_epoch_;   // of the gate's versions, at the first sampled answer
   Counters counters_;
   uint64_t noted_refusals_ = 0, noted_resends_ = 0;
   // The token bucket of calls per second.
@@ -222,6 +258,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   };
   std::deque<Abandoned> abandoned_;
   net::Wheel::Timer grace_timer_;
+  net::Wheel::Timer time_timer_;            // Budget::time
   const ParkedCall* submitting_ = nullptr;  // whose submit() is running
 };
 

@@ -1,18 +1,26 @@
-// ReadyQueue: the calls that wait for a trainer, a lane for each rollout, served in turn, so that a
-// rollout with many calls delays the others by one item each. Bounded over all rollouts.
+// ReadyQueue: what waits for a trainer (calls, tool calls, the ends of rollouts), a lane for each
+// rollout, served in turn, so that a rollout with much to do delays the others by one item each.
+// Bounded over all rollouts.
 //
-// Any thread; next() and next_batch() block. The one thing that shards and trainers share a lock
-// on, held for moments only.
+// What a trainer has taken it holds, until it is answered or ends. A trainer that is named and
+// silent for longer than its lease is taken for dead: what it held goes to the front of its lanes
+// again.
+//
+// Any thread. The one thing that shards and trainers share a lock on, held for moments only; nobody
+// is called while it is held.
 #pragma once
 
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "sluice/gate/gate.h"
@@ -20,47 +28,107 @@
 namespace sluice::gate {
 
 class ReadyQueue {
+  struct Lane;
+  struct Holder;
+
  public:
+  // One item, from its push to its end. Whoever pushed it keeps it, to take it back.
+  struct Entry;
+  using Ticket = std::shared_ptr<Entry>;
+  // A take that waits.
+  struct Waiter;
+  using Waiting = std::shared_ptr<Waiter>;
+  using Done = std::function<void(Result<std::vector<Item>>)>;
+
   explicit ReadyQueue(size_t limit) : limit_(limit) {}
   ReadyQueue(const ReadyQueue&) = delete;
   ReadyQueue& operator=(const ReadyQueue&) = delete;
 
   // Makes the rollout's lane. Until then, and after its end, push() drops.
   void open(const RolloutId& rollout);
-  // The rollout's last item; calls of it that still wait are dropped.
+  // The rollout's last item; what of it still waits, or is held, is dropped.
   void end(const RolloutId& rollout, std::string reason);
 
   // Whether one more call fits.
   bool has_room() const;
-  void push(std::shared_ptr<const llm::Call> call);
-  // Takes a call back that nobody needs to answer any more, if it still waits.
-  void remove(const llm::Call& call);
+  Ticket push(std::shared_ptr<const llm::Call> call);
+  Ticket push(std::shared_ptr<const ToolRequest> tool);
+  // Takes back what nobody needs to answer any more, whoever has it.
+  void remove(const Ticket& ticket);
+  // The version under which the item was handed out, if that is still the current one.
+  std::string version_of(const Ticket& ticket) const;
 
-  std::vector<Item> next_batch(size_t max, Duration wait);
-  Result<std::optional<Item>> next(const RolloutId& rollout, Duration wait);
+  // Calls `done` once: with items as soon as there are any (on this thread or on the one that
+  // pushes), with none if the take is cancelled first or there are none and `how` says not to wait.
+  // kNotFound for a rollout without a lane; kExhausted for more trainers than anybody has.
+  enum class How : uint8_t { kWait, kNow };
+  Waiting take(const TakeRequest& request, How how, Done done);
+  void cancel(const Waiting& waiting);
+  // The same, waiting here.
+  Result<std::vector<Item>> take_within(const TakeRequest& request, Duration wait);
+
+  // Somebody lives: what it holds is its own for another lease.
+  void renew(const std::string& taker);
+  // Puts back all that the trainer holds; how much that was.
+  size_t give_back(const std::string& taker);
+  // Puts back what was taken and did not get to who took it.
+  void give_back(const std::vector<Item>& items);
+  // Puts back what dead trainers held. Every take does so too.
+  void expire_leases();
+  Clock::time_point next_expiry() const;
+
+  // While paused, calls are held back; tool calls and ends are not.
+  void pause();
+  // Also counts the versions: 0 until the first.
+  void resume(std::optional<std::string> version);
+  struct State {
+    bool paused = false;
+    std::string version;
+    uint64_t epoch = 0;  // how many versions there were
+    size_t waiting = 0;  // calls
+    size_t held = 0;     // items
+    size_t lanes = 0;
+    size_t trainers = 0;  // named, alive, or holding something
+  };
+  State state() const;
 
  private:
-  struct Lane {
-    RolloutId rollout;
-    std::deque<std::shared_ptr<const llm::Call>> calls;
-    std::optional<std::string> ended;
-    bool in_turn = false;  // stands in turns_
-    int waiters = 0;       // in next()
-    std::condition_variable changed;
+  // What is to be called when the lock is free.
+  using Calls = std::vector<std::pair<Done, std::vector<Item>>>;
+  static void run(Calls calls);
 
-    bool empty() const { return calls.empty() && !ended; }
-  };
-
-  void offer(const std::shared_ptr<Lane>& lane);
-  Item take(Lane& lane);
+  Ticket push(const RolloutId& rollout, Item::What what);
+  bool has_something(const Lane& lane) const;
+  void offer(const std::shared_ptr<Lane>& lane, Calls& calls);
+  void serve(Calls& calls);
+  Item take_one(const std::shared_ptr<Lane>& lane, const std::shared_ptr<Holder>& holder);
+  Result<std::vector<Item>> take_now(const TakeRequest& request, Waiter& waiter, size_t& released);
+  std::vector<Item> collect(Waiter& waiter);
+  std::vector<Item> collect_from(const std::shared_ptr<Lane>& lane, Waiter& waiter);
+  std::shared_ptr<Lane> next_lane();
+  void stand_in_turn(const std::shared_ptr<Lane>& lane);
+  void unlink(Entry& entry);
+  void put_back(const Ticket& ticket);
+  size_t release(const Holder& holder);
+  void acknowledge_ends(Holder& holder);
+  void forget(const std::shared_ptr<Lane>& lane);
+  std::shared_ptr<Holder> holder_of(const Taker& taker);
+  void drop_waiter(const Waiting& waiting);
+  size_t expire(Clock::time_point now);
+  void offer_all(Calls& calls);
 
   const size_t limit_;
   mutable std::mutex mutex_;
-  std::condition_variable any_;  // something was offered to next_batch()
   std::unordered_map<RolloutId, std::shared_ptr<Lane>> lanes_;
   std::deque<std::shared_ptr<Lane>> turns_;  // lanes with items; one may have become empty since
   std::deque<std::weak_ptr<Lane>> ended_;    // in order of their end
-  size_t waiting_ = 0;                       // calls
+  std::list<Waiting> waiters_;               // for any rollout
+  std::unordered_map<std::string, std::shared_ptr<Holder>> holders_;
+  size_t waiting_ = 0;  // calls
+  size_t held_ = 0;
+  bool paused_ = false;
+  std::shared_ptr<const std::string> version_;
+  uint64_t epoch_ = 0;
 };
 
 }  // namespace sluice::gate

@@ -23,15 +23,40 @@ std::shared_ptr<const llm::Call> call(const std::string& rollout, int number) {
 }
 
 std::string name(const Item& item) {
-  if (const auto* ended = std::get_if<Ended>(&item)) return ended->rollout.value + ":end";
-  const auto& waiting = std::get<std::shared_ptr<const llm::Call>>(item);
-  return waiting->rollout.value + std::to_string(waiting->ordinal);
+  if (const auto* ended = item.ended()) return ended->rollout.value + ":end";
+  if (const auto* tool = item.tool()) return tool->rollout.value + ":" + tool->tool;
+  return item.call()->rollout.value + std::to_string(item.call()->ordinal);
 }
 
 std::vector<std::string> names(const std::vector<Item>& items) {
   std::vector<std::string> out;
   for (const Item& item : items) out.push_back(name(item));
   return out;
+}
+
+// As a taker in this process.
+std::vector<Item> next_batch(ReadyQueue& queue, size_t max, Duration wait) {
+  TakeRequest request;
+  request.max = max;
+  return *queue.take_within(request, wait);
+}
+Result<std::optional<Item>> next(ReadyQueue& queue, const std::string& rollout, Duration wait) {
+  TakeRequest request;
+  request.rollout = RolloutId{rollout};
+  SLUICE_TRY(const std::vector<Item> items, queue.take_within(request, wait));
+  return items.empty() ? std::optional<Item>() : items.front();
+}
+
+// As a named one.
+TakeRequest request(std::string trainer, Duration lease = 1h, size_t max = 9) {
+  TakeRequest request;
+  request.max = max;
+  request.taker.name = std::move(trainer);
+  request.taker.lease = lease;
+  return request;
+}
+std::vector<std::string> take(ReadyQueue& queue, const TakeRequest& request) {
+  return names(*queue.take_within(request, 0s));
 }
 
 TEST(ReadyQueueTest, ServesRolloutsInTurn) {
@@ -41,10 +66,10 @@ TEST(ReadyQueueTest, ServesRolloutsInTurn) {
   queue.push(call("b", 1));
   queue.push(call("c", 1));
   queue.push(call("c", 2));
-  EXPECT_THAT(names(queue.next_batch(5, 0s)), ElementsAre("a1", "b1", "c1", "a2", "c2"));
-  EXPECT_THAT(names(queue.next_batch(5, 0s)), ElementsAre("a3", "a4"));
-  EXPECT_TRUE(queue.next_batch(5, 0s).empty());
-  EXPECT_TRUE(queue.next_batch(0, kForever).empty());
+  EXPECT_THAT(names(next_batch(queue, 5, 0s)), ElementsAre("a1", "b1", "c1", "a2", "c2"));
+  EXPECT_THAT(names(next_batch(queue, 5, 0s)), ElementsAre("a3", "a4"));
+  EXPECT_TRUE(next_batch(queue, 5, 0s).empty());
+  EXPECT_TRUE(next_batch(queue, 0, kForever).empty());
 }
 
 TEST(ReadyQueueTest, NextTakesFromOneRolloutAlone) {
@@ -52,10 +77,10 @@ TEST(ReadyQueueTest, NextTakesFromOneRolloutAlone) {
   queue.open({"a"});
   queue.open({"b"});
   queue.push(call("a", 1));
-  EXPECT_EQ(*queue.next({"b"}, 0s), std::nullopt);
-  EXPECT_EQ(name(**queue.next({"a"}, 0s)), "a1");
-  EXPECT_EQ(*queue.next({"a"}, 0s), std::nullopt);
-  EXPECT_EQ(queue.next({"unknown"}, kForever).error().code, ErrorCode::kNotFound);
+  EXPECT_FALSE(*next(queue, "b", 0s));
+  EXPECT_EQ(name(**next(queue, "a", 0s)), "a1");
+  EXPECT_FALSE(*next(queue, "a", 0s));
+  EXPECT_EQ(next(queue, "unknown", kForever).error().code, ErrorCode::kNotFound);
 }
 
 TEST(ReadyQueueTest, TheEndIsTheLastItemAndIsTakenOnce) {
@@ -64,23 +89,22 @@ TEST(ReadyQueueTest, TheEndIsTheLastItemAndIsTakenOnce) {
   queue.push(call("a", 1));
   queue.end({"a"}, "closed");
   queue.push(call("a", 2));
-  EXPECT_THAT(names(queue.next_batch(9, 0s)), ElementsAre("a:end"));
-  EXPECT_TRUE(queue.next_batch(9, 0s).empty());
-  EXPECT_EQ(queue.next({"a"}, 0s).error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(names(next_batch(queue, 9, 0s)), ElementsAre("a:end"));
+  EXPECT_TRUE(next_batch(queue, 9, 0s).empty());
+  EXPECT_EQ(next(queue, "a", 0s).error().code, ErrorCode::kNotFound);
 }
 
 TEST(ReadyQueueTest, IsBoundedOverAllRollouts) {
   ReadyQueue queue(2);
   queue.open({"a"});
   queue.open({"b"});
-  const auto first = call("a", 1);
-  queue.push(first);
+  const auto first = queue.push(call("a", 1));
   EXPECT_TRUE(queue.has_room());
   queue.push(call("b", 1));
   EXPECT_FALSE(queue.has_room());
-  queue.remove(*first);
+  queue.remove(first);
   EXPECT_TRUE(queue.has_room());
-  EXPECT_THAT(names(queue.next_batch(9, 0s)), ElementsAre("b1"));
+  EXPECT_THAT(names(next_batch(queue, 9, 0s)), ElementsAre("b1"));
   queue.push(call("a", 2));
   queue.push(call("a", 3));
   EXPECT_FALSE(queue.has_room());
@@ -91,10 +115,10 @@ TEST(ReadyQueueTest, IsBoundedOverAllRollouts) {
 TEST(ReadyQueueTest, APushWakesWhoeverWaits) {
   ReadyQueue queue(100);
   queue.open({"a"});
-  std::thread any([&] { EXPECT_THAT(names(queue.next_batch(1, kForever)), ElementsAre("a1")); });
+  std::thread any([&] { EXPECT_THAT(names(next_batch(queue, 1, kForever)), ElementsAre("a1")); });
   queue.push(call("a", 1));
   any.join();
-  std::thread one([&] { EXPECT_EQ(name(**queue.next({"a"}, kForever)), "a2"); });
+  std::thread one([&] { EXPECT_EQ(name(**next(queue, "a", kForever)), "a2"); });
   queue.push(call("a", 2));
   one.join();
 }
@@ -102,7 +126,7 @@ TEST(ReadyQueueTest, APushWakesWhoeverWaits) {
 TEST(ReadyQueueTest, TheEndWakesWhoeverWaits) {
   ReadyQueue queue(100);
   queue.open({"a"});
-  std::thread one([&] { EXPECT_EQ(name(**queue.next({"a"}, kForever)), "a:end"); });
+  std::thread one([&] { EXPECT_EQ(name(**next(queue, "a", kForever)), "a:end"); });
   queue.end({"a"}, "closed");
   one.join();
 }
@@ -125,8 +149,8 @@ TEST(ReadyQueueTest, finding_05_many_trainers_wait_side_by_side) {
   for (int r = 0; r < kRollouts; ++r) {
     trainers.emplace_back([&queue, &taken, r] {
       for (;;) {
-        const auto item = queue.next({"r" + std::to_string(r)}, kForever);
-        if (std::holds_alternative<Ended>(**item)) return;
+        const auto item = next(queue, "r" + std::to_string(r), kForever);
+        if ((*item)->ended() != nullptr) return;
         ++taken;
       }
     });
@@ -144,8 +168,8 @@ TEST(ReadyQueueTest, finding_05_one_trainer_serves_many_rollouts) {
   int taken = 0, ends = 0;
   std::thread trainer([&] {
     while (ends < kRollouts) {
-      for (const Item& item : queue.next_batch(16, kForever)) {
-        ++(std::holds_alternative<Ended>(item) ? ends : taken);
+      for (const Item& item : next_batch(queue, 16, kForever)) {
+        ++(item.ended() != nullptr ? ends : taken);
         if (taken == kRollouts * kCalls && ends == 0) {
           for (int r = 0; r < kRollouts; ++r) queue.end({"r" + std::to_string(r)}, "closed");
         }
@@ -164,9 +188,186 @@ TEST(ReadyQueueTest, EndsThatNobodyTakesAreForgottenInTheEnd) {
     queue.open(id);
     queue.end(id, "closed");
   }
-  EXPECT_EQ(queue.next({"r0"}, 0s).error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(name(**queue.next({"r10000"}, 0s)), "r10000:end");
-  EXPECT_EQ(queue.next_batch(20'000, 0s).size(), 9'999u);
+  EXPECT_EQ(next(queue, "r0", 0s).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(name(**next(queue, "r10000", 0s)), "r10000:end");
+  EXPECT_EQ(next_batch(queue, 20'000, 0s).size(), 9'999u);
+}
+
+TEST(ReadyQueueTest, WhatADeadTrainerHeldGoesToTheFrontAgain) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  for (int i = 1; i <= 4; ++i) queue.push(call("a", i));
+  EXPECT_THAT(take(queue, request("t1", 1ns, 2)), ElementsAre("a1", "a2"));
+  // Its lease has run out by now, and nothing was heard of it.
+  auto items = *queue.take_within(request("t2"), 0s);
+  EXPECT_THAT(names(items), ElementsAre("a1", "a2", "a3", "a4"));
+  EXPECT_EQ(items[0].deliveries, 2u);
+  EXPECT_EQ(items[2].deliveries, 1u);
+  EXPECT_THAT(take(queue, request("t1")), ElementsAre());
+}
+
+TEST(ReadyQueueTest, ATrainerThatLivesKeepsWhatItHolds) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.push(call("a", 1));
+  EXPECT_THAT(take(queue, request("t1", 1h)), ElementsAre("a1"));
+  queue.expire_leases();
+  EXPECT_THAT(take(queue, request("t2")), ElementsAre());
+  EXPECT_EQ(queue.state().held, 1u);
+  EXPECT_EQ(queue.state().trainers, 2u);
+  // A take that waits is a sign of life, however long it waits.
+  bool told = false;
+  const auto waiting =
+      queue.take(request("t1", 1ns), ReadyQueue::How::kWait, [&](const auto&) { told = true; });
+  queue.expire_leases();
+  EXPECT_THAT(take(queue, request("t2")), ElementsAre());
+  queue.cancel(waiting);
+  EXPECT_TRUE(told);
+}
+
+TEST(ReadyQueueTest, ALeaseThatRunsOutWakesWhoeverWaits) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.push(call("a", 1));
+  EXPECT_THAT(take(queue, request("t1", 50ms)), ElementsAre("a1"));
+  EXPECT_THAT(names(*queue.take_within(request("t2"), kForever)), ElementsAre("a1"));
+}
+
+TEST(ReadyQueueTest, ATrainerThatStartsAfreshGetsWhatItsNameHeld) {
+  ReadyQueue queue(100);
+  for (const char* rollout : {"a", "b", "c"}) queue.open({rollout});
+  queue.push(call("a", 1));
+  queue.push(call("b", 1));
+  queue.end({"c"}, "closed");
+  EXPECT_EQ(take(queue, request("t")).size(), 3u);
+  TakeRequest again = request("t");
+  again.taker.start = Taker::Start::kAfresh;
+  std::vector<std::string> taken = take(queue, again);
+  std::sort(taken.begin(), taken.end());
+  EXPECT_THAT(taken, ElementsAre("a1", "b1", "c:end"));
+}
+
+TEST(ReadyQueueTest, AnEndCountsAsReceivedWhenItsTakerAsksAgain) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.end({"a"}, "closed");
+  EXPECT_THAT(take(queue, request("t")), ElementsAre("a:end"));
+  EXPECT_EQ(queue.state().lanes, 1u);
+  EXPECT_THAT(take(queue, request("t")), ElementsAre());
+  EXPECT_EQ(queue.state().lanes, 0u);
+  EXPECT_EQ(queue.state().held, 0u);
+}
+
+TEST(ReadyQueueTest, WhatIsGivenBackIsTakenAgainInItsOrder) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  for (int i = 1; i <= 3; ++i) queue.push(call("a", i));
+  const auto items = *queue.take_within(request("t", 1h, 2), 0s);
+  queue.give_back(items);
+  queue.give_back(items);  // once is enough
+  EXPECT_THAT(take(queue, request("t")), ElementsAre("a1", "a2", "a3"));
+  EXPECT_EQ(queue.give_back("t"), 3u);
+  EXPECT_EQ(queue.give_back("t"), 0u);
+  EXPECT_EQ(queue.give_back("nobody"), 0u);
+  // An old receipt for what is with somebody else by now.
+  EXPECT_THAT(take(queue, request("t2")), ElementsAre("a1", "a2", "a3"));
+  queue.give_back(items);
+  EXPECT_THAT(take(queue, request("t")), ElementsAre());
+}
+
+TEST(ReadyQueueTest, WhatHasEndedIsHeldByNobody) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  const auto answered = queue.push(call("a", 1));
+  queue.push(call("a", 2));
+  EXPECT_THAT(take(queue, request("t")), ElementsAre("a1", "a2"));
+  queue.remove(answered);
+  queue.remove(answered);
+  queue.remove(nullptr);
+  EXPECT_EQ(queue.state().held, 1u);
+  queue.end({"a"}, "closed");
+  EXPECT_EQ(queue.state().held, 0u);
+  EXPECT_EQ(queue.give_back("t"), 0u);
+  EXPECT_THAT(take(queue, request("t")), ElementsAre("a:end"));
+}
+
+TEST(ReadyQueueTest, TakesThatWaitAreServedInTheirOrder) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.open({"b"});
+  std::vector<std::string> told;
+  const auto note = [&](std::string who) {
+    return [&told, who](Result<std::vector<Item>> items) {
+      for (const std::string& each : names(*items)) told.push_back(who + "=" + each);
+      if (items->empty()) told.push_back(who + "=");
+    };
+  };
+  const auto first = queue.take(request("t1"), ReadyQueue::How::kWait, note("first"));
+  const auto second = queue.take(request("t2"), ReadyQueue::How::kWait, note("second"));
+  TakeRequest of_b = request("t3");
+  of_b.rollout = RolloutId{"b"};
+  const auto third = queue.take(of_b, ReadyQueue::How::kWait, note("third"));
+  queue.push(call("b", 1));
+  queue.push(call("a", 1));
+  queue.cancel(second);
+  queue.cancel(first);  // it was served already
+  queue.push(call("a", 2));
+  EXPECT_THAT(told, ElementsAre("third=b1", "first=a1", "second="));
+  const auto none = queue.take(request("t1"), ReadyQueue::How::kNow, note("now"));
+  EXPECT_EQ(told.back(), "now=a2");
+}
+
+TEST(ReadyQueueTest, APauseHoldsCallsBackAndNothingElse) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.open({"b"});
+  queue.push(call("a", 1));
+  queue.pause();
+  queue.push(call("a", 2));
+  EXPECT_TRUE(queue.state().paused);
+  EXPECT_THAT(take(queue, request("t")), ElementsAre());
+  auto tool = std::make_shared<ToolRequest>();
+  tool->rollout = {"a"};
+  tool->tool = "search";
+  queue.push(std::move(tool));
+  queue.end({"b"}, "closed");
+  EXPECT_THAT(take(queue, request("t")), ElementsAre("a:search", "b:end"));
+  std::vector<std::string> told;
+  const auto waiting = queue.take(request("t"), ReadyQueue::How::kWait,
+                                  [&](const auto& items) { told = names(*items); });
+  queue.resume(std::nullopt);
+  EXPECT_THAT(told, ElementsAre("a1", "a2"));
+}
+
+TEST(ReadyQueueTest, AnItemTellsTheVersionItWasHandedOutUnder) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  const auto first = queue.push(call("a", 1));
+  EXPECT_EQ((*queue.take_within(request("t"), 0s))[0].version, "");
+  EXPECT_EQ(queue.version_of(first), "");
+  queue.resume("step-1");
+  const auto second = queue.push(call("a", 2));
+  EXPECT_EQ(queue.version_of(second), "") << "nobody has it yet";
+  EXPECT_EQ((*queue.take_within(request("t"), 0s))[0].version, "step-1");
+  EXPECT_EQ(queue.version_of(second), "step-1");
+  queue.pause();
+  queue.resume("step-1");
+  EXPECT_EQ(queue.version_of(second), "step-1");
+  EXPECT_EQ(queue.state().epoch, 1u);
+  queue.resume("step-2");
+  EXPECT_EQ(queue.version_of(second), "") << "it may be of either";
+  EXPECT_EQ(queue.state().epoch, 2u);
+}
+
+TEST(ReadyQueueTest, NamesOfTrainersAreBounded) {
+  ReadyQueue queue(2000);
+  queue.open({"a"});
+  for (int i = 0; i < 1000; ++i) {
+    queue.push(call("a", i));
+    ASSERT_EQ(take(queue, request("t" + std::to_string(i), 1h, 1)).size(), 1u);
+  }
+  EXPECT_EQ(queue.take_within(request("one-more"), 0s).error().code, ErrorCode::kExhausted);
+  EXPECT_TRUE(queue.take_within(request("t0"), 0s));
 }
 
 }  // namespace

@@ -211,17 +211,19 @@ class GateFixture : public ::testing::Test {
   }
 
   // With defaults that tests change first.
-  void open() {
+  enum class Agents { kAdmitted, kNotYet };
+  void open(Agents agents = Agents::kAdmitted) {
     gate_.emplace(make_gate(options_));
     registration_.id = id_;
     registration_.shard = &shard_;
     registration_.recorder = &recorder_;
+    registration_.origins.tokens = OriginRule::Tokens::kWaived;
     ASSERT_TRUE(gate_->for_operator.open(registration_));
     opened_ = true;
     auto listener = std::make_unique<net::MemoryListener>(shard_);
     listener_ = listener.get();
     ASSERT_TRUE(gate_->for_operator.serve(id_, std::move(listener)));
-    gate_->for_operator.admit(id_);
+    if (agents == Agents::kAdmitted) gate_->for_operator.admit(id_);
   }
 
   void close() {
@@ -239,7 +241,7 @@ class GateFixture : public ::testing::Test {
       if (taken) item = std::move(*taken);
       return item.has_value();
     });
-    return std::get<std::shared_ptr<const llm::Call>>(*item);
+    return std::get<0>(item->what);
   }
   bool a_call_waits() {
     settle(shard_);

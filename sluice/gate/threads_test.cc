@@ -60,6 +60,7 @@ class ThreadsTest : public ::testing::Test {
       registration.shard = &shard_;
       if (registration.recorder == nullptr) registration.recorder = &recorder_;
       registration.budget = {1'000'000, 1'000'000, 1e9};
+      registration.origins.tokens = OriginRule::Tokens::kWaived;
       ASSERT_TRUE(gate_.for_operator.open(registration));
       auto listener = std::make_unique<net::MemoryListener>(shard_);
       out = listener.get();
@@ -198,12 +199,12 @@ class FastTrainer {
     std::vector<std::future<Result<Outcome>>> waiting;
     while (rollouts_ > 0) {
       for (const Item& item : trainer_.next_batch(32, kForever)) {
-        if (std::holds_alternative<Ended>(item)) {
+        if (item.ended() != nullptr) {
           --rollouts_;
           continue;
         }
         ++taken;
-        const auto& call = std::get<std::shared_ptr<const llm::Call>>(item);
+        const llm::Call* call = item.call();
         waiting.push_back(trainer_.reply(
             call->id, llm::text_answer("answer to " + call->request().value()->messages[0].text,
                                        llm::Origin::kSampled)));
@@ -308,7 +309,7 @@ TEST_F(ThreadsTest, finding_05_closing_wakes_agents_and_trainers_on_every_thread
   ASSERT_TRUE(item && *item);
   std::thread one([&] {
     const auto last = gate_.for_trainer.next({"r0"}, kForever);
-    EXPECT_TRUE(std::holds_alternative<Ended>(**last));
+    EXPECT_NE((*last)->ended(), nullptr);
   });
   close({"r0"});
   one.join();
@@ -320,7 +321,7 @@ TEST_F(ThreadsTest, finding_05_closing_wakes_agents_and_trainers_on_every_thread
     // The call, if it is taken before the end takes it back; then the end.
     for (bool ended = false; !ended;) {
       for (const Item& item : gate_.for_trainer.next_batch(2, kForever)) {
-        ended = std::holds_alternative<Ended>(item);
+        ended = item.ended() != nullptr;
       }
     }
   });
@@ -337,8 +338,8 @@ TEST_F(ThreadsTest, finding_02_rollouts_open_and_close_while_others_run) {
   std::thread trainer([&] {
     while (!stop) {
       for (const Item& item : gate_.for_trainer.next_batch(8, 1ms)) {
-        if (const auto* call = std::get_if<std::shared_ptr<const llm::Call>>(&item)) {
-          gate_.for_trainer.reply((*call)->id, llm::text_answer("x", llm::Origin::kSampled));
+        if (const llm::Call* call = item.call()) {
+          gate_.for_trainer.reply(call->id, llm::text_answer("x", llm::Origin::kSampled));
         }
       }
     }
@@ -396,7 +397,7 @@ TEST_F(ThreadsTest, TheTraceOfATcpAgentHoldsItsExactBytes) {
   };
   shard_.spawn(Ask::run(&shard_, port, request_text(body), &got));
   const auto item = gate_.for_trainer.next({"r0"}, kForever);
-  const auto call = std::get<std::shared_ptr<const llm::Call>>(**item);
+  const llm::Call* call = (*item)->call();
   EXPECT_EQ(call->request().value()->messages[0].text, "\uFFFD");
   auto outcome = gate_.for_trainer.reply(call->id, llm::text_answer("x", llm::Origin::kSampled));
   EXPECT_EQ(outcome.get(), Outcome::kDelivered);

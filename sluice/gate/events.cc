@@ -1,0 +1,58 @@
+#include "sluice/gate/events.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sluice::gate {
+
+void EventLog::add(std::string_view type, Bytes data) {
+  if (!wanted()) return;
+  std::vector<Waiter> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    records_.push_back({++last_, std::string(type), std::move(data)});
+    if (records_.size() > keep_) records_.pop_front();
+    waiters.swap(waiters_);
+  }
+  for (const Waiter& waiter : waiters) waiter.wake();
+}
+
+std::vector<EventLog::Record> EventLog::behind(uint64_t number, size_t max, uint64_t* lost) const {
+  const std::lock_guard lock(mutex_);
+  const uint64_t first = last_ - records_.size() + 1;  // that is kept
+  const uint64_t from = std::max(number + 1, first);
+  *lost = from - number - 1;
+  if (number >= last_) {
+    *lost = 0;
+    return {};
+  }
+  const auto begin = records_.begin() + static_cast<ptrdiff_t>(from - first);
+  const auto count = std::min<size_t>(max, static_cast<size_t>(records_.end() - begin));
+  return {begin, begin + static_cast<ptrdiff_t>(count)};
+}
+
+uint64_t EventLog::last() const {
+  const std::lock_guard lock(mutex_);
+  return last_;
+}
+
+uint64_t EventLog::wake_behind(uint64_t number, std::function<void()> wake) {
+  uint64_t id = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    id = next_waiter_++;
+    if (last_ <= number) {
+      waiters_.push_back({id, std::move(wake)});
+      return id;
+    }
+  }
+  wake();
+  return id;
+}
+
+void EventLog::forget(uint64_t waiter) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(waiters_, [&](const Waiter& w) { return w.id == waiter; });
+}
+
+}  // namespace sluice::gate

@@ -1,0 +1,41 @@
+// GateTotals: what all rollouts of a gate have done and used together, for its limits and metrics.
+// Any thread; the figures are exact, but of slightly different moments. Internal to the gate.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "sluice/gate/gate.h"
+
+namespace sluice::gate {
+
+class GateTotals {
+ public:
+  using Figure = std::atomic<uint64_t>;
+  Figure rollouts{0}, open_rollouts{0}, calls{0}, open_calls{0}, resends{0}, refused{0},
+      confirmed{0}, tokens{0}, request_bytes{0}, answer_bytes{0}, tool_calls{0};
+  std::array<Figure, 6> outcomes{};
+
+  static void add(Figure& figure, uint64_t n = 1) {
+    figure.fetch_add(n, std::memory_order_relaxed);
+  }
+  static void subtract(Figure& figure, uint64_t n = 1) {
+    figure.fetch_sub(n, std::memory_order_relaxed);
+  }
+
+  // Which limit one more call would be over, in words.
+  std::optional<std::string> over(const TotalBudget& budget) const;
+  // One request at `rate` a second, with a burst of one second's worth; false if that is too many.
+  bool take(double rate);
+
+  Totals read() const;
+
+ private:
+  // When the next request would be due if all came evenly (nanoseconds of the monotonic clock).
+  std::atomic<int64_t> due_{0};
+};
+
+}  // namespace sluice::gate
