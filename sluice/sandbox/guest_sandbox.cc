@@ -214,7 +214,25 @@ class GuestSandbox final : public Sandbox {
   }
 
   awaitable<Result<Snapshot>> snapshot() override {
-    co_return Error(ErrorCode::kUnsupported, "this sandbox cannot be snapshotted");
+    if (!parts_.no_snapshot.empty()) co_return Error(ErrorCode::kUnsupported, parts_.no_snapshot);
+    auto content = std::make_shared<SnapshotContent>();
+    content->image = parts_.image;
+    Snapshot snapshot;
+    SLUICE_CO_TRY(auto reader, co_await parts_.client->pack(kMaxSnapshot));
+    for (;;) {
+      SLUICE_CO_TRY(Bytes piece, co_await reader->read_some());
+      if (piece.empty()) break;
+      // A guest that does not keep to what it was asked for is hostile.
+      if (piece.size() > kMaxSnapshot - snapshot.bytes) {
+        co_return Error(ErrorCode::kTooLarge, "the sandbox's files are over the snapshot's limit",
+                        ErrorOrigin::kSandbox);
+      }
+      snapshot.bytes += piece.size();
+      content->pieces.push_back(std::move(piece));
+    }
+    snapshot.id = parts_.id;
+    snapshot.content = std::move(content);
+    co_return snapshot;
   }
 
   awaitable<Result<void>> kill_all() override { return parts_.client->kill_all(); }
@@ -241,6 +259,18 @@ class GuestSandbox final : public Sandbox {
 };
 
 }  // namespace
+
+awaitable<Result<void>> restore(guest::Client* client, Snapshot snapshot) {
+  if (!snapshot.content) {
+    co_return Error(ErrorCode::kInvalidArgument, "a snapshot of another backend, or of none");
+  }
+  SLUICE_CO_TRY(auto writer, co_await client->unpack());
+  for (const Bytes& piece : snapshot.content->pieces) {
+    const ByteView view = piece;
+    SLUICE_CO_TRY_VOID(co_await writer->write(view));
+  }
+  co_return co_await writer->finish();
+}
 
 std::unique_ptr<Sandbox> make_guest_sandbox(net::Shard* shard, GuestSandboxParts parts) {
   return std::make_unique<GuestSandbox>(shard, std::move(parts));

@@ -15,6 +15,7 @@ namespace sluice::sandbox {
 
 struct GuestSandboxParts {
   std::string id;
+  std::string image;  // of the options it was made with
   Capabilities capabilities;
   std::vector<std::string> warnings;
   std::unique_ptr<guest::Client> client;
@@ -23,9 +24,21 @@ struct GuestSandboxParts {
   std::function<awaitable<Result<void>>()> destroy;
   // How often the kernel killed for the sandbox's memory limit; may be empty.
   std::function<uint64_t()> oom_kills;
+  // Why snapshot() is refused; empty where it is not.
+  std::string no_snapshot;
   // Cuts the set-up network; empty if there is none.
   std::function<awaitable<Result<void>>()> end_setup;
 };
+
+// What a snapshot of a guest's sandbox holds: the pieces that its Client::pack() gave.
+struct SnapshotContent {
+  std::string image;  // Options::image of the sandbox it is from
+  std::vector<Bytes> pieces;
+};
+inline constexpr uint64_t kMaxSnapshot = uint64_t{1} << 30;
+
+// Fills a fresh sandbox with a snapshot's files.
+awaitable<Result<void>> restore(guest::Client* client, Snapshot snapshot);
 
 std::unique_ptr<Sandbox> make_guest_sandbox(net::Shard* shard, GuestSandboxParts parts);
 

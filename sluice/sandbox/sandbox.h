@@ -174,9 +174,14 @@ struct Capabilities {
   bool guest_isolated = true;  // the agent runs under another uid than the guest
 };
 
-// A prepared state to clone from; belongs to the backend that made it.
+// A prepared state to clone from: the files of a sandbox, as Backend::clone() wants them. Processes
+// and connections are not part of it. It outlives the sandbox, holds memory as large as the files,
+// and goes with its last copy; only the backend that made it can clone from it.
+struct SnapshotContent;
 struct Snapshot {
   std::string id;
+  uint64_t bytes = 0;
+  std::shared_ptr<const SnapshotContent> content;
 };
 
 class Sandbox {
@@ -215,6 +220,9 @@ class Sandbox {
 
   // With Network::kSetup: cuts the network. Must succeed before an agent starts.
   virtual awaitable<Result<void>> end_setup() = 0;
+  // For a group: prepare once (uploads, setup), take this, close the sandbox, and clone() as often
+  // as wanted. Files must not change meanwhile; call kill_all() first where setup may have left
+  // something running. kTooLarge over 1 GiB of files, kUnsupported with keep_files_in.
   virtual awaitable<Result<Snapshot>> snapshot() = 0;
 
   // SIGKILL to every process in the sandbox but the guest; returns when they are gone.
@@ -231,6 +239,8 @@ class Backend {
   virtual std::string name() const = 0;
   virtual awaitable<Result<std::unique_ptr<Sandbox>>> create(net::Shard* shard,
                                                              Options options) = 0;
+  // A fresh sandbox (its own processes, network, ids and limits: those of `options`) that starts
+  // with the snapshot's files. `options` name the same image and bundles as the snapshot's.
   virtual awaitable<Result<std::unique_ptr<Sandbox>>> clone(net::Shard* shard, Snapshot snapshot,
                                                             Options options) = 0;
   // Removes what dead engines left behind; how many sandboxes that were.

@@ -241,6 +241,29 @@ class WriterHandle final : public FileWriter {
   const ChannelPtr channel_;
 };
 
+class PackHandle final : public PackReader {
+ public:
+  PackHandle(CorePtr core, ChannelPtr channel)
+      : core_(std::move(core)), channel_(std::move(channel)) {}
+  ~PackHandle() override { core_->close(channel_); }
+
+  awaitable<Result<Bytes>> read_some() override {
+    const auto core = core_;
+    const auto channel = channel_;
+    SLUICE_CO_TRY_VOID(co_await ClientCore::wait_for_data(core, channel));
+    if (channel->failure) co_return *channel->failure;
+    if (!channel->inbox.empty()) co_return core->take(*channel, kReadPiece);
+    // The reply says that it was all.
+    SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
+    SLUICE_CO_TRY_VOID(expect_empty(*core, reply));
+    co_return Bytes();
+  }
+
+ private:
+  const CorePtr core_;
+  const ChannelPtr channel_;
+};
+
 // A connection of a program inside the sandbox.
 class CarriedStream final : public net::Stream {
  public:
@@ -545,6 +568,19 @@ awaitable<Result<uint64_t>> Client::give_tree(std::string path, std::string user
   SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
   SLUICE_CO_TRY(const auto count, decode_or_end<wire::Count>(*core, reply));
   co_return count.value;
+}
+
+awaitable<Result<std::unique_ptr<PackReader>>> Client::pack(uint64_t max) {
+  const auto core = core_;
+  SLUICE_CO_TRY(const auto channel,
+                core->open({Verb::kPack, wire::Pack{max}.encode()}, Kind::kBytes));
+  co_return std::unique_ptr<PackReader>(std::make_unique<PackHandle>(core, channel));
+}
+
+awaitable<Result<std::unique_ptr<FileWriter>>> Client::unpack() {
+  const auto core = core_;
+  SLUICE_CO_TRY(const auto channel, core->open({Verb::kUnpack, Bytes()}, Kind::kBytes));
+  co_return std::unique_ptr<FileWriter>(std::make_unique<WriterHandle>(core, channel));
 }
 
 awaitable<Result<std::unique_ptr<net::Listener>>> Client::listen(uint16_t port, Carry carry) {

@@ -97,6 +97,14 @@ class FileWriter {
   virtual awaitable<Result<void>> finish() = 0;
 };
 
+// A sandbox's writable files, as they come; for Client::restore() of another sandbox.
+class PackReader {
+ public:
+  virtual ~PackReader() = default;
+  // The next piece, or empty at the end.
+  virtual awaitable<Result<Bytes>> read_some() = 0;
+};
+
 enum class Carry : uint8_t {
   kSocket,       // the guest hands over its listening socket; needs a link that carries descriptors
   kConnections,  // the guest accepts, the link carries the bytes
@@ -126,6 +134,11 @@ class Client {
                                                       std::string user);
   awaitable<Result<void>> reset_directory(std::string path, std::string user, uint32_t mode);
   awaitable<Result<uint64_t>> give_tree(std::string path, std::string user);
+
+  // kTooLarge, while it is read, over `max` bytes.
+  awaitable<Result<std::unique_ptr<PackReader>>> pack(uint64_t max);
+  // The guest's files become those that pack() gave, handed over in the same pieces or others.
+  awaitable<Result<std::unique_ptr<FileWriter>>> unpack();
 
   awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port, Carry carry);
 

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "sluice/guest/program/archive.h"
 #include "sluice/guest/program/streams.h"
 
 namespace sluice::guest::program {
@@ -26,6 +27,12 @@ constexpr size_t kCongestion = 256 * 1024;
 constexpr size_t kOverload = 16 * 1024 * 1024;
 // For what works through a whole tree in one go.
 constexpr Duration kTreePatience = 10min;
+
+Result<Fd> open_top() {
+  Fd top(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!top) return errno_error("/", errno);
+  return top;
+}
 
 }  // namespace
 
@@ -411,6 +418,32 @@ Result<void> Guest::open_stream(uint32_t id, const wire::Request& request) {
                                          const User& owner) -> Result<void> {
         SLUICE_TRY(const uint64_t left, give_tree_verb(give, owner, users));
         return send_record(pipes.control, FrameType::kReply, wire::Count{left}.encode());
+      };
+      break;
+    }
+    case Verb::kPack: {
+      SLUICE_TRY(const auto pack, wire::Pack::decode(body));
+      verb.user = std::to_string(uid_);
+      verb.gives_output = true;
+      verb.as_guest = true;
+      verb.patience = kTreePatience;
+      verb.body = [pack](const VerbPipes& pipes, const User&) -> Result<void> {
+        SLUICE_TRY(const Fd top, open_top());
+        SLUICE_TRY_VOID(pack_tree(top.get(), pipes.out, pack.max));
+        return send_record(pipes.control, FrameType::kReply, {});
+      };
+      break;
+    }
+    case Verb::kUnpack: {
+      SLUICE_TRY_VOID(wire::Unpack::decode(body));
+      verb.user = std::to_string(uid_);
+      verb.takes_input = true;
+      verb.as_guest = true;
+      verb.patience = kTreePatience;
+      verb.body = [users = users_](const VerbPipes& pipes, const User&) -> Result<void> {
+        SLUICE_TRY(const Fd top, open_top());
+        SLUICE_TRY_VOID(unpack_tree(top.get(), pipes.in, users));
+        return send_record(pipes.control, FrameType::kReply, {});
       };
       break;
     }

@@ -266,6 +266,19 @@ Result<Count> Count::decode(ByteView bytes) {
                               [](Reader& in, Count& count) { count.value = in.u64(); });
 }
 
+Bytes Pack::encode() const {
+  Writer out;
+  out.u64(max);
+  return out.take();
+}
+Result<Pack> Pack::decode(ByteView bytes) {
+  return decode_fields<Pack>("pack", bytes, [](Reader& in, Pack& pack) { pack.max = in.u64(); });
+}
+
+Result<Unpack> Unpack::decode(ByteView bytes) {
+  return decode_fields<Unpack>("unpack", bytes, [](Reader&, Unpack&) {});
+}
+
 Bytes FileStat::encode() const {
   Writer out;
   out.string(path);

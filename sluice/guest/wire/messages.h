@@ -81,6 +81,8 @@ enum class Verb : uint8_t {
   kList,
   kResetDirectory,
   kGiveTree,
+  kPack,
+  kUnpack,
   kListen,
   kAccepted,  // guest to host
 };
@@ -198,6 +200,20 @@ struct Count {
 
   Bytes encode() const;
   static Result<Count> decode(ByteView bytes);
+};
+
+// The sandbox's writable files as one stream. Data, then End. Reply: empty. kTooLarge over `max`.
+struct Pack {
+  uint64_t max = 0;
+
+  Bytes encode() const;
+  static Result<Pack> decode(ByteView bytes);
+};
+
+// The host's data, up to its End, is what a Pack gave: the files become those. Reply: empty.
+struct Unpack {
+  Bytes encode() const { return {}; }
+  static Result<Unpack> decode(ByteView bytes);
 };
 
 struct FileStat {

@@ -31,6 +31,7 @@ void try_all(ByteView bytes) {
   try_message<List>(bytes);
   try_message<ResetDirectory>(bytes);
   try_message<GiveTree>(bytes);
+  try_message<Pack>(bytes);
   try_message<Count>(bytes);
   try_message<FileStat>(bytes);
   try_message<Listen>(bytes);

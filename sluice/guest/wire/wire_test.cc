@@ -287,6 +287,7 @@ TEST(MessagesTest, RoundTripAndFailOnEveryCut) {
   expect_round_trip(List{"/", "0", 3, 1000}, "List");
   expect_round_trip(ResetDirectory{"/v", "1001", 0700}, "ResetDirectory");
   expect_round_trip(GiveTree{"/w", "1000"}, "GiveTree");
+  expect_round_trip(Pack{1 << 20}, "Pack");
   expect_round_trip(Count{5}, "Count");
   expect_round_trip(FileStat{"f", FileStat::Type::kSymlink, 12, 0777, 1, 2}, "FileStat");
   expect_round_trip(Listen{8080, true}, "Listen");

@@ -357,7 +357,25 @@ Result<std::string> prepare_kept(const std::string& path, std::vector<std::strin
 }  // namespace
 
 awaitable<Result<std::unique_ptr<Sandbox>>> Backend::create(net::Shard* shard, Options options) {
-  const auto state = state_;
+  return make(state_, shard, std::move(options), Snapshot());
+}
+
+awaitable<Result<std::unique_ptr<Sandbox>>> Backend::clone(net::Shard* shard, Snapshot snapshot,
+                                                           Options options) {
+  if (!snapshot.content) {
+    co_return Error(ErrorCode::kInvalidArgument, "a snapshot of another backend, or of none");
+  }
+  if (snapshot.content->image != options.image) {
+    co_return Error(ErrorCode::kInvalidArgument, "the snapshot is of image \"" +
+                                                     snapshot.content->image + "\", not of \"" +
+                                                     options.image + "\"");
+  }
+  co_return co_await make(state_, shard, std::move(options), std::move(snapshot));
+}
+
+awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State> state,
+                                                          net::Shard* shard, Options options,
+                                                          Snapshot snapshot) {
   if (!options.image.empty() && options.image != "host") {
     co_return Error(ErrorCode::kUnsupported,
                     "image \"" + options.image +
@@ -413,8 +431,16 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::create(net::Shard* shard, O
   link_options.single_user = state->one_user();
   link_options.open_files = limits.open_files;
   SLUICE_CO_TRY(auto client, co_await guest::Client::connect(shard, std::move(link), link_options));
+  if (snapshot.content) {
+    SLUICE_CO_TRY_VOID(co_await restore(client.get(), std::move(snapshot)));
+  }
   GuestSandboxParts parts;
   parts.id = id;
+  parts.image = options.image;
+  if (!options.keep_files_in.empty()) {
+    parts.no_snapshot = "its home is kept in " + options.keep_files_in + ": no snapshot of it";
+  }
+  parts.capabilities.snapshots = parts.no_snapshot.empty();
   parts.capabilities.limits = state->ready.memory && state->ready.pids;
   parts.capabilities.network_none = true;
   parts.capabilities.listen_passed = true;
@@ -450,10 +476,6 @@ awaitable<Result<void>> Backend::remove(std::shared_ptr<State> state, net::Shard
   if (!sent) co_return Result<void>();
   SLUICE_CO_TRY_VOID(co_await answer_of(removed, "remove a sandbox"));
   co_return Result<void>();
-}
-
-awaitable<Result<std::unique_ptr<Sandbox>>> Backend::clone(net::Shard*, Snapshot, Options) {
-  co_return Error(ErrorCode::kUnsupported, "local sandboxes cannot be snapshotted");
 }
 
 awaitable<Result<int>> Backend::reap() {

@@ -43,6 +43,9 @@ class Backend final : public sandbox::Backend {
 
  private:
   struct State;
+  static awaitable<Result<std::unique_ptr<Sandbox>>> make(std::shared_ptr<State> state,
+                                                          net::Shard* shard, Options options,
+                                                          Snapshot snapshot);
   static awaitable<Result<void>> remove(std::shared_ptr<State> state, net::Shard* shard,
                                         uint64_t number);
   explicit Backend(std::shared_ptr<State> state) : state_(std::move(state)) {}

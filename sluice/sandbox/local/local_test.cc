@@ -26,6 +26,7 @@
 #include "sluice/base/core/fd.h"
 #include "sluice/net/socket.h"
 #include "sluice/net/testing.h"
+#include "sluice/sandbox/guest_sandbox.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
 
 namespace sluice::sandbox::local {
@@ -345,9 +346,8 @@ TEST_F(LocalTest, WhatIsNotThereIsRefusedByName) {
   Options setup;
   setup.network = Network::kSetup;
   EXPECT_EQ(create_error(setup).code, ErrorCode::kUnsupported);
-  EXPECT_EQ(run(shard_, sandbox_->snapshot()).error().code, ErrorCode::kUnsupported);
   EXPECT_EQ(run(shard_, backend_->clone(&shard_, Snapshot(), Options())).error().code,
-            ErrorCode::kUnsupported);
+            ErrorCode::kInvalidArgument);
   Options kept;
   kept.keep_files_in = "relative";
   EXPECT_EQ(create_error(kept).code, ErrorCode::kInvalidArgument);
@@ -363,6 +363,92 @@ TEST_F(LocalTest, AnOpenNetworkIsTheHostsOwn) {
   ASSERT_TRUE(listener);
   const std::string port = (*listener)->address().substr(10);
   EXPECT_EQ(out_of("exec 3<>/dev/tcp/127.0.0.1/" + port + " && echo connected"), "connected\n");
+}
+
+// --- snapshots -----------------------------------------------------------------------------------
+
+TEST_F(LocalTest, AGroupIsClonedFromOnePreparation) {
+  const char* setup = kSetupUser;
+  exec(
+      shell("mkdir -p deep/er; echo one > deep/er/file; ln deep/er/file hard; ln -s deep soft; "
+            "mkfifo pipe; chmod 0751 deep; touch -d @1000000000 deep/er/file; "
+            "python3 -c 'print(\"x\" * 3000000, end=\"\")' > large; : > empty; rm -r /var/tmp/* "
+            "2>/dev/null; echo t > /tmp/t; chmod 4755 hard; chmod 555 deep/er"));
+  exec(shell("echo made by setup > /srv/s; rmdir /var/spool; echo 127.9.9.9 extra >> /etc/hosts",
+             setup));
+  auto snapshot = run(shard_, sandbox_->snapshot());
+  ASSERT_TRUE(snapshot) << snapshot.error().message;
+  EXPECT_GT(snapshot->bytes, 3'000'000u);
+  exec(shell("echo later > later"));
+  ASSERT_TRUE(run(shard_, sandbox_->close()));  // it is not needed any more
+
+  Options options;
+  auto made = run(shard_, backend_->clone(&shard_, *snapshot, options));
+  ASSERT_TRUE(made) << made.error().message;
+  sandbox_ = std::move(*made);
+  EXPECT_EQ(
+      out_of("cat deep/er/file hard; stat -c '%a %h %Y' deep/er/file; stat -c %a deep deep/er; "
+             "readlink soft; test -p pipe && echo pipe; wc -c < large; wc -c < empty; "
+             "cat /tmp/t; ls later 2>/dev/null; find . | wc -l"),
+      "one\none\n4755 2 1000000000\n751\n555\ndeep\npipe\n3000000\n0\nt\n9\n");
+  const bool many = sandbox_->capabilities().guest_isolated;
+  if (many) {
+    EXPECT_EQ(out_of("cat /srv/s; ls -d /var/spool 2>/dev/null; grep -c extra /etc/hosts; "
+                     "stat -c %u:%g /srv/s . large"),
+              "made by setup\n1\n0:0\n1000:1000\n1000:1000\n");
+  }
+  // What a clone does is its own affair, and it is as shut in as any other.
+  auto sibling = run(shard_, backend_->clone(&shard_, *snapshot, options));
+  ASSERT_TRUE(sibling) << sibling.error().message;
+  exec(shell("echo mine > mine; echo changed > deep/../empty"));
+  EXPECT_EQ(exec_in(**sibling, shell("ls mine 2>/dev/null; cat empty")).out, "");
+  EXPECT_EQ(out_of("exec 3<>/dev/tcp/1.1.1.1/80 && echo connected"), "");
+  ASSERT_TRUE(run(shard_, (*sibling)->close()));
+
+  // Clones of clones, with other limits; and what cannot be.
+  auto again = run(shard_, sandbox_->snapshot());
+  ASSERT_TRUE(again);
+  options.limits.disk_bytes = Limit{kMiB, Strictness::kRequire};
+  const auto full = run(shard_, backend_->clone(&shard_, *again, options));
+  ASSERT_FALSE(full);
+  EXPECT_THAT(full.error().message, HasSubstr("large"));
+  Options other;
+  other.image = "another";
+  EXPECT_EQ(run(shard_, backend_->clone(&shard_, *again, other)).error().code,
+            ErrorCode::kInvalidArgument);
+}
+
+TEST_F(LocalTest, ASnapshotThatIsForgedHarmsOnlyItsClone) {
+  auto snapshot = run(shard_, sandbox_->snapshot());
+  ASSERT_TRUE(snapshot);
+  auto forged = [&](std::string_view path, std::string_view by) {
+    auto content = std::make_shared<SnapshotContent>(*snapshot->content);
+    Bytes all;
+    for (const Bytes& piece : content->pieces) all += piece;
+    const size_t at = all.find(path);
+    EXPECT_NE(at, Bytes::npos);
+    all.replace(at, by.size(), by);
+    content->pieces = {all};
+    Snapshot copy = *snapshot;
+    copy.content = content;
+    return copy;
+  };
+  for (const auto& [path, by] : {std::pair("home/user/workdir", "../../../../../x/"),
+                                 {"home/user/workdir", "/etc/passwdxxxxxx"},
+                                 {"home/user/workdir", std::string_view("home\0user", 9).data()},
+                                 {"var/cache", "proc/self"}}) {
+    auto made = run(shard_, backend_->clone(&shard_, forged(path, by), Options()));
+    if (made) {
+      EXPECT_EQ(exec_in(**made, shell("echo on", kSetupUser)).out, "on\n");
+      EXPECT_TRUE(run(shard_, (*made)->close()));
+    }
+  }
+  auto cut = std::make_shared<SnapshotContent>(*snapshot->content);
+  cut->pieces = {snapshot->content->pieces[0].substr(0, 200)};
+  Snapshot torn = *snapshot;
+  torn.content = cut;
+  EXPECT_EQ(run(shard_, backend_->clone(&shard_, torn, Options())).error().code,
+            ErrorCode::kProtocol);
 }
 
 // --- limits -------------------------------------------------------------------------------------

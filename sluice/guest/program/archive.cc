@@ -1,0 +1,469 @@
+#include "sluice/guest/program/archive.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <linux/stat.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/fd.h"
+#include "sluice/guest/wire/fields.h"
+
+namespace sluice::guest::program {
+namespace {
+
+using wire::Reader;
+using wire::Writer;
+
+// Each record: its head's length (u32), the head, and for a file its content.
+enum class Kind : uint8_t { kEnd, kDirectory, kFile, kSymlink, kHardLink, kPipe };
+
+constexpr size_t kPiece = 64 * 1024;
+constexpr size_t kMaxPath = 4096;
+constexpr size_t kMaxHead = 3 * kMaxPath;
+
+struct Entry {
+  Kind kind = Kind::kEnd;
+  std::string path;  // below the top; "." is the top
+  std::string link;  // kSymlink: its text; kHardLink: the path of the other name
+  uint32_t mode = 0, uid = 0, gid = 0;
+  uint64_t seconds = 0;  // of the last change of its content, as int64_t
+  uint32_t nanoseconds = 0;
+  uint64_t size = 0;
+
+  Bytes encode() const {
+    Writer head;
+    head.u8(static_cast<uint8_t>(kind));
+    head.string(path);
+    head.string(link);
+    head.u32(mode);
+    head.u32(uid);
+    head.u32(gid);
+    head.u64(seconds);
+    head.u32(nanoseconds);
+    head.u64(size);
+    Writer record;
+    record.u32(static_cast<uint32_t>(head.size()));
+    return record.take() + head.take();
+  }
+  static Result<Entry> decode(ByteView bytes) {
+    Reader in(bytes);
+    Entry entry;
+    entry.kind = in.enumerator(Kind::kPipe);
+    entry.path = in.text(kMaxPath);
+    entry.link = in.text(kMaxPath);
+    entry.mode = in.u32();
+    entry.uid = in.u32();
+    entry.gid = in.u32();
+    entry.seconds = in.u64();
+    entry.nanoseconds = in.u32();
+    entry.size = in.u64();
+    if (entry.mode > 07777 || entry.nanoseconds >= 1'000'000'000) in.fail("no such mode or time");
+    SLUICE_TRY_VOID(in.finish("entry of a snapshot"));
+    return entry;
+  }
+};
+
+Error at_path(const std::string& path, int failure) {
+  return errno_error("/" + path, failure);
+}
+
+bool is_dots(std::string_view name) {
+  return name == "." || name == "..";
+}
+
+Result<std::vector<std::string>> names_in(int directory, const std::string& path) {
+  const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR* stream = copy >= 0 ? ::fdopendir(copy) : nullptr;
+  if (stream == nullptr) return at_path(path, errno);
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(stream)) {
+    if (!is_dots(entry->d_name)) names.emplace_back(entry->d_name);
+  }
+  ::closedir(stream);
+  return names;
+}
+
+// Whether something is mounted there.
+bool is_mount(int at, const std::string& name) {
+  struct statx info{};
+  if (::syscall(SYS_statx, at, name.c_str(), AT_SYMLINK_NOFOLLOW, 0, &info) != 0) return false;
+  return (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+std::string below(const std::string& directory, const std::string& name) {
+  return directory == "." ? name : directory + "/" + name;
+}
+
+class Packer {
+ public:
+  Packer(int out, uint64_t max) : out_(out), max_(max) {}
+
+  Result<void> pack(int top) {
+    struct stat st{};
+    if (::fstat(top, &st) != 0) return at_path("", errno);
+    device_ = st.st_dev;
+    // A directory comes before what is in it. Paths, not descriptors, wait: a tree may be deep.
+    std::vector<std::string> waiting = {"."};
+    SLUICE_TRY_VOID(put(entry_of(Kind::kDirectory, ".", st)));
+    while (!waiting.empty()) {
+      const std::string path = std::move(waiting.back());
+      waiting.pop_back();
+      const Fd directory(
+          ::openat(top, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      if (!directory) return at_path(path, errno);
+      SLUICE_TRY(auto names, names_in(directory.get(), path));
+      std::sort(names.begin(), names.end());
+      for (const std::string& name : names) {
+        SLUICE_TRY_VOID(add(directory.get(), name, below(path, name), &waiting));
+      }
+    }
+    SLUICE_TRY_VOID(put(Entry()));
+    return flush();
+  }
+
+ private:
+  static Entry entry_of(Kind kind, std::string path, const struct stat& st) {
+    Entry entry;
+    entry.kind = kind;
+    entry.path = std::move(path);
+    entry.mode = st.st_mode & 07777;
+    entry.uid = st.st_uid;
+    entry.gid = st.st_gid;
+    entry.seconds = static_cast<uint64_t>(st.st_mtim.tv_sec);
+    entry.nanoseconds = static_cast<uint32_t>(st.st_mtim.tv_nsec);
+    return entry;
+  }
+
+  Result<void> add(int directory, const std::string& name, std::string path,
+                   std::vector<std::string>* waiting) {
+    struct stat st{};
+    if (::fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      return errno == ENOENT ? Result<void>() : at_path(path, errno);
+    }
+    if (st.st_dev != device_ || is_mount(directory, name)) return {};
+    if (path.size() >= kMaxPath) {
+      return Error(ErrorCode::kTooLarge, "/" + path.substr(0, 200) + "...: too deep to snapshot");
+    }
+    if (S_ISDIR(st.st_mode)) {
+      waiting->push_back(path);
+      return put(entry_of(Kind::kDirectory, std::move(path), st));
+    }
+    if (st.st_nlink > 1 && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
+      const auto [known, fresh] = links_.emplace(st.st_ino, path);
+      if (!fresh) {
+        Entry entry = entry_of(Kind::kHardLink, std::move(path), st);
+        entry.link = known->second;
+        return put(entry);
+      }
+    }
+    if (S_ISREG(st.st_mode)) return add_file(directory, name, std::move(path));
+    if (S_ISFIFO(st.st_mode)) return put(entry_of(Kind::kPipe, std::move(path), st));
+    if (!S_ISLNK(st.st_mode)) return {};  // a socket: nobody listens on it in the clone
+    char target[PATH_MAX];
+    const ssize_t n = ::readlinkat(directory, name.c_str(), target, sizeof target);
+    if (n < 0) return at_path(path, errno);
+    Entry entry = entry_of(Kind::kSymlink, std::move(path), st);
+    entry.link.assign(target, static_cast<size_t>(n));
+    return put(entry);
+  }
+
+  Result<void> add_file(int directory, const std::string& name, std::string path) {
+    const Fd file(::openat(directory, name.c_str(),
+                           O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    struct stat st{};
+    if (!file || ::fstat(file.get(), &st) != 0) return at_path(path, errno);
+    if (!S_ISREG(st.st_mode)) return {};
+    Entry entry = entry_of(Kind::kFile, path, st);
+    entry.size = static_cast<uint64_t>(st.st_size);
+    SLUICE_TRY_VOID(put(entry));
+    std::vector<char> buffer(kPiece);
+    for (uint64_t left = entry.size; left > 0;) {
+      const ssize_t n = ::read(file.get(), buffer.data(), std::min<uint64_t>(left, buffer.size()));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return at_path(path, errno);
+      if (n == 0) {
+        return Error(ErrorCode::kFailedPrecondition,
+                     "/" + path + " changes while it is snapshotted: end what writes to it");
+      }
+      SLUICE_TRY_VOID(write({buffer.data(), static_cast<size_t>(n)}));
+      left -= static_cast<uint64_t>(n);
+    }
+    return {};
+  }
+
+  Result<void> put(const Entry& entry) { return write(entry.encode()); }
+
+  Result<void> write(ByteView bytes) {
+    written_ += bytes.size();
+    if (written_ > max_) {
+      return Error(
+          ErrorCode::kTooLarge,
+          "the sandbox's files are over " + std::to_string(max_) +
+              " bytes: put what is large into a bundle, or prepare each rollout by itself");
+    }
+    pending_.append(bytes);
+    return pending_.size() < kPiece ? Result<void>() : flush();
+  }
+
+  Result<void> flush() {
+    const Bytes piece = std::exchange(pending_, {});
+    return write_all(out_, piece);
+  }
+
+  const int out_;
+  const uint64_t max_;
+  uint64_t written_ = 0;
+  Bytes pending_;
+  dev_t device_ = 0;
+  std::map<ino_t, std::string> links_;
+};
+
+class Unpacker {
+ public:
+  Unpacker(int top, int in, Users users) : top_(top), in_(in), users_(users) {}
+
+  Result<void> unpack() {
+    SLUICE_TRY_VOID(note_what_is_there());
+    for (;;) {
+      SLUICE_TRY(const Entry entry, next());
+      if (entry.kind == Kind::kEnd) break;
+      auto made = make(entry);
+      if (!made) return std::move(made).error().within("restore /" + entry.path);
+      there_.erase(entry.path);
+    }
+    remove_the_rest();
+    // Directories at the end: making what is in them changes their times, and needs a permission
+    // that they may deny.
+    for (auto entry = directories_.rbegin(); entry != directories_.rend(); ++entry) {
+      SLUICE_TRY_VOID(finish(*entry));
+    }
+    return {};
+  }
+
+ private:
+  // A fresh sandbox holds little: what the layout made.
+  Result<void> note_what_is_there() {
+    struct stat st{};
+    if (::fstat(top_, &st) != 0) return at_path("", errno);
+    std::vector<std::string> waiting = {"."};
+    while (!waiting.empty()) {
+      const std::string path = std::move(waiting.back());
+      waiting.pop_back();
+      const Fd directory(
+          ::openat(top_, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      if (!directory) continue;
+      SLUICE_TRY(const auto names, names_in(directory.get(), path));
+      for (const std::string& name : names) {
+        struct stat entry{};
+        if (::fstatat(directory.get(), name.c_str(), &entry, AT_SYMLINK_NOFOLLOW) != 0) continue;
+        if (entry.st_dev != st.st_dev || is_mount(directory.get(), name)) continue;
+        there_.insert(below(path, name));
+        if (S_ISDIR(entry.st_mode)) waiting.push_back(below(path, name));
+      }
+    }
+    return {};
+  }
+
+  void remove_the_rest() {
+    // What is in a directory sorts behind it. One that holds a mount stays.
+    for (auto path = there_.rbegin(); path != there_.rend(); ++path) {
+      const auto place = parent_of(*path);
+      if (!place) continue;
+      const std::string name = path->substr(path->rfind('/') + 1);
+      if (::unlinkat(place->get(), name.c_str(), 0) != 0) {
+        ::unlinkat(place->get(), name.c_str(), AT_REMOVEDIR);
+      }
+    }
+  }
+
+  // The directory that holds `path`, reached through no link and no mount.
+  Result<Fd> parent_of(const std::string& path) const {
+    const size_t slash = path.rfind('/');
+    const std::string parent = slash == std::string::npos ? "." : path.substr(0, slash);
+    const std::string name = path.substr(slash + 1);
+    if (path.empty() || path.front() == '/' || name.empty() || is_dots(name)) {
+      return Error(ErrorCode::kProtocol, "a snapshot holds a path that is none");
+    }
+    return open_below(parent, O_RDONLY | O_DIRECTORY);
+  }
+  Result<Fd> open_below(const std::string& path, uint64_t flags) const {
+    open_how how{};
+    how.flags = flags | O_CLOEXEC | O_NOFOLLOW;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+    const auto fd = ::syscall(SYS_openat2, top_, path.c_str(), &how, sizeof how);
+    if (fd < 0) return at_path(path, errno);
+    return Fd(static_cast<int>(fd));
+  }
+
+  Result<void> make(const Entry& entry) {
+    if (entry.kind == Kind::kDirectory) return make_directory(entry);
+    SLUICE_TRY(const Fd parent, parent_of(entry.path));
+    const std::string name = entry.path.substr(entry.path.rfind('/') + 1);
+    if (is_mount(parent.get(), name)) return skip(entry.size);  // the clone has another thing there
+    // Whatever the layout put there.
+    if (::unlinkat(parent.get(), name.c_str(), 0) != 0 && errno == EISDIR) {
+      ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
+    }
+    switch (entry.kind) {
+      case Kind::kFile:
+        return make_file(parent.get(), name, entry);
+      case Kind::kSymlink:
+        if (::symlinkat(entry.link.c_str(), parent.get(), name.c_str()) != 0) {
+          return at_path(entry.path, errno);
+        }
+        break;
+      case Kind::kPipe:
+        if (::mkfifoat(parent.get(), name.c_str(), entry.mode & 0777) != 0) {
+          return at_path(entry.path, errno);
+        }
+        break;
+      case Kind::kHardLink: {
+        SLUICE_TRY(const Fd other, parent_of(entry.link));
+        const std::string other_name = entry.link.substr(entry.link.rfind('/') + 1);
+        if (::linkat(other.get(), other_name.c_str(), parent.get(), name.c_str(), 0) != 0) {
+          return at_path(entry.path, errno);
+        }
+        return {};
+      }
+      default:
+        return Error(ErrorCode::kProtocol, "a snapshot holds what it cannot");
+    }
+    SLUICE_TRY_VOID(set_owner(parent.get(), name.c_str(), AT_SYMLINK_NOFOLLOW, entry));
+    set_time_at(parent.get(), name.c_str(), entry);
+    return {};
+  }
+
+  Result<void> make_directory(const Entry& entry) {
+    if (entry.path != ".") {
+      SLUICE_TRY(const Fd parent, parent_of(entry.path));
+      const std::string name = entry.path.substr(entry.path.rfind('/') + 1);
+      if (::mkdirat(parent.get(), name.c_str(), 0700) != 0) {
+        if (errno != EEXIST) return at_path(entry.path, errno);
+        struct stat st{};
+        if (::fstatat(parent.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+            (!S_ISDIR(st.st_mode) && (::unlinkat(parent.get(), name.c_str(), 0) != 0 ||
+                                      ::mkdirat(parent.get(), name.c_str(), 0700) != 0))) {
+          return at_path(entry.path, errno);
+        }
+      }
+    }
+    SLUICE_TRY(const Fd made, open_below(entry.path, O_RDONLY | O_DIRECTORY));
+    SLUICE_TRY_VOID(set_owner(made.get(), "", AT_EMPTY_PATH, entry));
+    if (::fchmod(made.get(), entry.mode | 0700) != 0) return at_path(entry.path, errno);
+    directories_.push_back(entry);
+    return {};
+  }
+
+  Result<void> make_file(int parent, const std::string& name, const Entry& entry) {
+    const Fd file(
+        ::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!file) return at_path(entry.path, errno);
+    for (uint64_t left = entry.size; left > 0;) {
+      SLUICE_TRY_VOID(fill());
+      const auto n = static_cast<size_t>(std::min<uint64_t>(left, buffer_.size() - used_));
+      SLUICE_TRY_VOID(write_all(file.get(), ByteView(buffer_).substr(used_, n)));
+      used_ += n;
+      left -= n;
+    }
+    SLUICE_TRY_VOID(set_owner(file.get(), "", AT_EMPTY_PATH, entry));
+    if (::fchmod(file.get(), entry.mode) != 0) return at_path(entry.path, errno);
+    const timespec times[2] = {{0, UTIME_OMIT}, time_of(entry)};
+    ::futimens(file.get(), times);
+    return {};
+  }
+
+  Result<void> set_owner(int at, const char* name, int flags, const Entry& entry) const {
+    if (users_ == Users::kSingle) return {};
+    if (::fchownat(at, name, entry.uid, entry.gid, flags) == 0) return {};
+    return at_path(entry.path, errno);
+  }
+  static timespec time_of(const Entry& entry) {
+    return {static_cast<time_t>(entry.seconds), static_cast<long>(entry.nanoseconds)};
+  }
+  static void set_time_at(int at, const char* name, const Entry& entry) {
+    const timespec times[2] = {{0, UTIME_OMIT}, time_of(entry)};
+    ::utimensat(at, name, times, AT_SYMLINK_NOFOLLOW);
+  }
+  Result<void> finish(const Entry& entry) const {
+    SLUICE_TRY(const Fd made, open_below(entry.path, O_RDONLY | O_DIRECTORY));
+    const timespec times[2] = {{0, UTIME_OMIT}, time_of(entry)};
+    ::futimens(made.get(), times);
+    if (::fchmod(made.get(), entry.mode) != 0) return at_path(entry.path, errno);
+    return {};
+  }
+
+  Result<void> skip(uint64_t left) {
+    while (left > 0) {
+      SLUICE_TRY_VOID(fill());
+      const auto n = static_cast<size_t>(std::min<uint64_t>(left, buffer_.size() - used_));
+      used_ += n;
+      left -= n;
+    }
+    return {};
+  }
+
+  // At least one byte in the buffer.
+  Result<void> fill() {
+    if (used_ < buffer_.size()) return {};
+    buffer_.resize(kPiece);
+    used_ = 0;
+    for (;;) {
+      const ssize_t n = ::read(in_, buffer_.data(), buffer_.size());
+      if (n < 0 && errno == EINTR) continue;
+      buffer_.resize(n > 0 ? static_cast<size_t>(n) : 0);
+      if (n < 0) return errno_error("read the snapshot", errno);
+      if (n == 0) return Error(ErrorCode::kProtocol, "the snapshot ends before its end");
+      return {};
+    }
+  }
+  Result<Bytes> take(size_t size) {
+    Bytes bytes;
+    while (bytes.size() < size) {
+      SLUICE_TRY_VOID(fill());
+      const size_t n = std::min(size - bytes.size(), buffer_.size() - used_);
+      bytes.append(buffer_, used_, n);
+      used_ += n;
+    }
+    return bytes;
+  }
+  Result<Entry> next() {
+    SLUICE_TRY(const Bytes length, take(4));
+    const uint32_t size = Reader(length).u32();
+    if (size > kMaxHead) return Error(ErrorCode::kProtocol, "a snapshot's entry is too long");
+    SLUICE_TRY(const Bytes head, take(size));
+    return Entry::decode(head);
+  }
+
+  const int top_, in_;
+  const Users users_;
+  Bytes buffer_;
+  size_t used_ = 0;
+  std::set<std::string> there_;
+  std::vector<Entry> directories_;
+};
+
+}  // namespace
+
+Result<void> pack_tree(int top, int out, uint64_t max) {
+  return Packer(out, max).pack(top);
+}
+
+Result<void> unpack_tree(int top, int in, Users users) {
+  return Unpacker(top, in, users).unpack();
+}
+
+}  // namespace sluice::guest::program
