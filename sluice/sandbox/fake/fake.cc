@@ -519,7 +519,9 @@ class FakeSandbox final : public Sandbox {
 
   awaitable<Result<Snapshot>> snapshot() override {
     SLUICE_CO_TRY_VOID(machine_->alive());
-    co_return Snapshot{machine_->id()};
+    Snapshot taken;
+    taken.id = machine_->id();
+    co_return taken;
   }
 
   awaitable<Result<void>> kill_all() override {
