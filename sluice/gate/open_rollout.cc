@@ -364,10 +364,15 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
   }
   const auto peek = arrival.codec->peek(*peeker_, *arrival.body, arrival.target);
   if (!peek) return refuse(Problem::of(peek.error()));
-  const auto digest = digest_of(*arrival.body);
+  auto digest = digest_of(*arrival.body);
   if (!digest) {
     // Readable, but not without its duplicate fields.
     return refuse(Problem::of(llm::BadRequest{digest.error().message, "", ""}));
+  }
+  if (!arrival.target.model.empty()) {
+    // What other dialects say in the body, this one says in the URL.
+    digest = xxh3_128(fmt::format("{} {} {} {}", digest->hex(), static_cast<int>(peek->stream),
+                                  static_cast<int>(peek->framing), peek->model));
   }
   if (auto over = over_rate()) return refuse(std::move(*over));
   const ResendMarks marks{arrival.dialect, *digest, arrival.request_id, arrival.retry_count};
@@ -429,6 +434,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   call->n = peek.n;
   call->stream = peek.stream;
   call->stream_usage = peek.stream_usage;
+  call->framing = peek.framing;
   call->digest = digest;
   call->ordinal = ++counters_.calls;
   call->arrived_at = std::chrono::system_clock::now();

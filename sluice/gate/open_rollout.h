@@ -135,6 +135,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   const Registration& registration() const { return registration_; }
   const GateOptions& options() const { return core_->options; }
   net::Shard& shard() { return *registration_.shard; }
+  json::Peeker& peeker() { return *peeker_; }
   const Counters& counters() const { return counters_; }
   bool closing() const { return closing_; }
   Core& core() { return *core_; }

@@ -24,16 +24,51 @@ bool is_passed_on(std::string_view name) {
           net::equal_ignoring_case(name.substr(0, kRateLimits.size()), kRateLimits));
 }
 
-std::string_view path_of(llm::Dialect dialect) {
-  switch (dialect) {
+// One segment of a path, whatever the agent called its model.
+std::string percent_encoded(std::string_view segment) {
+  constexpr std::string_view kPlain = "-._~";
+  std::string out;
+  for (const char c : segment) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (letter || kPlain.find(c) != std::string_view::npos) {
+      out.push_back(c);
+    } else {
+      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return out;
+}
+
+// Where below the base URL a call goes. The agent's own path and query go no further than the gate.
+std::string path_of(const llm::Call& call) {
+  switch (call.dialect) {
     case llm::Dialect::kChat:
       return "/chat/completions";
     case llm::Dialect::kResponses:
+      return "/responses";
     case llm::Dialect::kMessages:
+      return "/messages";
     case llm::Dialect::kGemini:
       break;
   }
-  return "";
+  const bool events = call.stream && call.framing == llm::Framing::kEvents;
+  return fmt::format("/models/{}:{}{}", percent_encoded(call.model),
+                     call.stream ? "streamGenerateContent" : "generateContent",
+                     events ? "?alt=sse" : "");
+}
+
+// How each vendor takes its key.
+net::Headers::Field key_header(llm::Dialect dialect, const std::string& key) {
+  switch (dialect) {
+    case llm::Dialect::kChat:
+    case llm::Dialect::kResponses:
+      break;
+    case llm::Dialect::kMessages:
+      return {"x-api-key", key};
+    case llm::Dialect::kGemini:
+      return {"x-goog-api-key", key};
+  }
+  return {"Authorization", "Bearer " + key};
 }
 
 // Shared by the policy and the relays it has given, which may outlive it.
@@ -92,13 +127,15 @@ class UpstreamRelay final : public gate::Relay {
   net::HttpRequest make_request() const {
     net::HttpRequest request;
     request.method = "POST";
-    request.target = upstream_->path + std::string(path_of(call_->dialect));
+    request.target = upstream_->path + path_of(*call_);
     request.headers.add("Content-Type", "application/json");
-    request.headers.add("Accept", call_->stream ? "text/event-stream" : "application/json");
+    const bool events = call_->stream && call_->framing == llm::Framing::kEvents;
+    request.headers.add("Accept", events ? "text/event-stream" : "application/json");
     // The agent may not understand what it did not ask for.
     request.headers.add("Accept-Encoding", "identity");
     if (!upstream_->key.empty()) {
-      request.headers.add("Authorization", "Bearer " + upstream_->key);
+      auto [name, value] = key_header(call_->dialect, upstream_->key);
+      request.headers.add(std::move(name), std::move(value));
     }
     for (const auto& [name, value] : call_->headers) request.headers.add(name, value);
     request.body = *call_->body;
@@ -115,14 +152,6 @@ class PassthroughPolicy final : public gate::Policy {
   explicit PassthroughPolicy(std::shared_ptr<Upstream> upstream) : upstream_(std::move(upstream)) {}
 
   void submit(std::shared_ptr<const llm::Call> call, gate::Reply reply) override {
-    if (path_of(call->dialect).empty()) {
-      llm::Refusal refusal;
-      refusal.kind = ErrorCode::kUnsupported;
-      refusal.message =
-          fmt::format("passthrough does not speak the dialect {}", to_string(call->dialect));
-      reply.refuse(std::move(refusal));
-      return;
-    }
     reply.relay(std::make_unique<UpstreamRelay>(upstream_, std::move(call)));
   }
 

@@ -21,7 +21,7 @@ namespace sluice::upstream {
 
 struct PassthroughOptions {
   std::string base_url;  // up to and with the version: "https://api.example.com/v1"
-  std::string key;       // sent as a bearer token; "" sends none
+  std::string key;       // sent in the header that the call's dialect has for it; "" sends none
   Duration timeout = std::chrono::hours(1);  // of one call, its body included
   net::HttpClientLimits limits;
 };

@@ -117,6 +117,42 @@ TEST_F(PassthroughTest, ForwardsTheBodyToTheOneUrlWithTheRealKey) {
   EXPECT_EQ(counters().turns, 1u);
 }
 
+TEST_F(PassthroughTest, EachDialectHasItsPathAndItsHeaderForTheKey) {
+  registration_.dialects = {llm::Dialect::kResponses, llm::Dialect::kMessages,
+                            llm::Dialect::kGemini};
+  open_gate();
+  response_ = net::json_response(200, "{}");
+  auto agent = this->agent();
+  const auto sent = [&](std::string_view path, std::string_view body) {
+    agent.post(path, body,
+               "x-api-key: placeholder\r\nx-goog-api-key: placeholder\r\n"
+               "Authorization: Bearer placeholder\r\nanthropic-version: 2023-06-01\r\n");
+    EXPECT_EQ(agent.response().status, 200) << path;
+    const net::HttpRequest& request = requests_.back();
+    EXPECT_EQ(request.body, body);
+    std::string keys;
+    for (const auto& [name, value] : request.headers.fields()) {
+      if (value.find("placeholder") != std::string::npos) ADD_FAILURE() << name;
+      if (value.find("sk-real") != std::string::npos) keys += name + ": " + value;
+    }
+    return request.target + " " + keys;
+  };
+  EXPECT_EQ(sent("/v1/responses", R"({"model":"m","input":"hi"})"),
+            "/api/v1/responses Authorization: Bearer sk-real");
+  EXPECT_EQ(sent("/v1/messages?beta=true",
+                 R"({"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]})"),
+            "/api/v1/messages x-api-key: sk-real");
+  EXPECT_EQ(requests_.back().headers.get_or("anthropic-version", ""), "2023-06-01");
+  const std::string contents = R"({"contents":[{"parts":[{"text":"hi"}]}]})";
+  EXPECT_EQ(sent("/v1beta/models/m-1:generateContent", contents),
+            "/api/v1/models/m-1:generateContent x-goog-api-key: sk-real");
+  EXPECT_EQ(sent("/v1beta/models/m-1:streamGenerateContent?key=placeholder&alt=sse", contents),
+            "/api/v1/models/m-1:streamGenerateContent?alt=sse x-goog-api-key: sk-real");
+  // A model's name stays one segment, whatever is in it.
+  EXPECT_EQ(sent("/v1beta/models/..%2F..%3Fa%20b:streamGenerateContent", contents),
+            "/api/v1/models/..%2F..%3Fa%20b:streamGenerateContent x-goog-api-key: sk-real");
+}
+
 TEST_F(PassthroughTest, OnlyHarmlessHeadersComeBack) {
   response_.headers = {{"Content-Type", "application/json"},  {"Retry-After", "3"},
                        {"X-RateLimit-Remaining-Tokens", "5"}, {"Set-Cookie", "session=1"},

@@ -1,131 +1,68 @@
-// A model endpoint that speaks every dialect of sluice/llm and answers by script, so that vendors'
-// SDKs and agents can be run against the codecs alone. For tests only: no limits, no keys.
+// A gate that speaks every dialect and answers by script, so that vendors' SDKs and agents can be
+// run against it. For tests only. Prints two addresses: the endpoint's, and that of its control:
 //
-//   POST /script   a JSON list of steps, one for each call to come; the list so far is dropped
-//   GET /calls     what came: each request as the codec read it, and which answers it echoes
+//   POST /script   a JSON list of steps, one for each call to come. What was before is closed and
+//                  forgotten: a new rollout begins
+//   GET /calls     what came: each call as the codec read it, which answers it echoes, how often it
+//                  was sent again, and what became of it
 //
 // A step is {"answer": ...} (as in docs/trace.md), {"problem": {"kind", "message", "end_agent"}} or
-// {"hang_up": true}; each may ask for "keep_alives" before it and "every_ms" between those. A call
-// for which there is no step is answered with "done".
+// {"hang_up": true}, which breaks the agent's connections; the next step is then for the same call,
+// when it is sent again. A step comes "after_ms", or after about so many "keep_alives". A call for
+// which there is no step is answered with "done". A first step {"options": {"resend_window_s"}} is
+// none; without it only a request that says so itself is taken for a delivered one sent again.
 #include <cstdio>
 #include <deque>
 #include <map>
+#include <set>
 
+#include "sluice/gate/gate.h"
 #include "sluice/json/value.h"
 #include "sluice/llm/answer.h"
 #include "sluice/llm/dialect.h"
-#include "sluice/llm/gemini.h"
 #include "sluice/llm/history.h"
 #include "sluice/net/http_server.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/socket.h"
+#include "sluice/net/wait.h"
+#include "sluice/trace/recorder.h"
 
 namespace sluice {
 namespace {
 
+using namespace std::chrono_literals;
 using net::awaitable;
 using net::HttpRequest;
 using net::ResponseWriter;
 
+constexpr auto kKeepAlive = 20ms;
+
 struct Step {
   std::optional<llm::Answer> answer;
-  std::optional<llm::Problem> problem;  // neither: hang up
-  int64_t keep_alives = 0;
-  int64_t every_ms = 0;
+  std::optional<llm::Refusal> refusal;  // neither: hang up
+  Duration after{};
 };
-
-struct Route {
-  enum class Kind : uint8_t { kCall, kCount, kModels, kModel, kAlive, kUnknown };
-  Kind kind = Kind::kUnknown;
-  llm::Dialect dialect = llm::Dialect::kChat;
-  llm::Target target;
-};
-
-// A call that was answered, and where its answer is to be found later.
-struct Past {
-  std::shared_ptr<const Bytes> body;
-  llm::Peek peek;
-  llm::HistoryMark mark;
-  const llm::Codec* codec = nullptr;
-  std::optional<llm::Answer> answer;
-};
-
-bool take(std::string_view& path, std::string_view prefix) {
-  if (!path.starts_with(prefix)) return false;
-  path.remove_prefix(prefix.size());
-  return true;
-}
-
-// Three vendors list their models under one path; two of them give themselves away.
-llm::Dialect vendor_of(const HttpRequest& request) {
-  if (request.headers.get("x-goog-api-client")) return llm::Dialect::kGemini;
-  if (request.headers.get("anthropic-version")) return llm::Dialect::kMessages;
-  return llm::Dialect::kResponses;
-}
-
-Route model_route(const HttpRequest& request, std::string_view rest) {
-  Route found;
-  found.dialect = vendor_of(request);
-  if (!take(rest, "/")) {
-    found.kind = Route::Kind::kModels;
-    return found;
-  }
-  const llm::GeminiUrl url = llm::read_gemini_url(rest, request.query());
-  found.target = url.target;
-  switch (url.verb) {
-    case llm::GeminiUrl::Verb::kNone:
-      found.kind = Route::Kind::kModel;
-      return found;
-    case llm::GeminiUrl::Verb::kGenerate:
-      found.kind = Route::Kind::kCall;
-      break;
-    case llm::GeminiUrl::Verb::kCountTokens:
-      found.kind = Route::Kind::kCount;
-      break;
-    case llm::GeminiUrl::Verb::kUnknown:
-      break;
-  }
-  found.dialect = llm::Dialect::kGemini;
-  return found;
-}
-
-Route route(const HttpRequest& request) {
-  const std::string decoded = net::percent_decode(request.path()).value_or("");
-  std::string_view path = decoded;
-  const auto of = [](Route::Kind kind, llm::Dialect dialect) {
-    return Route{kind, dialect, {}};
-  };
-  if (request.method == "HEAD") return of(Route::Kind::kAlive, llm::Dialect::kMessages);
-  if (!take(path, "/v1beta")) take(path, "/v1");
-  if (take(path, "/models")) return model_route(request, path);
-  if (request.method != "POST") return {};
-  if (path == "/chat/completions") return of(Route::Kind::kCall, llm::Dialect::kChat);
-  if (path == "/responses") return of(Route::Kind::kCall, llm::Dialect::kResponses);
-  if (path == "/responses/input_tokens") return of(Route::Kind::kCount, llm::Dialect::kResponses);
-  if (path == "/messages") return of(Route::Kind::kCall, llm::Dialect::kMessages);
-  if (path == "/messages/count_tokens") return of(Route::Kind::kCount, llm::Dialect::kMessages);
-  return {};
-}
 
 Result<Step> read_step(const json::Value& value) {
   Step step;
   const json::Object* object = value.if_object();
   if (object == nullptr) return Error(ErrorCode::kInvalidArgument, "a step is an object");
-  step.keep_alives = json::get_integer(*object, "keep_alives").value_or(0);
-  step.every_ms = json::get_integer(*object, "every_ms").value_or(0);
+  step.after = std::chrono::milliseconds(json::get_integer(*object, "after_ms").value_or(0));
+  const int64_t keep_alives = json::get_integer(*object, "keep_alives").value_or(0);
+  if (keep_alives > 0) step.after = keep_alives * kKeepAlive + kKeepAlive / 2;
   if (const json::Object* answer = json::get_object(*object, "answer")) {
     const std::string text = json::serialize(*answer);
     SLUICE_TRY(const json::Raw raw, json::read_value(text));
     SLUICE_TRY(step.answer, llm::answer_from_json(raw));
   }
   if (const json::Object* problem = json::get_object(*object, "problem")) {
-    step.problem.emplace();
-    step.problem->message = json::get_string(*problem, "message").value_or("");
-    step.problem->end_agent = json::get_bool(*problem, "end_agent").value_or(false);
+    step.refusal.emplace();
+    step.refusal->message = json::get_string(*problem, "message").value_or("");
+    step.refusal->end_agent = json::get_bool(*problem, "end_agent").value_or(false);
     const auto kind = json::get_string(*problem, "kind").value_or("internal");
     for (int code = 0; code < kErrorCodes; ++code) {
       if (to_string(static_cast<ErrorCode>(code)) == kind) {
-        step.problem->kind = static_cast<ErrorCode>(code);
+        step.refusal->kind = static_cast<ErrorCode>(code);
       }
     }
   }
@@ -157,186 +94,140 @@ json::Value shown(const llm::Message& message) {
   return out;
 }
 
-class Server {
+// A connection that the test can break.
+class Breakable final : public net::Stream {
  public:
-  explicit Server(net::Shard& shard)
-      : http_(shard,
-              [this](HttpRequest request, ResponseWriter* writer) {
-                return handle(std::move(request), writer);
-              },
-              {}) {}
+  Breakable(std::unique_ptr<net::Stream> inner, std::set<Breakable*>* all)
+      : inner_(std::move(inner)), all_(all) {
+    all_->insert(this);
+  }
+  ~Breakable() override { all_->erase(this); }
 
-  void serve(std::unique_ptr<net::Listener> listener) { http_.serve(std::move(listener)); }
+  awaitable<Result<size_t>> read_some(std::span<std::byte> into) override {
+    return inner_->read_some(into);
+  }
+  awaitable<Result<void>> write_all(std::span<const std::byte> bytes) override {
+    return inner_->write_all(bytes);
+  }
+  awaitable<Result<void>> drained(Deadline deadline) override { return inner_->drained(deadline); }
+  void on_peer_closed(std::function<void(net::PeerClose)> callback) override {
+    watcher_ = callback;
+    inner_->on_peer_closed(std::move(callback));
+  }
+  void close() override { inner_->close(); }
+  std::string peer() const override { return inner_->peer(); }
+
+  // As if the way to the agent had broken.
+  void break_off() {
+    inner_->close();
+    if (const auto watcher = std::exchange(watcher_, {})) watcher(net::PeerClose::kReset);
+  }
 
  private:
-  awaitable<void> handle(HttpRequest request, ResponseWriter* writer) {
-    if (request.path() == "/script") {
-      net::HttpResponse response = set_script(request.body);
-      co_await send(writer, std::move(response));
-      co_return;
-    }
-    if (request.path() == "/calls") {
-      net::HttpResponse response = net::json_response(200, json::serialize(calls_));
-      co_await send(writer, std::move(response));
-      co_return;
-    }
-    const Route found = route(request);
-    if (found.kind == Route::Kind::kCall) {
-      co_await call(found, std::move(request), writer);
-      co_return;
-    }
-    net::HttpResponse response = side_request(found, request);
-    co_await send(writer, std::move(response));
+  const std::unique_ptr<net::Stream> inner_;
+  std::set<Breakable*>* const all_;
+  std::function<void(net::PeerClose)> watcher_;
+};
+
+// The listener of one rollout, fed from the one that all share.
+class FedListener final : public net::Listener {
+ public:
+  explicit FedListener(FedListener** current) : current_(current) { *current_ = this; }
+  ~FedListener() override {
+    if (*current_ == this) *current_ = nullptr;
   }
 
-  static awaitable<void> send(ResponseWriter* writer, net::HttpResponse response) {
-    const auto sent = co_await writer->send(std::move(response));
-    if (!sent) writer->abort();
+  void feed(std::unique_ptr<net::Stream> stream) {
+    waiting_.push_back(std::move(stream));
+    changed_.notify();
   }
+  awaitable<Result<std::unique_ptr<net::Stream>>> accept() override {
+    while (waiting_.empty() && !closed_) co_await changed_.wait();
+    if (closed_) co_return Error(ErrorCode::kClosed, "the listener is closed");
+    std::unique_ptr<net::Stream> stream = std::move(waiting_.front());
+    waiting_.pop_front();
+    co_return stream;
+  }
+  void close() override {
+    closed_ = true;
+    changed_.notify();
+  }
+  std::string address() const override { return "fed"; }
 
-  net::HttpResponse set_script(const Bytes& body) {
-    const auto value = json::parse(body, {16 << 20, 64});
-    if (!value || !value->is_array()) return net::json_response(400, "\"no list of steps\"");
-    script_.clear();
-    for (const json::Value& element : value->get_array()) {
-      auto step = read_step(element);
-      if (!step) return net::json_response(400, json::serialize(json::Value(step.error().message)));
-      script_.push_back(std::move(*step));
-    }
+ private:
+  FedListener** const current_;
+  std::deque<std::unique_ptr<net::Stream>> waiting_;
+  net::Signal changed_;
+  bool closed_ = false;
+};
+
+// What came, for /calls.
+class Notes final : public trace::Recorder {
+ public:
+  void clear() {
     calls_.clear();
     past_.clear();
-    return net::json_response(200, "{}");
+  }
+  json::Value shown_calls() const {
+    json::Array out;
+    for (const auto& call : calls_) out.emplace_back(call);
+    return out;
   }
 
-  net::HttpResponse side_request(const Route& found, const HttpRequest& request) {
-    const llm::Codec& codec = *llm::find_codec(found.dialect);
-    const std::vector<std::string> names{"mock-model", "other-model"};
-    switch (found.kind) {
-      case Route::Kind::kModels:
-        return net::json_response(200, codec.models(names));
-      case Route::Kind::kModel:
-        return net::json_response(200, codec.model(found.target.model));
-      case Route::Kind::kAlive:
-        return net::json_response(200, "");
-      case Route::Kind::kCount: {
-        auto counted = codec.count_tokens(peeker_, request.body, found.target);
-        if (counted) return net::json_response(200, *counted);
-        const auto reply = codec.error(llm::Problem::of(counted.error()));
-        return net::json_response(reply.status, reply.body);
-      }
-      case Route::Kind::kCall:
-      case Route::Kind::kUnknown:
-        break;
-    }
-    llm::Problem problem;
-    problem.kind = ErrorCode::kNotFound;
-    problem.message = "no such path";
-    const auto reply = codec.error(problem);
-    return net::json_response(reply.status, reply.body);
-  }
+  std::function<void(const CallId&)> on_resend;
 
-  awaitable<void> call(Route found, HttpRequest request, ResponseWriter* writer) {
-    const llm::Codec& codec = *llm::find_codec(found.dialect);
-    auto body = std::make_shared<const Bytes>(request.body);
-    const auto peek = codec.peek(peeker_, *body, found.target);
-    if (!peek) {
-      const auto reply = codec.error(llm::Problem::of(peek.error()));
-      net::HttpResponse response = net::json_response(reply.status, reply.body);
-      co_await send(writer, std::move(response));
-      co_return;
-    }
-    llm::Call call;
-    call.id = CallId::fresh();
-    call.dialect = found.dialect;
-    call.model = peek->model;
-    call.n = peek->n;
-    call.stream = peek->stream;
-    call.stream_usage = peek->stream_usage;
-    call.framing = peek->framing;
-    call.arrived_at = std::chrono::system_clock::now();
-    call.body = body;
-    note(found, request, codec, *peek, call);
-
-    Step step;
-    step.answer = llm::text_answer("done", llm::Origin::kCanned);
-    if (!script_.empty()) {
-      step = std::move(script_.front());
-      script_.pop_front();
-    }
-    Past past{body, *peek, llm::mark_of(*peek), &codec, {}};
-    if (step.answer) {
-      if (const auto done = llm::complete(*step.answer, call); !done) {
-        step.answer.reset();
-        step.problem.emplace().message = done.error().message;
-      }
-    }
-    past.answer = step.answer;
-    past_.push_back(std::move(past));
-
-    llm::Envelope envelope = llm::envelope(call);
-    bool started = false;
-    for (int64_t i = 0; call.stream && i < step.keep_alives; ++i) {
-      if (!started) {
-        net::Headers headers({{"Content-Type", std::string(codec.stream_type(envelope))}});
-        const auto begun = co_await writer->start(200, std::move(headers));
-        if (!begun) co_return writer->abort();
-        started = true;
-      }
-      Bytes frame = codec.keep_alive(envelope);
-      ++envelope.keep_alives;
-      const auto written = co_await writer->write(std::move(frame));
-      if (!written) co_return writer->abort();
-      const auto slept = co_await net::sleep_for(std::chrono::milliseconds(step.every_ms));
-      if (!slept) co_return writer->abort();
-    }
-    if (!step.answer && !step.problem) co_return writer->abort();
-
-    if (!started) {
-      net::HttpResponse response = whole(codec, envelope, call, step);
-      co_await send(writer, std::move(response));
-      co_return;
-    }
-    std::vector<std::string> pieces;
-    if (step.answer) {
-      pieces.push_back(codec.streamed(envelope, *step.answer));
-    } else {
-      pieces = codec.streamed_error(envelope, *step.problem);
-    }
-    for (size_t i = 0; i < pieces.size(); ++i) {
-      if (i > 0) (void)co_await net::sleep_for(llm::kBetweenPieces);
-      const auto written = co_await writer->write(std::move(pieces[i]));
-      if (!written) co_return writer->abort();
-    }
-    const auto finished = co_await writer->finish();
-    if (!finished) writer->abort();
-  }
-
-  static net::HttpResponse whole(const llm::Codec& codec, const llm::Envelope& envelope,
-                                 const llm::Call& call, const Step& step) {
-    net::HttpResponse response;
-    if (!step.answer) {
-      const auto reply = codec.error(*step.problem);
-      return net::json_response(reply.status, reply.body);
-    }
-    response.headers.add("Content-Type", std::string(call.stream ? codec.stream_type(envelope)
-                                                                 : "application/json"));
-    response.body =
-        call.stream ? codec.streamed(envelope, *step.answer) : codec.plain(envelope, *step.answer);
-    return response;
-  }
-
-  void note(const Route& found, const HttpRequest& request, const llm::Codec& codec,
-            const llm::Peek& peek, const llm::Call& call) {
+  void opened(const RolloutId&, const trace::RolloutInfo&) override {}
+  void arrived(const llm::Call& call) override {
+    const llm::Codec& codec = *llm::find_codec(call.dialect);
+    const auto peek = codec.peek(peeker_, *call.body, {call.model, call.stream, call.framing});
     json::Object out;
-    out["target"] = request.target;
-    json::Object headers;
-    for (const auto& [name, value] : request.headers.fields()) headers[name] = value;
-    out["headers"] = std::move(headers);
+    if (!peek) {
+      out["error"] = peek.error().message;
+    } else {
+      note(call, codec, *peek, out);
+      past_[call.id] = {calls_.size(), call.body, *peek, llm::mark_of(*peek), &codec, {}};
+    }
+    calls_.push_back(std::move(out));
+  }
+  void answered(const llm::Call& call, const llm::Answer& answer) override {
+    past_[call.id].answer = answer;
+  }
+  void ended(const llm::Call& call, llm::Outcome outcome, std::string_view) override {
+    of(call.id)["outcome"] = std::string(to_string(outcome));
+  }
+  void confirmed(const llm::Call& call) override { of(call.id)["confirmed"] = true; }
+  void event(const RolloutId&, const trace::Event& event) override {
+    if (event.kind != "resend") return;
+    const auto detail = json::parse(event.detail);
+    const CallId id{std::string(*json::get_string(detail->get_object(), "call"))};
+    json::Object& call = of(id);
+    call["resends"] = json::get_integer(call, "resends").value_or(0) + 1;
+    on_resend(id);
+  }
+  void closed(const RolloutId&, const trace::ResultSummary&) override {}
+  Result<void> flush(const RolloutId&) override { return {}; }
+  std::string location(const RolloutId&) const override { return ""; }
+
+ private:
+  // A call, and where its answer is to be found later.
+  struct Past {
+    size_t index = 0;
+    std::shared_ptr<const Bytes> body;
+    llm::Peek peek;
+    llm::HistoryMark mark;
+    const llm::Codec* codec = nullptr;
+    std::optional<llm::Answer> answer;
+  };
+
+  json::Object& of(const CallId& id) { return calls_.at(past_[id].index); }
+
+  void note(const llm::Call& call, const llm::Codec& codec, const llm::Peek& peek,
+            json::Object& out) {
+    out["dialect"] = std::string(to_string(call.dialect));
     out["body"] = *call.body;
-    out["dialect"] = std::string(to_string(found.dialect));
-    out["model"] = peek.model;
-    out["stream"] = peek.stream;
-    out["n"] = peek.n;
+    out["model"] = call.model;
+    out["stream"] = call.stream;
+    out["n"] = call.n;
     out["has_tools"] = peek.has_tools;
     out["system"] = codec.system_text(peek);
     if (const auto parsed = call.request()) {
@@ -349,41 +240,217 @@ class Server {
     } else {
       out["error"] = parsed.error().message;
     }
-    json::Array echoes, extended;
-    for (size_t i = 0; i < past_.size(); ++i) {
-      const Past& past = past_[i];
+    std::set<size_t> echoes, extended;
+    for (const auto& [id, past] : past_) {
       if (past.codec != &codec) continue;
       if (past.answer && llm::echoed_choice(codec, past.mark, *past.answer, peek.conversation)) {
-        echoes.emplace_back(i);
+        echoes.insert(past.index);
       }
-      if (llm::extends(codec, past.peek.conversation, peek.conversation)) extended.emplace_back(i);
+      if (llm::extends(codec, past.peek.conversation, peek.conversation)) {
+        extended.insert(past.index);
+      }
     }
-    out["echoes"] = std::move(echoes);
-    out["extends"] = std::move(extended);
-    calls_.emplace_back(std::move(out));
+    out["echoes"] = json::Array(echoes.begin(), echoes.end());
+    out["extends"] = json::Array(extended.begin(), extended.end());
   }
 
   json::Peeker peeker_;
-  std::deque<Step> script_;
-  std::vector<Past> past_;
-  json::Array calls_;
-  net::HttpServer http_;
+  std::vector<json::Object> calls_;
+  std::map<CallId, Past> past_;
 };
+
+class Server;
+
+class Scripted final : public gate::Policy {
+ public:
+  explicit Scripted(Server* server) : server_(server) {}
+  void submit(std::shared_ptr<const llm::Call> call, gate::Reply reply) override;
+
+ private:
+  Server* const server_;
+};
+
+class Server {
+ public:
+  Server(net::Shard& shard, std::unique_ptr<net::Listener> endpoint)
+      : shard_(shard),
+        endpoint_(std::move(endpoint)),
+        gate_(gate::make_gate(options())),
+        control_(shard,
+                 [this](HttpRequest request, ResponseWriter* writer) {
+                   return handle(this, std::move(request), writer);
+                 },
+                 {}) {
+    notes_.on_resend = [this](const CallId& call) {
+      shard_.post([this, call] { came_back(call); });
+    };
+    open({});
+    shard_.spawn(accept(this));
+  }
+
+  void serve_control(std::unique_ptr<net::Listener> listener) {
+    control_.serve(std::move(listener));
+  }
+
+  void submit(const CallId& call, gate::Reply reply) {
+    Step step;
+    step.answer = llm::text_answer("done", llm::Origin::kCanned);
+    if (!script_.empty()) {
+      step = std::move(script_.front());
+      script_.pop_front();
+    }
+    if (step.after > Duration::zero()) {
+      Late& late = late_.emplace_back(shard_.wheel(), std::move(reply), std::move(step), call);
+      late.timer.arm(Deadline::in(late.step.after), [this, &late] {
+        answer(late.call, std::move(late.reply), std::move(late.step));
+      });
+    } else {
+      answer(call, std::move(reply), std::move(step));
+    }
+  }
+
+ private:
+  struct Late {
+    Late(net::Wheel& wheel, gate::Reply r, Step s, CallId c)
+        : timer(wheel), reply(std::move(r)), step(std::move(s)), call(std::move(c)) {}
+    net::Wheel::Timer timer;
+    gate::Reply reply;
+    Step step;
+    CallId call;
+  };
+
+  static gate::GateOptions options() {
+    gate::GateOptions options;
+    options.keep_alive = kKeepAlive;
+    options.log = Logger::to_fd(2, LogLevel::kWarn);
+    return options;
+  }
+
+  void open(Duration resend_window) {
+    rollout_ = RolloutId{"r" + std::to_string(++rollouts_)};
+    gate::Registration registration;
+    registration.id = rollout_;
+    registration.shard = &shard_;
+    registration.dialects = {llm::Dialect::kChat, llm::Dialect::kResponses, llm::Dialect::kMessages,
+                             llm::Dialect::kGemini};
+    registration.budget.calls_per_second = 1000;
+    registration.resend.window = resend_window;
+    registration.models = {"mock-model", "other-model"};
+    registration.policy = std::make_shared<Scripted>(this);
+    registration.recorder = &notes_;
+    if (!gate_.for_operator.open(std::move(registration)) ||
+        !gate_.for_operator.serve(rollout_, std::make_unique<FedListener>(&listener_))) {
+      std::fprintf(stderr, "the gate does not open\n");
+      std::abort();
+    }
+    gate_.for_operator.admit(rollout_);
+  }
+
+  static awaitable<void> accept(Server* self) {
+    for (;;) {
+      auto stream = co_await self->endpoint_->accept();
+      if (!stream) co_return;
+      auto breakable = std::make_unique<Breakable>(std::move(*stream), &self->connections_);
+      if (self->listener_ != nullptr) self->listener_->feed(std::move(breakable));
+    }
+  }
+
+  void answer(const CallId& call, gate::Reply reply, Step step) {
+    if (step.answer) {
+      reply.answer(std::move(*step.answer));
+    } else if (step.refusal) {
+      reply.refuse(std::move(*step.refusal));
+    } else {
+      hung_up_.emplace(call, std::move(reply));
+      const auto connections = connections_;
+      for (Breakable* connection : connections) {
+        if (connections_.contains(connection)) connection->break_off();
+      }
+    }
+  }
+
+  void came_back(const CallId& call) {
+    if (auto node = hung_up_.extract(call)) submit(call, std::move(node.mapped()));
+  }
+
+  static awaitable<void> handle(Server* self, HttpRequest request, ResponseWriter* writer) {
+    net::HttpResponse response;
+    if (request.path() == "/script") {
+      co_await self->gate_.for_operator.close(self->rollout_);
+      response = self->set_script(request.body);
+    } else {
+      response = net::json_response(200, json::serialize(self->notes_.shown_calls()));
+    }
+    const auto sent = co_await writer->send(std::move(response));
+    if (!sent) writer->abort();
+  }
+
+  net::HttpResponse set_script(const Bytes& body) {
+    script_.clear();
+    late_.clear();
+    hung_up_.clear();
+    notes_.clear();
+    Duration resend_window{};
+    std::string mistake;
+    const auto value = json::parse(body, {16 << 20, 64});
+    if (value && value->is_array()) {
+      for (const json::Value& element : value->get_array()) {
+        const json::Object* object = element.if_object();
+        const json::Object* options =
+            object == nullptr ? nullptr : json::get_object(*object, "options");
+        if (options != nullptr) {
+          resend_window =
+              std::chrono::seconds(json::get_integer(*options, "resend_window_s").value_or(0));
+          continue;
+        }
+        auto step = read_step(element);
+        if (step) {
+          script_.push_back(std::move(*step));
+        } else {
+          mistake = step.error().message;
+        }
+      }
+    } else {
+      mistake = "no list of steps";
+    }
+    open(resend_window);
+    if (mistake.empty()) return net::json_response(200, "{}");
+    return net::json_response(400, json::serialize(json::Value(mistake)));
+  }
+
+  net::Shard& shard_;
+  const std::unique_ptr<net::Listener> endpoint_;
+  gate::Handles gate_;
+  net::HttpServer control_;
+  Notes notes_;
+  std::set<Breakable*> connections_;
+  FedListener* listener_ = nullptr;  // the gate's
+  RolloutId rollout_;
+  int rollouts_ = 0;
+  std::deque<Step> script_;
+  std::deque<Late> late_;
+  std::map<CallId, gate::Reply> hung_up_;
+};
+
+void Scripted::submit(std::shared_ptr<const llm::Call> call, gate::Reply reply) {
+  server_->submit(call->id, std::move(reply));
+}
 
 }  // namespace
 }  // namespace sluice
 
 int main() {
   sluice::net::Shard shard;
-  auto listener = sluice::net::listen_tcp(shard, "127.0.0.1", 0);
-  if (!listener) {
-    std::fprintf(stderr, "%s\n", listener.error().message.c_str());
+  auto endpoint = sluice::net::listen_tcp(shard, "127.0.0.1", 0);
+  auto control = sluice::net::listen_tcp(shard, "127.0.0.1", 0);
+  if (!endpoint || !control) {
+    std::fprintf(stderr, "cannot listen\n");
     return 1;
   }
-  std::printf("%s\n", (*listener)->address().c_str());
+  std::printf("%s %s\n", (*endpoint)->address().c_str(), (*control)->address().c_str());
   std::fflush(stdout);
-  sluice::Server server(shard);
-  server.serve(std::move(*listener));
+  sluice::Server server(shard, std::move(*endpoint));
+  server.serve_control(std::move(*control));
   shard.run_until([] { return false; });  // until it is killed
   return 0;
 }

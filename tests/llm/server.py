@@ -1,4 +1,4 @@
-"""The scripted model endpoint of the dialect tests: starts dialect_test_server, gives it answers,
+"""The scripted gate of the dialect tests: starts dialect_test_server, gives it answers,
 and asks what came. Only the standard library is used.
 """
 
@@ -17,7 +17,7 @@ class Server:
     def __enter__(self):
         self.process = subprocess.Popen([BUILD / "tests" / "llm" / "dialect_test_server"],
                                         stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        self.url = "http://" + self.process.stdout.readline().strip()
+        self.url, self.control = ("http://" + a for a in self.process.stdout.readline().split())
         return self
 
     def __exit__(self, *_):
@@ -27,11 +27,11 @@ class Server:
 
     def script(self, *steps):
         """The answers to the calls to come; forgets what came."""
-        request = urllib.request.Request(self.url + "/script", json.dumps(steps).encode())
+        request = urllib.request.Request(self.control + "/script", json.dumps(steps).encode())
         urllib.request.urlopen(request, timeout=30).close()
 
     def calls(self):
-        with urllib.request.urlopen(self.url + "/calls", timeout=30) as response:
+        with urllib.request.urlopen(self.control + "/calls", timeout=30) as response:
             return json.load(response)
 
 

@@ -29,6 +29,7 @@ def test_sdk(node, server, vendor):
     binary, place = node
     done = subprocess.run([binary, "--test", "--test-reporter=tap", f"{vendor}.test.js"], cwd=place, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-                          env={**os.environ, "SERVER_URL": server.url}, check=False)
+                          check=False,
+                          env={**os.environ, "SERVER_URL": server.url, "SERVER_CONTROL": server.control})
     assert done.returncode == 0, done.stdout
     assert "# fail 0" in done.stdout, done.stdout

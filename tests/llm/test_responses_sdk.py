@@ -60,9 +60,9 @@ def test_stream_of_text(client, server):
 def test_keep_alives_are_events_and_the_numbers_go_on(client, server):
     server.script(answer("Hello", keep_alives=3))
     events, response = stream(client)
-    assert [e.type for e in events][:5] == [
-        "response.created", "response.in_progress", "response.in_progress", "response.in_progress",
-        "response.output_item.added"]
+    types = [e.type for e in events]
+    first = types.index("response.output_item.added")
+    assert first >= 3 and types[:first] == ["response.created"] + ["response.in_progress"] * (first - 1)
     assert [e.sequence_number for e in events] == list(range(len(events)))
     assert response.output_text == "Hello"
 
@@ -147,7 +147,8 @@ def test_errors(client, server, kind, error):
 def test_what_passes_is_tried_again(client, server, kind):
     server.script(problem(kind), HANG_UP, answer("there"))
     assert ask(client).output_text == "there"
-    assert len(server.calls()) == 3
+    # The one that was lost with its connection was joined, not made anew.
+    assert [call.get("resends", 0) for call in server.calls()] == [0, 1]
 
 
 def test_what_ends_an_agent_is_not_tried_again(client, server):

@@ -2,16 +2,26 @@
 
 #include <array>
 
-#include "sluice/net/http.h"
+#include "sluice/llm/gemini.h"
 
 namespace sluice::gate::http {
 namespace {
 
+using llm::Dialect;
+using Kind = Route::Kind;
+
 struct Row {
   std::string_view path;
-  llm::Dialect dialect;
+  Kind kind;
+  Dialect dialect;
 };
-constexpr std::array kCalls{Row{"/chat/completions", llm::Dialect::kChat}};
+constexpr std::array kPosts{
+    Row{"/chat/completions", Kind::kCall, Dialect::kChat},
+    Row{"/responses", Kind::kCall, Dialect::kResponses},
+    Row{"/responses/input_tokens", Kind::kCount, Dialect::kResponses},
+    Row{"/messages", Kind::kCall, Dialect::kMessages},
+    Row{"/messages/count_tokens", Kind::kCount, Dialect::kMessages},
+};
 
 // Takes `prefix` off the path if it ends there at a segment's end.
 bool take(std::string_view& path, std::string_view prefix) {
@@ -22,47 +32,81 @@ bool take(std::string_view& path, std::string_view prefix) {
   return true;
 }
 
-Route of(Route::Kind kind) {
+// In whose shape a client wants to be told what is no call.
+Dialect vendor_of(const net::HttpRequest& request) {
+  const net::Headers& headers = request.headers;
+  if (headers.get("x-goog-api-client") || headers.get("x-goog-api-key")) return Dialect::kGemini;
+  if (headers.get("anthropic-version")) return Dialect::kMessages;
+  return Dialect::kChat;
+}
+
+Route of(Kind kind, Dialect dialect) {
   Route route;
   route.kind = kind;
+  route.dialect = dialect;
   return route;
 }
 
 Route unless(std::string_view method, std::string_view allowed, Route route) {
   if (method == allowed) return route;
-  route.kind = Route::Kind::kWrongMethod;
+  route.kind = Kind::kWrongMethod;
   route.allow = allowed;
   return route;
 }
 
+// What is asked of the model in `rest`, all behind "/models/". Google puts a verb behind its name,
+// in which others may have a colon as well.
+Route model_route(const net::HttpRequest& request, std::string_view rest, Dialect vendor) {
+  const llm::GeminiUrl url = llm::read_gemini_url(rest, request.query());
+  Route found;
+  switch (url.verb) {
+    case llm::GeminiUrl::Verb::kGenerate:
+      found = of(Kind::kCall, Dialect::kGemini);
+      break;
+    case llm::GeminiUrl::Verb::kCountTokens:
+      found = of(Kind::kCount, Dialect::kGemini);
+      break;
+    case llm::GeminiUrl::Verb::kUnknown:
+      if (request.method == "POST") return of(Kind::kUnknown, Dialect::kGemini);
+      [[fallthrough]];
+    case llm::GeminiUrl::Verb::kNone:
+      found = of(Kind::kModel, vendor);
+      found.target.model = rest;
+      return unless(request.method, "GET", std::move(found));
+  }
+  found.target = url.target;
+  return unless(request.method, "POST", std::move(found));
+}
+
 }  // namespace
 
-Route route(std::string_view method, std::string_view path, const RolloutId& rollout) {
-  const auto decoded = net::percent_decode(path);
-  if (!decoded) return of(Route::Kind::kUnknown);
+Route route(const net::HttpRequest& request, const RolloutId& rollout) {
+  const std::string_view method = request.method;
+  Dialect vendor = vendor_of(request);
+  const auto decoded = net::percent_decode(request.path());
+  if (!decoded) return of(Kind::kUnknown, vendor);
   std::string_view rest = *decoded;
   if (take(rest, "/rollout") && !take(rest, "/" + rollout.value)) {
-    return of(Route::Kind::kOtherRollout);
+    return of(Kind::kOtherRollout, vendor);
   }
   if (rest.empty() || rest == "/") {
-    return method == "HEAD" ? of(Route::Kind::kAlive) : of(Route::Kind::kUnknown);
+    return of(method == "HEAD" ? Kind::kAlive : Kind::kUnknown, vendor);
   }
   // Claude Code asks this before its first call.
-  if (rest == "/api/hello" && method == "HEAD") return of(Route::Kind::kAlive);
-  take(rest, "/v1");
-  for (const Row& row : kCalls) {
-    if (rest != row.path) continue;
-    Route found = of(Route::Kind::kCall);
-    found.dialect = row.dialect;
-    return unless(method, "POST", std::move(found));
+  if (rest == "/api/hello" && method == "HEAD") return of(Kind::kAlive, vendor);
+  if (take(rest, "/v1beta")) {
+    vendor = Dialect::kGemini;
+  } else {
+    take(rest, "/v1");
   }
-  if (rest == "/models") return unless(method, "GET", of(Route::Kind::kModels));
+  for (const Row& row : kPosts) {
+    if (rest == row.path) return unless(method, "POST", of(row.kind, row.dialect));
+  }
+  if (rest == "/models") return unless(method, "GET", of(Kind::kModels, vendor));
   if (take(rest, "/models") && rest.size() > 1) {
-    Route found = of(Route::Kind::kModel);
-    found.target.model = rest.substr(1);
-    return unless(method, "GET", std::move(found));
+    return model_route(request, rest.substr(1), vendor);
   }
-  return of(Route::Kind::kUnknown);
+  return of(Kind::kUnknown, vendor);
 }
 
 }  // namespace sluice::gate::http

@@ -1,19 +1,21 @@
 // Routes: what a URL below an agent's endpoint means. The endpoint's base is /rollout/ID, and, on a
 // listener that belongs to one rollout, also the root; agents put the version in their base URL or
-// in their paths, so both are known. Plain functions; any thread.
+// in their paths, so both are known. Three vendors use some of the same paths: whose client asks is
+// told by its headers. Plain functions; any thread.
 #pragma once
 
-#include <string>
 #include <string_view>
 
 #include "sluice/base/id.h"
 #include "sluice/llm/dialect.h"
+#include "sluice/net/http.h"
 
 namespace sluice::gate::http {
 
 struct Route {
   enum class Kind : uint8_t {
     kCall,          // an LLM call in `dialect`
+    kCount,         // how many tokens a prompt has
     kModels,        // the list of models
     kModel,         // one model, `target.model`
     kAlive,         // HEAD of the root: is anybody there?
@@ -27,7 +29,6 @@ struct Route {
   std::string_view allow;
 };
 
-// `path` as in the request line, percent-encoded, without the query.
-Route route(std::string_view method, std::string_view path, const RolloutId& rollout);
+Route route(const net::HttpRequest& request, const RolloutId& rollout);
 
 }  // namespace sluice::gate::http

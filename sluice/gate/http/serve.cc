@@ -25,8 +25,9 @@ const llm::Codec& codec_for_errors(llm::Dialect dialect) {
   return codec != nullptr ? *codec : *llm::find_codec(llm::Dialect::kChat);
 }
 
-net::Headers stream_headers() {
-  return {{"Content-Type", "text/event-stream; charset=utf-8"}, {"Cache-Control", "no-cache"}};
+net::Headers stream_headers(const llm::Codec& codec, const llm::Envelope& envelope) {
+  return {{"Content-Type", std::string(codec.stream_type(envelope))},
+          {"Cache-Control", "no-cache"}};
 }
 
 net::HttpResponse error_response(const llm::Codec& codec, const Problem& problem) {
@@ -152,7 +153,7 @@ class Delivery {
   // The same answer again, to an agent that lost it.
   awaitable<void> repeat(Delivered delivered) {
     net::HttpResponse response =
-        delivered.stream ? ok("text/event-stream; charset=utf-8",
+        delivered.stream ? ok(codec_.stream_type(delivered.envelope),
                               codec_.streamed(delivered.envelope, *delivered.answer))
                          : ok(kJson, codec_.plain(delivered.envelope, *delivered.answer));
     co_await send(writer_, std::move(response));
@@ -164,7 +165,7 @@ class Delivery {
     const bool frames = stream() || options.plain_keep_alive == PlainKeepAlive::kWhiteSpace;
     if (parked_->state == State::kOpen && stream() && !waiter_.hung_up) {
       // At once: some agents give up on a call without headers after a minute.
-      net::Headers headers = stream_headers();
+      net::Headers headers = stream_headers(codec_, envelope_);
       const auto started = co_await writer_->start(200, std::move(headers));
       if (!started) waiter_.hung_up = true;
     }
@@ -196,6 +197,7 @@ class Delivery {
     Bytes frame = stream() ? codec_.keep_alive(envelope_) : Bytes("\n");
     const auto written = co_await writer_->write(std::move(frame));
     if (!written) waiter_.hung_up = true;
+    ++envelope_.keep_alives;
   }
 
   // Whatever the wait came to: the answer, an error, or nobody there to tell.
@@ -238,7 +240,7 @@ class Delivery {
   awaitable<Result<void>> send_body(Bytes body) {
     if (!writer_->started()) {
       net::HttpResponse response =
-          ok(stream() ? "text/event-stream; charset=utf-8" : kJson, std::move(body));
+          ok(stream() ? codec_.stream_type(envelope_) : kJson, std::move(body));
       co_return co_await writer_->send(std::move(response));
     }
     co_return co_await writer_->finish(std::move(body));
@@ -251,9 +253,23 @@ class Delivery {
       co_return;
     }
     // The status is spent.
-    Bytes body = stream() ? codec_.streamed_error(problem) : codec_.error(problem).body;
-    const auto sent = co_await send_body(std::move(body));
+    std::vector<std::string> pieces;
+    if (stream()) {
+      pieces = codec_.streamed_error(envelope_, problem);
+    } else {
+      pieces.push_back(codec_.error(problem).body);
+    }
+    const auto sent = co_await send_pieces(std::move(pieces));
     if (!sent) writer_->abort();
+  }
+
+  // Each alone, as some clients must read them; the last with the end.
+  awaitable<Result<void>> send_pieces(std::vector<std::string> pieces) {
+    for (size_t i = 0; i + 1 < pieces.size(); ++i) {
+      SLUICE_CO_TRY_VOID(co_await writer_->write(std::move(pieces[i])));
+      SLUICE_CO_TRY_VOID(co_await net::sleep_for(llm::kBetweenPieces));
+    }
+    co_return co_await writer_->finish(std::move(pieces.back()));
   }
 
   // An answer that comes through from elsewhere. Runs in a task of its own, which the agent's
@@ -368,15 +384,26 @@ awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, llm::Dialect 
   co_await send(writer, std::move(response));
 }
 
+// No call: nobody is asked, nothing is kept.
+net::HttpResponse count_tokens(OpenRollout& rollout, const llm::Codec& codec,
+                               const llm::Target& target, const Bytes& body) {
+  auto counted = codec.count_tokens(rollout.peeker(), body, target);
+  if (counted) return ok(kJson, std::move(*counted));
+  const Problem problem = Problem::of(counted.error());
+  rollout.note_refusal(problem);
+  return error_response(codec, problem);
+}
+
 }  // namespace
 
 awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest request,
                        ResponseWriter* writer) {
-  const Route found = route(request.method, request.path(), rollout->registration().id);
   const Registration& registration = rollout->registration();
+  const Route found = route(request, registration.id);
   const llm::Codec& codec = codec_for_errors(found.dialect);
   switch (found.kind) {
-    case Route::Kind::kCall: {
+    case Route::Kind::kCall:
+    case Route::Kind::kCount: {
       if (!registration.dialects.contains(found.dialect)) {
         Problem problem = problem_of(
             ErrorCode::kNotFound,
@@ -389,6 +416,11 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
         Problem problem =
             problem_of(ErrorCode::kInvalidArgument, "compressed request bodies are not accepted");
         co_await send_problem(rollout, found.dialect, std::move(problem), 415, "", writer);
+        co_return;
+      }
+      if (found.kind == Route::Kind::kCount) {
+        net::HttpResponse response = count_tokens(*rollout, codec, found.target, request.body);
+        co_await send(writer, std::move(response));
         co_return;
       }
       Arrival arrival = arrival_of(*rollout, found, std::move(request));
@@ -442,7 +474,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
 
 net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& request, int status,
                                const Error& error) {
-  const Route found = route(request.method, request.path(), rollout.registration().id);
+  const Route found = route(request, rollout.registration().id);
   const Problem problem = problem_of(error.code, error.message);
   rollout.note_refusal(problem);
   net::HttpResponse response = error_response(codec_for_errors(found.dialect), problem);

@@ -1,14 +1,15 @@
-// The scripted model endpoint (dialect_test_server.cc) as the tests here use it; see server.py.
+// The scripted gate (dialect_test_server.cc) as the tests here use it; see server.py.
 
 export const url = process.env.SERVER_URL;
+const control = process.env.SERVER_CONTROL;
 
 export async function script(...steps) {
-  const response = await fetch(url + '/script', { method: 'POST', body: JSON.stringify(steps) });
+  const response = await fetch(control + '/script', { method: 'POST', body: JSON.stringify(steps) });
   if (!response.ok) throw new Error(await response.text());
 }
 
 export async function calls() {
-  return (await fetch(url + '/calls')).json();
+  return (await fetch(control + '/calls')).json();
 }
 
 // A step that answers; each tool is [id, name, arguments as text].

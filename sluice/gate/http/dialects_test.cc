@@ -1,0 +1,259 @@
+// What agents of each dialect see of the gate: framing, keep-alive, errors, refusals, side
+// requests.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sluice/gate/testing.h"
+#include "sluice/json/value.h"
+
+namespace sluice::gate {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+// How one dialect asks, and what marks its answers.
+struct Way {
+  llm::Dialect dialect;
+  std::string_view plain, streamed;      // paths
+  std::string_view body, streamed_body;  // of the same question
+  std::string_view count;                // path
+  std::string_view end;                  // of a streamed answer
+  std::string_view alive;                // a keep-alive frame
+  int ending;                            // the status that makes its agents stop
+};
+
+constexpr std::array kWays{
+    Way{llm::Dialect::kResponses, "/v1/responses", "/v1/responses", R"({"model":"m","input":"hi"})",
+        R"({"model":"m","input":"hi","stream":true})", "/v1/responses/input_tokens",
+        "event: response.completed", "event: response.in_progress", 400},
+    Way{llm::Dialect::kMessages, "/v1/messages", "/v1/messages?beta=true",
+        R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]})",
+        R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}],"stream":true})",
+        "/v1/messages/count_tokens", "event: message_stop", "event: ping", 403},
+    Way{llm::Dialect::kGemini, "/v1beta/models/m:generateContent",
+        "/v1beta/models/m:streamGenerateContent?alt=sse",
+        R"({"contents":[{"role":"user","parts":[{"text":"hi"}]}]})",
+        R"({"contents":[{"role":"user","parts":[{"text":"hi"}]}]})", "/v1beta/models/m:countTokens",
+        "\"finishReason\":\"STOP\"", "\r\n1\r\n\n\r\n", 400},
+};
+
+class DialectTest : public testing::GateFixture, public ::testing::WithParamInterface<Way> {
+ protected:
+  void SetUp() override { registration_.dialects = {way().dialect}; }
+  static const Way& way() { return GetParam(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, DialectTest, ::testing::ValuesIn(kWays), [](const auto& info) {
+  return std::string(to_string(info.param.dialect));
+});
+
+std::string at(const std::string& body, const char* pointer) {
+  const auto value = json::parse(body);
+  if (!value) return "not JSON: " + body;
+  boost::json::error_code error;
+  const json::Value* found = value->find_pointer(pointer, error);
+  return found == nullptr ? "absent" : json::serialize(*found);
+}
+
+TEST_P(DialectTest, PlainAndStreamedCallsAreAnsweredAndRecorded) {
+  open();
+  auto agent = this->agent();
+  agent.post("/rollout/r0" + std::string(way().plain), way().body);
+  const auto call = next_call();
+  EXPECT_EQ(call->dialect, way().dialect);
+  EXPECT_EQ(call->model, "m");
+  EXPECT_FALSE(call->stream);
+  EXPECT_EQ(*call->body, way().body);
+  EXPECT_EQ(outcome(reply(call->id, "hello")), llm::Outcome::kDelivered);
+  auto response = agent.response();
+  EXPECT_EQ(response.status, 200);
+  EXPECT_THAT(response.head, HasSubstr("Content-Type: application/json"));
+  EXPECT_THAT(response.body, HasSubstr("\"hello\""));
+
+  agent.post(way().streamed, way().streamed_body);
+  EXPECT_TRUE(next_call()->stream);
+  agent.wait_for("\r\n\r\n");
+  EXPECT_THAT(agent.seen(), HasSubstr("HTTP/1.1 200"));
+  EXPECT_THAT(agent.seen(), HasSubstr("Content-Type: text/event-stream"));
+  EXPECT_FALSE(a_call_waits());
+}
+
+TEST_P(DialectTest, AStreamedAnswerComesBehindCountedKeepAlives) {
+  options_.keep_alive = 10ms;
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  agent.wait_for(way().alive);
+  const size_t first = agent.seen().size();
+  testing::run_until(shard_, [&] { return agent.seen().size() > first; });
+  if (way().dialect == llm::Dialect::kGemini) EXPECT_THAT(agent.seen(), Not(HasSubstr("\n:")));
+  EXPECT_EQ(outcome(reply(call->id, "late")), llm::Outcome::kDelivered);
+  const std::string body = agent.response().body;
+  EXPECT_THAT(body, HasSubstr("late"));
+  EXPECT_THAT(body, HasSubstr(way().end));
+  if (way().dialect != llm::Dialect::kResponses) return;
+  // Events are numbered from the first keep-alive to the last of the answer.
+  int next = 0;
+  for (size_t from = 0; (from = body.find("\"sequence_number\":", from)) != std::string::npos;) {
+    from += 18;
+    EXPECT_EQ(std::stoi(body.substr(from)), next++);
+  }
+  EXPECT_GT(next, 8);
+  EXPECT_EQ(body.find("event: response.created"), 0u);
+  EXPECT_EQ(body.rfind("event: response.created"), 0u);
+}
+
+TEST_P(DialectTest, ALostAnswerIsSentAgainAsItWas) {
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  EXPECT_EQ(answer_next("hello"), llm::Outcome::kDelivered);
+  const auto first = agent.response();
+  agent.post(way().streamed, way().streamed_body);
+  const auto again = agent.response();
+  EXPECT_EQ(again.body, first.body);
+  EXPECT_EQ(counters().calls, 1u);
+  EXPECT_EQ(counters().resends, 1u);
+}
+
+// Contract of every agent: this status, without these words, and it asks no more.
+TEST_P(DialectTest, ARefusalHasTheStatusThatEndsTheAgent) {
+  registration_.budget.calls = 1;
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);
+  gate_->for_trainer.reply(next_call()->id,
+                           llm::Refusal{ErrorCode::kExhausted, "rate limit reached (429)", true});
+  auto response = agent.response();
+  EXPECT_EQ(response.status, way().ending);
+  EXPECT_THAT(response.body, Not(HasSubstr("429")));
+  EXPECT_THAT(response.body, HasSubstr("\"error\""));
+  // Over the budget.
+  agent.post(way().plain, std::string(way().body) + " ");
+  response = agent.response();
+  EXPECT_EQ(response.status, way().ending) << response.body;
+  EXPECT_EQ(counters().refused, 1u);
+}
+
+TEST_P(DialectTest, ARefusalInAStreamIsTheDialectsError) {
+  options_.keep_alive = 10ms;
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  agent.wait_for(way().alive);
+  auto refused =
+      gate_->for_trainer.reply(call->id, llm::Refusal{ErrorCode::kCancelled, "no more", true});
+  EXPECT_EQ(outcome(std::move(refused)), llm::Outcome::kRefused);
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 200);
+  EXPECT_THAT(response.body, HasSubstr("no more"));
+  EXPECT_THAT(response.body, HasSubstr("\"error\""));
+  EXPECT_THAT(response.body, Not(HasSubstr(way().end)));
+}
+
+TEST_P(DialectTest, BadRequestsAndBigOnesAreToldInTheVendorsShape) {
+  open();
+  auto agent = this->agent();
+  for (const std::string_view body : {"hello", "", "[]", "{}"}) {
+    agent.post(way().plain, body);
+    const auto response = agent.response();
+    EXPECT_EQ(response.status, 400) << body;
+    EXPECT_NE(at(response.body, "/error/message"), "absent") << response.body;
+  }
+  agent.post(way().plain, way().body, "Content-Encoding: gzip\r\n");
+  EXPECT_EQ(agent.response().status, 415);
+  agent.get(way().plain);
+  const auto method = agent.response();
+  EXPECT_EQ(method.status, 405);
+  EXPECT_THAT(method.head, HasSubstr("Allow: POST"));
+  auto large = this->agent();
+  large.send("POST " + std::string(way().plain) + " HTTP/1.1\r\nHost: g\r\nContent-Length: " +
+             std::to_string((16 << 20) + 1) + "\r\n\r\n");
+  const auto refused = large.response();
+  EXPECT_EQ(refused.status, 413);
+  EXPECT_NE(at(refused.body, "/error/message"), "absent");
+  EXPECT_EQ(counters().calls, 0u);
+  EXPECT_FALSE(a_call_waits());
+}
+
+TEST_P(DialectTest, TokensAreCountedWithoutACall) {
+  open();
+  auto agent = this->agent();
+  agent.post(way().count, way().body);
+  const auto counted = agent.response();
+  EXPECT_EQ(counted.status, 200);
+  EXPECT_THAT(counted.body, HasSubstr("okens\":"));
+  agent.post(way().count, "{");
+  EXPECT_EQ(agent.response().status, 400);
+  EXPECT_FALSE(a_call_waits());
+  EXPECT_EQ(counters().calls, 0u);
+  EXPECT_EQ(recorder_.count("arrived"), 0u);
+}
+
+TEST_P(DialectTest, ADialectThatTheRolloutDoesNotSpeakIs404InItsOwnShape) {
+  registration_.dialects = {llm::Dialect::kChat};
+  open();
+  auto agent = this->agent();
+  for (const std::string_view path : {way().plain, way().streamed, way().count}) {
+    agent.post(path, way().body);
+    const auto response = agent.response();
+    EXPECT_EQ(response.status, 404);
+    EXPECT_THAT(response.body, HasSubstr("does not speak the dialect"));
+  }
+}
+
+using DialectsTest = testing::GateFixture;
+
+TEST_F(DialectsTest, AGeminiStreamWithoutEventsIsOneArray) {
+  registration_.dialects = {llm::Dialect::kGemini};
+  options_.keep_alive = 10ms;
+  open();
+  auto agent = this->agent();
+  agent.post("/v1beta/models/m:streamGenerateContent", kWays[2].body);
+  const auto call = next_call();
+  agent.wait_for(kWays[2].alive);
+  EXPECT_EQ(outcome(reply(call->id, "hello")), llm::Outcome::kDelivered);
+  const auto response = agent.response();
+  EXPECT_THAT(response.head, HasSubstr("Content-Type: application/json"));
+  EXPECT_EQ(at(response.body, "/0/candidates/0/content/parts/0/text"), "\"hello\"");
+}
+
+// What only the request says of a tool reaches the answer.
+TEST_F(DialectsTest, ACustomToolIsCalledAsOne) {
+  registration_.dialects = {llm::Dialect::kResponses};
+  open();
+  auto agent = this->agent();
+  agent.post("/v1/responses",
+             R"({"model":"m","input":"hi","tools":[{"type":"custom","name":"apply_patch"}]})");
+  llm::Answer answer = llm::text_answer("", llm::Origin::kSampled);
+  answer.choices[0].message.tool_calls.push_back({"call_1", "apply_patch", "*** Begin Patch"});
+  EXPECT_EQ(outcome(gate_->for_trainer.reply(next_call()->id, std::move(answer))),
+            llm::Outcome::kDelivered);
+  EXPECT_EQ(at(agent.response().body, "/output/0/type"), "\"custom_tool_call\"");
+}
+
+TEST_F(DialectsTest, ModelsAreListedInTheShapeOfWhoAsks) {
+  registration_.models = {"policy", "small"};
+  open();
+  auto agent = this->agent();
+  const auto get = [&](std::string_view path, std::string_view header = "") {
+    agent.send("GET " + std::string(path) + " HTTP/1.1\r\nHost: g\r\n" + std::string(header) +
+               "\r\n");
+    return agent.response().body;
+  };
+  EXPECT_EQ(at(get("/v1/models"), "/object"), "\"list\"");
+  EXPECT_EQ(at(get("/v1beta/models"), "/models/1/name"), "\"models/small\"");
+  EXPECT_EQ(at(get("/v1beta/models/small"), "/name"), "\"models/small\"");
+  EXPECT_EQ(at(get("/v1/models", "anthropic-version: 2023-06-01\r\n"), "/data/0/type"),
+            "\"model\"");
+  EXPECT_EQ(at(get("/v1/unknown", "anthropic-version: 2023-06-01\r\n"), "/type"), "\"error\"");
+  EXPECT_EQ(at(get("/v1beta/unknown"), "/error/status"), "\"NOT_FOUND\"");
+}
+
+}  // namespace
+}  // namespace sluice::gate
