@@ -38,8 +38,8 @@ constexpr std::string_view kTools = R"({
 
 class ToolEnvironment final : public Environment {
  public:
-  ToolEnvironment(ToolEnvironmentFactory::Log* log, RolloutBoard* board)
-      : log_(log), board_(board) {}
+  ToolEnvironment(ToolEnvironmentFactory::Log* log, const ToolEnvironmentOptions& options)
+      : log_(log), board_(options.board), max_echo_(options.max_echo) {}
 
   awaitable<Result<Observation>> reset(json::Object arguments, CallContext* /*context*/) override {
     if (arguments.contains("throw")) throw std::runtime_error("secret detail");
@@ -94,7 +94,7 @@ class ToolEnvironment final : public Environment {
       for (char& c : message) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c;
     }
     const int64_t times = std::max<int64_t>(0, *json::get_integer(arguments, "times"));
-    if (times > 0 && message.size() > (64U << 20) / static_cast<size_t>(times)) {
+    if (times > 0 && message.size() > max_echo_ / static_cast<size_t>(times)) {
       return Error(ErrorCode::kTooLarge, "that is too much to say");
     }
     std::string text;
@@ -143,6 +143,7 @@ class ToolEnvironment final : public Environment {
 
   ToolEnvironmentFactory::Log* const log_;
   RolloutBoard* const board_;
+  const size_t max_echo_;
   std::string episode_ = new_uuid();
   int64_t steps_ = 0;
   int64_t calls_ = 0;
@@ -158,8 +159,7 @@ Tool plain_tool(std::string name) {
   return tool;
 }
 
-ToolEnvironmentFactory::ToolEnvironmentFactory(ToolEnvironmentOptions options)
-    : board_(options.board) {
+ToolEnvironmentFactory::ToolEnvironmentFactory(ToolEnvironmentOptions options) : options_(options) {
   info_.name = "tool_env";
   info_.class_name = "ToolEnv";
   info_.sessions = options.sessions;
@@ -187,7 +187,7 @@ awaitable<Result<std::unique_ptr<Environment>>> ToolEnvironmentFactory::create(
     co_return Error(ErrorCode::kUnavailable, log.create_fails_with);
   }
   ++log.created;
-  std::unique_ptr<Environment> made = std::make_unique<ToolEnvironment>(&log, board_);
+  std::unique_ptr<Environment> made = std::make_unique<ToolEnvironment>(&log, options_);
   co_return made;
 }
 

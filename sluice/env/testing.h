@@ -14,6 +14,7 @@ struct ToolEnvironmentOptions {
   EnvironmentInfo::Sessions sessions = EnvironmentInfo::Sessions::kMany;
   EnvironmentInfo::Calls calls = EnvironmentInfo::Calls::kOverlapping;
   Duration step_timeout = std::chrono::seconds(30);
+  size_t max_echo = 64 << 20;
   RolloutBoard* board = nullptr;  // each call of `wait` is a rollout on it
 };
 
@@ -44,7 +45,7 @@ class ToolEnvironmentFactory final : public EnvironmentFactory {
  private:
   EnvironmentInfo info_;
   std::shared_ptr<const Tools> tools_;
-  RolloutBoard* const board_;
+  const ToolEnvironmentOptions options_;
 };
 
 // A tool of which nothing else matters.
