@@ -181,6 +181,7 @@ class Rollout::Impl final : public agent::Hooks {
     plan.setup_timeout = task.setup_timeout;
     plan.instruction = task.instruction;
     plan.model = options_.model;
+    if (options_.max_output) plan.max_output = *options_.max_output;
     plan.dialect = options_.dialect;
     plan.approvals = task.approvals;
     plan.options = task.options;

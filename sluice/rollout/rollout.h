@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "sluice/agent/driver.h"
@@ -35,6 +36,7 @@ struct RolloutOptions {
   std::shared_ptr<const agent::Spec> spec;
   std::string bundle_path;
   std::string model = "policy";
+  std::optional<int64_t> max_output;  // tokens of one answer, for agents that can be told
   llm::Dialect dialect = llm::Dialect::kChat;
   PolicyChoice policy;
   Verifier verifier;

@@ -1,0 +1,91 @@
+// The coding environment: OpenEnv's coding_agent_env, whose one tool, run_rollout, runs a coding
+// agent in a sandbox and returns what came of it. docs/openenv.md says what is the same and what is
+// better than there.
+//
+// The factory and its environments live on the server's shard. Each rollout lives on one of the
+// shards it was given, chosen in turn; only values travel between the two.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sluice/agent/registry.h"
+#include "sluice/base/log.h"
+#include "sluice/env/coding/catalog.h"
+#include "sluice/env/environment.h"
+#include "sluice/env/rollouts.h"
+#include "sluice/gate/gate.h"
+#include "sluice/net/shard.h"
+#include "sluice/rollout/task.h"
+#include "sluice/sandbox/sandbox.h"
+#include "sluice/trace/recorder.h"
+
+namespace sluice::env::coding {
+
+// Where a black-box rollout's calls go.
+struct Upstream {
+  std::string base_url, key;
+};
+// Makes the policy that forwards them, on the rollout's shard.
+using MakeUpstream =
+    std::function<Result<std::shared_ptr<gate::Policy>>(net::Shard* shard, const Upstream& where)>;
+
+// How a trainer takes part in rollouts of the mode interception_gate.
+struct TrainerDesk {
+  // Whether one is there now. Any thread.
+  std::function<bool()> attached;
+  // How one attaches, as /metadata tells it.
+  json::Object how;
+  // A rollout that finds none after this long is refused.
+  Duration patience = std::chrono::seconds(30);
+};
+
+struct CodingOptions {
+  std::string agents_directory;
+  Variables variables;  // the server's environment
+  // What a rollout's task has besides what the client says: sandbox, time-outs, approvals.
+  rollout::Task defaults;
+  size_t max_rollouts = 32;  // at a time; more wait their turn
+  Duration step_timeout = std::chrono::seconds(900);
+  MakeUpstream upstream;
+  // The bundle of an agent on this host, installed if need be; blocks. May be empty for agents
+  // without one.
+  std::function<Result<std::string>(const agent::Spec& spec)> bundle;
+  std::optional<TrainerDesk> trainer;
+};
+
+// All must outlive the factory.
+struct CodingParts {
+  net::Shard& server;
+  std::vector<net::Shard*> shards;  // at least one; the server's may be among them
+  net::BlockingPool& pool;
+  sandbox::Backend& backend;
+  gate::Operator& gate;
+  trace::Recorder& recorder;
+  RolloutBoard& board;
+  Logger log;
+};
+
+class CodingFactory final : public EnvironmentFactory {
+ public:
+  CodingFactory(CodingParts parts, CodingOptions options);
+  ~CodingFactory() override;
+  CodingFactory(const CodingFactory&) = delete;
+  CodingFactory& operator=(const CodingFactory&) = delete;
+
+  const EnvironmentInfo& info() const override;
+  // Agents come and go with the files of the user's folder, and the tool's text names them.
+  std::shared_ptr<const Tools> tools() override;
+  awaitable<Result<std::unique_ptr<Environment>>> create(std::string session) override;
+  std::vector<Listing> listings() override;
+  json::Object extra_metadata() override;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace sluice::env::coding

@@ -1,0 +1,140 @@
+#include "sluice/env/coding/request.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "sluice/env/coding/modes.h"
+#include "sluice/env/python_text.h"
+
+namespace sluice::env::coding {
+namespace {
+
+constexpr std::string_view kInputSchema = R"({
+  "additionalProperties": false,
+  "properties": {
+    "agent": {"default": "opencode", "type": "string"},
+    "endpoint": {"default": "", "type": "string"},
+    "base_url": {"default": "", "type": "string"},
+    "api_key": {"default": "", "type": "string"},
+    "model": {"default": "", "type": "string"},
+    "instruction": {"default": "", "type": "string"},
+    "setup": {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "null"}],
+              "default": null},
+    "verify": {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "null"}],
+               "default": null},
+    "task_id": {"default": "", "type": "string"},
+    "mode": {"default": "black_box", "type": "string"},
+    "disable_thinking": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": null},
+    "max_tokens_cap": {"default": 4096, "type": "integer"},
+    "top_logprobs": {"default": 5, "type": "integer"},
+    "agent_timeout_s": {"default": 600.0, "type": "number"},
+    "template": {"default": "", "type": "string"}},
+  "type": "object"})";
+
+Error refuse(std::string message) {
+  return {ErrorCode::kInvalidArgument, std::move(message), ErrorOrigin::kCaller};
+}
+
+std::string text(const json::Object& arguments, std::string_view name) {
+  return std::string(json::get_string(arguments, name).value_or(""));
+}
+
+std::vector<std::string> commands(const json::Object& arguments, std::string_view name) {
+  std::vector<std::string> out;
+  const json::Array* list = json::get_array(arguments, name);
+  if (list == nullptr) return out;
+  for (const json::Value& row : *list) out.emplace_back(row.as_string());
+  return out;
+}
+
+std::string stripped(std::string text) {
+  constexpr std::string_view blanks = " \t\n\r\v\f";
+  const size_t begin = text.find_first_not_of(blanks);
+  if (begin == std::string::npos) return "";
+  return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
+}
+
+}  // namespace
+
+Tool rollout_tool(const std::vector<std::string>& agents) {
+  Tool tool;
+  tool.name = "run_rollout";
+  tool.description = fmt::format(
+      "Run one coding-agent rollout end-to-end.\n\n"
+      "``agent`` selects the command-line agent to run inside the sandbox: ``\"{}\"``.\n\n"
+      "``endpoint`` is the shorthand for a model endpoint (one of ``\"vllm\"`` / ``\"openai\"`` / "
+      "``\"hf_router\"``): the server resolves base_url, api_key and model from its environment "
+      "variables and defaults. Pass any of those explicitly to override.\n\n"
+      "``setup`` commands run before the agent, ``verify`` commands after it has ended; the reward "
+      "is the number in /home/user/logs/verifier/reward.txt if they write one, else the share of "
+      "verify commands that succeeded.\n\n"
+      "``mode`` is ``\"black_box\"`` or ``\"interception_gate\"``. Returns a JSON-serialized "
+      "``RolloutResult``.",
+      fmt::join(agents, "\"``, ``\""));
+  tool.input_schema = json::parse(kInputSchema)->get_object();
+  tool.output_schema = text_output_schema();
+  json::Object fastmcp;
+  fastmcp["tags"] = json::Array();
+  tool.meta["fastmcp"] = std::move(fastmcp);
+  return tool;
+}
+
+std::vector<std::string> agent_names(const agent::Registry& registry) {
+  std::vector<std::string> names;
+  for (const agent::Registry::Entry& entry : registry.list()) {
+    if (entry.spec) names.push_back(entry.name);
+  }
+  return names;
+}
+
+Result<RolloutRequest> parse_request(const json::Object& arguments, const agent::Registry& registry,
+                                     const Variables& variables) {
+  RolloutRequest request;
+  request.mode = text(arguments, "mode");
+  request.endpoint.base_url = text(arguments, "base_url");
+  request.endpoint.key = text(arguments, "api_key");
+  request.endpoint.model = text(arguments, "model");
+  if (const std::string kind = text(arguments, "endpoint"); !kind.empty()) {
+    SLUICE_TRY(request.endpoint, resolve_endpoint(kind, std::move(request.endpoint), variables));
+  }
+
+  std::string name = text(arguments, "agent");
+  name = stripped(name.empty() ? "opencode" : std::move(name));
+  // By name only: a client must not make the server read a path.
+  const std::vector<std::string> names = agent_names(registry);
+  if (std::find(names.begin(), names.end(), name) == names.end()) {
+    return refuse(fmt::format("unsupported agent {}; supported agents: {}",
+                              python::repr(json::Value(name)), python_tuple(names)));
+  }
+  SLUICE_TRY(request.spec, registry.find(name));
+
+  const Endpoint& endpoint = request.endpoint;
+  const bool complete =
+      !endpoint.base_url.empty() && !endpoint.key.empty() && !endpoint.model.empty();
+  // Where a trainer answers, no endpoint is asked.
+  if (!complete && request.mode != kGateMode) {
+    return refuse(fmt::format(
+        "must provide either ``endpoint`` (one of {}) or all of base_url + api_key + model",
+        endpoint_names()));
+  }
+  request.instruction = text(arguments, "instruction");
+  if (request.instruction.empty()) return refuse("instruction is required");
+
+  std::string& url = request.endpoint.base_url;
+  while (url.ends_with('/')) url.pop_back();
+  request.setup = commands(arguments, "setup");
+  request.verify = commands(arguments, "verify");
+  request.task_id = text(arguments, "task_id");
+  request.disable_thinking =
+      json::get_bool(arguments, "disable_thinking").value_or(endpoint.thinking_off);
+  const int64_t cap = json::get_integer(arguments, "max_tokens_cap").value_or(4096);
+  if (cap > 0) request.max_tokens_cap = cap;
+  request.top_logprobs = json::get_integer(arguments, "top_logprobs").value_or(5);
+  request.agent_timeout_s = json::get_number(arguments, "agent_timeout_s").value_or(600);
+  request.template_name = text(arguments, "template");
+  return request;
+}
+
+}  // namespace sluice::env::coding

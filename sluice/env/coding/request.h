@@ -1,0 +1,44 @@
+// RolloutRequest: the arguments of the tool run_rollout, checked in the order and with the words of
+// OpenEnv's coding environment.
+//
+// Plain values; any thread.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sluice/agent/registry.h"
+#include "sluice/base/core/result.h"
+#include "sluice/env/coding/catalog.h"
+#include "sluice/env/environment.h"
+#include "sluice/json/value.h"
+
+namespace sluice::env::coding {
+
+struct RolloutRequest {
+  agent::Spec spec;
+  Endpoint endpoint;
+  std::string instruction;
+  std::vector<std::string> setup, verify;
+  std::string task_id;
+  std::string mode;  // as given: an unknown one is told in the rollout's result
+  bool disable_thinking = false;
+  std::optional<int64_t> max_tokens_cap;
+  int64_t top_logprobs = 5;
+  double agent_timeout_s = 600;
+  std::string template_name;
+};
+
+// The tool as it stands in lists.
+Tool rollout_tool(const std::vector<std::string>& agents);
+
+// The names of the agents that can be run.
+std::vector<std::string> agent_names(const agent::Registry& registry);
+
+// `arguments` fit the tool's input schema, defaults filled in. An error's message is told to the
+// client.
+Result<RolloutRequest> parse_request(const json::Object& arguments, const agent::Registry& registry,
+                                     const Variables& variables);
+
+}  // namespace sluice::env::coding

@@ -1,0 +1,125 @@
+#include "sluice/env/coding/turns.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace sluice::env::coding {
+namespace {
+
+// A result is one message that holds its text three times: this bounds it. The trace has all.
+constexpr size_t kMaxTokens = 200'000;
+
+using SystemClock = std::chrono::system_clock;
+
+double seconds(SystemClock::duration duration) {
+  return std::round(std::chrono::duration<double>(duration).count() * 1e3) / 1e3;
+}
+
+}  // namespace
+
+void TurnLog::opened(const RolloutId& rollout, const trace::RolloutInfo& info) {
+  next_.opened(rollout, info);
+}
+
+void TurnLog::arrived(const llm::Call& call) {
+  turns_[call.ordinal].timestamp = seconds(call.arrived_at.time_since_epoch());
+  ordinals_[call.id.value] = call.ordinal;
+  next_.arrived(call);
+}
+
+void TurnLog::answered(const llm::Call& call, const llm::Answer& answer) {
+  Turn& turn = turns_[call.ordinal];
+  if (!answer.choices.empty()) {
+    const llm::Choice& choice = answer.choices.front();
+    turn.finish_reason = llm::to_string(choice.finish);
+    if (tokens_ + choice.ids.size() > kMaxTokens) {
+      tokens_left_out_ = true;
+    } else {
+      tokens_ += choice.ids.size();
+      turn.ids = choice.ids;
+      turn.logprobs = choice.logprobs;
+    }
+  }
+  next_.answered(call, answer);
+}
+
+void TurnLog::ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail) {
+  Turn& turn = turns_[call.ordinal];
+  turn.ended = true;
+  turn.latency_s = std::max(0.0, seconds(SystemClock::now().time_since_epoch()) - turn.timestamp);
+  turn.latency_s = std::round(turn.latency_s * 1e3) / 1e3;
+  turn.outcome = llm::to_string(outcome);
+  if (outcome != llm::Outcome::kDelivered) {
+    turn.error = turn.outcome + (detail.empty() ? "" : ": " + std::string(detail));
+  }
+  next_.ended(call, outcome, detail);
+}
+
+void TurnLog::confirmed(const llm::Call& call) {
+  next_.confirmed(call);
+}
+
+void TurnLog::event(const RolloutId& rollout, const trace::Event& event) {
+  if (event.kind == "relay") {
+    if (const auto detail = json::parse(event.detail); detail && detail->is_object()) {
+      const json::Object& fields = detail->get_object();
+      const auto found = ordinals_.find(json::get_string(fields, "call").value_or(""));
+      if (found != ordinals_.end()) {
+        const auto status = json::get_integer(fields, "status");
+        if (status && *status > 0) turns_[found->second].status = status;
+      }
+    }
+  }
+  next_.event(rollout, event);
+}
+
+void TurnLog::closed(const RolloutId& rollout, const trace::ResultSummary& summary) {
+  next_.closed(rollout, summary);
+}
+
+Result<void> TurnLog::flush(const RolloutId& rollout) {
+  return next_.flush(rollout);
+}
+
+std::string TurnLog::location(const RolloutId& rollout) const {
+  return next_.location(rollout);
+}
+
+json::Array TurnLog::turns() const {
+  json::Array rows;
+  for (const auto& [ordinal, turn] : turns_) {
+    if (!turn.ended) continue;
+    json::Object row;
+    row["turn"] = ordinal;
+    row["finish_reason"] =
+        turn.finish_reason ? json::Value(*turn.finish_reason) : json::Value(nullptr);
+    // The tokens' texts are the inference server's to know; their ids say the same.
+    row["completion_tokens"] = json::Array();
+    row["completion_token_ids"] = json::Array(turn.ids.begin(), turn.ids.end());
+    row["per_token_logps"] = json::Array(turn.logprobs.begin(), turn.logprobs.end());
+    row["latency_s"] = turn.latency_s;
+    row["timestamp"] = turn.timestamp;
+    row["upstream_status"] = turn.status ? json::Value(*turn.status) : json::Value(nullptr);
+    row["upstream_error"] = turn.error ? json::Value(*turn.error) : json::Value(nullptr);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::string TurnLog::tail(size_t bytes) const {
+  std::string text;
+  for (const auto& [ordinal, turn] : turns_) {
+    if (!turn.ended) continue;
+    text += fmt::format("call {}: {}, {:.3f} s", ordinal, turn.outcome, turn.latency_s);
+    if (turn.status) text += fmt::format(", upstream status {}", *turn.status);
+    if (!turn.ids.empty()) text += fmt::format(", {} tokens", turn.ids.size());
+    text += '\n';
+  }
+  if (text.size() > bytes) text.erase(0, text.size() - bytes);
+  return text;
+}
+
+}  // namespace sluice::env::coding
