@@ -28,7 +28,7 @@ command = ["{program}"]
 
 // An npm that makes the tree without a registry, logs its arguments, and can be told to fail. The
 // real one is used by the whole-system tests.
-constexpr char kNpm[] = R"(#!/bin/sh
+constexpr char kNpm[] = R"sh(#!/bin/sh
 echo "$* $(cat package.json)" >> "$NPM_LOG"
 [ -n "$NPM_FAILS" ] && { echo "npm ERR! 404 no such package" >&2; exit 1; }
 mkdir -p node_modules/echo-agent/lib node_modules/other
@@ -39,7 +39,7 @@ chmod 600 node_modules/echo-agent/lib/private
 echo x > node_modules/other/file
 [ -n "$NPM_DIES" ] && kill -9 $$
 exit 0
-)";
+)sh";
 
 class BundleTest : public ::testing::Test {
  protected:
