@@ -1,5 +1,6 @@
 """tools/check finds what it is there to find: each case is a small tree with one thing wrong."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,21 @@ def run(tree, check, files):
     subprocess.run(["git", "init", "-q", tree], check=True)
     return subprocess.run([tree / "tools" / "check", check], text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False)
+
+
+def test_finding_72_no_source_names_an_agent():
+    agents = {path.stem for path in (REPO / "agents").glob("*.toml")}
+    assert agents
+    literal = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+    found = []
+    for path in sorted((REPO / "sluice").rglob("*.cc")) + sorted((REPO / "sluice").rglob("*.h")):
+        if path.stem.endswith(("_test", "_bench")) or path.stem == "testing":
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            words = {word for text in literal.findall(line.partition("//")[0])
+                     for word in re.findall(r"[a-z][a-z0-9_]*", text.lower())}
+            found += [f"{path.relative_to(REPO)}:{number}: {name}" for name in agents & words]
+    assert found == []
 
 
 @pytest.mark.parametrize("path, line, why", [

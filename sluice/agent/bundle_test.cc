@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -43,7 +44,9 @@ exit 0
 
 class BundleTest : public ::testing::Test {
  protected:
-  BundleTest() : root_(::testing::TempDir() + "/sluice_bundle_test"), bundles_(root_ + "/cache") {
+  BundleTest()
+      : root_(::testing::TempDir() + "/sluice_bundle_test." + std::to_string(::getpid())),
+        bundles_(root_ + "/cache") {
     fs::remove_all(root_);
     fs::create_directories(root_ + "/bin");
     EXPECT_TRUE(write_file_atomically(root_ + "/bin/npm", kNpm, 0755));

@@ -1,6 +1,7 @@
 #include "sluice/agent/registry.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -22,7 +23,8 @@ command = ["sh"]
 
 class RegistryTest : public ::testing::Test {
  protected:
-  RegistryTest() : directory_(::testing::TempDir() + "/sluice_registry_test") {
+  RegistryTest()
+      : directory_(::testing::TempDir() + "/sluice_registry_test." + std::to_string(::getpid())) {
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
   }

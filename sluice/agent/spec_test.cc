@@ -1,5 +1,6 @@
 #include "sluice/agent/spec.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "sluice/agent/registry.h"
@@ -63,6 +64,17 @@ TEST(SpecTest, MistakesNameFileLineAndWhatToDo) {
             "my.toml:8: run.command: must be an array of strings, is a string");
   EXPECT_EQ(mistake("name = \n"), mistake("name = \n"));
   EXPECT_NE(mistake("name = \n").find("my.toml:1"), std::string::npos);
+}
+
+TEST(SpecTest, finding_22_a_switch_is_a_switch_and_may_be_absent) {
+  const std::string purpose = "[[gate.purposes]]\npurpose = \"title\"\nsystem_contains = \"t\"\n";
+  EXPECT_EQ(mistake(kMinimal + purpose), "none");
+  EXPECT_EQ(mistake(kMinimal + purpose + "has_tools = false\n"), "none");
+  for (const char* wrong : {"0", "\"false\"", "[]", "{}"}) {
+    EXPECT_THAT(mistake(kMinimal + purpose + "has_tools = " + wrong + "\n"),
+                ::testing::HasSubstr("has_tools: must be true or false"))
+        << wrong;
+  }
 }
 
 TEST(SpecTest, BundlesMustBePinned) {

@@ -11,7 +11,7 @@
 namespace sluice {
 namespace {
 
-TEST(IdTest, UuidsHaveVersion7sFormAndDiffer) {
+TEST(IdTest, finding_32_uuids_have_version_7s_form_and_differ) {
   const std::regex form("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}");
   std::set<std::string> seen;
   for (int i = 0; i < 1000; ++i) {

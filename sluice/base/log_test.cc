@@ -221,7 +221,8 @@ TEST_F(LogTest, LinesOfSeveralThreadsDoNotMix) {
 }
 
 TEST(LogFileTest, AppendsAndIsTheOwnersAlone) {
-  const std::string path = ::testing::TempDir() + "/sluice_log_test.jsonl";
+  const std::string path =
+      ::testing::TempDir() + "/sluice_log_test.jsonl." + std::to_string(::getpid());
   ::unlink(path.c_str());
   {
     Fd old(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));

@@ -63,7 +63,8 @@ class TomlReader {
   // A table of tables ([key.NAME]).
   std::vector<std::pair<std::string, TomlReader>> named_tables(std::string_view key);
 
-  // Records a mistake at `key` (at this table, if the key is absent or ""): "file:line: key: message".
+  // Records a mistake at `key` (at this table, if the key is absent or ""): "file:line: key:
+  // message".
   void mistake(std::string_view key, std::string_view message);
 
   // The first mistake or unknown key of the whole document. Call it on the root, last.

@@ -9,7 +9,7 @@ namespace sluice::cli {
 
 struct RunFlags {
   std::string task;
-  std::string agent = "opencode";
+  std::string agent;
   std::string agents_directory;
   std::string policy;
   std::string model = "policy";

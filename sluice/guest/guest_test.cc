@@ -381,7 +381,7 @@ TEST_P(GuestTest, RootBecomesAnotherUserWithoutCapabilities) {
 
 // --- jobs ---------------------------------------------------------------------------------------
 
-TEST_P(GuestTest, AJobsStatusStaysAfterItsEnd) {
+TEST_P(GuestTest, finding_11_a_jobs_status_stays_after_its_end) {
   const auto job = start(shell("echo hi; exit 5"));
   for (int i = 0; i < 3; ++i) {
     const auto exit = run(shard_, job->wait(Deadline::in(10s)));
@@ -394,6 +394,22 @@ TEST_P(GuestTest, AJobsStatusStaysAfterItsEnd) {
   EXPECT_EQ(run(shard_, job->signal(SIGTERM)).error().code, ErrorCode::kNotFound);
   EXPECT_EQ(run(shard_, job->write_stdin("x")).error().code, ErrorCode::kClosed);
   EXPECT_TRUE(run(shard_, job->kill_tree()));
+}
+
+TEST_P(GuestTest, finding_34_a_jobs_text_is_its_own) {
+  // What breaks where a command is wrapped in another: an end in '&' or '#', quotes, a
+  // here-document.
+  for (const char* text :
+       {"echo a; echo a; true &", "echo a; echo a # and $HOME 'so on", "cat <<'EOF'\na\na\nEOF",
+        "cat <<EOF\na\na\nEOF\n", "echo a\necho 'a'"}) {
+    const auto job = start(shell(text));
+    ASSERT_EQ(run(shard_, job->wait(Deadline::in(10s)))->exit.status, 0) << text;
+    std::string out;
+    for (std::string more = "-"; !more.empty(); out += more) {
+      more = *run(shard_, job->read_output(kOut, 100));
+    }
+    EXPECT_EQ(out, "a\na\n") << text;
+  }
 }
 
 TEST_P(GuestTest, AJobIsSpokenTo) {
@@ -452,7 +468,7 @@ TEST_P(GuestTest, KillTreeFindsDaemonsOfItsCommandAndOnlyThose) {
   EXPECT_EQ(*run(shard_, other->read_output(kOut, 100)), "up\n");
   const auto job = start(shell(std::string(kDaemons) + "exec sleep 4242.3"));
   EXPECT_EQ(*run(shard_, job->read_output(kOut, 100)), "up\n");
-  for (int i = 0; i < 200 && count_processes("4242.3") != 7; ++i) {
+  for (int i = 0; i < 2000 && count_processes("4242.3") != 7; ++i) {
     (void)run(shard_, net::sleep_for(10ms));
   }
   EXPECT_EQ(count_processes("4242.3"), 7);
@@ -467,7 +483,7 @@ TEST_P(GuestTest, KillTreeFindsDaemonsOfItsCommandAndOnlyThose) {
 TEST_P(GuestTest, KillTreeFindsWhatACommandLeftBehind) {
   const auto job = start(shell(std::string(kDaemons) + "exit 0"));
   EXPECT_EQ(run(shard_, job->wait(Deadline::in(10s)))->exit.status, 0);
-  for (int i = 0; i < 200 && count_processes("4242.3") != 6; ++i) {
+  for (int i = 0; i < 2000 && count_processes("4242.3") != 6; ++i) {
     (void)run(shard_, net::sleep_for(10ms));
   }
   EXPECT_EQ(count_processes("4242.3"), 6);
@@ -598,6 +614,21 @@ TEST_P(GuestTest, WhatIsNoFileIsRefusedByName) {
   EXPECT_EQ(read(path("file/below")).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(write(path("file/below"), "x").error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(run(shard_, client_->stat(path("link"), user()))->type, wire::FileStat::Type::kSymlink);
+}
+
+TEST_P(GuestTest, finding_35_a_write_that_fails_says_so) {
+  // The kernel lets nobody make files here, so it fails at the first step,
+  const auto refused = write("/proc/none", "x");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("/proc/none"));
+  // and here at the last, when a directory has taken the name meanwhile.
+  auto writer = run(shard_, client_->open_writer(path("file"), 0644, user()));
+  ASSERT_TRUE(writer);
+  ASSERT_TRUE(run(shard_, (*writer)->write("x")));
+  std::filesystem::create_directory(path("file"));
+  const auto done = run(shard_, (*writer)->finish());
+  ASSERT_FALSE(done);
+  EXPECT_THAT(done.error().message, HasSubstr(path("file")));
 }
 
 TEST_P(GuestTest, AFileOverTheLimitIsNotReadAtAll) {
@@ -1097,7 +1128,7 @@ TEST_P(GuestTest, ACancelledCommandIsKilled) {
   group.cancel();
   run(shard_, group.join());
   EXPECT_EQ(outcome, "cancelled");
-  for (int i = 0; i < 200 && count_processes("4242.9") > 0; ++i) {
+  for (int i = 0; i < 2000 && count_processes("4242.9") > 0; ++i) {
     (void)run(shard_, net::sleep_for(10ms));
   }
   EXPECT_EQ(count_processes("4242.9"), 0);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "sluice/net/testing.h"
 
@@ -134,7 +135,8 @@ TEST_F(SocketTest, RefusedAndUnknownAreUnavailableAndNamed) {
 }
 
 TEST_F(SocketTest, UnixSocketsReplaceAStaleFileAndRefuseALiveOne) {
-  const std::string path = ::testing::TempDir() + "/sluice_socket_test";
+  const std::string path =
+      ::testing::TempDir() + "/sluice_socket_test." + std::to_string(::getpid());
   {
     auto first = listen_unix(shard_, path);
     ASSERT_TRUE(first);

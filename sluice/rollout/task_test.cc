@@ -1,6 +1,7 @@
 #include "sluice/rollout/task.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -95,7 +96,8 @@ TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
 }
 
 TEST(TaskTest, FilesAreFoundBesideTheTask) {
-  const std::string directory = ::testing::TempDir() + "/sluice_task_test";
+  const std::string directory =
+      ::testing::TempDir() + "/sluice_task_test." + std::to_string(::getpid());
   std::filesystem::create_directories(directory);
   ASSERT_TRUE(write_file_atomically(directory + "/prompt.md", "from a file"));
   ASSERT_TRUE(write_file_atomically(directory + "/data.bin", std::string("\0\xff", 2)));

@@ -134,6 +134,45 @@ def processes_with(mark):
     return found
 
 
+def descendants(pid):
+    """The pids of all processes below `pid`."""
+    children = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = read(f"/proc/{entry}/stat").rpartition(b")")[2].split()
+            if fields:
+                children.setdefault(int(fields[1]), set()).add(int(entry))
+    found, todo = set(), [pid]
+    while todo:
+        new = children.get(todo.pop(), set()) - found
+        found |= new
+        todo += new
+    return found
+
+
+def links(directory):
+    """What the symbolic links in `directory` say; nothing for what has gone."""
+    found = set()
+    try:
+        for entry in os.listdir(directory):
+            found.add(os.readlink(os.path.join(directory, entry)))
+    except OSError:
+        pass
+    return found
+
+
+def listening_sockets():
+    """All that listen or wait for datagrams in this network namespace, as /proc/PID/fd names them."""
+    listening = {"tcp": b"0A", "tcp6": b"0A", "udp": b"07", "udp6": b"07"}
+    found = set()
+    for table, state in listening.items():
+        for line in read(f"/proc/self/net/{table}").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == state:
+                found.add(f"socket:[{fields[9].decode()}]")
+    return found
+
+
 def engine_parts():
     """The pids of all helpers, guests and engines on this machine, by their names."""
     found = set()

@@ -4,9 +4,12 @@ what OpenCode does only when something is wrong."""
 import json
 import os
 import re
+import signal
+import subprocess
+import time
 import unittest
 
-from harness import SOURCE, SystemTest
+from harness import SOURCE, SystemTest, descendants, end, links, listening_sockets
 
 HELLO = SOURCE / "examples" / "hello"
 
@@ -49,7 +52,7 @@ class OpenCode(SystemTest):
         self.assertIn(str(self.rollout.directory / "result.json"), self.rollout.stdout)
         self.assertIn(self.rollout.result["trace"], self.rollout.stdout)
 
-    def test_every_call_was_answered_at_the_gate(self):
+    def test_finding_17_finding_78_every_call_was_answered_at_the_gate(self):
         calls = self.rollout.trace.calls()
         self.assertEqual(len(calls), 3)
         self.assertEqual({call["outcome"] for call in calls}, {"delivered"})
@@ -217,6 +220,27 @@ agent_timeout_s = 1.5
         for file in rollout.directory.rglob("*"):
             if file.is_file():
                 self.assertNotIn(b"$(leak)", file.read_bytes(), file)
+
+
+    def test_finding_45_nothing_of_a_rollout_listens_on_the_hosts_network(self):
+        steps = json.dumps([{"post": chat("hi")}, {"sleep": 20}])
+        engine = subprocess.Popen(self.arguments(self.task(f"instruction = '''{steps}'''\n"),
+                                                 self.script(ONE_ANSWER), "caller"),
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(end, engine)
+        deadline = time.monotonic() + 30
+        while not any(b'"ended"' in file.read_bytes() for file in self.out.glob("*.jsonl")):
+            self.assertLess(time.monotonic(), deadline, "the agent made no call")
+            time.sleep(0.05)
+        pids = {engine.pid} | descendants(engine.pid)
+        self.assertGreater(len(pids), 2)  # the helper and a guest at least
+        sockets = set()
+        for pid in pids:
+            sockets |= {link for link in links(f"/proc/{pid}/fd") if link.startswith("socket:")}
+        self.assertTrue(sockets)
+        self.assertEqual(sockets & listening_sockets(), set())
+        engine.send_signal(signal.SIGINT)
+        self.assertEqual(engine.wait(timeout=20), 130)
 
 
 class Bodies(SystemTest):
