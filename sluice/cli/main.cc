@@ -7,6 +7,7 @@
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/error.h"
 #include "sluice/cli/commands.h"
+#include "sluice/cli/serve_flags.h"
 
 namespace {
 
@@ -71,6 +72,8 @@ int main(int argc, char** argv) {
   run_app->add_flag("--json", run.json, "print the result as one JSON object on stdout");
   run_app->add_flag("--keep", run.keep, "keep the sandbox's files and print where they are");
   run_app->callback([&] { code = sluice::cli::run_command(run); });
+
+  sluice::cli::add_serve(app, &code);
 
   sluice::cli::DoctorFlags doctor;
   doctor.agents_directory = agents_directory;

@@ -1,0 +1,433 @@
+"""The coding environment as its users meet it: `sluice serve` and the wire of run_rollout, with an
+agent that does what it is told and, at the end, with the real OpenCode.
+"""
+
+import concurrent.futures
+import json
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from openenv_clients import client
+from serving import HERE, SLOW, SOURCE, Served
+from upstream import Upstream
+
+AGENTS = SOURCE / "tests" / "system" / "agents"
+KEY = "sk-upstream-key-0123456789"
+CALL = {"post": '{"model":"m","messages":[{"role":"user","content":"hi"}]}'}
+FIELDS = ["task_id", "sandbox_id", "reward", "agent_exit_code", "wall_s", "mode", "setup_results",
+          "verify_results", "proxy_turns", "files", "files_extra", "agent_log_tail",
+          "proxy_log_tail", "error"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("serve")
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with Upstream("hello", key=KEY) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(place):
+    agents = place / "agents"
+    shutil.copytree(AGENTS, agents)
+    with Served("sluice", "serve", "--port", 0, "--agents-dir", agents, "--data", place / "data",
+                "--log", place / "log", "--max-sessions", 16) as served:
+        yield served
+
+
+def arguments(upstream, steps=(CALL,), **more):
+    return {"agent": "caller", "base_url": upstream.url, "api_key": KEY, "model": "m",
+            "instruction": json.dumps(list(steps)), **more}
+
+
+def call(server, given, timeout=60):
+    """run_rollout over POST /mcp: the result, or the error's message."""
+    answer = server.rpc("tools/call", {"name": "run_rollout", "arguments": given})
+    if "error" in answer:
+        return answer["error"]["message"]
+    assert json.loads(answer["result"]["content"][0]["text"]) == json.loads(answer["result"]["data"])
+    return json.loads(answer["result"]["data"])
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def golden(name):
+    return json.loads((HERE / "golden" / name).read_text())
+
+
+def test_the_tool_is_the_golden_one(server):
+    ours = server.rpc("tools/list")["result"]["tools"]
+    theirs = golden("tools_list.json")["result"]["tools"]
+    assert [tool["name"] for tool in ours] == ["run_rollout"]
+    assert ours[0]["inputSchema"] == theirs[0]["inputSchema"]
+    ours_out = {k: v for k, v in ours[0]["outputSchema"].items() if k != "description"}
+    theirs_out = {k: v for k, v in theirs[0]["outputSchema"].items() if k != "description"}
+    assert ours_out == theirs_out
+    assert isinstance(ours[0]["description"], str)
+
+
+def test_the_schema_is_the_golden_one(server):
+    assert server.fetch("/schema") == (200, golden("schema.json"))
+
+
+def test_openapi_has_the_golden_paths(server):
+    status, ours = server.fetch("/openapi.json")
+    theirs = golden("openapi.json")
+    assert status == 200 and ours["info"]["version"] == "1.0.0"
+    for path, methods in theirs["paths"].items():
+        assert set(methods) <= set(ours["paths"][path]), path
+
+
+def test_metadata_names_what_there_is(server):
+    status, metadata = server.fetch("/metadata")
+    assert status == 200
+    assert metadata["name"] == "CodingAgentEnvironment"
+    assert metadata["description"] == "CodingAgentEnvironment environment"
+    assert {"caller", "opencode"} <= set(metadata["agents"])
+    assert [row["kind"] for row in metadata["endpoints"]] == ["vllm", "openai", "hf_router"]
+    assert metadata["backend"] == "local"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_told_in_order_and_in_openenvs_words(server):
+    names = tuple(server.fetch("/metadata")[1]["agents"])
+    kinds = "('vllm', 'openai', 'hf_router')"
+    whole = {"base_url": "http://x/v1", "api_key": "k", "model": "m"}
+    rows = [
+        ({"endpoint": "bogus", "agent": "x"},
+         f"unknown endpoint kind: 'bogus'; expected one of {kinds}"),
+        ({"endpoint": "vllm"}, "vllm: no base_url (set VLLM_URL env var or pass base_url=...)"),
+        ({"endpoint": "openai", "agent": "x"},
+         "openai: no api_key (set OPENAI_API_KEY env var or pass api_key=...)"),
+        ({"agent": "x"}, f"unsupported agent 'x'; supported agents: {names}"),
+        ({"agent": "../../etc/passwd"}, "unsupported agent '../../etc/passwd'"),
+        ({"agent": " opencode "}, f"must provide either ``endpoint`` (one of {kinds}) or all of "
+                                  "base_url + api_key + model"),
+        ({"agent": "", "base_url": "http://x"}, "must provide either ``endpoint``"),
+        (whole, "instruction is required"),
+        ({**whole, "mode": "zzz"}, "instruction is required"),
+    ]
+    for given, said in rows:
+        assert call(server, given).startswith(f"Error calling tool 'run_rollout': {said}"), given
+
+
+def test_arguments_are_coerced_as_pydantic_does(server, upstream):
+    given = arguments(upstream, max_tokens_cap="12", top_logprobs="5", agent_timeout_s="30",
+                      disable_thinking="no", verify=["true"])
+    assert call(server, given)["reward"] == 1.0
+    assert "Input should be a valid integer, unable to parse string as an integer" in call(
+        server, {**given, "max_tokens_cap": "abc"})
+    assert "Input should be a valid list" in call(server, {**given, "setup": "x"})
+    assert "Unexpected keyword argument" in call(server, {**given, "bogus": 1})
+
+
+def test_endpoints_come_from_the_servers_environment(place, upstream):
+    with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
+                env={"VLLM_URL": upstream.url.removesuffix("/v1") + "/", "VLLM_API_KEY": KEY}) as it:
+        rows = {row["kind"]: row for row in it.fetch("/metadata")[1]["endpoints"]}
+        assert rows["vllm"]["configured"] is True
+        result = call(it, {"agent": "caller", "endpoint": "vllm", "verify": ["true"],
+                           "instruction": json.dumps([CALL])})
+        assert result["reward"] == 1.0
+        # The catalog switches thinking off for vLLM, which this agent has no way to say.
+        assert any("disable_thinking" in warning for warning in result["warnings"])
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def test_a_result_has_every_field_in_order(server, upstream):
+    result = call(server, arguments(
+        upstream, [CALL, {"run": "echo made > made.txt"}], task_id="t1",
+        setup=["echo one", "echo two >&2"], verify=["test -f made.txt", "false"]))
+    assert list(result)[:len(FIELDS)] == FIELDS
+    assert result["error"] is None and result["error_kind"] is None
+    assert result["task_id"] == "t1" and result["mode"] == "black_box"
+    assert result["reward"] == 0.5 and result["agent_exit_code"] == 0
+    assert [row["stdout"] for row in result["setup_results"]] == ["one\n", ""]
+    assert result["setup_results"][1]["stderr"] == "two\n"
+    assert [row["exit_code"] for row in result["verify_results"]] == [0, 1]
+    assert result["files"]["/home/user/workdir/made.txt"] == "made\n"
+    assert len(result["proxy_turns"]) == 1 and result["proxy_turns"][0]["upstream_status"] == 200
+    assert result["proxy_log_tail"].startswith("call 1: delivered")
+
+
+def test_defect_10_finding_27_a_failed_setup_keeps_its_results(server, upstream):
+    result = call(server, arguments(upstream, setup=["true", "echo why >&2; exit 3", "true"],
+                                    verify=["true"]))
+    assert [row["exit_code"] for row in result["setup_results"]] == [0, 3]
+    assert result["error"].startswith("RuntimeError: task.setup_shell failed (3): why\n")
+    assert result["error_kind"] == "task" and result["reward"] is None
+    assert result["agent_exit_code"] is None and result["verify_results"] == []
+
+
+def test_defect_12_an_agent_over_its_time_is_dead_before_verify(server, upstream):
+    result = call(server, arguments(
+        upstream, [CALL, {"run": "(while true; do date +%N > beat; sleep 0.05; done) & sleep 60"}],
+        agent_timeout_s=2,
+        verify=["a=$(cat beat); sleep 0.4; test \"$a\" = \"$(cat beat)\""]))
+    assert result["error"].startswith("agent timeout: ")
+    assert result["error_kind"] == "timed_out" and result["agent_exit_code"] is None
+    assert result["reward"] == 1.0
+
+
+def test_defect_07_the_agents_exit_code_is_its_own(server, upstream):
+    result = call(server, arguments(upstream, [CALL, {"exit": 7}], verify=["true"]))
+    assert result["agent_exit_code"] == 7 and result["error_kind"] == "agent"
+
+
+def test_defect_09_a_reward_cannot_be_forged(server, upstream):
+    forge = "mkdir -p ~/logs/verifier; echo 99 > ~/logs/verifier/reward.txt; echo $?"
+    result = call(server, arguments(upstream, [CALL, {"run": forge}], verify=["false"]))
+    assert result["reward"] == 0.0
+    result = call(server, arguments(upstream, [CALL, {"run": forge}],
+                                    verify=["echo 0.25 > /home/user/logs/verifier/reward.txt"]))
+    assert result["reward"] == 0.25
+
+
+def test_defect_15_a_crash_is_in_the_log_tail(server, upstream):
+    place_of_crash = [CALL, {"run": "true"}, {"post": 5}]
+    result = call(server, arguments(upstream, place_of_crash, verify=["true"]))
+    assert "Traceback (most recent call last)" in result["agent_log_tail"]
+    assert result["agent_exit_code"] == 1
+
+
+def test_an_agent_that_never_calls_is_an_error_of_its_own(server, upstream):
+    result = call(server, arguments(upstream, [{"run": "true"}], verify=["true"]))
+    assert result["error_kind"] == "gate_never_called" and result["reward"] is None
+
+
+def test_nothing_verified_is_null(server, upstream):
+    assert call(server, arguments(upstream))["reward"] is None
+
+
+def test_modes_that_are_not_served_say_what_to_do(server, upstream):
+    assert call(server, arguments(upstream, mode="zzz"))["error"] == "ValueError: Unknown mode: 'zzz'"
+
+
+def test_finding_54_transparent_proxy_is_refused_with_what_to_use(server, upstream):
+    error = call(server, arguments(upstream, mode="transparent_proxy"))["error"]
+    assert "deprecated" in error and "interception_gate" in error and "black_box" in error
+
+
+def test_an_upstream_that_refuses_is_told(server, upstream):
+    result = call(server, {**arguments(upstream, verify=["true"]), "api_key": "another"})
+    assert result["proxy_turns"][0]["upstream_status"] == 401
+    assert "another" not in json.dumps(result)
+
+
+def test_finding_43_the_upstreams_key_is_nowhere_but_upstream(server, upstream, place):
+    look = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; cat ~/.* ~/* 2>&1"
+    result = call(server, arguments(upstream, [CALL, {"run": look}], verify=["env"]))
+    assert KEY not in json.dumps(result)
+    assert KEY not in (place / "log").read_text()
+    for file in (place / "data").iterdir():
+        assert KEY.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("network", ["none"])
+def test_finding_49_an_agent_cannot_reach_the_server_it_runs_under(server, upstream, network):
+    port = server.url.rsplit(":", 1)[1]
+    probe = (f"for p in /reset /step /mcp /rollouts /health; do "
+             f"python3 -c 'import urllib.request as r; print(r.urlopen("
+             f"\"http://127.0.0.1:{port}'$p'\", timeout=2).status)' 2>&1 | tail -1; done")
+    result = call(server, arguments(upstream, [CALL, {"run": probe}], verify=["true"]))
+    said = json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
+    assert said.count("Connection refused") == 5, said
+
+
+def test_finding_49_a_shared_network_needs_keys(place):
+    with pytest.raises(RuntimeError):
+        Served("sluice", "serve", "--port", 0, "--network", "open", "--data", place / "data")
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+def test_a_session_keeps_its_books(server, upstream):
+    with client(server.url) as env:
+        env.reset(episode_id="mine")
+        result = json.loads(env.call_tool("run_rollout", **arguments(
+            upstream, task_id="t9", verify=["true"])))
+    connection = Frames(server)
+    connection.ask({"type": "reset", "data": {"episode_id": "mine"}})
+    assert connection.ask({"type": "state"}) == {"type": "state", "data": {
+        "episode_id": "mine", "step_count": 0, "rollouts_completed": 0, "last_reward": None,
+        "last_task_id": None, "last_sandbox_id": None}}
+    reply = connection.ask({"type": "step", "data": {
+        "tool_name": "run_rollout", "arguments": arguments(upstream, task_id="t9", verify=["true"])}})
+    assert reply["data"]["reward"] is None and reply["data"]["done"] is False
+    mine = json.loads(reply["data"]["observation"]["result"]["data"])
+    assert connection.ask({"type": "state"})["data"] == {
+        "episode_id": "mine", "step_count": 0, "rollouts_completed": 1, "last_reward": 1.0,
+        "last_task_id": "t9", "last_sandbox_id": mine["sandbox_id"]}
+    assert result["reward"] == 1.0
+    connection.close()
+
+
+class Frames:
+    """A raw session on /ws."""
+
+    def __init__(self, server):
+        from websockets.sync.client import connect
+
+        self.socket = connect(server.url.replace("http", "ws") + "/ws", max_size=None)
+
+    def send(self, frame):
+        self.socket.send(json.dumps(frame))
+
+    def ask(self, frame):
+        self.send(frame)
+        return json.loads(self.socket.recv(timeout=60))
+
+    def close(self):
+        self.socket.close()
+
+
+def wait_for(condition, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+
+
+def rollouts(server, state=""):
+    return server.fetch(f"/rollouts?state={state}")[1]["rollouts"]
+
+
+def test_defect_11_a_client_that_leaves_ends_its_rollout(server, upstream):
+    frames = Frames(server)
+    frames.send({"type": "step", "data": {"tool_name": "run_rollout", "arguments": arguments(
+        upstream, [CALL, {"sleep": 50}], task_id="left", verify=["true"])}})
+    wait_for(lambda: any(row["task_id"] == "left" for row in rollouts(server, "running")))
+    frames.socket.socket.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: any(row["task_id"] == "left" for row in rollouts(server, "ended")))
+    row = next(row for row in rollouts(server, "ended") if row["task_id"] == "left")
+    assert row["error_kind"] == "cancelled" and row["reward"] is None
+    assert row["call_cancelled"] == "client_gone"
+
+
+def test_a_rollout_is_watched_and_cancelled_beside_the_wire(server, upstream):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(call, server, arguments(upstream, [CALL, {"sleep": 50}],
+                                                      task_id="watched", verify=["true"]))
+        wait_for(lambda: any(row["task_id"] == "watched" for row in rollouts(server, "running")))
+        row = next(row for row in rollouts(server, "running") if row["task_id"] == "watched")
+        events = pool.submit(server.fetch, f"/rollouts/{row['rollout_id']}/events")
+        wait_for(lambda: server.fetch(f"/rollouts/{row['rollout_id']}")[1].get("state") == "running")
+        time.sleep(0.5)
+        status, _ = server.fetch(f"/rollouts/{row['rollout_id']}/cancel", {}, method="POST")
+        assert status in (200, 202)
+        result = running.result(30)
+        assert result["error_kind"] == "cancelled" and "/rollouts" in result["error"]
+        text = events.result(30)[1]
+        assert '"phase":"create"' in text and '"phase":"agent"' in text
+
+
+def test_a_steps_own_time_ends_its_rollout(server, upstream):
+    status, answer = server.fetch("/step", {"timeout_s": 1.5, "action": {
+        "tool_name": "run_rollout",
+        "arguments": arguments(upstream, [CALL, {"sleep": 50}], task_id="late")}})
+    assert status == 200
+    assert answer["observation"]["error"] == {
+        "error_type": "timeout", "message": "Tool 'run_rollout' timed out after 1.5 seconds"}
+    wait_for(lambda: not any(row["task_id"] == "late" for row in rollouts(server, "running")))
+
+
+def test_an_agent_added_by_its_user_runs_without_a_rebuild(server, upstream, place):
+    text = (AGENTS / "caller.toml").read_text().replace('name = "caller"', 'name = "newcomer"')
+    (place / "agents" / "newcomer.toml").write_text(text)
+    try:
+        assert "newcomer" in server.fetch("/metadata")[1]["agents"]
+        assert "newcomer" in server.rpc("tools/list")["result"]["tools"][0]["description"]
+        assert "'newcomer'" in call(server, {"agent": "nobody"})
+        result = call(server, {**arguments(upstream, verify=["true"]), "agent": "newcomer"})
+        assert result["reward"] == 1.0
+    finally:
+        (place / "agents" / "newcomer.toml").unlink()
+
+
+def test_rollouts_over_the_limit_wait_their_turn(place, upstream):
+    with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
+                "--max-rollouts", 1) as served:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            given = arguments(upstream, [CALL, {"sleep": 0.3}], verify=["true"])
+            results = list(pool.map(lambda _: call(served, given), range(3)))
+        assert [result["reward"] for result in results] == [1.0] * 3
+        rows = rollouts(served)
+        assert len(rows) == 3
+
+
+# --- the real agent -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def opencode(server):
+    if shutil.which("npm") is None:
+        pytest.skip("no npm: OpenCode cannot be installed")
+    done = subprocess.run([str(server.process.args[0]), "agents", "install", "opencode"],
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+SCRIPT = (("write", {"filePath": "/home/user/workdir/hello.py", "content": "print('hello')\n"}),
+          "I wrote hello.py.")
+TASK = {"instruction": "Write hello.py, which prints hello.", "api_key": KEY, "model": "m1",
+        "verify": ["test -f hello.py", "python3 hello.py | grep -x hello"]}
+
+
+def test_opencode_earns_its_reward_through_openenvs_client(server, opencode):
+    with Upstream(*SCRIPT, key=KEY) as model, client(server.url, message_timeout_s=300) as env:
+        env.reset(episode_id="e1")
+        assert [tool.name for tool in env.list_tools()] == ["run_rollout"]
+        result = json.loads(env.call_tool("run_rollout", base_url=model.url, task_id="hello", **TASK))
+        assert result["error"] is None, result["agent_log_tail"]
+        assert result["reward"] == 1.0 and result["agent_exit_code"] == 0
+        assert result["agent"].startswith("opencode ")
+        assert env.state().episode_id == "e1"
+
+
+def test_defect_08_finding_33_parameters_reach_the_model(server, opencode):
+    with Upstream(*SCRIPT, key=KEY) as model, client(server.url, message_timeout_s=300) as env:
+        env.reset()
+        result = json.loads(env.call_tool("run_rollout", base_url=model.url, max_tokens_cap=1234,
+                                          disable_thinking=True, top_logprobs=2, **TASK))
+        assert result["reward"] == 1.0
+        for body in model.requests:
+            assert body["max_tokens"] == 1234 and body["model"] == "m1"
+            assert body["chat_template_kwargs"] == {"enable_thinking": False}
+        assert result["warnings"] == [
+            "top_logprobs has no effect: no tokens are captured in black_box"]
+
+
+def test_eight_clients_at_once_with_opencode(server, opencode):
+    def one(number):
+        with client(server.url, message_timeout_s=300) as env:
+            env.reset(episode_id=f"e{number}")
+            text = env.call_tool("run_rollout", base_url=model.url, task_id=str(number), **TASK)
+            return json.loads(text)
+
+    with Upstream(*SCRIPT, key=KEY) as model, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(one, range(8)))
+    assert [result["reward"] for result in results] == [1.0] * 8, results
+    assert len({result["sandbox_id"] for result in results}) == 8
+
+
+def test_a_rollout_of_minutes_with_the_clients_own_pings(server, upstream):
+    seconds = 185 if SLOW else 22
+    with client(server.url, message_timeout_s=300) as env:
+        env.reset()
+        result = json.loads(env.call_tool("run_rollout", **arguments(
+            upstream, [CALL, {"sleep": seconds}], agent_timeout_s=300, verify=["true"])))
+        assert result["reward"] == 1.0 and result["wall_s"] >= seconds
