@@ -1,33 +1,26 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 
-#include "sluice/agent/bundle.h"
-#include "sluice/agent/registry.h"
-#include "sluice/base/core/fd.h"
 #include "sluice/base/log.h"
 #include "sluice/cli/backends.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
 #include "sluice/cli/paths.h"
+#include "sluice/cli/run_parts.h"
 #include "sluice/gate/gate.h"
-#include "sluice/gate/script_policy.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/signals.h"
 #include "sluice/rollout/rollout.h"
 #include "sluice/trace/jsonl.h"
-#include "sluice/upstream/passthrough.h"
 
 namespace sluice::cli {
 namespace {
 
-namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-using rollout::ErrorKind;
 
 // The parts of one `sluice run`, in the order in which they need each other.
 class Run {
@@ -39,7 +32,7 @@ class Run {
     SLUICE_TRY_VOID(make_directory());
     const Logger log = Logger::to_file(flags_.log.empty() ? directory_ + "/engine.log" : flags_.log,
                                        LogLevel::kInfo);
-    SLUICE_TRY(options_.policy, choose_policy(log));
+    SLUICE_TRY(options_.policy, choose_policy(flags_, shard_, names_, log));
     SLUICE_TRY(auto backend, make_backend(flags_.backend, log));
     trace::JsonlRecorder recorder(directory_, log);
     gate::GateOptions gate_options;
@@ -74,9 +67,13 @@ class Run {
     shard_.run_until([&] { return result.has_value(); });
     ticker.disarm();
     display.finish();
-    SLUICE_TRY_VOID(store(*result));
-    print(*result);
-    return exit_code_of(*result);
+    SLUICE_TRY_VOID(store_result(directory_, *result));
+    if (flags_.json) {
+      fmt::print("{}\n", rollout::to_json(*result));
+    } else {
+      print_result(directory_, *result);
+    }
+    return exit_code_of(result->error_kind);
   }
 
  private:
@@ -88,149 +85,25 @@ class Run {
   }
 
   Result<void> read_input() {
-    SLUICE_TRY(rollout::Task task, rollout::load_task(flags_.task));
-    if (flags_.approvals == "bypass") task.approvals = agent::Approvals::kBypass;
-    if (flags_.approvals == "default") task.approvals = agent::Approvals::kAgentDefault;
-    for (const std::string& option : flags_.options) {
-      const size_t equals = option.find('=');
-      if (equals == std::string::npos) {
-        return Error(ErrorCode::kInvalidArgument,
-                     fmt::format("--option {}: must be NAME=VALUE", option));
-      }
-      task.options[option.substr(0, equals)] = option.substr(equals + 1);
-    }
-    SLUICE_TRY(agent::Spec spec, agent::Registry(flags_.agents_directory).find(flags_.agent));
-    SLUICE_TRY(options_.dialect, choose_dialect(spec));
-    if (spec.bundle) {
-      const agent::Bundles bundles(agent::default_bundle_directory());
-      SLUICE_TRY(options_.bundle_path, bundles.install(spec, [](std::string_view line) {
-        fmt::print(stderr, "{}\n", printable(line));
-      }));
-    }
+    SLUICE_TRY(rollout::Task task, read_task(flags_, flags_.task));
+    SLUICE_TRY(AgentChoice agent, choose_agent(flags_));
     options_.task = std::make_shared<const rollout::Task>(std::move(task));
-    options_.spec = std::make_shared<const agent::Spec>(std::move(spec));
+    options_.spec = std::move(agent.spec);
+    options_.bundle_path = std::move(agent.bundle_path);
+    options_.dialect = agent.dialect;
     options_.model = flags_.model;
     return {};
   }
 
-  Result<llm::Dialect> choose_dialect(const agent::Spec& spec) const {
-    if (flags_.dialect.empty()) return spec.dialects.front().dialect;
-    std::vector<std::string_view> known;
-    for (const agent::DialectSpec& row : spec.dialects) {
-      known.push_back(llm::to_string(row.dialect));
-      if (known.back() == flags_.dialect) return row.dialect;
-    }
-    return Error(ErrorCode::kUnsupported,
-                 fmt::format("{} does not speak the dialect {}; it speaks: {}", spec.name,
-                             flags_.dialect, fmt::join(known, ", ")));
-  }
-
-  Result<rollout::PolicyChoice> choose_policy(const Logger& log) {
-    const size_t colon = flags_.policy.find(':');
-    const std::string kind = flags_.policy.substr(0, colon);
-    const std::string value = colon == std::string::npos ? "" : flags_.policy.substr(colon + 1);
-    rollout::PolicyChoice choice;
-    choice.name = kind;
-    if (kind == "script" && !value.empty()) {
-      SLUICE_TRY(choice.policy, gate::ScriptPolicy::load(value, shard_));
-      return choice;
-    }
-    if (kind == "passthrough" && !value.empty()) {
-      upstream::PassthroughOptions options;
-      options.base_url = value;
-      options.key = environment(flags_.key_env.c_str());
-      log.redactor().add_secret(options.key);
-      if (options.key.empty()) {
-        fmt::print(stderr, "note: {} is not set; {} is asked without a key\n", flags_.key_env,
-                   value);
-      }
-      choice.mode = "black_box";
-      SLUICE_TRY(choice.policy, upstream::make_passthrough(shard_, names_, std::move(options)));
-      return choice;
-    }
-    return Error(ErrorCode::kInvalidArgument,
-                 fmt::format("--policy {}: must be script:FILE or passthrough:URL", flags_.policy));
-  }
-
   Result<void> make_directory() {
-    std::error_code error;
-    directory_ = flags_.out;
-    if (directory_.empty()) {
-      directory_ = fmt::format("{}/rollouts/{:%Y%m%d-%H%M%S}-{}-{}", state_directory(),
-                               fmt::localtime(std::time(nullptr)), options_.task->id,
-                               options_.id.value.substr(options_.id.value.size() - 6));
+    std::string wanted = flags_.out;
+    if (wanted.empty()) {
+      wanted = fmt::format("{}/rollouts/{:%Y%m%d-%H%M%S}-{}-{}", state_directory(),
+                           fmt::localtime(std::time(nullptr)), options_.task->id,
+                           options_.id.value.substr(options_.id.value.size() - 6));
     }
-    directory_ = fs::absolute(directory_, error).lexically_normal().string();
-    if (fs::exists(directory_, error) && !fs::is_empty(directory_, error)) {
-      return Error(ErrorCode::kAlreadyExists,
-                   directory_ + " exists and is not empty: name a new directory by --out");
-    }
-    fs::create_directories(directory_, error);
-    if (error) return errno_error("create " + directory_, error.value());
-    fs::permissions(directory_, fs::perms::owner_all, error);
+    SLUICE_TRY(directory_, make_output_directory(wanted));
     return {};
-  }
-
-  Result<void> store(const rollout::RolloutResult& result) const {
-    SLUICE_TRY_VOID(
-        write_file_atomically(directory_ + "/result.json", rollout::to_json(result) + "\n", 0600));
-    if (result.report.agent) {
-      SLUICE_TRY_VOID(
-          write_file_atomically(directory_ + "/agent.stdout", result.report.agent->out, 0600));
-      SLUICE_TRY_VOID(
-          write_file_atomically(directory_ + "/agent.stderr", result.report.agent->err, 0600));
-    }
-    for (const agent::Artifact& artifact : result.report.artifacts) {
-      std::error_code ignored;
-      fs::create_directories(directory_ + "/artifacts", ignored);
-      SLUICE_TRY_VOID(write_file_atomically(directory_ + "/artifacts/" + artifact.name,
-                                            artifact.content, 0600));
-    }
-    return {};
-  }
-
-  void print(const rollout::RolloutResult& result) const {
-    if (flags_.json) {
-      fmt::print("{}\n", rollout::to_json(result));
-      return;
-    }
-    auto rows = [](const char* name, const std::vector<agent::CommandRow>& commands) {
-      for (const agent::CommandRow& row : commands) {
-        fmt::print("{:<8} {}  {}  ({})\n", name, row.output.exit.ok() ? "ok  " : "FAIL",
-                   printable(row.cmd), sandbox::describe(row.output.exit));
-      }
-    };
-    rows("setup", result.report.setup);
-    rows("verify", result.report.verify);
-    for (const std::string& warning : result.report.warnings) {
-      fmt::print("warning  {}\n", printable(warning));
-    }
-    if (result.error_kind != ErrorKind::kNone) {
-      fmt::print("error    {}: {}\n", to_string(result.error_kind), printable(result.error));
-    }
-    fmt::print("agent    {}, {} calls, {} turns, {}\n", result.agent, result.calls.calls,
-               result.calls.turns,
-               result.report.agent ? describe(result.report.agent->exit) : "not started");
-    fmt::print("reward   {}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null");
-    fmt::print("time     {}\n", duration_text(result.wall));
-    fmt::print("result   {}/result.json\ntrace    {}\n", directory_, result.trace);
-    if (!result.kept_files.empty()) {
-      fmt::print("files    {}\n         look into them: sluice sandboxes shell {}\n",
-                 result.kept_files, result.kept_files);
-    }
-  }
-
-  static int exit_code_of(const rollout::RolloutResult& result) {
-    switch (result.error_kind) {
-      case ErrorKind::kNone:
-        return 0;
-      case ErrorKind::kInfrastructure:
-        return exit_code(ErrorCode::kUnavailable);
-      case ErrorKind::kCancelled:
-        return exit_code(ErrorCode::kCancelled);
-      default:
-        return 1;
-    }
   }
 
   const RunFlags& flags_;

@@ -44,6 +44,8 @@ void Shard::start() {
     thread_id_ = std::this_thread::get_id();
     context_.run();
   });
+  // Whoever started it must not take itself for the shard's thread while that is on its way.
+  thread_id_ = thread_.get_id();
 }
 
 void Shard::stop() {

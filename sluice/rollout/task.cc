@@ -63,6 +63,9 @@ void read_limits(TomlReader& root, Task& task) {
   limit("disk_mb", 1 << 24, kMiB, limits.disk_bytes);
   limit("pids", 1 << 22, 1, limits.pids);
   limit("open_files", 1 << 20, 1, limits.open_files);
+  if (const auto swap = in->integer("swap_mb", 0, 1 << 24)) {
+    limits.swap_bytes = sandbox::Limit{static_cast<uint64_t>(*swap * kMiB), strictness};
+  }
   if (const auto cpus = in->number("cpus", 0.01, 4096)) {
     limits.cpu_millis = sandbox::Limit{static_cast<uint64_t>(*cpus * 1000), strictness};
   }

@@ -65,6 +65,7 @@ bool Command::is_shell() const {
 Limits Limits::defaults() {
   Limits limits;
   limits.memory_bytes = Limit{uint64_t{4} << 30};
+  limits.swap_bytes = Limit{0};
   limits.pids = Limit{2048};  // threads count
   limits.disk_bytes = Limit{uint64_t{4} << 30};
   limits.disk_inodes = Limit{1'000'000};

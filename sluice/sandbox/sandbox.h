@@ -128,6 +128,7 @@ struct Limit {
 };
 struct Limits {
   std::optional<Limit> memory_bytes;
+  std::optional<Limit> swap_bytes;  // on top of the memory
   std::optional<Limit> pids;
   std::optional<Limit> cpu_millis;  // 1500 is one and a half cores
   std::optional<Limit> disk_bytes;  // what the sandbox may write in all

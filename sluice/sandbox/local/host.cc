@@ -10,6 +10,7 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/sandbox/local/helper/cgroups.h"
 
 namespace sluice::sandbox::local {
 namespace {
@@ -205,9 +206,27 @@ std::vector<Need> inspect_host() {
   needs.push_back(std::move(ids));
 
   Need limits{"limits of memory, processes and CPU", Need::State::kOk, ""};
-  if (::geteuid() != 0) {
+  bool memory = false, pids = false, cpu = false;
+  const auto places = plan_cgroups(read_cgroup_facts());
+  for (const CgroupPlace& place : places) {
+    if (::access(place.base.c_str(), W_OK) != 0) continue;
+    memory = memory || place.memory;
+    pids = pids || place.pids;
+    cpu = cpu || place.cpu;
+    limits.detail += (limits.detail.empty() ? "groups in " : ", ") + place.base;
+  }
+  if (!memory || !pids || !cpu) {
     limits.state = Need::State::kLess;
-    limits.detail = "control groups need root: limits are not enforced";
+    limits.detail = std::string("not enforced:") + (memory ? "" : " memory") +
+                    (pids ? "" : " processes") + (cpu ? "" : " CPU") + "; ";
+    limits.detail +=
+        places.empty()
+            ? "no control groups with such controllers are mounted here (in a container: "
+              "run it with --cgroupns=private and a writable /sys/fs/cgroup)"
+        : ::geteuid() == 0
+            ? "/sys/fs/cgroup is read-only: in a container, run it with a writable one"
+            : "run as root, or in a delegated group: systemd-run --user --scope -p Delegate=yes "
+              "sluice ...";
   }
   needs.push_back(std::move(limits));
   return needs;

@@ -310,6 +310,12 @@ struct LimitPlan {
   uint64_t disk_bytes = 0, disk_inodes = 0, open_files = 0;
 };
 
+bool host_has_swap() {
+  const auto swaps = read_file("/proc/swaps", 64 * 1024);
+  // A heading, then a line for each.
+  return swaps && swaps->find('\n') + 1 < swaps->size();
+}
+
 Result<LimitPlan> plan_limits(const Limits& limits, const SetupDone& ready,
                               std::vector<std::string>* warnings) {
   LimitPlan plan;
@@ -329,6 +335,11 @@ Result<LimitPlan> plan_limits(const Limits& limits, const SetupDone& ready,
     warnings->push_back(why);
   };
   take(limits.memory_bytes, "memory", ready.memory, &plan.groups.memory_bytes);
+  // A host without swap gives none.
+  plan.groups.swap_bytes = kUnlimited;
+  const bool no_swap = limits.swap_bytes && limits.swap_bytes->value == 0 && !host_has_swap();
+  const bool counted = ready.memory && ready.swap && plan.groups.memory_bytes != 0;
+  if (!no_swap || counted) take(limits.swap_bytes, "swap", counted, &plan.groups.swap_bytes);
   take(limits.pids, "processes", ready.pids, &plan.groups.pids);
   take(limits.cpu_millis, "CPU time", ready.cpu, &plan.groups.cpu_millis);
   take(limits.disk_bytes, "disk space", true, &plan.disk_bytes);

@@ -135,6 +135,7 @@ Bytes SetupDone::encode() const {
   put(out, memory);
   put(out, pids);
   put(out, cpu);
+  put(out, swap);
   out.string(cgroup_problem);
   return out.take();
 }
@@ -144,6 +145,7 @@ Result<SetupDone> SetupDone::decode(ByteView bytes) {
     value.memory = flag(in);
     value.pids = flag(in);
     value.cpu = flag(in);
+    value.swap = flag(in);
     value.cgroup_problem = in.text(kMaxText);
   });
 }
@@ -159,6 +161,7 @@ Bytes Create::encode() const {
   out.u64(limits.memory_bytes);
   out.u64(limits.pids);
   out.u64(limits.cpu_millis);
+  out.u64(limits.swap_bytes);
   put(out, own_network);
   return out.take();
 }
@@ -176,6 +179,7 @@ Result<Create> Create::decode(ByteView bytes) {
     value.limits.memory_bytes = in.u64();
     value.limits.pids = in.u64();
     value.limits.cpu_millis = in.u64();
+    value.limits.swap_bytes = in.u64();
     value.own_network = flag(in);
   });
 }

@@ -52,11 +52,14 @@ enum class Mapping : uint8_t {
   kOwn,      // by an ordinary user: the own uid and gid alone
 };
 
+inline constexpr uint64_t kUnlimited = UINT64_MAX;
+
 // A control group's limits; what is 0 is not limited.
 struct CgroupLimits {
   uint64_t memory_bytes = 0;
   uint64_t pids = 0;
   uint64_t cpu_millis = 0;
+  uint64_t swap_bytes = kUnlimited;  // with a limit of memory only
 };
 
 // What all sandboxes of one backend share; sent once.
@@ -77,7 +80,7 @@ struct Setup {
 
 struct SetupDone {
   std::vector<std::string> cgroups;  // the directories below which sandboxes get theirs
-  bool memory = false, pids = false, cpu = false;
+  bool memory = false, pids = false, cpu = false, swap = false;
   std::string cgroup_problem;  // why some are missing
 
   Bytes encode() const;

@@ -19,6 +19,8 @@ namespace {
 
 constexpr size_t kMaxFile = 1024 * 1024;
 constexpr char kPrefix[] = "sluice-";
+// Where the engine goes in a group that was delegated to it.
+constexpr char kEngineGroup[] = "sluice-engine";
 
 std::vector<std::string> split(std::string_view text, char separator) {
   std::vector<std::string> parts;
@@ -69,9 +71,9 @@ std::string unescape(const std::string& text) {
   return out;
 }
 
-std::vector<Mount> cgroup_mounts() {
+std::vector<Mount> cgroup_mounts(std::string_view mountinfo) {
   std::vector<Mount> mounts;
-  for (const std::string& line : split(contents("/proc/self/mountinfo"), '\n')) {
+  for (const std::string& line : split(mountinfo, '\n')) {
     const size_t dash = line.find(" - ");
     if (dash == std::string::npos) continue;
     const auto left = split(std::string_view(line).substr(0, dash), ' ');
@@ -88,15 +90,16 @@ std::vector<Mount> cgroup_mounts() {
   return mounts;
 }
 
-// Where this process is in the hierarchy with that controller (of version 1).
-std::string own_cgroup(std::string_view controller) {
-  for (const std::string& line : split(contents("/proc/self/cgroup"), '\n')) {
+// Where this process is in the hierarchy with that controller; "" for version 2.
+std::string own_cgroup(std::string_view own, std::string_view controller) {
+  for (const std::string& line : split(own, '\n')) {
     const size_t first = line.find(':');
     const size_t second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const auto controllers =
-        split(std::string_view(line).substr(first + 1, second - first - 1), ',');
-    if (contains(controllers, controller)) return line.substr(second + 1);
+    const std::string_view names = std::string_view(line).substr(first + 1, second - first - 1);
+    if (controller.empty() ? names.empty() : contains(split(names, ','), controller)) {
+      return line.substr(second + 1);
+    }
   }
   return "/";
 }
@@ -142,74 +145,114 @@ std::string owner_name(pid_t pid) {
          std::to_string(start_time(pid));
 }
 
-void Cgroups::try_hierarchy(Hierarchy hierarchy) {
-  if (::mkdir(hierarchy.directory.c_str(), 0755) != 0 && errno != EEXIST) {
-    problem_ = hierarchy.directory + ": " + ::strerror(errno);
-    return;
+CgroupFacts read_cgroup_facts() {
+  return {contents("/proc/self/mountinfo"), contents("/proc/self/cgroup"), ::geteuid() == 0};
+}
+
+std::vector<CgroupPlace> plan_cgroups(const CgroupFacts& facts) {
+  std::vector<CgroupPlace> places;
+  for (const Mount& mount : cgroup_mounts(facts.mountinfo)) {
+    CgroupPlace place;
+    if (mount.unified) {
+      place.version = CgroupPlace::Version::kTwo;
+      place.base = facts.root ? mount.point : directory_of(mount, own_cgroup(facts.own, ""));
+      // An earlier backend of this process moved it there.
+      const std::string leaf = std::string("/") + kEngineGroup;
+      if (place.base.ends_with(leaf)) place.base.resize(place.base.size() - leaf.size());
+      Bytes available = contents(place.base + "/cgroup.controllers");
+      std::replace(available.begin(), available.end(), '\n', ' ');
+      const auto controllers = split(available, ' ');
+      place.memory = contains(controllers, "memory");
+      place.pids = contains(controllers, "pids");
+      place.cpu = contains(controllers, "cpu");
+    } else {
+      place.memory = contains(mount.options, "memory");
+      place.pids = contains(mount.options, "pids");
+      place.cpu = contains(mount.options, "cpu");
+      const char* any = place.memory ? "memory" : place.pids ? "pids" : "cpu";
+      place.base = directory_of(mount, own_cgroup(facts.own, any));
+    }
+    if (place.memory || place.pids || place.cpu) places.push_back(std::move(place));
   }
-  if (hierarchy.version == Version::kTwo) {
-    for (bool* wanted : {&hierarchy.memory, &hierarchy.pids, &hierarchy.cpu}) {
-      if (!*wanted) continue;
-      const char* name = wanted == &hierarchy.memory ? "+memory"
-                         : wanted == &hierarchy.pids ? "+pids"
-                                                     : "+cpu";
-      auto enabled = put(hierarchy.directory + "/cgroup.subtree_control", name);
-      if (enabled) continue;
-      *wanted = false;
-      problem_ = enabled.error().message;
+  return places;
+}
+
+// Lets groups below `directory` have the controller. Processes in a group stand in the way of that
+// (cgroups(7), "no internal processes"): we and the engine go to a group of our own below it.
+bool Cgroups::enable(const std::string& directory, const char* controller) {
+  const std::string switches = directory + "/cgroup.subtree_control";
+  const std::string on = std::string("+") + controller;
+  Bytes enabled = contents(switches);
+  std::replace(enabled.begin(), enabled.end(), '\n', ' ');
+  if (contains(split(enabled, ' '), controller)) return true;
+  auto done = put(switches, on);
+  if (!done) {
+    const std::string leaf = directory + "/" + kEngineGroup;
+    if (::mkdir(leaf.c_str(), 0755) == 0 || errno == EEXIST) {
+      for (const pid_t pid : {::getppid(), ::getpid()}) {
+        (void)put(leaf + "/cgroup.procs", std::to_string(pid));
+      }
+      done = put(switches, on);
     }
   }
-  if (!hierarchy.memory && !hierarchy.pids && !hierarchy.cpu) {
-    ::rmdir(hierarchy.directory.c_str());
+  if (!done) {
+    problem_ =
+        done.error().message +
+        " (control groups of version 2 are used where this process may make groups: as root, "
+        "or in a group of its own, as by: systemd-run --user --scope -p Delegate=yes sluice "
+        "...)";
+  }
+  return done.has_value();
+}
+
+void Cgroups::try_place(const CgroupPlace& place, const std::string& name) {
+  Hierarchy hierarchy;
+  hierarchy.version = place.version;
+  hierarchy.directory = place.base + "/" + name;
+  hierarchy.memory = place.memory;
+  hierarchy.pids = place.pids;
+  hierarchy.cpu = place.cpu;
+  const bool two = place.version == Version::kTwo;
+  if (two) {
+    for (bool* wanted : {&hierarchy.memory, &hierarchy.pids, &hierarchy.cpu}) {
+      const char* controller = wanted == &hierarchy.memory ? "memory"
+                               : wanted == &hierarchy.pids ? "pids"
+                                                           : "cpu";
+      *wanted = *wanted && enable(place.base, controller);
+    }
+  }
+  if (!hierarchy.memory && !hierarchy.pids && !hierarchy.cpu) return;
+  if (::mkdir(hierarchy.directory.c_str(), 0755) != 0 && errno != EEXIST) {
+    problem_ = "no control group may be made in " + place.base + ": " + ::strerror(errno);
     return;
+  }
+  if (two) {
+    for (const auto& [wanted, controller] : {std::pair(&hierarchy.memory, "memory"),
+                                             {&hierarchy.pids, "pids"},
+                                             {&hierarchy.cpu, "cpu"}}) {
+      *wanted = *wanted && enable(hierarchy.directory, controller);
+    }
+  }
+  if (hierarchy.memory) {
+    const char* file = two ? "/memory.swap.max" : "/memory.memsw.limit_in_bytes";
+    hierarchy.swap = ::access((hierarchy.directory + file).c_str(), W_OK) == 0;
   }
   has_memory_ = has_memory_ || hierarchy.memory;
   has_pids_ = has_pids_ || hierarchy.pids;
   has_cpu_ = has_cpu_ || hierarchy.cpu;
+  has_swap_ = has_swap_ || hierarchy.swap;
   hierarchies_.push_back(std::move(hierarchy));
 }
 
 Cgroups Cgroups::open() {
+  return open_at(plan_cgroups(read_cgroup_facts()));
+}
+
+Cgroups Cgroups::open_at(const std::vector<CgroupPlace>& places) {
   Cgroups groups;
-  const auto mounts = cgroup_mounts();
-  if (mounts.empty()) groups.problem_ = "no control groups are mounted";
-  if (::geteuid() != 0) {
-    groups.problem_ =
-        "limits by control groups need root (or a delegated group, which is not used)";
-    return groups;
-  }
+  if (places.empty()) groups.problem_ = "no control groups with a controller are mounted";
   const std::string name = owner_name(::getpid());
-  for (const Mount& mount : mounts) {
-    Hierarchy hierarchy;
-    if (mount.unified) {
-      hierarchy.version = Version::kTwo;
-      const auto available = split(contents(mount.point + "/cgroup.controllers"), ' ');
-      auto has = [&](const char* controller) {
-        return std::any_of(available.begin(), available.end(), [&](const std::string& found) {
-          return found == controller || found == std::string(controller) + "\n";
-        });
-      };
-      hierarchy.memory = has("memory");
-      hierarchy.pids = has("pids");
-      hierarchy.cpu = has("cpu");
-      // At the top: a group with processes of its own, as ours is, cannot have groups with limits
-      // below it.
-      hierarchy.directory = mount.point + "/" + name;
-      if (!hierarchy.memory && !hierarchy.pids && !hierarchy.cpu) continue;
-      for (const char* enable : {"+memory", "+pids", "+cpu"}) {
-        (void)put(mount.point + "/cgroup.subtree_control", enable);  // most often they are
-      }
-    } else {
-      hierarchy.memory = contains(mount.options, "memory");
-      hierarchy.pids = contains(mount.options, "pids");
-      hierarchy.cpu = contains(mount.options, "cpu");
-      const char* any = hierarchy.memory ? "memory" : hierarchy.pids ? "pids" : "cpu";
-      if (!hierarchy.memory && !hierarchy.pids && !hierarchy.cpu) continue;
-      // Below our own group, so that its limits hold for our sandboxes too.
-      hierarchy.directory = directory_of(mount, own_cgroup(any)) + "/" + name;
-    }
-    groups.try_hierarchy(std::move(hierarchy));
-  }
+  for (const CgroupPlace& place : places) groups.try_place(place, name);
   return groups;
 }
 
@@ -228,7 +271,7 @@ Result<Cgroups::Group> Cgroups::make(const std::string& name, const CgroupLimits
   for (const Hierarchy& hierarchy : hierarchies_) {
     const bool wanted = (hierarchy.memory && limits.memory_bytes != 0) ||
                         (hierarchy.pids && limits.pids != 0) ||
-                        (hierarchy.cpu && limits.cpu_millis != 0);
+                        hierarchy.cpu;  // also without a limit: so that each has an equal share
     if (!wanted) continue;
     const std::string directory = hierarchy.directory + "/" + name;
     if (::mkdir(directory.c_str(), 0755) != 0) {
@@ -238,13 +281,13 @@ Result<Cgroups::Group> Cgroups::make(const std::string& name, const CgroupLimits
     group.directories.push_back(directory);
     const bool two = hierarchy.version == Version::kTwo;
     if (hierarchy.memory && limits.memory_bytes != 0) {
-      const std::string bytes = std::to_string(limits.memory_bytes);
-      set(directory + (two ? "/memory.max" : "/memory.limit_in_bytes"), bytes);
-      // No swap on top, where the kernel counts it.
-      if (two) {
-        (void)put(directory + "/memory.swap.max", "0");
-      } else {
-        (void)put(directory + "/memory.memsw.limit_in_bytes", bytes);
+      set(directory + (two ? "/memory.max" : "/memory.limit_in_bytes"),
+          std::to_string(limits.memory_bytes));
+      if (hierarchy.swap && limits.swap_bytes != kUnlimited) {
+        // Version 1 counts memory and swap together.
+        const uint64_t most = two ? limits.swap_bytes : limits.memory_bytes + limits.swap_bytes;
+        set(directory + (two ? "/memory.swap.max" : "/memory.memsw.limit_in_bytes"),
+            std::to_string(most));
       }
       group.oom_file = directory + (two ? "/memory.events" : "/memory.oom_control");
     }
@@ -306,25 +349,23 @@ int remove_cgroup_tree(const std::string& directory) {
 
 int remove_dead_cgroups() {
   int most = 0;
-  for (const Mount& mount : cgroup_mounts()) {
-    std::vector<std::string> places = {mount.point};
-    if (!mount.unified && !mount.options.empty()) {
-      for (const std::string& option : mount.options) {
-        const std::string own = directory_of(mount, own_cgroup(option));
-        if (own != mount.point) places.push_back(own);
-      }
-    }
+  const CgroupFacts facts = read_cgroup_facts();
+  std::vector<std::string> places;
+  for (const CgroupPlace& place : plan_cgroups(facts)) places.push_back(place.base);
+  // An engine that ran in another group left them there: the top is looked at, too.
+  for (const Mount& mount : cgroup_mounts(facts.mountinfo)) {
+    if (!contains(places, mount.point)) places.push_back(mount.point);
+  }
+  for (const std::string& place : places) {
     int removed = 0;
-    for (const std::string& place : places) {
-      for (const std::string& name : subdirectories(place)) {
-        // sluice-NAMESPACE-PID-START. Of another process namespace nothing can be said.
-        const auto parts = split(name, '-');
-        if (parts.size() != 4 || parts[0] + "-" != kPrefix) continue;
-        const auto pid = parse_decimal(parts[2]);
-        if (!pid || !owner_name(::getpid()).starts_with(kPrefix + parts[1] + "-")) continue;
-        if (owner_name(static_cast<pid_t>(*pid)) == name) continue;  // it lives
-        removed += remove_cgroup_tree(place + "/" + name);
-      }
+    for (const std::string& name : subdirectories(place)) {
+      // sluice-NAMESPACE-PID-START. Of another process namespace nothing can be said.
+      const auto parts = split(name, '-');
+      if (parts.size() != 4 || parts[0] + "-" != kPrefix) continue;
+      const auto pid = parse_decimal(parts[2]);
+      if (!pid || !owner_name(::getpid()).starts_with(kPrefix + parts[1] + "-")) continue;
+      if (owner_name(static_cast<pid_t>(*pid)) == name) continue;  // it lives
+      removed += remove_cgroup_tree(place + "/" + name);
     }
     most = std::max(most, removed);
   }

@@ -22,14 +22,35 @@ std::string owner_name(pid_t pid);
 // In clock ticks since boot; 0 if there is no such process, or only a dead one.
 uint64_t start_time(pid_t pid);
 
+// What the kernel says of its hierarchies and of this process's place in them.
+struct CgroupFacts {
+  std::string mountinfo, own;  // /proc/self/mountinfo, /proc/self/cgroup
+  bool root = false;
+};
+CgroupFacts read_cgroup_facts();
+
+// Where a backend's directory may be made, in one hierarchy.
+struct CgroupPlace {
+  enum class Version : uint8_t { kOne, kTwo };
+  Version version = Version::kOne;
+  std::string base;
+  bool memory = false, pids = false, cpu = false;  // version 1: mounted there
+};
+// Version 1: below our own group, so that its limits hold for our sandboxes too. Version 2: a group
+// with processes in it cannot have groups with limits below it, so as root it is the top of what is
+// mounted, and as an ordinary user our own group, if it was delegated to us.
+std::vector<CgroupPlace> plan_cgroups(const CgroupFacts& facts);
+
 class Cgroups {
  public:
   // Makes the backend's directories where this process may. What is missing is in problem().
   static Cgroups open();
+  static Cgroups open_at(const std::vector<CgroupPlace>& places);
 
   bool memory() const { return has_memory_; }
   bool pids() const { return has_pids_; }
   bool cpu() const { return has_cpu_; }
+  bool swap() const { return has_swap_; }
   const std::string& problem() const { return problem_; }
   std::vector<std::string> directories() const;
 
@@ -47,16 +68,17 @@ class Cgroups {
   void remove_all() const;
 
  private:
-  enum class Version : uint8_t { kOne, kTwo };
+  using Version = CgroupPlace::Version;
   struct Hierarchy {
     Version version = Version::kOne;
     std::string directory;
-    bool memory = false, pids = false, cpu = false;
+    bool memory = false, pids = false, cpu = false, swap = false;
   };
-  void try_hierarchy(Hierarchy hierarchy);
+  void try_place(const CgroupPlace& place, const std::string& name);
+  bool enable(const std::string& directory, const char* controller);
 
   std::vector<Hierarchy> hierarchies_;
-  bool has_memory_ = false, has_pids_ = false, has_cpu_ = false;
+  bool has_memory_ = false, has_pids_ = false, has_cpu_ = false, has_swap_ = false;
   std::string problem_;
 };
 

@@ -201,6 +201,7 @@ Result<void> Helper::set_up(Setup setup, std::vector<Fd>& fds) {
   done.memory = cgroups_.memory();
   done.pids = cgroups_.pids();
   done.cpu = cgroups_.cpu();
+  done.swap = cgroups_.swap();
   done.cgroup_problem = cgroups_.problem();
   send(Message::Kind::kSetupDone, done.encode());
   return {};

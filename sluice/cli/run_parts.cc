@@ -1,0 +1,163 @@
+#include "sluice/cli/run_parts.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "sluice/agent/bundle.h"
+#include "sluice/agent/registry.h"
+#include "sluice/base/core/fd.h"
+#include "sluice/cli/display.h"
+#include "sluice/cli/paths.h"
+#include "sluice/gate/script_policy.h"
+#include "sluice/upstream/passthrough.h"
+
+namespace sluice::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using rollout::ErrorKind;
+
+Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& spec) {
+  if (flags.dialect.empty()) return spec.dialects.front().dialect;
+  std::vector<std::string_view> known;
+  for (const agent::DialectSpec& row : spec.dialects) {
+    known.push_back(llm::to_string(row.dialect));
+    if (known.back() == flags.dialect) return row.dialect;
+  }
+  return Error(ErrorCode::kUnsupported,
+               fmt::format("{} does not speak the dialect {}; it speaks: {}", spec.name,
+                           flags.dialect, fmt::join(known, ", ")));
+}
+
+}  // namespace
+
+Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) {
+  SLUICE_TRY(rollout::Task task, rollout::load_task(path));
+  if (flags.approvals == "bypass") task.approvals = agent::Approvals::kBypass;
+  if (flags.approvals == "default") task.approvals = agent::Approvals::kAgentDefault;
+  for (const std::string& option : flags.options) {
+    const size_t equals = option.find('=');
+    if (equals == std::string::npos) {
+      return Error(ErrorCode::kInvalidArgument,
+                   fmt::format("--option {}: must be NAME=VALUE", option));
+    }
+    task.options[option.substr(0, equals)] = option.substr(equals + 1);
+  }
+  return task;
+}
+
+Result<AgentChoice> choose_agent(const RunFlags& flags) {
+  AgentChoice choice;
+  SLUICE_TRY(agent::Spec spec, agent::Registry(flags.agents_directory).find(flags.agent));
+  SLUICE_TRY(choice.dialect, choose_dialect(flags, spec));
+  if (spec.bundle) {
+    const agent::Bundles bundles(agent::default_bundle_directory());
+    SLUICE_TRY(choice.bundle_path, bundles.install(spec, [](std::string_view line) {
+      fmt::print(stderr, "{}\n", printable(line));
+    }));
+  }
+  choice.spec = std::make_shared<const agent::Spec>(std::move(spec));
+  return choice;
+}
+
+Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& shard,
+                                            net::BlockingPool& names, const Logger& log) {
+  const size_t colon = flags.policy.find(':');
+  const std::string kind = flags.policy.substr(0, colon);
+  const std::string value = colon == std::string::npos ? "" : flags.policy.substr(colon + 1);
+  rollout::PolicyChoice choice;
+  choice.name = kind;
+  if (kind == "script" && !value.empty()) {
+    SLUICE_TRY(choice.policy, gate::ScriptPolicy::load(value, shard));
+    return choice;
+  }
+  if (kind == "passthrough" && !value.empty()) {
+    upstream::PassthroughOptions options;
+    options.base_url = value;
+    options.key = environment(flags.key_env.c_str());
+    log.redactor().add_secret(options.key);
+    if (options.key.empty() && shard.index() == 0) {
+      fmt::print(stderr, "note: {} is not set; {} is asked without a key\n", flags.key_env, value);
+    }
+    choice.mode = "black_box";
+    SLUICE_TRY(choice.policy, upstream::make_passthrough(shard, names, std::move(options)));
+    return choice;
+  }
+  return Error(ErrorCode::kInvalidArgument,
+               fmt::format("--policy {}: must be script:FILE or passthrough:URL", flags.policy));
+}
+
+Result<std::string> make_output_directory(const std::string& wanted) {
+  std::error_code error;
+  const std::string directory = fs::absolute(wanted, error).lexically_normal().string();
+  if (fs::exists(directory, error) && !fs::is_empty(directory, error)) {
+    return Error(ErrorCode::kAlreadyExists,
+                 directory + " exists and is not empty: name a new directory by --out");
+  }
+  fs::create_directories(directory, error);
+  if (error) return errno_error("create " + directory, error.value());
+  fs::permissions(directory, fs::perms::owner_all, error);
+  return directory;
+}
+
+Result<void> store_result(const std::string& directory, const rollout::RolloutResult& result) {
+  auto store = [&](const std::string& name, ByteView content) {
+    return write_file_atomically(directory + "/" + name, content, 0600);
+  };
+  SLUICE_TRY_VOID(store("result.json", rollout::to_json(result) + "\n"));
+  if (result.report.agent) {
+    SLUICE_TRY_VOID(store("agent.stdout", result.report.agent->out));
+    SLUICE_TRY_VOID(store("agent.stderr", result.report.agent->err));
+  }
+  for (const agent::Artifact& artifact : result.report.artifacts) {
+    std::error_code ignored;
+    fs::create_directories(directory + "/artifacts", ignored);
+    SLUICE_TRY_VOID(store("artifacts/" + artifact.name, artifact.content));
+  }
+  return {};
+}
+
+void print_result(const std::string& directory, const rollout::RolloutResult& result) {
+  auto rows = [](const char* name, const std::vector<agent::CommandRow>& commands) {
+    for (const agent::CommandRow& row : commands) {
+      fmt::print("{:<8} {}  {}  ({})\n", name, row.output.exit.ok() ? "ok  " : "FAIL",
+                 printable(row.cmd), sandbox::describe(row.output.exit));
+    }
+  };
+  rows("setup", result.report.setup);
+  rows("verify", result.report.verify);
+  for (const std::string& warning : result.report.warnings) {
+    fmt::print("warning  {}\n", printable(warning));
+  }
+  if (result.error_kind != ErrorKind::kNone) {
+    fmt::print("error    {}: {}\n", to_string(result.error_kind), printable(result.error));
+  }
+  fmt::print("agent    {}, {} calls, {} turns, {}\n", result.agent, result.calls.calls,
+             result.calls.turns,
+             result.report.agent ? describe(result.report.agent->exit) : "not started");
+  fmt::print("reward   {}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null");
+  fmt::print("time     {}\n", duration_text(result.wall));
+  fmt::print("result   {}/result.json\ntrace    {}\n", directory, result.trace);
+  if (!result.kept_files.empty()) {
+    fmt::print("files    {}\n         look into them: sluice sandboxes shell {}\n",
+               result.kept_files, result.kept_files);
+  }
+}
+
+int exit_code_of(rollout::ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kNone:
+      return 0;
+    case ErrorKind::kInfrastructure:
+      return exit_code(ErrorCode::kUnavailable);
+    case ErrorKind::kCancelled:
+      return exit_code(ErrorCode::kCancelled);
+    default:
+      return 1;
+  }
+}
+
+}  // namespace sluice::cli

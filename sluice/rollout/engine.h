@@ -1,0 +1,120 @@
+// Engine: runs many rollouts, as many at once as it may, on shards.
+//
+//   Engine engine(parts, options);
+//   engine.submit(order);                    // any number of times, from any thread
+//   engine.drain();                          // no more will come
+//   while (!engine.done()) {
+//     if (auto finished = engine.next(1s)) ...   // in the order in which they end
+//   }
+//
+// Which order starts next is schedule.h's affair. An attempt that failed for infrastructure reasons
+// is made again within a bound; such attempts are listed beside the result and counted apart, and
+// are never the agent's or the task's failure. What never ran has no result at all.
+//
+// Thread-safe. Each rollout lives on one of the shards for life; its options are made there. The
+// engine's own state is behind one lock, held for moments only.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sluice/base/metrics.h"
+#include "sluice/rollout/rollout.h"
+#include "sluice/rollout/schedule.h"
+
+namespace sluice::rollout {
+
+struct EngineOptions {
+  ScheduleLimits limits;
+  // Further attempts when one failed for infrastructure reasons.
+  int retries = 2;
+  Duration retry_pause = std::chrono::seconds(1);  // before the first of them; doubled each time
+  // Results that nobody took hold back further starts.
+  size_t untaken = 1000;
+};
+
+using OrderId = uint64_t;
+
+struct Order {
+  std::string name;   // the submitter's; comes back with the end
+  std::string lane;   // lanes take turns: the task
+  std::string batch;  // a group; "" if none
+  // What it is reckoned to need of the engine's memory budget: its sandbox's limit.
+  uint64_t memory_bytes = 0;
+  // Called on the shard of each attempt, which is to have an id of its own. `shard` is one of the
+  // engine's.
+  std::function<Result<RolloutOptions>(net::Shard& shard)> make;
+};
+
+// An attempt that says nothing about agent or task.
+struct FailedAttempt {
+  RolloutId rollout;
+  std::string error;
+  Duration wall{};
+};
+
+struct Finished {
+  OrderId order = 0;
+  std::string name;
+  // Of its last attempt. None: it was never run; `why` says so.
+  std::optional<RolloutResult> result;
+  std::string why;
+  // In order; if the result is of kInfrastructure, it is the last of these as well.
+  std::vector<FailedAttempt> failed_attempts;
+};
+
+class Engine {
+ public:
+  // All must outlive the engine. The shards run on threads of their own.
+  struct Parts {
+    std::vector<net::Shard*> shards;
+    sandbox::Backend& backend;
+    gate::Operator& gate;
+    trace::Recorder& recorder;
+    Logger log;
+    Metrics* metrics = nullptr;  // sluice_rollouts_*, if given
+  };
+
+  struct Status {
+    size_t queued = 0;
+    size_t retrying = 0;  // wait for their next attempt
+    size_t running = 0;   // those that start included
+    size_t starting = 0;
+    size_t untaken = 0;  // have ended; next() gives them
+    uint64_t finished = 0;
+    uint64_t failed_attempts = 0;  // for infrastructure reasons
+    uint64_t memory_bytes = 0;     // that running ones are reckoned to need
+  };
+
+  Engine(Parts parts, EngineOptions options);
+  // Cancels what is left and waits for its end. Not on a shard's thread.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // kTooLarge and kExhausted as Schedule::add; kFailedPrecondition after drain().
+  Result<OrderId> submit(Order order);
+  // Ends it wherever it is; it still comes out of next(). False if it has ended.
+  bool cancel(OrderId order, std::string why);
+  // No more will be submitted; what was is run.
+  void drain();
+  // drain(), and nothing more starts: what waits comes out without a result.
+  void drain_now(std::string why);
+  // drain_now(), and what runs is cancelled.
+  void cancel_all(std::string why);
+
+  // The next end, in the order in which they happen; none if there was none in time, or done().
+  std::optional<Finished> next(Duration wait);
+  // Drained, everything ended and everything taken.
+  bool done() const;
+  Status status() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace sluice::rollout

@@ -1,0 +1,383 @@
+// The engine over shards with threads of their own, on the fake backend. Run under TSan.
+#include "sluice/rollout/engine.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <thread>
+
+#include "sluice/gate/script_policy.h"
+#include "sluice/sandbox/fake/fake.h"
+#include "sluice/trace/memory.h"
+
+namespace sluice::rollout {
+namespace {
+
+using namespace std::chrono_literals;
+using sandbox::Exit;
+using sandbox::fake::Answer;
+using sandbox::fake::FakeBackend;
+using sandbox::fake::FakeProcess;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// Longer than any test runs: what returns before was woken by what it waited for.
+constexpr Duration kForever = 1h;
+
+constexpr char kSpec[] = R"(
+name = "waiter"
+version = "1"
+[install]
+commands = ["true"]
+program = "waiter"
+[run]
+command = ["waiter"]
+prompt = "argument"
+timeout_s = 3600
+[dialects.chat]
+path = "/v1"
+)";
+
+// How many agents run now, and how many ran at once at most.
+struct Crowd {
+  std::atomic<int> now = 0, most = 0;
+  void enter() {
+    const int here = ++now;
+    int seen = most;
+    while (here > seen && !most.compare_exchange_weak(seen, here)) {
+    }
+  }
+};
+
+// Its instruction says for how many milliseconds it runs; then it exits with 0.
+net::awaitable<Exit> wait_a_while(FakeProcess* self, Crowd* crowd) {
+  crowd->enter();
+  const auto slept =
+      co_await self->sleep(std::chrono::milliseconds(std::stoi(self->command().argv.at(1))));
+  --crowd->now;
+  static_cast<void>(slept);
+  co_return Exit{};
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  EngineTest() {
+    for (net::Shard& shard : shards_) shard.start();
+    auto spec = agent::parse_spec(kSpec, "waiter.toml");
+    EXPECT_TRUE(spec) << spec.error().message;
+    spec_ = std::make_shared<const agent::Spec>(std::move(*spec));
+    backend_.on("waiter ", [this](FakeProcess* self) { return wait_a_while(self, &crowd_); });
+    options_.retry_pause = 1ms;
+  }
+
+  Engine& engine() {
+    if (!engine_) {
+      engine_ = std::make_unique<Engine>(
+          Engine::Parts{
+              {shards_, shards_ + 1}, backend_, gate_.for_operator, recorder_, Logger(), &metrics_},
+          options_);
+    }
+    return *engine_;
+  }
+
+  Order order(std::string name, Duration takes = 1ms) {
+    Task task;
+    task.id = name;
+    task.instruction = fmt::format("{}", takes / 1ms);
+    Order order;
+    order.name = order.lane = name;
+    order.make = [this, task = std::make_shared<const Task>(task)](net::Shard& shard) {
+      EXPECT_TRUE(shard.on_thread());
+      RolloutOptions options;
+      options.task = task;
+      options.spec = spec_;
+      return Result<RolloutOptions>(std::move(options));
+    };
+    return order;
+  }
+
+  OrderId submit(Order order) {
+    auto id = engine().submit(std::move(order));
+    EXPECT_TRUE(id) << id.error().message;
+    return id ? *id : 0;
+  }
+
+  Finished next() {
+    auto finished = engine().next(kForever);
+    EXPECT_TRUE(finished);
+    return finished ? std::move(*finished) : Finished{};
+  }
+
+  std::vector<Finished> all() {
+    engine().drain();
+    std::vector<Finished> all;
+    while (!engine().done()) {
+      if (auto finished = engine().next(kForever)) all.push_back(std::move(*finished));
+    }
+    return all;
+  }
+
+  void wait_until(const std::function<bool(const Engine::Status&)>& there) {
+    while (!there(engine().status())) std::this_thread::sleep_for(1ms);
+  }
+  void wait_for_agents(int count) {
+    while (crowd_.now < count) std::this_thread::sleep_for(1ms);
+  }
+
+  net::Shard shards_[2];
+  Metrics metrics_;
+  FakeBackend backend_;
+  gate::Handles gate_ = gate::make_gate({});
+  trace::MemoryRecorder recorder_;
+  std::shared_ptr<const agent::Spec> spec_;
+  Crowd crowd_;
+  EngineOptions options_;
+  std::unique_ptr<Engine> engine_;  // first to go
+};
+
+const Error kNoRoom(ErrorCode::kUnavailable, "no room", ErrorOrigin::kSandbox);
+
+// The waiter calls nothing, which is an error of its own: the attempt was made all the same.
+void expect_ran(const Finished& finished) {
+  ASSERT_TRUE(finished.result) << finished.why;
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kGateNeverCalled) << finished.result->error;
+  EXPECT_EQ(finished.why, "");
+}
+
+TEST_F(EngineTest, everything_submitted_from_any_thread_is_run_once) {
+  options_.limits.concurrency = 3;
+  engine();
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([this, thread] {
+      for (int i = 0; i < 10; ++i) submit(order(fmt::format("{}-{}", thread, i)));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::set<std::string> names;
+  for (const Finished& finished : all()) {
+    expect_ran(finished);
+    names.insert(finished.name);
+  }
+  EXPECT_EQ(names.size(), 40u);
+  EXPECT_EQ(backend_.machines().size(), 40u);
+  EXPECT_LE(crowd_.most, 3);
+  EXPECT_EQ(engine().status().finished, 40u);
+  EXPECT_EQ(engine().next(kForever), std::nullopt);
+}
+
+TEST_F(EngineTest, results_come_in_the_order_in_which_rollouts_end) {
+  submit(order("long", kForever));
+  wait_for_agents(1);
+  const OrderId middle = submit(order("middle", kForever));
+  wait_for_agents(2);
+  submit(order("short"));
+  EXPECT_EQ(next().name, "short");
+  engine().cancel(middle, "enough");
+  EXPECT_EQ(next().name, "middle");
+  engine().cancel_all("enough");
+  EXPECT_EQ(next().name, "long");
+  EXPECT_TRUE(engine().done());
+}
+
+TEST_F(EngineTest, starting_rollouts_are_bounded) {
+  options_.limits.starting = 1;
+  std::promise<void> go;
+  auto gone = go.get_future().share();
+  // Starts up for as long as it is not told to go on.
+  Order slow = order("slow");
+  slow.make = [make = slow.make, gone](net::Shard& shard) {
+    gone.wait();
+    return make(shard);
+  };
+  submit(std::move(slow));
+  submit(order("other", kForever));
+  EXPECT_EQ(engine().status().running, 1u);
+  EXPECT_EQ(engine().status().queued, 1u);
+  go.set_value();
+  // It starts when the first has started, not when it has ended.
+  EXPECT_EQ(next().name, "slow");
+  wait_for_agents(1);
+}
+
+TEST_F(EngineTest, starts_keep_their_distance) {
+  options_.limits.start_gap = 20ms;
+  const auto began = Clock::now();
+  for (int i = 0; i < 4; ++i) submit(order(fmt::format("{}", i)));
+  EXPECT_EQ(all().size(), 4u);
+  EXPECT_GE(Clock::now() - began, 60ms);
+}
+
+TEST_F(EngineTest, infrastructure_failures_are_retried_and_counted_apart) {
+  backend_.fail_next_create(kNoRoom).fail_next_create(kNoRoom);
+  submit(order("unlucky"));
+  const Finished finished = next();
+  expect_ran(finished);
+  ASSERT_EQ(finished.failed_attempts.size(), 2u);
+  EXPECT_EQ(finished.failed_attempts[0].error, "create: no room");
+  EXPECT_NE(finished.failed_attempts[0].rollout, finished.failed_attempts[1].rollout);
+  EXPECT_NE(finished.failed_attempts[1].rollout, finished.result->rollout);
+  EXPECT_EQ(engine().status().failed_attempts, 2u);
+  EXPECT_EQ(engine().status().finished, 1u);
+  EXPECT_THAT(metrics_.text(), HasSubstr("sluice_rollout_failed_attempts 2"));
+}
+
+TEST_F(EngineTest, retries_are_bounded_and_end_as_infrastructure) {
+  for (int i = 0; i < 3; ++i) backend_.fail_next_create(kNoRoom);
+  submit(order("hopeless"));
+  const Finished finished = next();
+  ASSERT_TRUE(finished.result);
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kInfrastructure);
+  EXPECT_EQ(finished.result->reward, std::nullopt);
+  EXPECT_EQ(finished.failed_attempts.size(), 3u);
+}
+
+TEST_F(EngineTest, what_cannot_go_otherwise_is_not_retried) {
+  backend_.fail_next_create(Error(ErrorCode::kUnsupported, "no such image", ErrorOrigin::kSandbox));
+  submit(order("impossible"));
+  const Finished finished = next();
+  ASSERT_TRUE(finished.result);
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kInfrastructure);
+  EXPECT_EQ(finished.failed_attempts.size(), 1u);
+}
+
+TEST_F(EngineTest, failures_of_agent_and_task_are_results) {
+  Answer failure;
+  failure.status = 3;
+  backend_.on("waiter ", failure);
+  submit(order("failing"));
+  const Finished finished = next();
+  expect_ran(finished);
+  EXPECT_TRUE(finished.failed_attempts.empty());
+  EXPECT_EQ(backend_.machines().size(), 1u);
+}
+
+TEST_F(EngineTest, what_is_cancelled_in_the_queue_has_no_result) {
+  options_.limits.concurrency = 1;
+  const OrderId first = submit(order("first", kForever));
+  const OrderId second = submit(order("second"));
+  EXPECT_TRUE(engine().cancel(second, "not wanted"));
+  const Finished finished = next();
+  EXPECT_EQ(finished.name, "second");
+  EXPECT_FALSE(finished.result);
+  EXPECT_EQ(finished.why, "not wanted");
+  EXPECT_FALSE(engine().cancel(second, "again"));
+  EXPECT_TRUE(engine().cancel(first, "nor this"));
+  EXPECT_EQ(next().result->error_kind, ErrorKind::kCancelled);
+  EXPECT_EQ(engine().status().running, 0u);
+}
+
+TEST_F(EngineTest, what_is_cancelled_between_attempts_keeps_what_happened) {
+  options_.retry_pause = kForever;
+  backend_.fail_next_create(kNoRoom);
+  const OrderId id = submit(order("waiting"));
+  wait_until([](const Engine::Status& status) { return status.retrying == 1; });
+  EXPECT_TRUE(engine().cancel(id, "not wanted"));
+  const Finished finished = next();
+  EXPECT_EQ(finished.why, "not wanted");
+  ASSERT_TRUE(finished.result);
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kInfrastructure);
+  EXPECT_EQ(finished.failed_attempts.size(), 1u);
+}
+
+TEST_F(EngineTest, draining_refuses_the_new_and_runs_the_rest) {
+  options_.limits.concurrency = 1;
+  submit(order("first"));
+  submit(order("second"));
+  engine().drain();
+  EXPECT_EQ(engine().submit(order("late")).error().code, ErrorCode::kFailedPrecondition);
+  for (const Finished& finished : all()) expect_ran(finished);
+}
+
+TEST_F(EngineTest, draining_now_lets_only_running_ones_end) {
+  options_.limits.concurrency = 1;
+  submit(order("first", 50ms));
+  wait_for_agents(1);
+  submit(order("second"));
+  engine().drain_now("shutting down");
+  const Finished second = next();
+  EXPECT_EQ(second.name, "second");
+  EXPECT_FALSE(second.result);
+  expect_ran(next());
+  EXPECT_TRUE(engine().done());
+}
+
+TEST_F(EngineTest, memory_is_a_budget_of_all) {
+  options_.limits.memory_bytes = 100;
+  Order large = order("large", kForever);
+  large.memory_bytes = 60;
+  submit(large);
+  const OrderId second = submit(large);
+  wait_for_agents(1);
+  EXPECT_EQ(engine().status().memory_bytes, 60u);
+  EXPECT_EQ(engine().status().queued, 1u);
+  large.memory_bytes = 101;
+  EXPECT_EQ(engine().submit(large).error().code, ErrorCode::kTooLarge);
+  engine().cancel(second, "");
+}
+
+TEST_F(EngineTest, results_that_nobody_takes_hold_back_starts) {
+  options_.limits.concurrency = 1;
+  options_.untaken = 2;
+  for (int i = 0; i < 5; ++i) submit(order(fmt::format("{}", i)));
+  wait_until([](const Engine::Status& status) { return status.untaken == 2; });
+  std::this_thread::sleep_for(20ms);
+  EXPECT_EQ(engine().status().queued, 3u);
+  EXPECT_EQ(all().size(), 5u);
+}
+
+TEST_F(EngineTest, an_order_that_cannot_be_made_has_no_result) {
+  Order broken = order("broken");
+  broken.make = [](net::Shard&) {
+    return Result<RolloutOptions>(Error(ErrorCode::kNotFound, "no such script"));
+  };
+  submit(std::move(broken));
+  const Finished finished = next();
+  EXPECT_FALSE(finished.result);
+  EXPECT_EQ(finished.why, "no such script");
+}
+
+TEST_F(EngineTest, a_bug_ends_its_own_rollout_only) {
+  Order broken = order("broken");
+  broken.make = [](net::Shard&) -> Result<RolloutOptions> {
+    throw std::logic_error("oops");
+  };
+  submit(order("other", 20ms));
+  submit(std::move(broken));
+  const Finished finished = next();
+  EXPECT_FALSE(finished.result);
+  EXPECT_THAT(finished.why, HasSubstr("oops"));
+  expect_ran(next());
+}
+
+TEST_F(EngineTest, the_engines_end_cancels_and_waits) {
+  submit(order("endless", kForever));
+  wait_for_agents(1);
+  engine_.reset();
+  EXPECT_EQ(crowd_.now, 0);
+  EXPECT_TRUE(backend_.last().closed());
+}
+
+TEST_F(EngineTest, cancelling_at_any_moment_loses_nothing) {
+  options_.limits.concurrency = 4;
+  std::vector<OrderId> ids;
+  for (int i = 0; i < 40; ++i) ids.push_back(submit(order(fmt::format("{}", i), 2ms)));
+  std::thread canceller([&] {
+    for (const OrderId id : ids) engine().cancel(id, "raced");
+  });
+  const auto finished = all();
+  canceller.join();
+  EXPECT_EQ(finished.size(), 40u);
+  for (const Finished& one : finished) {
+    if (!one.result) {
+      EXPECT_EQ(one.why, "raced");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::rollout
