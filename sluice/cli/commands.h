@@ -22,8 +22,18 @@ struct RunFlags {
   std::string log;
   bool json = false;
   bool keep = false;
+  // For more than one rollout.
+  int repeat = 1;
+  int group = 1;
+  int concurrency = 0;  // 0: the cores
+  int retries = 2;
+  int64_t memory_mb = 0;  // of all together; 0: no bound
+  bool resume = false;
 };
 int run_command(const RunFlags& flags);
+// Whether the flags ask for more than one rollout, and running those.
+bool is_for_many(const RunFlags& flags);
+int run_many_command(const RunFlags& flags);
 
 struct DoctorFlags {
   std::string agents_directory;

@@ -30,9 +30,12 @@ constexpr char kRunFooter[] = R"(Policies, who answers the agent's LLM calls:
                       passthrough:https://api.example.com/v1; its key is read from the environment
                       variable that --key-env names and never enters the sandbox
 
+A folder, --repeat and --group make a batch: many rollouts, --concurrency at once, their ends in
+--out/results.jsonl as they happen, and --resume to go on after a crash (docs/engine.md).
+
 The result, the trace and what the agent printed are kept in --out. Exit code: 0 the rollout ran to
 its end, whatever the reward; 1 it did not, for the agent's or the task's sake; 69 for ours; 130
-cancelled; 2 wrong input (docs/results.md).)";
+cancelled; 2 wrong input (docs/results.md). A batch exits with the gravest of its rollouts'.)";
 
 }  // namespace
 
@@ -46,9 +49,10 @@ int main(int argc, char** argv) {
   const std::string agents_directory = sluice::agent::default_agents_directory();
   sluice::cli::RunFlags run;
   run.agents_directory = agents_directory;
-  auto* run_app = app.add_subcommand("run", "run one agent on one task");
+  auto* run_app = app.add_subcommand("run", "run an agent on a task, or on many");
   run_app->footer(kRunFooter);
-  run_app->add_option("task", run.task, "the task's TOML file (docs/tasks.md)")->required();
+  run_app->add_option("task", run.task, "the task's TOML file (docs/tasks.md), or a folder of such")
+      ->required();
   run_app->add_option("--agent", run.agent, "an agent's name, or a spec's path")
       ->capture_default_str();
   run_app->add_option("--policy", run.policy, "who answers: script:FILE or passthrough:URL")
@@ -69,9 +73,27 @@ int main(int argc, char** argv) {
   run_app->add_option("--log", run.log, "append the engine's log to this file");
   run_app->add_option("--agents-dir", run.agents_directory, "where your agent specs are")
       ->capture_default_str();
-  run_app->add_flag("--json", run.json, "print the result as one JSON object on stdout");
+  run_app->add_flag("--json", run.json, "print results on stdout, a JSON object a line");
   run_app->add_flag("--keep", run.keep, "keep the sandbox's files and print where they are");
-  run_app->callback([&] { code = sluice::cli::run_command(run); });
+  run_app->add_option("--repeat", run.repeat, "how often each task is attempted, or its group")
+      ->check(CLI::Range(1, 1'000'000));
+  run_app->add_option("--group", run.group, "attempts that share one preparation of the task")
+      ->check(CLI::Range(1, 10'000));
+  run_app->add_option("--concurrency", run.concurrency, "rollouts at once; default: the cores")
+      ->check(CLI::Range(1, 10'000));
+  run_app
+      ->add_option("--memory-mb", run.memory_mb,
+                   "the memory limits of those that run together may add up to this")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  run_app->add_option("--retries", run.retries, "further attempts after infrastructure failures")
+      ->check(CLI::Range(0, 100))
+      ->capture_default_str();
+  run_app->add_flag("--resume", run.resume,
+                    "go on with the batch in --out: run what has not ended");
+  run_app->callback([&] {
+    code = sluice::cli::is_for_many(run) ? sluice::cli::run_many_command(run)
+                                         : sluice::cli::run_command(run);
+  });
 
   sluice::cli::add_serve(app, &code);
 

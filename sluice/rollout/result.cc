@@ -84,6 +84,7 @@ std::string to_json(const RolloutResult& result) {
   json::Object out;
   out["rollout_id"] = result.rollout.value;
   out["task_id"] = result.task;
+  if (!result.group.empty()) out["group_id"] = result.group;
   out["agent"] = result.agent;
   out["mode"] = result.mode;
   out["policy"] = result.policy;

@@ -28,6 +28,7 @@ std::string_view to_string(ErrorKind kind);
 struct RolloutResult {
   RolloutId rollout;
   std::string task;
+  std::string group;  // "" if none
   std::string agent;  // "opencode 1.18.33"
   std::string backend;
   std::string mode;

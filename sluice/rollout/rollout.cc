@@ -61,6 +61,7 @@ class Rollout::Impl final : public agent::Hooks {
     const Task& task = *options_.task;
     result.rollout = options_.id;
     result.task = task.id;
+    result.group = options_.group;
     result.agent = options_.spec->title();
     result.backend = parts_.backend.name();
     result.mode = options_.policy.mode;
@@ -72,6 +73,7 @@ class Rollout::Impl final : public agent::Hooks {
     trace::RolloutInfo info;
     info.task = task.id;
     info.agent = result.agent;
+    info.group = result.group;
     info.mode = result.mode;
     info.policy = result.policy;
     parts_.recorder.opened(options_.id, info);

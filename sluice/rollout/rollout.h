@@ -32,6 +32,7 @@ struct PolicyChoice {
 
 struct RolloutOptions {
   RolloutId id = RolloutId::fresh();
+  std::string group;  // by which rollouts of one group are known together; "" if none
   std::shared_ptr<const Task> task;
   std::shared_ptr<const agent::Spec> spec;
   std::string bundle_path;

@@ -108,13 +108,22 @@ void read_agent(TomlReader& root, Task& task) {
   }
 }
 
+// A task in a folder of its own is called as the folder.
+std::string default_id(const std::string& source) {
+  std::error_code error;
+  const auto path = std::filesystem::absolute(source, error).lexically_normal();
+  std::string folder = path.parent_path().filename().string();
+  if (path.filename() == "task.toml" && is_valid_id(folder)) return folder;
+  return path.stem().string();
+}
+
 }  // namespace
 
 Result<Task> parse_task(std::string_view toml, std::string source, const std::string& directory) {
   SLUICE_TRY(TomlReader root, TomlReader::parse(toml, source));
   Task task;
   task.source = source;
-  task.id = root.string("id").value_or(std::filesystem::path(source).stem().string());
+  task.id = root.string("id").value_or(default_id(source));
   if (!is_valid_id(task.id)) {
     root.mistake("id", "must be 1 to 64 letters, digits, '.', '-' or '_'");
   }

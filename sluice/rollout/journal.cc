@@ -1,0 +1,156 @@
+#include "sluice/rollout/journal.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <utility>
+
+#include "sluice/json/value.h"
+
+namespace sluice::rollout {
+namespace {
+
+// Results hold outputs and small files; far more than any has.
+constexpr size_t kMaxJournal = size_t{8} << 30;
+constexpr size_t kMaxLine = 256 << 20;
+constexpr size_t kPiece = 1 << 20;
+
+Result<JournalEntry> parse_entry(std::string_view line) {
+  SLUICE_TRY(const json::Value value, json::parse(line, {.bytes = kMaxLine, .depth = 64}));
+  const json::Object* root = value.if_object();
+  const auto name = root != nullptr ? json::get_string(*root, "name") : std::nullopt;
+  const auto task = root != nullptr ? json::get_string(*root, "task") : std::nullopt;
+  if (!name || !task) return Error(ErrorCode::kProtocol, "it has no name or no task");
+  JournalEntry entry;
+  entry.name = *name;
+  entry.task = *task;
+  entry.group = json::get_string(*root, "group").value_or("");
+  entry.why = json::get_string(*root, "why").value_or("");
+  if (const json::Array* failed = json::get_array(*root, "failed_attempts")) {
+    entry.failed_attempts = failed->size();
+    for (const json::Value& attempt : *failed) {
+      const json::Object* row = attempt.if_object();
+      const auto id = row != nullptr ? json::get_string(*row, "rollout_id") : std::nullopt;
+      if (id) entry.rollouts.emplace_back(*id);
+    }
+  }
+  if (const json::Object* result = json::get_object(*root, "result")) {
+    entry.has_result = true;
+    entry.error_kind = json::get_string(*result, "error_kind").value_or("");
+    entry.reward = json::get_number(*result, "reward");
+    entry.wall_s = json::get_number(*result, "wall_s").value_or(0);
+    if (const json::Object* llm = json::get_object(*result, "llm")) {
+      entry.turns = static_cast<uint64_t>(json::get_integer(*llm, "turns").value_or(0));
+    }
+    if (const auto id = json::get_string(*result, "rollout_id")) entry.rollouts.emplace_back(*id);
+  }
+  return entry;
+}
+
+// Calls `take` for every whole line of `file`; how many bytes those are.
+Result<uint64_t> read_lines(int file, const std::function<Result<void>(std::string_view)>& take) {
+  Bytes pending;
+  uint64_t whole = 0, number = 0;
+  for (uint64_t at = 0;;) {
+    const size_t had = pending.size();
+    pending.resize(had + kPiece);
+    const ssize_t n = ::pread(file, pending.data() + had, kPiece, static_cast<off_t>(at));
+    if (n < 0) return errno_error("read", errno);
+    pending.resize(had + static_cast<size_t>(n));
+    if (n == 0) return whole;
+    at += static_cast<uint64_t>(n);
+    size_t begin = 0;
+    for (size_t end; (end = pending.find('\n', begin)) != Bytes::npos; begin = end + 1) {
+      ++number;
+      auto taken = take(std::string_view(pending).substr(begin, end - begin));
+      if (!taken) return std::move(taken).error().within(fmt::format("line {}", number));
+    }
+    pending.erase(0, begin);
+    whole += begin;
+    if (at > kMaxJournal || pending.size() > kMaxLine) {
+      return Error(ErrorCode::kTooLarge, "larger than any journal is");
+    }
+  }
+}
+
+}  // namespace
+
+JournalEntry entry_of(const Finished& finished, std::string task, std::string group) {
+  JournalEntry entry;
+  entry.name = finished.name;
+  entry.task = std::move(task);
+  entry.group = std::move(group);
+  entry.why = finished.why;
+  entry.failed_attempts = finished.failed_attempts.size();
+  for (const FailedAttempt& attempt : finished.failed_attempts) {
+    entry.rollouts.push_back(attempt.rollout.value);
+  }
+  if (!finished.result) return entry;
+  const RolloutResult& result = *finished.result;
+  entry.has_result = true;
+  entry.error_kind = to_string(result.error_kind);
+  entry.reward = result.reward;
+  entry.wall_s = std::chrono::duration<double>(result.wall).count();
+  entry.turns = result.calls.turns;
+  entry.rollouts.push_back(result.rollout.value);
+  return entry;
+}
+
+std::string to_json(const JournalEntry& entry, const Finished& finished) {
+  json::Object out;
+  out["name"] = entry.name;
+  out["task"] = entry.task;
+  out["group"] = entry.group.empty() ? json::Value(nullptr) : json::Value(entry.group);
+  out["why"] = entry.why.empty() ? json::Value(nullptr) : json::Value(to_valid_utf8(entry.why));
+  json::Array failed;
+  for (const FailedAttempt& attempt : finished.failed_attempts) {
+    json::Object row;
+    row["rollout_id"] = attempt.rollout.value;
+    row["error"] = to_valid_utf8(attempt.error);
+    row["wall_s"] = std::chrono::duration<double>(attempt.wall).count();
+    failed.push_back(std::move(row));
+  }
+  out["failed_attempts"] = std::move(failed);
+  // The result is text already.
+  std::string text = json::serialize(json::Value(std::move(out)));
+  text.pop_back();
+  return text + R"(,"result":)" + (finished.result ? to_json(*finished.result) : "null") + "}";
+}
+
+Result<Journal> Journal::open(const std::string& path, std::vector<JournalEntry>* entries) {
+  Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!file) return errno_error("open " + path, errno);
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    return Error(ErrorCode::kFailedPrecondition,
+                 path + " is in use: another sluice runs this batch");
+  }
+  auto whole = read_lines(file.get(), [&](std::string_view line) -> Result<void> {
+    auto entry = parse_entry(line);
+    if (!entry) {
+      return Error(ErrorCode::kProtocol, "no rollout's end: " + entry.error().message);
+    }
+    entries->push_back(std::move(*entry));
+    return {};
+  });
+  if (!whole) return std::move(whole).error().within(path);
+  if (::ftruncate(file.get(), static_cast<off_t>(*whole)) != 0) return errno_error(path, errno);
+  // The file's name is to survive as its content does.
+  const std::string directory = std::filesystem::path(path).parent_path().string();
+  const Fd parent(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!parent || ::fsync(parent.get()) != 0) return errno_error("sync " + directory, errno);
+  return Journal(path, std::move(file));
+}
+
+Result<void> Journal::append(std::string line) {
+  line.push_back('\n');
+  auto written = write_all(file_.get(), line);
+  if (!written) return std::move(written).error().within(path_);
+  if (::fdatasync(file_.get()) != 0) return errno_error("sync " + path_, errno);
+  return {};
+}
+
+}  // namespace sluice::rollout

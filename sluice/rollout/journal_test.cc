@@ -1,0 +1,114 @@
+#include "sluice/rollout/journal.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+namespace sluice::rollout {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class JournalTest : public ::testing::Test {
+ protected:
+  JournalTest() { std::filesystem::remove(path_); }
+  ~JournalTest() override { std::filesystem::remove(path_); }
+
+  static Finished ended(std::string name, ErrorKind kind, std::optional<double> reward) {
+    Finished finished;
+    finished.name = std::move(name);
+    finished.result.emplace();
+    finished.result->rollout = RolloutId::fresh();
+    finished.result->error_kind = kind;
+    finished.result->reward = reward;
+    return finished;
+  }
+
+  void append(const Finished& finished) {
+    std::vector<JournalEntry> before;
+    auto journal = Journal::open(path_, &before);
+    ASSERT_TRUE(journal) << journal.error().message;
+    const auto entry = entry_of(finished, "t", "g");
+    ASSERT_TRUE(journal->append(to_json(entry, finished)));
+  }
+
+  std::vector<JournalEntry> entries() {
+    std::vector<JournalEntry> entries;
+    auto journal = Journal::open(path_, &entries);
+    EXPECT_TRUE(journal) << journal.error().message;
+    return entries;
+  }
+
+  const std::string path_ = ::testing::TempDir() + "/sluice_journal_test.jsonl";
+};
+
+TEST_F(JournalTest, reads_back_what_was_written) {
+  Finished finished = ended("t@1", ErrorKind::kNone, 0.5);
+  finished.failed_attempts.push_back({RolloutId{"lost"}, "no room", {}});
+  append(finished);
+  const auto read = entries();
+  ASSERT_EQ(read.size(), 1u);
+  EXPECT_EQ(read[0].name, "t@1");
+  EXPECT_EQ(read[0].task, "t");
+  EXPECT_EQ(read[0].group, "g");
+  EXPECT_EQ(read[0].reward, 0.5);
+  EXPECT_EQ(read[0].failed_attempts, 1u);
+  EXPECT_THAT(read[0].rollouts, ElementsAre("lost", finished.result->rollout.value));
+  EXPECT_TRUE(read[0].settled());
+}
+
+TEST_F(JournalTest, only_attempts_that_were_made_are_settled) {
+  EXPECT_TRUE(entry_of(ended("a", ErrorKind::kAgent, 0), "t", "").settled());
+  EXPECT_TRUE(entry_of(ended("a", ErrorKind::kTask, {}), "t", "").settled());
+  EXPECT_FALSE(entry_of(ended("a", ErrorKind::kInfrastructure, {}), "t", "").settled());
+  EXPECT_FALSE(entry_of(ended("a", ErrorKind::kCancelled, {}), "t", "").settled());
+  EXPECT_FALSE(entry_of(Finished{}, "t", "").settled());
+}
+
+TEST_F(JournalTest, what_never_ran_has_no_result) {
+  Finished finished;
+  finished.name = "t@1";
+  finished.why = "interrupted";
+  append(finished);
+  const auto read = entries();
+  ASSERT_EQ(read.size(), 1u);
+  EXPECT_FALSE(read[0].has_result);
+  EXPECT_EQ(read[0].reward, std::nullopt);
+  EXPECT_EQ(read[0].why, "interrupted");
+}
+
+TEST_F(JournalTest, a_torn_last_line_is_taken_off) {
+  append(ended("t@1", ErrorKind::kNone, 1));
+  auto content = read_file(path_, 1 << 20);
+  ASSERT_TRUE(content);
+  ASSERT_TRUE(write_file_atomically(path_, *content + content->substr(0, 40)));
+  EXPECT_EQ(entries().size(), 1u);
+  append(ended("t@2", ErrorKind::kNone, 1));
+  EXPECT_EQ(entries().size(), 2u);
+}
+
+TEST_F(JournalTest, a_whole_line_that_is_not_ours_is_refused) {
+  for (const char* line : {"nonsense\n", "[]\n", "{\"name\":\"x\"}\n", "\n", "\xff\n"}) {
+    ASSERT_TRUE(write_file_atomically(path_, line));
+    std::vector<JournalEntry> entries;
+    const auto journal = Journal::open(path_, &entries);
+    ASSERT_FALSE(journal) << line;
+    EXPECT_EQ(journal.error().code, ErrorCode::kProtocol);
+    EXPECT_THAT(journal.error().message, HasSubstr("line 1"));
+    EXPECT_EQ(*read_file(path_, 100), line) << "left as it was";
+  }
+}
+
+TEST_F(JournalTest, one_at_a_time) {
+  std::vector<JournalEntry> entries;
+  const auto first = Journal::open(path_, &entries);
+  ASSERT_TRUE(first);
+  const auto second = Journal::open(path_, &entries);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace sluice::rollout

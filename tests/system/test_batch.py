@@ -1,0 +1,183 @@
+"""Many rollouts: folders of tasks, repeats, results as they end, and going on after a crash."""
+
+import collections
+import json
+import random
+import re
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import Leftovers, SLUICE, SystemTest, count, end
+
+CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+SCRIPT = '[[rules]]\ntext = "hello"\n'
+
+
+def steps(*more):
+    return json.dumps([{"post": CHAT}, *more])
+
+
+class Batch(SystemTest):
+    def folder(self, **tasks):
+        """A folder of tasks, each in a folder of its own; the values are TOML."""
+        folder = self.tmp / "tasks"
+        for name, text in tasks.items():
+            (folder / name).mkdir(parents=True)
+            (folder / name / "task.toml").write_text(text)
+            (folder / name / "script.toml").write_text("not = 'a task'")
+        return folder
+
+    def command(self, tasks, *flags, out=None):
+        return self.arguments(tasks, self.script(SCRIPT), "caller", *flags, out=out)
+
+    def run_batch(self, tasks, *flags, out=None, timeout=120):
+        done = subprocess.run(self.command(tasks, *flags, out=out), capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+        self.lines = self.read_lines()
+        return done
+
+    def read_lines(self):
+        file = self.out / "results.jsonl"
+        text = file.read_text() if file.exists() else ""
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def test_a_folder_of_tasks(self):
+        folder = self.folder(
+            good=f"instruction = '''{steps()}'''\nverify = ['true']\n",
+            half=f"instruction = '''{steps()}'''\nverify = ['true', 'false']\n",
+            broken=f"instruction = '''{steps()}'''\nsetup = ['exit 3']\n")
+        done = self.run_batch(folder, "--repeat", "3", "--concurrency", "4")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        names = sorted(line["name"] for line in self.lines)
+        self.assertEqual(names, sorted(f"{task}@{i}" for task in ("good", "half", "broken")
+                                       for i in (1, 2, 3)))
+        for line in self.lines:
+            result = line["result"]
+            self.assertEqual(result["task_id"], line["task"])
+            self.assertEqual(line["failed_attempts"], [])
+            wanted = {"good": (1.0, None), "half": (0.5, None), "broken": (None, "task")}
+            self.assertEqual((result["reward"], result["error_kind"]), wanted[line["task"]])
+            kept = self.out / "rollouts" / line["name"] / "result.json"
+            self.assertEqual(json.loads(kept.read_text()), result)
+        table = done.stdout
+        self.assertRegex(table, r"(?m)^good +3 +1\.000 +3/3")
+        self.assertRegex(table, r"(?m)^half +3 +0\.500 +0/3")
+        self.assertRegex(table, r"(?m)^broken +3 +null +0/0 .* 3 task$")
+        self.assertRegex(table, r"(?m)^all +9 ")
+        # Not a terminal: a plain line for each.
+        self.assertEqual(len(re.findall(r"(?m)^\[ *\d+\.\d+ s\] \d/9 ", done.stderr)), 9)
+        self.assertNotIn("\x1b", done.stderr)
+        metrics = (self.out / "metrics.prom").read_text()
+        self.assertIn('sluice_loop_lag_seconds{shard="0"}', metrics)
+        for file in self.out.rglob("*"):
+            if file.is_file():
+                self.assertEqual(file.stat().st_mode & 0o077, 0, file)
+
+    def test_json_lines(self):
+        task = self.task(f"id = 't'\ninstruction = '''{steps()}'''\nverify = ['true']\n")
+        done = self.run_batch(task, "--repeat", "3", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([json.loads(line) for line in done.stdout.splitlines()], self.lines)
+        self.assertEqual(done.stderr, "")
+
+    def test_a_progress_bar_on_a_terminal(self):
+        task = self.task(f"id = 't'\ninstruction = '''{steps()}'''\nverify = ['true']\n")
+        command = " ".join(f"'{word}'" for word in self.command(task, "--repeat", "4"))
+        done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=60, check=False,
+                              env={"TERM": "xterm", "PATH": "/usr/bin:/bin"})
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn(b"\r\x1b[K", done.stdout)
+        self.assertRegex(done.stdout, rb"#{24} 4/4 ")
+
+    def test_tasks_take_turns(self):
+        folder = self.folder(
+            many=f"instruction = '''{steps({'sleep': 0.05})}'''\n",
+            few=f"instruction = '''{steps({'sleep': 0.05})}'''\n")
+        self.run_batch(folder, "--repeat", "4", "--concurrency", "1")
+        order = [line["task"] for line in self.lines]
+        self.assertEqual(order, ["few", "many"] * 4)
+
+    def test_interrupted_and_resumed(self):
+        task = self.task(f"id = 't'\ninstruction = '''{steps({'sleep': 0.5})}'''\nverify = ['true']\n")
+        before = Leftovers()
+        process = subprocess.Popen(self.command(task, "--repeat", "6", "--concurrency", "2"),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, start_new_session=True)
+        self.addCleanup(end, process)
+        process.stderr.readline()  # the first end
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertIn(b"--resume", out)
+        first = self.read_lines()
+        self.assertTrue(0 < len(first) < 6, first)
+        self.assertEqual(before.wait_until_none(2), {})
+        done = self.run_batch(task, "--repeat", "6", "--concurrency", "2", "--resume", out=self.out)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.lines[: len(first)], first)
+        self.assertEqual(sorted(line["name"] for line in self.lines), [f"t@{i}" for i in range(1, 7)])
+        self.assertIn(f"resuming: {len(first)} of 6 had ended", done.stderr)
+
+    def test_another_batch_is_not_resumed(self):
+        task = self.task(f"id = 't'\ninstruction = '''{steps()}'''\n")
+        self.run_batch(task, "--repeat", "2")
+        done = self.run_batch(task, "--repeat", "3", "--resume", out=self.out)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("repeat was 2, not 3", done.stderr)
+        self.task(f"id = 't'\ninstruction = '''{steps({'sleep': 0})}'''\n")
+        done = self.run_batch(task, "--repeat", "2", "--resume", out=self.out)
+        self.assertIn("another batch", done.stderr)
+        done = self.run_batch(task, "--repeat", "2", "--resume", out=self.tmp / "nothing")
+        self.assertIn("no batch to resume", done.stderr)
+
+    def test_bad_folders(self):
+        empty = self.tmp / "empty"
+        empty.mkdir()
+        self.assertIn("holds no tasks", self.run_batch(empty).stderr)
+        clash = self.folder(a="id = 'x'\ninstruction = 'x'\n", b="id = 'x'\ninstruction = 'x'\n")
+        self.assertIn('both called "x"', self.run_batch(clash).stderr)
+
+    def test_sigkill_of_the_engine_and_resume(self):
+        """However often it is killed: each rollout ends once, nothing is invented or lost."""
+        total = 12
+        task = self.task(f"id = 't'\ninstruction = '''{steps({'sleep': 0.1})}'''\nverify = ['true']\n")
+        flags = ["--repeat", str(total), "--concurrency", "3"]
+        generator = random.Random(2026)
+        out = self.tmp / "batch"
+        for _ in range(count(2, 60)):
+            seen, more = [], []
+            for attempt in range(40):
+                process = subprocess.Popen(self.command(task, *flags, *more, out=out),
+                                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                           stderr=subprocess.PIPE)
+                self.addCleanup(end, process)
+                try:
+                    process.wait(generator.uniform(0.02, 0.9))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                process.communicate()
+                lines = self.read_lines()
+                # Only whole lines are added, and none that were there change.
+                self.assertEqual(lines[: len(seen)], seen)
+                for line in lines[len(seen):]:
+                    result = line["result"]
+                    self.assertEqual((result["reward"], result["error_kind"]), (1.0, None), line)
+                    trace = self.out / "traces" / (result["rollout_id"] + ".jsonl")
+                    self.assertEqual(json.loads(trace.read_text().splitlines()[-1])["type"], "closed")
+                seen = lines
+                if process.returncode == 0:
+                    break
+                if (out / "batch.json").exists():
+                    more = ["--resume"]
+                time.sleep(0.05)
+            self.assertEqual(process.returncode, 0)
+            ends = collections.Counter(line["name"] for line in seen)
+            self.assertEqual(ends, {f"t@{i}": 1 for i in range(1, total + 1)})
+            subprocess.run(["rm", "-r", out], check=True)
+
+
+if __name__ == "__main__":
+    unittest.main()
