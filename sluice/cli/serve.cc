@@ -79,8 +79,6 @@ class Serve {
     SLUICE_TRY(auto listener, net::listen_tcp(shard_, settings_.host, settings_.port));
     const std::string address = listener->address();
     SLUICE_TRY_VOID(server->serve(std::move(listener)));
-    announce(address, log);
-
     bool stopping = false;
     bool stopped = false;
     const net::Signals signals(shard_, {SIGINT, SIGTERM}, [&](int) {
@@ -91,6 +89,7 @@ class Serve {
       log.info("serve", "stopping", {{"drain_s", to_seconds(settings_.drain)}});
       shard_.spawn(stop_then_set(server.get(), Deadline::in(settings_.drain), &stopped));
     });
+    announce(address, log);
     shard_.run_until([&] { return stopped; });
     log.info("serve", "stopped");
     return 0;

@@ -5,6 +5,7 @@ and with the oldest that has list_tools and call_tool.
 import asyncio
 import concurrent.futures
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from openenv.core.env_server.mcp_types import CallToolAction
 from openenv.core.mcp_client import MCPToolClient
 
 from openenv_clients import IS_ASYNC, client
-from serving import Served
+from serving import BUILD, SOURCE, Served
 
 only_async = pytest.mark.skipif(not IS_ASYNC, reason="this version's client is synchronous")
 
@@ -191,3 +192,24 @@ def test_openenvs_validator_passes_every_check(program, arguments):
                               capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"passed": false' not in done.stdout, done.stdout
+
+
+def test_openenvs_validator_passes_the_environments_folder():
+    folder = SOURCE / "envs" / "coding_agent_env"
+    openenv = Path(sys.executable).parent / "openenv"
+    done = subprocess.run([openenv, "validate", str(folder)], capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 0 and "[OK]" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_environments_folder_starts_the_server(tmp_path):
+    program = subprocess.Popen(
+        [sys.executable, SOURCE / "envs/coding_agent_env/server/app.py", "--port", "0", "--data",
+         str(tmp_path)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        stderr=subprocess.DEVNULL, env={**os.environ, "SLUICE_BINARY": str(BUILD / "bin" / "sluice")})
+    try:
+        assert program.stdout.readline().startswith("listening on ")
+    finally:
+        program.terminate()
+        assert program.wait(20) == 0
+        program.stdout.close()
