@@ -197,6 +197,8 @@ class GateFixture : public ::testing::Test {
  protected:
   static constexpr std::string_view kPath = "/rollout/r0/v1/chat/completions";
 
+  GateFixture() { registration_.origins.tokens = OriginRule::Tokens::kWaived; }
+
   // A chat request's body; `number` makes it differ from others.
   static std::string body(int number = 0, std::string_view more = "") {
     return R"({"model":"m","messages":[{"role":"user","content":"question )" +
@@ -216,8 +218,7 @@ class GateFixture : public ::testing::Test {
     gate_.emplace(make_gate(options_));
     registration_.id = id_;
     registration_.shard = &shard_;
-    registration_.recorder = &recorder_;
-    registration_.origins.tokens = OriginRule::Tokens::kWaived;
+    if (registration_.recorder == nullptr) registration_.recorder = &recorder_;
     ASSERT_TRUE(gate_->for_operator.open(registration_));
     opened_ = true;
     auto listener = std::make_unique<net::MemoryListener>(shard_);

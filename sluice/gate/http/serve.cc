@@ -156,6 +156,7 @@ class Delivery {
         delivered.stream ? ok(codec_.stream_type(delivered.envelope),
                               codec_.streamed(delivered.envelope, *delivered.answer))
                          : ok(kJson, codec_.plain(delivered.envelope, *delivered.answer));
+    rollout_->count_answer_bytes(response.body.size());
     co_await send(writer_, std::move(response));
   }
 
@@ -230,7 +231,9 @@ class Delivery {
   awaitable<bool> send_answer() {
     const std::shared_ptr<const llm::Answer> answer = parked_->answer;
     Bytes body = stream() ? codec_.streamed(envelope_, *answer) : codec_.plain(envelope_, *answer);
+    const size_t bytes = body.size();
     const auto sent = co_await send_body(std::move(body));
+    rollout_->count_answer_bytes(bytes);
     if (!sent) co_return false;
     const Deadline deadline = Deadline::in(rollout_->options().delivery_timeout);
     const auto drained = co_await writer_->drained(deadline);
@@ -341,6 +344,7 @@ class Delivery {
     if (first_byte_) detail += fmt::format(R"("head_ms":{:.3f},)", ms(*first_byte_));
     detail += fmt::format(R"("end_ms":{:.3f}}})", ms(Clock::now()));
     rollout_->event("relay", detail);
+    rollout_->count_answer_bytes(bytes_);
 
     Outcome outcome = Outcome::kDelivered;
     std::string why = fmt::format("status {}, {} bytes", status_, bytes_);

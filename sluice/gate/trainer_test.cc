@@ -1,0 +1,441 @@
+// What a trainer in this process does with a gate: takes, answers, pauses, cancels, watches.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sluice/gate/events.h"
+#include "sluice/gate/testing.h"
+#include "sluice/gate/totals.h"
+#include "sluice/json/value.h"
+
+namespace sluice::gate {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+using llm::Origin;
+using llm::Outcome;
+
+class TrainerTest : public testing::GateFixture {
+ protected:
+  Trainer& trainer() { return gate_->for_trainer; }
+
+  // What whoever asks without waiting gets.
+  std::vector<Item> take(const std::string& name = "", Duration lease = 1h) {
+    testing::settle(shard_);
+    TakeRequest request;
+    request.max = 100;
+    request.taker.name = name;
+    request.taker.lease = lease;
+    return *trainer().take(request, Duration::zero());
+  }
+
+  static llm::Answer sampled(std::string text) {
+    llm::Answer answer = llm::text_answer(std::move(text), Origin::kSampled);
+    answer.choices[0].ids = {1, 2};
+    answer.choices[0].logprobs = {-0.5f, -0.25f};
+    return answer;
+  }
+  Result<Outcome> reply_with(const CallId& call, llm::Answer answer) {
+    return outcome(trainer().reply(call, std::move(answer)));
+  }
+};
+
+// ---- origins
+
+TEST_F(TrainerTest, WhatIsCalledSampledComesWithItsTokens) {
+  registration_.origins = {};
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  const auto bare = reply_with(call->id, llm::text_answer("x", Origin::kSampled));
+  ASSERT_FALSE(bare);
+  EXPECT_EQ(bare.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(bare.error().message, HasSubstr("token ids and a logprob for each"));
+  llm::Answer without_logprobs = sampled("x");
+  without_logprobs.choices[0].logprobs.clear();
+  EXPECT_FALSE(reply_with(call->id, without_logprobs));
+  // The call is still open for a better one.
+  EXPECT_EQ(reply_with(call->id, sampled("x")), Outcome::kDelivered);
+  agent.response();
+
+  // What does not claim to be sampled needs nothing.
+  agent.post(kPath, body(1));
+  EXPECT_EQ(reply_with(next_call()->id, llm::text_answer("y", Origin::kEdited)),
+            Outcome::kDelivered);
+}
+
+TEST_F(TrainerTest, finding_62_a_rollout_may_take_nothing_but_what_was_sampled) {
+  registration_.origins.accept = OriginRule::Accept::kSampledOnly;
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  for (const Origin origin : {Origin::kEdited, Origin::kCanned, Origin::kInjected}) {
+    const auto refused = reply_with(call->id, llm::text_answer("reward: 1.0", origin));
+    ASSERT_FALSE(refused) << to_string(origin);
+    EXPECT_THAT(refused.error().message, HasSubstr("takes only what was sampled"));
+  }
+  EXPECT_EQ(recorder_.count("answered"), 0u);
+  EXPECT_EQ(reply_with(call->id, sampled("x")), Outcome::kDelivered);
+}
+
+// ---- taking
+
+TEST_F(TrainerTest, ADeadTrainersCallsGoToAnotherAndAreAnsweredOnce) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  testing::settle(shard_);
+  const auto first = take("one", 1ns);
+  ASSERT_EQ(first.size(), 1u);
+  const auto again = take("two");
+  ASSERT_EQ(again.size(), 1u);
+  EXPECT_EQ(again[0].call()->id, first[0].call()->id);
+  EXPECT_EQ(again[0].deliveries, 2u);
+  EXPECT_EQ(reply_with(again[0].call()->id, sampled("second")), Outcome::kDelivered);
+  EXPECT_THAT(agent.response().body, HasSubstr("second"));
+  // It was not dead after all.
+  const auto late = reply_with(first[0].call()->id, sampled("first"));
+  EXPECT_EQ(late.error().code, ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(counters().turns, 1u);
+  EXPECT_EQ(trainer().state().held, 0u);
+}
+
+TEST_F(TrainerTest, ARestartedTrainerLosesNoCall) {
+  open();
+  std::vector<testing::Agent> agents;
+  for (int i = 0; i < 3; ++i) {
+    agents.push_back(agent());
+    agents.back().post(kPath, body(i));
+  }
+  testing::settle(shard_);
+  EXPECT_EQ(take("t").size(), 3u);
+  TakeRequest request;
+  request.max = 100;
+  request.taker.name = "t";
+  request.taker.start = Taker::Start::kAfresh;
+  const auto again = *trainer().take(request, Duration::zero());
+  ASSERT_EQ(again.size(), 3u);
+  for (const Item& item : again) {
+    EXPECT_EQ(reply_with(item.call()->id, sampled("x")), Outcome::kDelivered);
+  }
+  for (testing::Agent& each : agents) EXPECT_EQ(each.response().status, 200);
+}
+
+TEST_F(TrainerTest, TheEndOfTheAgentWakesWhoWaitsForItsNextCall) {
+  open();
+  std::vector<Item> got;
+  TakeRequest request;
+  request.rollout = id_;
+  request.taker.name = "t";
+  const auto waiting =
+      trainer().take(request, [&](Result<std::vector<Item>> items) { got = std::move(*items); });
+  EXPECT_TRUE(got.empty());
+  gate_->for_operator.stop_admitting(id_);
+  ASSERT_EQ(got.size(), 1u);
+  ASSERT_NE(got[0].ended(), nullptr);
+  EXPECT_EQ(got[0].ended()->reason, "the agent has ended");
+}
+
+TEST_F(TrainerTest, ACallWhoseAgentIsGoneForGoodIsNotHandedOut) {
+  registration_.resend.grace = Duration::zero();
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  testing::settle(shard_);
+  EXPECT_EQ(trainer().state().waiting, 1u);
+  agent.reset();
+  testing::settle(shard_);
+  EXPECT_EQ(trainer().state().waiting, 0u);
+  EXPECT_TRUE(take().empty());
+}
+
+// ---- versions
+
+TEST_F(TrainerTest, CallsOfAPauseParkAndAreAnsweredUnderTheNewVersion) {
+  open();
+  trainer().pause();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  testing::settle(shard_);
+  EXPECT_TRUE(take().empty());
+  EXPECT_EQ(counters().open, 1u);
+  EXPECT_TRUE(trainer().state().paused);
+  trainer().resume("v2");
+  const auto items = take();
+  ASSERT_EQ(items.size(), 1u);
+  EXPECT_EQ(items[0].version, "v2");
+  EXPECT_EQ(trainer().state().version, "v2");
+  EXPECT_EQ(reply_with(items[0].call()->id, sampled("x")), Outcome::kDelivered);
+}
+
+TEST_F(TrainerTest, WhatWasTakenBeforeAPauseMayBeAnsweredInIt) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  trainer().pause();
+  EXPECT_EQ(reply_with(call->id, sampled("x")), Outcome::kDelivered);
+}
+
+class VersionRecorder final : public trace::Recorder {
+ public:
+  std::vector<std::vector<std::string>> versions;
+  void opened(const RolloutId&, const trace::RolloutInfo&) override {}
+  void arrived(const llm::Call&) override {}
+  void answered(const llm::Call&, const llm::Answer& answer) override {
+    auto& spans = versions.emplace_back();
+    for (const auto& span : answer.choices[0].versions) {
+      spans.push_back(std::to_string(span.first_token) + ":" + span.version);
+    }
+  }
+  void ended(const llm::Call&, Outcome, std::string_view) override {}
+  void confirmed(const llm::Call&) override {}
+  void event(const RolloutId&, const trace::Event&) override {}
+  void closed(const RolloutId&, const trace::ResultSummary&) override {}
+  Result<void> flush(const RolloutId&) override { return {}; }
+  std::string location(const RolloutId&) const override { return ""; }
+};
+
+TEST_F(TrainerTest, AnAnswerIsOfTheVersionItsCallWasHandedOutUnderUnlessItSaysMore) {
+  VersionRecorder recorder;
+  registration_.recorder = &recorder;
+  open();
+  trainer().resume("v1");
+
+  auto agent = this->agent();
+  agent.post(kPath, body(0));
+  EXPECT_EQ(reply_with(next_call()->id, sampled("x")), Outcome::kDelivered);
+  agent.response();
+
+  agent.post(kPath, body(1));
+  llm::Answer mixed = sampled("x");
+  mixed.choices[0].versions = {{0, "v1"}, {1, "v2"}};
+  EXPECT_EQ(reply_with(next_call()->id, mixed), Outcome::kDelivered);
+  agent.response();
+
+  // The version changed between: it may be of either, so nothing is claimed.
+  agent.post(kPath, body(2));
+  const auto call = next_call();
+  trainer().resume("v2");
+  EXPECT_EQ(reply_with(call->id, sampled("x")), Outcome::kDelivered);
+  EXPECT_THAT(recorder.versions,
+              ElementsAre(ElementsAre("0:v1"), ElementsAre("0:v1", "1:v2"), ElementsAre()));
+}
+
+TEST_F(TrainerTest, AStaleRolloutIsCancelledWhenVersionsHavePassedIt) {
+  registration_.max_version_lag = 1;
+  open();
+  trainer().resume("v1");
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  agent.response();
+  agent.post(kPath, streaming(1));
+  const auto open_call = next_call();
+  trainer().resume("v2");
+  testing::settle(shard_);
+  EXPECT_FALSE(counters().cancelled) << "one version behind is allowed";
+  trainer().resume("v3");
+  agent.wait_for("cancelled");
+  EXPECT_TRUE(counters().cancelled);
+  EXPECT_EQ(counters().ended(Outcome::kCancelled), 1u);
+  const auto late = reply_with(open_call->id, sampled("x"));
+  EXPECT_EQ(late.error().code, ErrorCode::kFailedPrecondition);
+}
+
+TEST_F(TrainerTest, CancellingByAgeSparesWhatIsYoungOrHasNoAnswerYet) {
+  open();
+  trainer().resume("v1");
+  trainer().resume("v2");
+  trainer().cancel_stale(0);
+  testing::settle(shard_);
+  EXPECT_FALSE(counters().cancelled);
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  trainer().cancel_stale(0);
+  testing::settle(shard_);
+  EXPECT_FALSE(counters().cancelled);
+  trainer().resume("v3");
+  trainer().cancel_stale(0);
+  testing::settle(shard_);
+  EXPECT_TRUE(counters().cancelled);
+}
+
+TEST_F(TrainerTest, ACancelledRolloutsAgentIsMadeToEnd) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  trainer().cancel(id_, "not worth going on");
+  const auto told = agent.response();
+  EXPECT_EQ(told.status, 400);
+  EXPECT_THAT(told.body, HasSubstr("cancelled"));
+  EXPECT_THAT(told.body, ::testing::Not(HasSubstr("worth"))) << "the reason is for the trace";
+  agent.post(kPath, body(1));
+  EXPECT_EQ(agent.response().status, 400);
+  EXPECT_EQ(counters().refused, 1u);
+  EXPECT_EQ(recorder_.count("event:cancelled"), 1u);
+  trainer().cancel({"nobody"}, "");
+}
+
+// ---- limits
+
+TEST_F(TrainerTest, TheBudgetOfTimeEndsWhatIsOpenAndRefusesTheRest) {
+  registration_.budget.time = 30ms;
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  agent.wait_for("is used up");
+  EXPECT_TRUE(counters().budget_exhausted);
+  EXPECT_EQ(counters().ended(Outcome::kRefused), 1u);
+  auto second = this->agent();
+  second.post(kPath, body(1));
+  EXPECT_EQ(second.response().status, 400);
+}
+
+TEST_F(TrainerTest, TheBudgetsOfTokensAndBytesCountWhatWasAnswered) {
+  registration_.budget.tokens = 10;
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  llm::Answer answer = sampled("x");
+  answer.usage = llm::Usage{8, 2};
+  EXPECT_EQ(reply_with(next_call()->id, answer), Outcome::kDelivered);
+  agent.response();
+  EXPECT_EQ(counters().tokens, 10u);
+  agent.post(kPath, body(1));
+  EXPECT_EQ(agent.response().status, 400);  // in words that no agent takes for a context too long
+  EXPECT_THAT(recorder_.entries().back().detail, HasSubstr("the budget of 10 tokens"));
+  EXPECT_TRUE(counters().budget_exhausted);
+}
+
+TEST_F(TrainerTest, TheBudgetOfBytesHolds) {
+  registration_.budget.bytes = 50;
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  agent.response();
+  agent.post(kPath, body(1));
+  EXPECT_THAT(agent.response().body, HasSubstr("50 bytes"));
+}
+
+TEST_F(TrainerTest, TheGatesOwnBudgetsHoldOverAllRollouts) {
+  options_.total.calls = 1;
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  agent.response();
+  agent.post(kPath, body(1));
+  EXPECT_THAT(agent.response().body, HasSubstr("the gate's budget of 1 calls"));
+}
+
+TEST_F(TrainerTest, TooManyOpenCallsInAllIsNotTheAgentsFault) {
+  options_.total.open_calls = 1;
+  open();
+  auto first = agent(), second = agent();
+  first.post(kPath, body());
+  testing::settle(shard_);
+  second.post(kPath, body(1));
+  EXPECT_EQ(second.response().status, 503);
+  EXPECT_FALSE(counters().budget_exhausted);
+}
+
+TEST(GateTotalsTest, ARateIsEvenWithABurstOfOneSecond) {
+  GateTotals totals;
+  int taken = 0;
+  while (taken < 1000 && totals.take(0.001)) ++taken;
+  EXPECT_EQ(taken, 1) << "one is always allowed";
+  GateTotals others;
+  taken = 0;
+  while (taken < 1000 && others.take(50)) ++taken;
+  EXPECT_GE(taken, 50);
+  EXPECT_LT(taken, 1000);
+}
+
+// ---- what is told
+
+TEST_F(TrainerTest, TotalsTellWhatTheGateHasDone) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  llm::Answer answer = sampled("x");
+  answer.usage = llm::Usage{8, 2};
+  EXPECT_EQ(reply_with(next_call()->id, answer), Outcome::kDelivered);
+  agent.response();
+  agent.post(kPath, "{}");
+  agent.response();
+  const Totals open = trainer().totals();
+  EXPECT_EQ(open.open_rollouts, 1u);
+  close();
+  const Totals totals = trainer().totals();
+  EXPECT_EQ(totals.rollouts, 1u);
+  EXPECT_EQ(totals.open_rollouts, 0u);
+  EXPECT_EQ(totals.calls, 1u);
+  EXPECT_EQ(totals.open_calls, 0u);
+  EXPECT_EQ(totals.refused, 1u);
+  EXPECT_EQ(totals.tokens, 10u);
+  EXPECT_EQ(totals.request_bytes, body().size());
+  EXPECT_GT(totals.answer_bytes, 50u);
+  EXPECT_EQ(totals.outcomes[static_cast<size_t>(Outcome::kDelivered)], 1u);
+}
+
+TEST_F(TrainerTest, EventsTellWhatHappensAsItHappens) {
+  open();
+  trainer().events().want();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("secret answer"), Outcome::kDelivered);
+  trainer().pause();
+  trainer().resume("v1");
+  close();
+  uint64_t lost = 1;
+  std::vector<std::string> types;
+  for (const auto& record : trainer().events().behind(0, 100, &lost)) {
+    types.push_back(record.type);
+    EXPECT_TRUE(json::parse(record.data)) << record.data;
+    EXPECT_THAT(record.data, ::testing::Not(HasSubstr("secret")));
+  }
+  EXPECT_EQ(lost, 0u);
+  EXPECT_THAT(types, ElementsAre("call_arrived", "call_answered", "call_ended", "paused", "resumed",
+                                 "rollout_closed"));
+}
+
+TEST(EventLogTest, KeepsTheLastAndTellsHowManyAreLost) {
+  EventLog log(3);
+  log.add("unwanted", "{}");
+  EXPECT_EQ(log.last(), 0u);
+  log.want();
+  for (int i = 0; i < 5; ++i) log.add("e", std::to_string(i));
+  uint64_t lost = 0;
+  const auto records = log.behind(1, 2, &lost);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].number, 3u);
+  EXPECT_EQ(lost, 1u);
+  EXPECT_TRUE(log.behind(5, 2, &lost).empty());
+  EXPECT_TRUE(log.behind(99, 2, &lost).empty());
+  EXPECT_EQ(lost, 0u);
+}
+
+TEST(EventLogTest, WakesWhoWaitsOnce) {
+  EventLog log;
+  log.want();
+  int woken = 0;
+  log.wake_behind(0, [&] { ++woken; });
+  const auto gone = log.wake_behind(0, [&] { woken += 100; });
+  log.forget(gone);
+  log.add("e", "{}");
+  log.add("e", "{}");
+  EXPECT_EQ(woken, 1);
+  log.wake_behind(1, [&] { ++woken; });
+  EXPECT_EQ(woken, 2) << "there is one already";
+}
+
+}  // namespace
+}  // namespace sluice::gate
