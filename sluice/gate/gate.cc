@@ -106,6 +106,10 @@ Result<void> Operator::serve(const RolloutId& id, std::unique_ptr<net::Listener>
   return {};
 }
 
+std::shared_ptr<OpenRollout> Operator::find(const RolloutId& id) const {
+  return gate_->find(id);
+}
+
 void Operator::admit(const RolloutId& id) {
   if (const auto rollout = gate_->find(id)) rollout->admit();
 }

@@ -143,6 +143,10 @@ struct GateOptions {
 
 class Gate;
 class EventLog;
+class OpenRollout;
+namespace http {
+class SharedEndpoint;
+}
 
 // Of all rollouts of a gate, those that are closed included.
 struct Totals {
@@ -180,7 +184,9 @@ class Operator {
 
  private:
   friend class Gate;
+  friend class http::SharedEndpoint;
   explicit Operator(std::shared_ptr<Gate> gate) : gate_(std::move(gate)) {}
+  std::shared_ptr<OpenRollout> find(const RolloutId& id) const;
   std::shared_ptr<Gate> gate_;
 };
 

@@ -1,0 +1,148 @@
+#include "sluice/gate/http/shared.h"
+
+#include <fmt/format.h>
+
+#include "sluice/gate/http/routes.h"
+#include "sluice/gate/http/serve.h"
+#include "sluice/net/wheel.h"
+
+namespace sluice::gate::http {
+namespace {
+
+using net::awaitable;
+
+RolloutKeys::Time now() {
+  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
+}
+
+// The key that a request shows, in whichever way its vendor's clients send one.
+std::string key_of(const net::HttpRequest& request) {
+  constexpr std::string_view kBearer = "Bearer ";
+  const std::string_view authorization = request.headers.get_or("Authorization", "");
+  if (authorization.starts_with(kBearer)) return std::string(authorization.substr(kBearer.size()));
+  for (const std::string_view name : {"x-api-key", "x-goog-api-key"}) {
+    if (const auto value = request.headers.get(name)) return std::string(*value);
+  }
+  std::string_view query = request.query();
+  while (!query.empty()) {
+    const size_t end = std::min(query.find('&'), query.size());
+    const std::string_view pair = query.substr(0, end);
+    if (pair.starts_with("key=")) return net::percent_decode(pair.substr(4)).value_or("");
+    query.remove_prefix(std::min(end + 1, query.size()));
+  }
+  return {};
+}
+
+// In the shape of the dialect whose client asks.
+net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode kind,
+                          std::string message) {
+  const Route asked = route(request, RolloutId());
+  llm::Problem problem;
+  problem.kind = kind;
+  problem.message = std::move(message);
+  net::HttpResponse response =
+      net::json_response(status, llm::find_codec(asked.dialect)->error(problem).body);
+  if (status == 401) response.headers.add("WWW-Authenticate", "Bearer");
+  return response;
+}
+
+net::HttpServerOptions server_options(const Logger& log) {
+  net::HttpServerOptions options;
+  options.log = log;
+  options.refuse = [](const net::HttpRequest& request, int status, const Error& error) {
+    return refusal(request, status, error.code, error.message);
+  };
+  return options;
+}
+
+}  // namespace
+
+struct SharedEndpoint::Rollout {
+  explicit Rollout(net::Wheel& wheel) : end(wheel) {}
+  net::Wheel::Timer end;
+  bool closing = false;
+};
+
+SharedEndpoint::SharedEndpoint(net::Shard& shard, Operator gate, Options options)
+    : shard_(shard),
+      gate_(std::move(gate)),
+      options_(std::move(options)),
+      tasks_(shard.executor()),
+      server_(
+          shard,
+          [this](net::HttpRequest request, net::ResponseWriter* writer) {
+            return handle(std::move(request), writer);
+          },
+          server_options(options_.log)) {}
+
+SharedEndpoint::~SharedEndpoint() = default;
+
+void SharedEndpoint::serve(std::unique_ptr<net::Listener> listener) {
+  server_.serve(std::move(listener));
+}
+
+Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, Duration lifetime) {
+  if (rollouts_.size() >= options_.max_rollouts) {
+    return Error(ErrorCode::kExhausted,
+                 fmt::format("{} rollouts are open, as many as are allowed: close some",
+                             options_.max_rollouts));
+  }
+  registration.shard = &shard_;
+  if (registration.id.empty()) registration.id = RolloutId::fresh();
+  const RolloutId id = registration.id;
+  SLUICE_TRY_VOID(gate_.open(std::move(registration)));
+  gate_.admit(id);
+  auto rollout = std::make_unique<Rollout>(shard_.wheel());
+  rollout->end.arm(Deadline::in(lifetime), [this, id] { tasks_.spawn(expire(id)); });
+  rollouts_[id] = std::move(rollout);
+  const auto expires = now() + std::chrono::ceil<std::chrono::seconds>(lifetime);
+  return Opened{id, keys_.make(id, expires), expires};
+}
+
+awaitable<void> SharedEndpoint::expire(RolloutId rollout) {
+  options_.log.info("gate", "a rollout's lifetime is over", {{"rollout", rollout.value}});
+  co_await close(std::move(rollout));
+}
+
+awaitable<bool> SharedEndpoint::close(RolloutId rollout) {
+  const auto it = rollouts_.find(rollout);
+  if (it == rollouts_.end() || it->second->closing) co_return false;
+  it->second->closing = true;
+  gate_.stop_admitting(rollout);
+  co_await gate_.close(rollout);
+  rollouts_.erase(rollout);
+  co_return true;
+}
+
+std::optional<Counters> SharedEndpoint::counters(const RolloutId& rollout) const {
+  if (!rollouts_.contains(rollout)) return std::nullopt;
+  return gate_.counters(rollout);
+}
+
+awaitable<void> SharedEndpoint::stop(Deadline deadline) {
+  std::vector<RolloutId> ids;
+  for (const auto& [id, rollout] : rollouts_) ids.push_back(id);
+  for (const RolloutId& id : ids) co_await close(id);
+  co_await tasks_.join();
+  co_await server_.stop(deadline);
+}
+
+awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWriter* writer) {
+  net::HttpResponse refused;
+  // Open to everybody on purpose, for load balancers and start-up scripts: it tells that there is a
+  // server, and nothing of what it holds or does.
+  if (request.path() == "/health") {
+    refused = net::json_response(200, R"({"status":"ok"})");
+  } else if (const auto rollout = keys_.check(key_of(request), now()); !rollout) {
+    refused = refusal(request, 401, rollout.error().code, rollout.error().message);
+  } else if (const auto found = gate_.find(*rollout); !found || !rollouts_.contains(*rollout)) {
+    refused = refusal(request, 404, ErrorCode::kNotFound, "rollout not found");
+  } else {
+    co_await http::handle(found, std::move(request), writer);
+    co_return;
+  }
+  const auto sent = co_await writer->send(std::move(refused));
+  if (!sent) writer->abort();
+}
+
+}  // namespace sluice::gate::http

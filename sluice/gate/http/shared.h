@@ -1,0 +1,65 @@
+// SharedEndpoint: one listener for agents of many rollouts, for people whose sandboxes are their
+// own. Each request shows its rollout's key (Authorization: Bearer, x-api-key, x-goog-api-key, or
+// Gemini's ?key=), which is checked before anything else; below /rollout/ID that must be the
+// rollout's own.
+//
+// Lives on one shard, as do the rollouts opened here; every member runs there.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "sluice/gate/gate.h"
+#include "sluice/gate/keys.h"
+#include "sluice/net/http_server.h"
+
+namespace sluice::gate::http {
+
+class SharedEndpoint {
+ public:
+  struct Options {
+    size_t max_rollouts = 10'000;
+    Logger log;
+  };
+
+  SharedEndpoint(net::Shard& shard, Operator gate, Options options);
+  ~SharedEndpoint();  // stop() must have completed
+  SharedEndpoint(const SharedEndpoint&) = delete;
+  SharedEndpoint& operator=(const SharedEndpoint&) = delete;
+
+  void serve(std::unique_ptr<net::Listener> listener);
+
+  struct Opened {
+    RolloutId rollout;
+    std::string key;
+    RolloutKeys::Time expires;
+  };
+  // Opens the rollout on this shard and admits its calls. It is closed when its `lifetime` is over.
+  // Errors as Operator::open(); kExhausted over the limit.
+  Result<Opened> open(Registration registration, Duration lifetime);
+  // Whether it was one of these, and open.
+  net::awaitable<bool> close(RolloutId rollout);
+  // Only of those opened here.
+  std::optional<Counters> counters(const RolloutId& rollout) const;
+  size_t size() const { return rollouts_.size(); }
+
+  // Closes every rollout of it, then the listeners and connections.
+  net::awaitable<void> stop(Deadline deadline);
+
+ private:
+  struct Rollout;
+  net::awaitable<void> handle(net::HttpRequest request, net::ResponseWriter* writer);
+  net::awaitable<void> expire(RolloutId rollout);
+
+  net::Shard& shard_;
+  Operator gate_;
+  const Options options_;
+  const RolloutKeys keys_;
+  std::unordered_map<RolloutId, std::unique_ptr<Rollout>> rollouts_;
+  net::TaskGroup tasks_;
+  net::HttpServer server_;
+};
+
+}  // namespace sluice::gate::http

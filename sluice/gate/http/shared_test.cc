@@ -1,0 +1,128 @@
+// One listener for agents of many rollouts: whose key opens what.
+#include "sluice/gate/http/shared.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sluice/gate/testing.h"
+
+namespace sluice::gate {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class SharedTest : public ::testing::Test {
+ protected:
+  SharedTest() : gate_(make_gate({})), shared_(shard_, gate_.for_operator, options()) {
+    auto listener = std::make_unique<net::MemoryListener>(shard_);
+    listener_ = listener.get();
+    shared_.serve(std::move(listener));
+  }
+  ~SharedTest() override { net::testing::run(shard_, shared_.stop(Deadline::in(1s))); }
+
+  static http::SharedEndpoint::Options options() {
+    http::SharedEndpoint::Options options;
+    options.max_rollouts = 3;
+    return options;
+  }
+
+  http::SharedEndpoint::Opened open(const std::string& id, Duration lifetime = 1h) {
+    Registration registration;
+    registration.id = {id};
+    registration.policy = testing::answering("for " + id);
+    registration.dialects = {llm::Dialect::kChat, llm::Dialect::kMessages, llm::Dialect::kGemini};
+    registration.origins.tokens = OriginRule::Tokens::kWaived;
+    return *shared_.open(std::move(registration), lifetime);
+  }
+
+  testing::Response ask(const std::string& path, const std::string& headers) {
+    testing::Agent agent(shard_, *listener_);
+    agent.post(path, kBody, headers);
+    return agent.response();
+  }
+  static std::string bearer(const std::string& key) {
+    return "Authorization: Bearer " + key + "\r\n";
+  }
+
+  static constexpr std::string_view kBody =
+      R"({"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"contents":[{}]})";
+
+  net::Shard shard_;
+  Handles gate_;
+  http::SharedEndpoint shared_;
+  net::MemoryListener* listener_ = nullptr;
+};
+
+TEST_F(SharedTest, AKeyOpensItsRolloutInEveryWayItsVendorsClientsSendIt) {
+  const auto a = open("a"), b = open("b");
+  EXPECT_THAT(ask("/rollout/a/v1/chat/completions", bearer(a.key)).body, HasSubstr("for a"));
+  EXPECT_THAT(ask("/rollout/b/v1/chat/completions", bearer(b.key)).body, HasSubstr("for b"));
+  // The key alone says whose it is.
+  EXPECT_THAT(ask("/v1/chat/completions", bearer(b.key)).body, HasSubstr("for b"));
+  EXPECT_THAT(ask("/v1/messages", "x-api-key: " + a.key + "\r\n").body, HasSubstr("for a"));
+  EXPECT_THAT(ask("/v1beta/models/m:generateContent", "x-goog-api-key: " + a.key + "\r\n").body,
+              HasSubstr("for a"));
+  EXPECT_THAT(ask("/v1beta/models/m:generateContent?alt=sse&key=" + a.key, "").body,
+              HasSubstr("for a"));
+}
+
+TEST_F(SharedTest, finding_50_one_rollouts_key_opens_no_other) {
+  const auto a = open("a");
+  open("b");
+  const auto response = ask("/rollout/b/v1/chat/completions", bearer(a.key));
+  EXPECT_EQ(response.status, 404);
+  EXPECT_THAT(response.body, Not(HasSubstr("for b")));
+}
+
+TEST_F(SharedTest, finding_44_without_a_right_key_there_is_nothing_but_401) {
+  const auto a = open("a");
+  for (const std::string& headers :
+       {std::string(), bearer(""), bearer("sluice"), bearer(a.key + "0"),
+        bearer("sluice.a.99999999999.00000000000000000000000000000000"),
+        "Authorization: Basic " + a.key + "\r\n", std::string("x-api-key: \xc3\xa9\r\n")}) {
+    // Whether a rollout exists is not told either.
+    for (const char* path : {"/rollout/a/v1/chat/completions", "/rollout/z/v1/chat/completions",
+                             "/nothing", "/rollout/a/mcp"}) {
+      const auto response = ask(path, headers);
+      EXPECT_EQ(response.status, 401) << headers << path;
+      EXPECT_THAT(response.head, HasSubstr("WWW-Authenticate: Bearer"));
+      EXPECT_THAT(response.body, Not(HasSubstr(a.key)));
+    }
+  }
+  EXPECT_THAT(ask("/v1/messages", "anthropic-version: 1\r\n").body,
+              HasSubstr("authentication_error"));
+}
+
+TEST_F(SharedTest, finding_08_health_is_open_and_tells_nothing) {
+  open("a");
+  testing::Agent agent(shard_, *listener_);
+  agent.get("/health");
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, R"({"status":"ok"})");
+}
+
+TEST_F(SharedTest, AClosedOrExpiredRolloutIsGone) {
+  const auto a = open("a");
+  EXPECT_TRUE(net::testing::run(shard_, shared_.close({"a"})));
+  EXPECT_FALSE(net::testing::run(shard_, shared_.close({"a"})));
+  EXPECT_EQ(ask("/v1/chat/completions", bearer(a.key)).status, 404);
+  const auto b = open("b", 20ms);
+  testing::run_until(shard_, [&] { return shared_.size() == 0; });
+  EXPECT_FALSE(gate_.for_operator.counters({"b"}));
+  // Its key lasts to the end of the second.
+  EXPECT_THAT(ask("/v1/chat/completions", bearer(b.key)).status, ::testing::AnyOf(401, 404));
+}
+
+TEST_F(SharedTest, RolloutsAreBounded) {
+  open("a");
+  open("b");
+  open("c");
+  Registration registration;
+  EXPECT_EQ(shared_.open(registration, 1h).error().code, ErrorCode::kExhausted);
+}
+
+}  // namespace
+}  // namespace sluice::gate

@@ -1,0 +1,50 @@
+#include "sluice/gate/keys.h"
+
+#include "sluice/base/digest.h"
+
+namespace sluice::gate {
+namespace {
+
+constexpr std::string_view kPrefix = "sluice.";
+constexpr size_t kSignature = 32;    // 128 bits, in hex
+constexpr size_t kMaxKey = 64 + 64;  // an id, and what is around it
+
+Error unauthenticated() {
+  return Error(ErrorCode::kUnauthenticated, "missing, wrong or expired key", ErrorOrigin::kCaller);
+}
+
+}  // namespace
+
+RolloutKeys::RolloutKeys() : secret_(random_hex(32)) {}
+
+Bytes RolloutKeys::signature(std::string_view signed_part) const {
+  return to_hex(hmac_sha256(secret_, signed_part).substr(0, kSignature / 2));
+}
+
+std::string RolloutKeys::make(const RolloutId& rollout, Time expires) const {
+  std::string key(kPrefix);
+  key += rollout.value + "." + std::to_string(expires.time_since_epoch().count());
+  const Bytes signed_by = signature(key);
+  return key + "." + signed_by;
+}
+
+Result<RolloutId> RolloutKeys::check(std::string_view key, Time now) const {
+  if (key.size() > kMaxKey || key.size() < kPrefix.size() + kSignature + 1 ||
+      !key.starts_with(kPrefix)) {
+    return unauthenticated();
+  }
+  const std::string_view signed_part = key.substr(0, key.size() - kSignature - 1);
+  // Before anything in it is read.
+  if (!equal_in_constant_time(key.substr(key.size() - kSignature), signature(signed_part))) {
+    return unauthenticated();
+  }
+  const size_t dot = signed_part.rfind('.');
+  const auto expires = parse_decimal(signed_part.substr(dot + 1));
+  const auto seconds = static_cast<uint64_t>(now.time_since_epoch().count());
+  if (key[signed_part.size()] != '.' || dot < kPrefix.size() || !expires || seconds >= *expires) {
+    return unauthenticated();
+  }
+  return RolloutId{std::string(signed_part.substr(kPrefix.size(), dot - kPrefix.size()))};
+}
+
+}  // namespace sluice::gate

@@ -1,0 +1,163 @@
+#include "sluice/gate/trainer_http/messages.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sluice/json/value.h"
+
+namespace sluice::gate::trainer_http {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+template <class T>
+std::string why(const Result<T>& result) {
+  return result ? "taken" : result.error().message;
+}
+
+TEST(TrainerMessagesTest, ATakeHasDefaultsAndLimits) {
+  const auto nothing = take_from_json("");
+  ASSERT_TRUE(nothing);
+  EXPECT_EQ(nothing->request.max, 1u);
+  EXPECT_EQ(nothing->request.taker.name, "default");
+  EXPECT_EQ(nothing->wait, 0s);
+  const auto all = take_from_json(
+      R"({"max":16,"wait_s":2.5,"trainer":"t-1","lease_s":30,"afresh":true,"canonical":true})");
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->request.max, 16u);
+  EXPECT_EQ(all->wait, 2500ms);
+  EXPECT_EQ(all->request.taker.lease, 30s);
+  EXPECT_EQ(all->request.taker.start, Taker::Start::kAfresh);
+  EXPECT_EQ(why(take_from_json(R"({"max":-1})")), "max: must be a number from 0 to 4096");
+  EXPECT_EQ(why(take_from_json(R"({"max":1.5})")), "max: must be a whole number");
+  EXPECT_EQ(why(take_from_json(R"({"wait_s":1e9})")), "wait_s: must be a number from 0 to 300");
+  EXPECT_EQ(why(take_from_json(R"({"waits":1})")), "waits: is not known here");
+  EXPECT_THAT(why(take_from_json(R"({"trainer":"a b"})")), HasSubstr("trainer: must be a name"));
+  EXPECT_EQ(why(take_from_json("[]")), "the message: must be an object");
+  EXPECT_THAT(why(take_from_json("{")), HasSubstr("JSON"));
+}
+
+TEST(TrainerMessagesTest, AReplyIsAnAnswerACompletionARefusalOrAToolResult) {
+  const auto one = replies_from_json(R"({"call":"c","answer":{"origin":"edited",
+      "choices":[{"text":"x"}]},"version":"v1","trainer":"t","wait_s":5})");
+  ASSERT_TRUE(one) << why(one);
+  EXPECT_EQ(one->trainer, "t");
+  EXPECT_EQ(one->for_outcome, Duration(5s));
+  ASSERT_EQ(one->replies.size(), 1u);
+  const auto& answer = std::get<llm::Answer>(one->replies[0].reply->what);
+  EXPECT_EQ(answer.origin, llm::Origin::kEdited);
+  EXPECT_EQ(answer.choices[0].versions[0].version, "v1");
+
+  const auto several = replies_from_json(R"({"replies":[
+      {"call":"a","completion":{"choices":[{"message":{"content":"x"},"token_ids":[1],
+        "logprobs":{"content":[{"logprob":-1}]}}]}},
+      {"call":"b","refusal":{"message":"no","kind":"unavailable","end_agent":false}},
+      {"call":"c","tool_result":{"text":"42"}},
+      {"call":"d","completion":{},"origin":"sampled"},
+      {"call":"e"},
+      {"answer":{"choices":[]}},
+      7]})");
+  ASSERT_TRUE(several) << why(several);
+  EXPECT_FALSE(several->for_outcome);
+  const auto& replies = several->replies;
+  ASSERT_EQ(replies.size(), 7u);
+  EXPECT_EQ(std::get<llm::Answer>(replies[0].reply->what).origin, llm::Origin::kSampled);
+  EXPECT_THAT(std::get<llm::Answer>(replies[0].reply->what).choices[0].ids, ElementsAre(1));
+  const auto& refusal = std::get<llm::Refusal>(replies[1].reply->what);
+  EXPECT_EQ(refusal.kind, ErrorCode::kUnavailable);
+  EXPECT_FALSE(refusal.end_agent);
+  EXPECT_EQ(std::get<ToolResult>(replies[2].reply->what).text, "42");
+  // One mistake spoils no other's.
+  EXPECT_EQ(replies[3].call, "d");
+  EXPECT_EQ(why(replies[3].reply), "answer: completion.choices: is missing");
+  EXPECT_THAT(why(replies[4].reply), HasSubstr("must hold one of"));
+  EXPECT_THAT(why(replies[5].reply), HasSubstr("call: must be the id"));
+  EXPECT_FALSE(replies[6].reply);
+}
+
+// What is injected cannot pass for what was sampled, and nothing here sets a reward or a state.
+TEST(TrainerMessagesTest, finding_62_a_reply_has_no_way_to_set_anything_but_the_answer) {
+  const auto own = replies_from_json(R"({"call":"c","answer":{"choices":[{"text":"x"}]}})");
+  EXPECT_EQ(std::get<llm::Answer>(own->replies[0].reply->what).origin, llm::Origin::kInjected);
+  for (const char* name : {"reward", "state", "done"}) {
+    const auto more =
+        replies_from_json(R"({"call":"c","refusal":{},")" + std::string(name) + R"(":1})");
+    EXPECT_EQ(why(more->replies[0].reply), std::string(name) + ": is not known here");
+  }
+  EXPECT_THAT(why(replies_from_json(R"({"call":"c","completion":{"choices":[]},"origin":"mine"})")
+                      ->replies[0]
+                      .reply),
+              HasSubstr("origin: must be"));
+}
+
+TEST(TrainerMessagesTest, ARegistrationIsReadWhole) {
+  const auto message = registration_from_json(R"({"id":"r1","dialects":["chat","gemini"],
+      "models":["a","b"],"budget":{"calls":7,"tokens":100,"time_s":60},
+      "resend":{"window_s":1,"grace_s":0,"ignore_fields":["user"]},
+      "session_headers":{"session":"x-session"},"origins":{"tokens":"waived","accept":"sampled"},
+      "purposes":[{"purpose":"title","has_tools":false,"canned":"Title"}],
+      "tools":[{"name":"search","parameters":{"type":"object"},"timeout_s":5}],
+      "max_version_lag":2,"lifetime_s":3600})");
+  ASSERT_TRUE(message) << why(message);
+  const Registration& r = message->registration;
+  EXPECT_EQ(r.id.value, "r1");
+  EXPECT_EQ(r.dialects.size(), 2u);
+  EXPECT_EQ(r.budget.calls, 7u);
+  EXPECT_EQ(r.budget.open_calls, 16u);
+  EXPECT_EQ(r.budget.time, 60s);
+  EXPECT_EQ(r.resend.grace, 0s);
+  EXPECT_EQ(r.origins.accept, OriginRule::Accept::kSampledOnly);
+  EXPECT_EQ(r.purposes.at(0).canned, "Title");
+  EXPECT_EQ(r.tools.at(0).timeout, 5s);
+  EXPECT_EQ(r.max_version_lag, 2u);
+  EXPECT_EQ(message->lifetime, 3600s);
+  EXPECT_EQ(why(registration_from_json(R"({"budget":{"call":1}})")),
+            "budget.call: is not known here");
+  EXPECT_THAT(why(registration_from_json(R"({"dialects":["smoke"]})")), HasSubstr("dialects"));
+  EXPECT_THAT(why(registration_from_json(R"({"lifetime_s":0})")), HasSubstr("lifetime_s"));
+  EXPECT_TRUE(registration_from_json("{}"));
+}
+
+Item call_item(std::string body) {
+  auto call = std::make_shared<llm::Call>();
+  call->id = {"id"};
+  call->rollout = {"r"};
+  call->body = std::make_shared<const Bytes>(std::move(body));
+  Item item;
+  item.what = std::shared_ptr<const llm::Call>(std::move(call));
+  return item;
+}
+
+std::string rendered(const Item& item, Canonical canonical) {
+  Bytes out;
+  append_item(out, item, canonical);
+  EXPECT_TRUE(json::parse(out)) << out;
+  return out;
+}
+
+TEST(TrainerMessagesTest, ACallsBodyIsHandedOnAsItCameWhateverItIs) {
+  const std::string body =
+      "{ \"model\":\"m\",\n \"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+  EXPECT_THAT(rendered(call_item(body), Canonical::kNo), HasSubstr("\"body\":" + body));
+  EXPECT_THAT(rendered(call_item(body), Canonical::kYes),
+              HasSubstr(R"("request":{"model":"m","messages":[{"role":"user","text":"x"}])"));
+  for (const char* broken : {"{\"a\":}", "\"\xff\"", "{\"a\":1}}", ""}) {
+    EXPECT_THAT(rendered(call_item(broken), Canonical::kYes),
+                HasSubstr("\"body_base64\":\"" + to_base64(broken) + "\""));
+  }
+}
+
+TEST(TrainerMessagesTest, MetricsAreInPrometheussForm) {
+  Totals totals;
+  totals.calls = 3;
+  totals.outcomes[0] = 2;
+  const Bytes text = metrics_text({}, totals);
+  EXPECT_THAT(text,
+              HasSubstr("# TYPE sluice_gate_calls_total counter\nsluice_gate_calls_total 3\n"));
+  EXPECT_THAT(text, HasSubstr("sluice_gate_outcomes_total{outcome=\"delivered\"} 2\n"));
+}
+
+}  // namespace
+}  // namespace sluice::gate::trainer_http

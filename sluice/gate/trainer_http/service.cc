@@ -1,0 +1,666 @@
+#include "sluice/gate/trainer_http/service.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <iterator>
+
+#include "sluice/base/digest.h"
+#include "sluice/gate/events.h"
+#include "sluice/gate/trainer_http/messages.h"
+#include "sluice/json/text.h"
+#include "sluice/net/sse.h"
+#include "sluice/net/wait.h"
+#include "sluice/net/wheel.h"
+
+namespace sluice::gate::trainer_http {
+namespace {
+
+using net::awaitable;
+using net::ResponseWriter;
+
+constexpr size_t kMinKey = 16;
+constexpr size_t kMaxEventsAtOnce = 256;
+constexpr size_t kMaxWatchers = 64;
+constexpr auto kLeaseCheck = std::chrono::seconds(1);
+constexpr auto kDrain = std::chrono::seconds(10);
+
+// Whose key a request shows.
+enum class Who : uint8_t { kNobody, kTrainer, kOperator };
+
+enum class What : uint8_t {
+  kHealth,
+  kDocument,
+  kMetrics,
+  kState,
+  kEvents,
+  kNextBatch,
+  kNext,
+  kReply,
+  kRenew,
+  kGiveBack,
+  kPause,
+  kResume,
+  kCancel,
+  kCancelStale,
+  kRegister,
+  kInspect,
+  kClose,
+};
+
+enum class For : uint8_t { kEverybody, kBoth, kTrainer, kOperator };
+
+struct Row {
+  std::string_view method;
+  std::string_view path;  // "{id}" is a rollout's
+  What what;
+  For whom;
+};
+constexpr std::array kRows{
+    Row{"GET", "/health", What::kHealth, For::kEverybody},
+    Row{"GET", "/openapi.json", What::kDocument, For::kEverybody},
+    Row{"GET", "/metrics", What::kMetrics, For::kBoth},
+    Row{"GET", "/v1/state", What::kState, For::kBoth},
+    Row{"GET", "/v1/events", What::kEvents, For::kBoth},
+    Row{"POST", "/v1/next_batch", What::kNextBatch, For::kTrainer},
+    Row{"POST", "/v1/rollouts/{id}/next", What::kNext, For::kTrainer},
+    Row{"POST", "/v1/reply", What::kReply, For::kTrainer},
+    Row{"POST", "/v1/renew", What::kRenew, For::kTrainer},
+    Row{"POST", "/v1/give_back", What::kGiveBack, For::kTrainer},
+    Row{"POST", "/v1/pause", What::kPause, For::kTrainer},
+    Row{"POST", "/v1/resume", What::kResume, For::kTrainer},
+    Row{"POST", "/v1/rollouts/{id}/cancel", What::kCancel, For::kTrainer},
+    Row{"POST", "/v1/cancel_stale", What::kCancelStale, For::kTrainer},
+    Row{"POST", "/v1/rollouts", What::kRegister, For::kOperator},
+    Row{"GET", "/v1/rollouts/{id}", What::kInspect, For::kOperator},
+    Row{"DELETE", "/v1/rollouts/{id}", What::kClose, For::kOperator},
+};
+
+// Whether `path` is the row's; `id` is what stands for {id} in it.
+bool matches(std::string_view pattern, std::string_view path, std::string* id) {
+  const size_t brace = pattern.find("{id}");
+  if (brace == std::string_view::npos) return pattern == path;
+  const std::string_view before = pattern.substr(0, brace), after = pattern.substr(brace + 4);
+  if (path.size() <= before.size() + after.size()) return false;
+  if (!path.starts_with(before) || !path.ends_with(after)) return false;
+  *id = path.substr(before.size(), path.size() - before.size() - after.size());
+  return is_valid_id(*id);
+}
+
+net::HttpResponse json_answer(int status, Bytes body) {
+  body.push_back('\n');
+  return net::json_response(status, std::move(body));
+}
+
+net::HttpResponse error_answer(int status, const Error& error) {
+  Bytes body("{\"error\":");
+  append_error(body, error);
+  body.push_back('}');
+  return json_answer(status, std::move(body));
+}
+net::HttpResponse error_answer(const Error& error) {
+  return error_answer(http_status(error.code), error);
+}
+net::HttpResponse ok_answer() {
+  return json_answer(200, R"({"ok":true})");
+}
+
+net::HttpServerOptions server_options(const Logger& log) {
+  net::HttpServerOptions options;
+  options.log = log;
+  options.limits.body_bytes = 64 * 1024 * 1024;  // many answers with their tokens
+  options.refuse = [](const net::HttpRequest&, int status, const Error& error) {
+    return error_answer(status, error);
+  };
+  return options;
+}
+
+// A take in progress. What the gate tells comes by this shard.
+struct Taking {
+  net::Signal wake;
+  std::optional<Result<std::vector<Item>>> taken;
+  bool over = false;  // the client is gone, or has waited long enough
+  bool gone = false;
+};
+
+// Replies in progress.
+struct Replying {
+  net::Signal wake;
+  struct Each {
+    std::string call;
+    std::optional<Error> error;
+    std::optional<llm::Outcome> outcome;
+  };
+  std::vector<Each> each;
+  size_t open = 0;
+};
+
+}  // namespace
+
+class TrainerService::State : public std::enable_shared_from_this<TrainerService::State> {
+ public:
+  State(net::Shard& shard, Trainer trainer, ServiceOptions options)
+      : shard_(shard),
+        trainer_(std::move(trainer)),
+        options_(std::move(options)),
+        nonce_(random_hex(32)),
+        trainer_key_(hmac_sha256(nonce_, options_.trainer_key)),
+        operator_key_(hmac_sha256(nonce_, options_.operator_key)),
+        lease_timer_(shard.wheel()),
+        server_(
+            shard,
+            [this](net::HttpRequest request, ResponseWriter* writer) {
+              return handle(std::move(request), writer);
+            },
+            server_options(options_.log)) {
+    check_leases();
+  }
+
+  void serve(std::unique_ptr<net::Listener> listener) { server_.serve(std::move(listener)); }
+
+  awaitable<void> stop(Deadline deadline) {
+    lease_timer_.disarm();
+    co_await server_.stop(deadline);
+  }
+
+ private:
+  // A dead trainer's items come back to those who wait, though nobody asks anew.
+  void check_leases() {
+    trainer_.expire_leases();
+    lease_timer_.arm(Deadline::in(kLeaseCheck), [this] { check_leases(); });
+  }
+
+  // Digests of one length are compared, so that not even a key's length can be felt for.
+  Who who_asks(const net::HttpRequest& request) const {
+    constexpr std::string_view kBearer = "Bearer ";
+    const std::string_view header = request.headers.get_or("Authorization", "");
+    if (!header.starts_with(kBearer)) return Who::kNobody;
+    const Bytes shown = hmac_sha256(nonce_, header.substr(kBearer.size()));
+    if (equal_in_constant_time(shown, trainer_key_)) return Who::kTrainer;
+    if (equal_in_constant_time(shown, operator_key_)) return Who::kOperator;
+    return Who::kNobody;
+  }
+
+  static std::optional<net::HttpResponse> refuse(const Row& row, Who who) {
+    if (row.whom == For::kEverybody) return std::nullopt;
+    if (who == Who::kNobody) return unauthenticated();
+    const bool allowed = row.whom == For::kBoth ||
+                         (row.whom == For::kTrainer ? who == Who::kTrainer : who == Who::kOperator);
+    if (allowed) return std::nullopt;
+    return error_answer(Error(ErrorCode::kPermissionDenied,
+                              row.whom == For::kTrainer
+                                  ? "this needs the trainer's key, not the operator's"
+                                  : "this needs the operator's key, not the trainer's"));
+  }
+
+  static net::HttpResponse unauthenticated() {
+    net::HttpResponse response = error_answer(
+        Error(ErrorCode::kUnauthenticated, "missing or wrong key: Authorization: Bearer KEY"));
+    response.headers.add("WWW-Authenticate", "Bearer");
+    return response;
+  }
+
+  awaitable<void> handle(net::HttpRequest request, ResponseWriter* writer) {
+    const std::string path = net::percent_decode(request.path()).value_or("");
+    const Who who = who_asks(request);
+    std::string id, allow;
+    for (const Row& row : kRows) {
+      std::string named;
+      if (!matches(row.path, path, &named)) continue;
+      if (row.method != request.method) {
+        allow += allow.empty() ? "" : ", ";
+        allow += row.method;
+        continue;
+      }
+      id = std::move(named);
+      if (auto refused = refuse(row, who)) {
+        co_await send(writer, std::move(*refused));
+      } else {
+        RolloutId rollout{std::move(id)};
+        co_await answer(row.what, std::move(rollout), std::move(request), writer);
+      }
+      co_return;
+    }
+    // Whoever has no key learns nothing of what there is.
+    net::HttpResponse response;
+    if (who == Who::kNobody) {
+      response = unauthenticated();
+    } else if (allow.empty()) {
+      response = error_answer(Error(ErrorCode::kNotFound, "no such path; see /openapi.json"));
+    } else {
+      response = error_answer(405, Error(ErrorCode::kInvalidArgument, "use " + allow));
+      response.headers.add("Allow", allow);
+    }
+    co_await send(writer, std::move(response));
+  }
+
+  static awaitable<bool> send(ResponseWriter* writer, net::HttpResponse response) {
+    const auto sent = co_await writer->send(std::move(response));
+    if (!sent) writer->abort();
+    co_return sent.has_value();
+  }
+
+  awaitable<void> answer(What what, RolloutId id, net::HttpRequest request,
+                         ResponseWriter* writer) {
+    switch (what) {
+      case What::kNextBatch:
+        co_await take(std::nullopt, std::move(request), writer);
+        co_return;
+      case What::kNext:
+        co_await take(std::move(id), std::move(request), writer);
+        co_return;
+      case What::kReply:
+        co_await reply(std::move(request), writer);
+        co_return;
+      case What::kEvents:
+        co_await events(std::move(request), writer);
+        co_return;
+      case What::kClose: {
+        bool closed = false;
+        if (options_.agents != nullptr) closed = co_await options_.agents->close(id);
+        net::HttpResponse response = closed ? ok_answer() : error_answer(not_ours(id));
+        co_await send(writer, std::move(response));
+        co_return;
+      }
+      default: {
+        net::HttpResponse response = answer_at_once(what, id, request);
+        co_await send(writer, std::move(response));
+      }
+    }
+  }
+
+  static Error not_ours(const RolloutId& id) {
+    return Error(ErrorCode::kNotFound,
+                 "rollout " + id.value + " is not open, or was not registered here");
+  }
+
+  net::HttpResponse answer_at_once(What what, const RolloutId& id,
+                                   const net::HttpRequest& request) {
+    switch (what) {
+      case What::kHealth:
+        // For load balancers and start-up scripts. Tells nothing but that there is a server.
+        return json_answer(200, R"({"status":"ok"})");
+      case What::kDocument:
+        return json_answer(200, Bytes(openapi_document()));
+      case What::kMetrics: {
+        net::HttpResponse response;
+        response.headers.add("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+        response.body = metrics_text(trainer_.state(), trainer_.totals());
+        return response;
+      }
+      case What::kState: {
+        Bytes body;
+        append_state(body, trainer_.state(), trainer_.totals());
+        return json_answer(200, std::move(body));
+      }
+      case What::kRenew:
+      case What::kGiveBack:
+        return of_trainer(what, request.body);
+      case What::kPause:
+        trainer_.pause();
+        return ok_answer();
+      case What::kResume: {
+        auto version = text_from_json(request.body, "version");
+        if (!version) return error_answer(version.error());
+        trainer_.resume(std::move(*version));
+        return ok_answer();
+      }
+      case What::kCancel: {
+        const auto reason = text_from_json(request.body, "reason");
+        if (!reason) return error_answer(reason.error());
+        trainer_.cancel(id, reason->value_or("cancelled by the trainer"));
+        return ok_answer();
+      }
+      case What::kCancelStale: {
+        const auto versions = count_from_json(request.body, "versions");
+        if (!versions) return error_answer(versions.error());
+        trainer_.cancel_stale(*versions);
+        return ok_answer();
+      }
+      case What::kRegister:
+        return register_rollout(request.body);
+      case What::kInspect: {
+        const auto counters =
+            options_.agents == nullptr ? std::nullopt : options_.agents->counters(id);
+        if (!counters) return error_answer(not_ours(id));
+        Bytes body;
+        append_counters(body, *counters);
+        return json_answer(200, std::move(body));
+      }
+      default:
+        return error_answer(Error(ErrorCode::kInternal, "no such operation"));
+    }
+  }
+
+  net::HttpResponse of_trainer(What what, const Bytes& body) {
+    const auto name = text_from_json(body, "trainer");
+    if (!name) return error_answer(name.error());
+    const std::string trainer = name->value_or("default");
+    if (what == What::kRenew) {
+      trainer_.renew(trainer);
+      return ok_answer();
+    }
+    return json_answer(200, fmt::format(R"({{"given_back":{}}})", trainer_.give_back(trainer)));
+  }
+
+  net::HttpResponse register_rollout(const Bytes& body) {
+    if (options_.agents == nullptr) {
+      return error_answer(
+          Error(ErrorCode::kUnsupported,
+                "this gate serves its own rollouts only (see `sluice gate serve`)"));
+    }
+    auto message = registration_from_json(body);
+    if (!message) return error_answer(message.error());
+    const auto opened = options_.agents->open(std::move(message->registration), message->lifetime);
+    if (!opened) return error_answer(opened.error());
+    Bytes out("{\"rollout\":");
+    json::append_string(out, opened->rollout.value);
+    out.append(",\"url\":");
+    json::append_string(out, options_.agents_url + "/rollout/" + opened->rollout.value);
+    out.append(",\"key\":");
+    json::append_string(out, opened->key);
+    fmt::format_to(std::back_inserter(out), ",\"expires_at\":{}}}",
+                   opened->expires.time_since_epoch().count());
+    return json_answer(201, std::move(out));
+  }
+
+  // --- Taking ------------------------------------------------------------------------------------
+
+  awaitable<void> take(std::optional<RolloutId> rollout, net::HttpRequest request,
+                       ResponseWriter* writer) {
+    auto message = take_from_json(request.body);
+    request.body = Bytes();
+    if (!message) {
+      net::HttpResponse response = error_answer(message.error());
+      co_await send(writer, std::move(response));
+      co_return;
+    }
+    message->request.rollout = std::move(rollout);
+    const auto taking = std::make_shared<Taking>();
+    co_await wait_for_items(taking, *message, writer);
+    if (!*taking->taken) {
+      net::HttpResponse response = error_answer(taking->taken->error());
+      co_await send(writer, std::move(response));
+      co_return;
+    }
+    std::vector<Item> items = std::move(**taking->taken);
+    bool arrived = false;
+    if (!taking->gone) {
+      net::HttpResponse response = json_answer(200, render(items, message->canonical));
+      arrived = co_await send(writer, std::move(response));
+    }
+    // Until the trainer's side has acknowledged them they are ours: a trainer that died meanwhile
+    // delays nobody by its lease.
+    if (arrived && !items.empty()) {
+      const Deadline deadline = Deadline::in(kDrain);
+      const auto drained = co_await writer->drained(deadline);
+      arrived = drained.has_value();
+    }
+    if (taking->gone) writer->abort();
+    if (!arrived) trainer_.give_back(items);
+  }
+
+  awaitable<void> wait_for_items(std::shared_ptr<Taking> taking, TakeMessage message,
+                                 ResponseWriter* writer) {
+    net::Shard* const shard = &shard_;
+    const auto waiting =
+        trainer_.take(message.request, [taking, shard](Result<std::vector<Item>> items) {
+          auto held = std::make_shared<Result<std::vector<Item>>>(std::move(items));
+          shard->post([taking, held] {
+            taking->taken = std::move(*held);
+            taking->wake.notify();
+          });
+        });
+    writer->on_peer_closed([taking](net::PeerClose) {
+      taking->gone = taking->over = true;
+      taking->wake.notify();
+    });
+    net::Wheel::Timer timer(shard_.wheel());
+    if (message.wait > Duration::zero()) {
+      timer.arm(Deadline::in(message.wait), [taking] {
+        taking->over = true;
+        taking->wake.notify();
+      });
+    } else {
+      taking->over = true;
+    }
+    while (!taking->taken && !taking->over) {
+      const auto waited = co_await net::wait_for(&taking->wake);
+      if (!waited) taking->gone = taking->over = true;
+    }
+    timer.disarm();
+    if (!taking->taken) trainer_.cancel(waiting);
+    // Cancelled or just served, it tells so by this shard.
+    while (!taking->taken) co_await taking->wake.wait();
+    writer->on_peer_closed({});
+  }
+
+  // Items over the limit of one answer go back.
+  Bytes render(std::vector<Item>& items, Canonical canonical) {
+    Bytes out("{\"items\":[");
+    size_t taken = 0;
+    for (const Item& item : items) {
+      if (taken > 0 && out.size() > options_.max_response) break;
+      if (taken > 0) out.push_back(',');
+      append_item(out, item, canonical);
+      ++taken;
+    }
+    if (taken < items.size()) {
+      const std::vector<Item> rest(items.begin() + static_cast<ptrdiff_t>(taken), items.end());
+      trainer_.give_back(rest);
+      items.resize(taken);
+    }
+    out.append("]}");
+    return out;
+  }
+
+  // --- Replying ----------------------------------------------------------------------------------
+
+  awaitable<void> reply(net::HttpRequest request, ResponseWriter* writer) {
+    auto message = replies_from_json(request.body);
+    request.body = Bytes();
+    if (!message) {
+      net::HttpResponse response = error_answer(message.error());
+      co_await send(writer, std::move(response));
+      co_return;
+    }
+    if (!message->trainer.empty()) trainer_.renew(message->trainer);
+    const auto replying = std::make_shared<Replying>();
+    const auto until = message->for_outcome;
+    for (auto& each : message->replies)
+      start(replying, std::move(each), until ? Until::kEnded : Until::kRecorded);
+    bool late = false;
+    net::Wheel::Timer timer(shard_.wheel());
+    if (until) {
+      timer.arm(Deadline::in(*until), [replying, &late] {
+        late = true;
+        replying->wake.notify();
+      });
+    }
+    while (replying->open > 0 && !late) {
+      const auto waited = co_await net::wait_for(&replying->wake);
+      if (!waited) break;
+    }
+    Bytes body("{\"results\":[");
+    bool first = true;
+    for (const Replying::Each& each : replying->each) {
+      if (!std::exchange(first, false)) body.push_back(',');
+      body.append("{\"call\":");
+      json::append_string(body, each.call);
+      body.append(each.error ? ",\"accepted\":false" : ",\"accepted\":true");
+      if (each.error) {
+        body.append(",\"error\":");
+        append_error(body, *each.error);
+      }
+      if (each.outcome) {
+        body.append(",\"outcome\":");
+        json::append_string(body, to_string(*each.outcome));
+      }
+      body.push_back('}');
+    }
+    body.append("]}");
+    net::HttpResponse response = json_answer(200, std::move(body));
+    co_await send(writer, std::move(response));
+  }
+
+  enum class Until : uint8_t { kRecorded, kEnded };
+  void start(const std::shared_ptr<Replying>& replying, RepliesMessage::Each each, Until until) {
+    const size_t index = replying->each.size();
+    Replying::Each& out = replying->each.emplace_back();
+    out.call = std::move(each.call);
+    if (!each.reply) {
+      out.error = std::move(each.reply).error();
+      return;
+    }
+    ++replying->open;
+    net::Shard* const shard = &shard_;
+    const auto done = [replying, shard, index](Result<void> accepted,
+                                               std::optional<llm::Outcome> outcome) {
+      shard->post([replying, index, accepted, outcome] {
+        Replying::Each& mine = replying->each[index];
+        if (!accepted) mine.error = accepted.error();
+        mine.outcome = outcome;
+        --replying->open;
+        replying->wake.notify();
+      });
+    };
+    ReplyMessage& message = *each.reply;
+    if (auto* result = std::get_if<ToolResult>(&message.what)) {
+      trainer_.reply_tool(message.call, std::move(*result),
+                          [done](Result<void> accepted) { done(accepted, std::nullopt); });
+      return;
+    }
+    Trainer::Replied told;
+    if (until == Until::kEnded) {
+      told.ended = [done](Result<llm::Outcome> outcome) {
+        if (outcome) {
+          done({}, *outcome);
+        } else {
+          done(outcome.error(), std::nullopt);
+        }
+      };
+    } else {
+      told.accepted = [done](Result<void> accepted) {
+        done(accepted, std::nullopt);
+      };
+    }
+    Trainer::Reply given = llm::Refusal();
+    if (auto* answer = std::get_if<llm::Answer>(&message.what)) {
+      given = std::move(*answer);
+    } else {
+      given = std::get<llm::Refusal>(std::move(message.what));
+    }
+    trainer_.reply(message.call, std::move(given), std::move(told));
+  }
+
+  // --- Watching ----------------------------------------------------------------------------------
+
+  struct Watching {
+    net::Signal wake;
+    bool gone = false;
+    bool due = false;  // for a sign of life
+  };
+
+  awaitable<void> events(net::HttpRequest request, ResponseWriter* writer) {
+    EventLog& log = trainer_.events();
+    log.want();
+    std::string_view from = request.headers.get_or("Last-Event-ID", "");
+    if (from.empty() && request.query().starts_with("after=")) from = request.query().substr(6);
+    const auto number = parse_decimal(from);
+    uint64_t after = number ? *number : log.last();
+    if (watchers_ >= kMaxWatchers || (!from.empty() && !number)) {
+      net::HttpResponse response =
+          watchers_ >= kMaxWatchers
+              ? error_answer(Error(ErrorCode::kExhausted, "too many watch the events already"))
+              : error_answer(Error(ErrorCode::kInvalidArgument, "after: must be a number"));
+      co_await send(writer, std::move(response));
+      co_return;
+    }
+    ++watchers_;
+    const auto watching = std::make_shared<Watching>();
+    net::Headers headers(
+        {{"Content-Type", "text/event-stream; charset=utf-8"}, {"Cache-Control", "no-cache"}});
+    const auto started = co_await writer->start(200, std::move(headers));
+    if (started) {
+      writer->on_peer_closed([watching](net::PeerClose) {
+        watching->gone = true;
+        watching->wake.notify();
+      });
+      co_await write_events(watching, after, writer);
+      writer->on_peer_closed({});
+    }
+    writer->abort();
+    --watchers_;
+  }
+
+  awaitable<void> write_events(std::shared_ptr<Watching> watching, uint64_t after,
+                               ResponseWriter* writer) {
+    EventLog& log = trainer_.events();
+    net::Wheel::Timer timer(shard_.wheel());
+    while (!watching->gone) {
+      uint64_t lost = 0;
+      const auto records = log.behind(after, kMaxEventsAtOnce, &lost);
+      Bytes out;
+      if (lost > 0) net::append_sse(out, "lost", fmt::format(R"({{"events":{}}})", lost));
+      for (const EventLog::Record& record : records) {
+        fmt::format_to(std::back_inserter(out), "id: {}\n", record.number);
+        net::append_sse(out, record.type, record.data);
+        after = record.number;
+      }
+      if (out.empty() && std::exchange(watching->due, false)) out = ": here\n\n";
+      if (!out.empty()) {
+        const auto written = co_await writer->write(std::move(out));
+        if (!written) co_return;
+        continue;
+      }
+      timer.arm(Deadline::in(options_.heartbeat), [watching] {
+        watching->due = true;
+        watching->wake.notify();
+      });
+      net::Shard* const shard = &shard_;
+      const uint64_t waiter = log.wake_behind(
+          after, [watching, shard] { shard->post([watching] { watching->wake.notify(); }); });
+      const auto waited = co_await net::wait_for(&watching->wake);
+      log.forget(waiter);
+      if (!waited) co_return;
+    }
+  }
+
+  net::Shard& shard_;
+  Trainer trainer_;
+  const ServiceOptions options_;
+  const Bytes nonce_, trainer_key_, operator_key_;
+  net::Wheel::Timer lease_timer_;
+  size_t watchers_ = 0;
+  net::HttpServer server_;
+};
+
+TrainerService::TrainerService(std::shared_ptr<State> state) : state_(std::move(state)) {}
+TrainerService::~TrainerService() = default;
+
+Result<std::unique_ptr<TrainerService>> TrainerService::make(net::Shard& shard, Trainer trainer,
+                                                             ServiceOptions options) {
+  if (options.trainer_key.size() < kMinKey || options.operator_key.size() < kMinKey) {
+    return Error(ErrorCode::kInvalidArgument,
+                 fmt::format("the keys of the trainer API have at least {} characters", kMinKey),
+                 ErrorOrigin::kCaller);
+  }
+  if (options.trainer_key == options.operator_key) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "the trainer's and the operator's key must not be the same", ErrorOrigin::kCaller);
+  }
+  options.log.redactor().add_secret(options.trainer_key);
+  options.log.redactor().add_secret(options.operator_key);
+  auto state = std::make_shared<State>(shard, std::move(trainer), std::move(options));
+  return std::unique_ptr<TrainerService>(new TrainerService(std::move(state)));
+}
+
+void TrainerService::serve(std::unique_ptr<net::Listener> listener) {
+  state_->serve(std::move(listener));
+}
+
+awaitable<void> TrainerService::stop(Deadline deadline) {
+  return state_->stop(deadline);
+}
+
+}  // namespace sluice::gate::trainer_http
