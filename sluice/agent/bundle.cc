@@ -112,9 +112,12 @@ std::string bundle_mount(const Spec& spec) {
 
 std::string Bundles::path_of(const Spec& spec) const {
   const BundleSpec bundle = spec.bundle.value_or(BundleSpec{});
-  const std::string made_from = fmt::format(
+  std::string made_from = fmt::format(
       "1\n{}\n{}\n{}\n{}\n{}", machine(), fmt::join(bundle.npm, " "),
       fmt::join(bundle.install_scripts, " "), fmt::join(bundle.keep, " "), spec.program);
+  for (const auto& [file, content] : bundle.files) {
+    made_from += fmt::format("\n{} {} {}", file, content.size(), content);
+  }
   return fmt::format("{}/{}-{}-{}-{}", directory_, spec.name, spec.version, machine(),
                      sha256_hex(made_from).substr(0, 12));
 }
@@ -133,7 +136,7 @@ Result<std::string> Bundles::install(const Spec& spec,
                  ErrorOrigin::kCaller);
   }
   if (auto found = find(spec)) return std::move(*found);
-  const std::string path = path_of(spec);
+  std::string path = path_of(spec);
   try {
     fs::create_directories(directory_);
     const Fd lock(::open((path + ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644));
@@ -177,6 +180,11 @@ Result<std::string> Bundles::install(const Spec& spec,
                                ran->status, last_lines(ran->output, 2000)));
     }
     prune(partial, spec.bundle->keep);
+    for (const auto& [file, content] : spec.bundle->files) {
+      const fs::path place = fs::path(partial) / file;
+      fs::create_directories(place.parent_path());
+      SLUICE_TRY_VOID(write_file_atomically(place.string(), content, 0755));
+    }
     make_readable(partial);
     TemplateValues values;
     for (const std::string& name : placeholder_names()) values.emplace(name, "");

@@ -93,6 +93,19 @@ TEST_F(BundleTest, InstallsOncePrunesAndMakesReadable) {
   EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 1);
 }
 
+TEST_F(BundleTest, ProgramsOfTheSpecsOwnAreInIt) {
+  spec_.program = "{bundle}/bin/echo";
+  spec_.bundle->files["bin/echo"] = "#!/bin/sh\nexec true\n";
+  const auto path = install();
+  ASSERT_TRUE(path) << path.error().message;
+  struct stat st{};
+  ASSERT_EQ(::stat((*path + "/bin/echo").c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0755u);
+  // A changed one makes another bundle.
+  spec_.bundle->files["bin/echo"] += "# changed\n";
+  EXPECT_NE(bundles_.path_of(spec_), *path);
+}
+
 TEST_F(BundleTest, AFailureTellsNpmsOwnWordsAndLeavesNothing) {
   ::setenv("NPM_FAILS", "1", 1);
   const auto path = install();

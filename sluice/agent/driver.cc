@@ -382,7 +382,11 @@ class Driver::Impl {
     AgentRun& run = *report_.agent;
     run.log_tail = tail_.bytes();
     run.error = events_.error();
-    run.ok = run.exit.ok() && !(plan_.spec->success_from_events && run.error);
+    const bool by_events = plan_.spec->success_from_events;
+    run.ok = run.exit.ok() && (!by_events || events_.success());
+    if (by_events && run.exit.ok() && !run.ok && !run.error) {
+      run.error = "it ended without an event that says it is done";
+    }
     co_return go_on();
   }
 

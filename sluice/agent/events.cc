@@ -1,5 +1,7 @@
 #include "sluice/agent/events.h"
 
+#include <algorithm>
+
 #include "sluice/json/value.h"
 
 namespace sluice::agent {
@@ -17,6 +19,11 @@ std::optional<std::string> text_at(const json::Value& event, const std::string& 
 }
 
 }  // namespace
+
+EventReader::EventReader(const std::vector<EventRule>& rules)
+    : rules_(rules), knows_done_(std::any_of(rules.begin(), rules.end(), [](const EventRule& rule) {
+        return rule.kind == EventKind::kDone;
+      })) {}
 
 std::vector<AgentEvent> EventReader::feed(ByteView piece) {
   std::vector<AgentEvent> events;
@@ -57,7 +64,13 @@ void EventReader::line(std::string_view text, std::vector<AgentEvent>& events) {
     AgentEvent out{rule.kind, text_at(*event, rule.text).value_or(""),
                    text_at(*event, rule.tool).value_or(""), text_at(*event, rule.id).value_or(""),
                    text_at(*event, rule.status).value_or("")};
-    if (out.kind == EventKind::kError) error_ = out.text;
+    if (out.kind == EventKind::kError) {
+      error_ = out.text;
+      done_ = false;
+    } else if (out.kind == EventKind::kDone) {
+      error_.reset();
+      done_ = true;
+    }
     events.push_back(std::move(out));
     return;
   }

@@ -21,15 +21,18 @@ struct AgentEvent {
 
 class EventReader {
  public:
-  explicit EventReader(const std::vector<EventRule>& rules) : rules_(rules) {}
+  explicit EventReader(const std::vector<EventRule>& rules);
 
   // Takes a piece of stdout, however it is cut, and returns the events that it completed.
   std::vector<AgentEvent> feed(ByteView piece);
   // The end of stdout: an unfinished last line counts as a line.
   std::vector<AgentEvent> finish();
 
-  // The text of the last error event, if there was one.
+  // The text of the last error event, unless the agent got over it: unless a kDone came later.
   const std::optional<std::string>& error() const { return error_; }
+  // What the events say of how it went: no error and, where the rules know how a good end looks,
+  // such an end.
+  bool success() const { return !error_ && (done_ || !knows_done_); }
 
  private:
   // Longer lines are not parsed: no agent's event is that long, a runaway print may be.
@@ -41,6 +44,7 @@ class EventReader {
   Bytes partial_;
   bool skipping_ = false;  // inside a line over the limit
   std::optional<std::string> error_;
+  bool knows_done_ = false, done_ = false;
 };
 
 // The last `capacity` bytes of what was added.

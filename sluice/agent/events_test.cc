@@ -45,6 +45,26 @@ TEST(EventReaderTest, AnUnfinishedLastLineCounts) {
   EXPECT_EQ(reader.error(), "no model");
 }
 
+// An agent that tries again after an error got over it if it came to a good end.
+TEST(EventReaderTest, SuccessIsWhatTheEventsSayLast) {
+  constexpr std::string_view kError =
+      "{\"type\":\"error\",\"error\":{\"data\":{\"message\":\"no\"}}}\n";
+  constexpr std::string_view kDone = "{\"type\":\"end\"}\n";
+  const auto success = [&](std::vector<EventRule> rules, std::vector<std::string_view> lines) {
+    EventReader reader(rules);
+    for (const std::string_view line : lines) reader.feed(line);
+    return reader.success();
+  };
+  EXPECT_TRUE(success(rules(), {}));
+  EXPECT_FALSE(success(rules(), {kError}));
+  auto knowing = rules();
+  knowing.push_back({{{"/type", "end"}}, EventKind::kDone, "", "", "", ""});
+  EXPECT_FALSE(success(knowing, {}));
+  EXPECT_TRUE(success(knowing, {kDone}));
+  EXPECT_TRUE(success(knowing, {kError, kDone}));
+  EXPECT_FALSE(success(knowing, {kDone, kError}));
+}
+
 TEST(EventReaderTest, WhatIsNoEventIsPassedOver) {
   EventReader reader(rules());
   EXPECT_TRUE(

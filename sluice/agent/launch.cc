@@ -140,14 +140,18 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
   if (spec.prompt == PromptBy::kStdin) {
     launch.input = plan.instruction;
   } else {
-    if (plan.instruction.size() > kMaxArgument) {
+    const size_t lead =
+        std::min(plan.instruction.find_first_not_of(spec.prompt_lead), plan.instruction.size());
+    launch.input = plan.instruction.substr(0, lead);
+    std::string argument = plan.instruction.substr(lead);
+    if (argument.size() > kMaxArgument) {
       return Error(ErrorCode::kTooLarge,
                    fmt::format("{} takes its instruction as an argument, which may have {} bytes; "
                                "this one has {}",
-                               spec.name, kMaxArgument, plan.instruction.size()),
+                               spec.name, kMaxArgument, argument.size()),
                    ErrorOrigin::kTask);
     }
-    launch.argv.push_back(plan.instruction);
+    if (!argument.empty() || lead == 0) launch.argv.push_back(std::move(argument));
   }
   for (auto& [name, value] : env) launch.env.emplace_back(name, std::move(value));
   return launch;

@@ -136,6 +136,27 @@ TEST(LaunchTest, AnInstructionAsAnArgumentHasTheKernelsLimit) {
   EXPECT_EQ(make_launch(plan, kEndpoint, "sh").error().code, ErrorCode::kTooLarge);
 }
 
+// Some agents take an argument that begins so for an option or a file.
+TEST(LaunchTest, finding_74_what_may_not_lead_an_argument_goes_by_stdin) {
+  std::string spec = kSpec;
+  spec.replace(spec.find("approvals_bypass"), 0, "prompt = \"argument\"\nprompt_lead = \"-@\"\n");
+  Plan plan = plan_for(spec);
+  const auto parts = [&](std::string instruction) {
+    plan.instruction = std::move(instruction);
+    const auto launch = make_launch(plan, kEndpoint, "sh");
+    EXPECT_TRUE(launch);
+    std::string out = launch->input + "|";
+    for (size_t i = 3; i < launch->argv.size(); ++i) out += launch->argv[i];
+    return out;
+  };
+  EXPECT_EQ(parts("do it - now"), "|do it - now");
+  EXPECT_EQ(parts("- one\n- two"), "-| one\n- two");
+  EXPECT_EQ(parts("@-@file --x"), "@-@|file --x");
+  EXPECT_EQ(parts("--"), "--|");
+  plan.instruction = "";
+  EXPECT_EQ(make_launch(plan, kEndpoint, "sh")->argv.size(), 4u);
+}
+
 // The file that OpenCode really reads names the gate; the original left the user's own URL in it.
 TEST(LaunchTest, finding_17_opencodes_own_configuration_names_the_gate) {
   for (const auto& [name, text] : builtin_specs()) {

@@ -33,6 +33,14 @@ std::optional<llm::Purpose> purpose_named(std::string_view name) {
   return std::nullopt;
 }
 
+// One version and no other: no tag (latest), no range (^1.2, 1.x).
+bool is_version(std::string_view text) {
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9';
+  };
+  return !text.empty() && digit(text.front()) && text.find_first_of("*xX |<>=~^") == text.npos;
+}
+
 // Reads a spec section by section; every mistake goes to the reader, which keeps the first.
 class SpecParser {
  public:
@@ -119,8 +127,8 @@ class SpecParser {
       package = std::move(*expanded);
       // The last '@' that is not a scope's: a range or a tag would give another agent tomorrow.
       const size_t at = package.rfind('@');
-      if (at == std::string::npos || at == 0 || at + 1 == package.size() ||
-          package.front() == '-') {
+      if (at == std::string::npos || at == 0 || package.front() == '-' ||
+          !is_version(std::string_view(package).substr(at + 1))) {
         in->mistake("npm", fmt::format("\"{}\" must be pinned, as in name@1.2.3", package));
       }
     }
@@ -135,6 +143,12 @@ class SpecParser {
     for (const std::string& path : bundle.keep) {
       if (path.empty() || path.front() == '/' || path.find("..") != std::string::npos) {
         in->mistake("keep", "must be paths below the bundle");
+      }
+    }
+    bundle.files = in->string_map("files");
+    for (const auto& [path, ignored] : bundle.files) {
+      if (path.empty() || path.front() == '/' || path.find("..") != std::string::npos) {
+        in->mistake("files", "must be named by paths below the bundle");
       }
     }
     spec_.program = in->required_string("program");
@@ -165,6 +179,10 @@ class SpecParser {
     spec_.approvals_bypass = in->strings("approvals_bypass");
     const auto prompt = in->one_of("prompt", {"stdin", "argument"});
     spec_.prompt = prompt == "argument" ? PromptBy::kArgument : PromptBy::kStdin;
+    spec_.prompt_lead = in->string("prompt_lead").value_or("");
+    if (!spec_.prompt_lead.empty() && spec_.prompt == PromptBy::kStdin) {
+      in->mistake("prompt_lead", "goes with prompt = \"argument\"");
+    }
     spec_.timeout = in->seconds("timeout_s", 1s, 24h).value_or(spec_.timeout);
     spec_.env = in->string_map("env");
     for (const auto& [name, value] : spec_.env) check_template(*in, "env", value);

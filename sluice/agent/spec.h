@@ -25,6 +25,9 @@ struct BundleSpec {
   std::vector<std::string> npm;              // "opencode-ai@1.18.33": pinned, always
   std::vector<std::string> install_scripts;  // packages whose install scripts must run
   std::vector<std::string> keep;             // what remains of the tree; empty: all of it
+  // Small programs of the spec's own beside what npm made, by their paths in the bundle: for agents
+  // that are no program by themselves (a script, and the node that it needs).
+  std::map<std::string, std::string> files;
 };
 
 // For backends that cannot mount a bundle: commands that install the agent inside.
@@ -92,6 +95,9 @@ struct Spec {
   std::vector<std::string> command;           // templates
   std::vector<std::string> approvals_bypass;  // appended when a rollout asks for it
   PromptBy prompt = PromptBy::kStdin;
+  // With kArgument: the prompt's leading characters of these go by stdin instead, for agents that
+  // would take such an argument for an option or a file, and that put stdin in front of it.
+  std::string prompt_lead;
   std::map<std::string, std::string> env;  // templates
   std::vector<FileSpec> files;
   std::map<std::string, OptionSpec> options;
@@ -100,8 +106,8 @@ struct Spec {
   std::vector<DialectSpec> dialects;  // the first is the default
 
   std::vector<EventRule> events;
-  // Where success is read from: the exit code, or the absence of an error event (agents that
-  // always exit 0).
+  // Where success is read from: the exit code alone, or what the events say last as well (agents
+  // that always exit 0); see EventReader::success().
   bool success_from_events = false;
 
   std::vector<ArtifactSpec> artifacts;

@@ -84,7 +84,9 @@ TEST(SpecTest, BundlesMustBePinned) {
   };
   EXPECT_EQ(mistake(bundle("some-agent@{version}")), "none");
   EXPECT_EQ(mistake(bundle("@scope/agent@1.2.3")), "none");
-  for (const char* loose : {"some-agent", "@scope/agent", "agent@", "--registry=x@1"}) {
+  for (const char* loose :
+       {"some-agent", "@scope/agent", "agent@", "--registry=x@1", "agent@latest", "agent@^1.2.3",
+        "agent@>=1", "agent@1.x", "agent@1 - 2"}) {
     EXPECT_NE(mistake(bundle(loose)).find("must be pinned"), std::string::npos) << loose;
   }
 }

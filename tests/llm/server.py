@@ -41,7 +41,7 @@ def answer(text="", *tools, finish="stop", reasoning="", seal="", refusal="", us
     choice = {"finish": finish, "text": text, "reasoning": reasoning, "reasoning_seal": seal,
               "refusal": refusal,
               "tool_calls": [{"id": i, "name": n, "arguments": a} for i, n, a in tools]}
-    body = {"origin": "sampled", "choices": [choice]}
+    body = {"origin": "canned", "choices": [choice]}
     if usage:
         body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     return {"answer": body, **step}

@@ -17,7 +17,7 @@ export function answer(text, { tools = [], finish = 'stop', reasoning = '', seal
   usage = true, ...step } = {}) {
   const choice = { finish, text, reasoning, refusal, reasoning_seal: seal,
     tool_calls: tools.map(([id, name, args]) => ({ id, name, arguments: args })) };
-  const body = { origin: 'sampled', choices: [choice] };
+  const body = { origin: 'canned', choices: [choice] };
   if (usage) body.usage = { prompt_tokens: 1000, completion_tokens: 50 };
   return { answer: body, ...step };
 }

@@ -1,0 +1,208 @@
+"""The built-in agents, unmodified, in real sandboxes: in every dialect, at the gate and as black
+boxes, and what each is known to trip over.
+
+Needs npm, or the bundles in the cache: `sluice agents install NAME`.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import unittest
+
+from harness import SLUICE, SOURCE, Rollout, SystemTest, count
+
+sys.path.insert(0, str(SOURCE / "tests" / "llm"))
+
+from server import Server, answer  # noqa: E402
+
+HELLO = SOURCE / "examples" / "hello"
+SCRIPT = f"script:{HELLO}/script.toml"
+INSTRUCTION = re.search(r'instruction = """\n(.*?)"""', (HELLO / "task.toml").read_text(),
+                        re.DOTALL).group(1)
+DIALECTS = ["chat", "responses", "messages", "gemini"]
+VERSIONS = {"chat": "/v1", "responses": "/v1", "messages": "/v1", "gemini": "/v1beta"}
+
+TALK = """
+[[rules]]
+text = "I have nothing to do."
+"""
+
+
+def bundle(agent):
+    """Where the agent's bundle is; installed if need be."""
+    spec = tomllib.loads((SOURCE / "agents" / f"{agent}.toml").read_text())
+    subprocess.run([SLUICE, "agents", "install", agent], check=True, capture_output=True)
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    cache = pathlib.Path(os.environ.get("SLUICE_CACHE_DIR") or pathlib.Path(home) / "sluice")
+    found = [path for path in (cache / "bundles").glob(f"{agent}-{spec['version']}-*")
+             if path.is_dir()]
+    return spec, max(found, key=lambda path: path.stat().st_mtime)
+
+
+def user_text(dialect, body):
+    """The text of the first user message of a request."""
+    if dialect == "gemini":
+        parts = body["contents"][0]["parts"]
+    else:
+        messages = body["input" if dialect == "responses" else "messages"]
+        parts = next(m for m in messages if m.get("role") == "user")["content"]
+    return parts if isinstance(parts, str) else parts[0]["text"]
+
+
+class InEveryDialect:
+    """Mixed into a class for each agent."""
+
+    agent = ""
+
+    def hello(self, dialect, policy=SCRIPT):
+        return self.run_rollout(HELLO / "task.toml", policy, self.agent, "--dialect", dialect)
+
+    def check(self, rollout):
+        result = rollout.result
+        self.assertIsNone(result["error"], rollout.stderr)
+        self.assertEqual(result["reward"], 1.0, rollout.stdout)
+        self.assertTrue(result["agent_ok"])
+        self.assertEqual(rollout.code, 0)
+
+    def test_reward_is_one_at_the_gate(self):
+        for dialect in DIALECTS:
+            with self.subTest(dialect=dialect):
+                rollout = self.hello(dialect)
+                self.check(rollout)
+                calls = rollout.trace.calls()
+                self.assertEqual([call["dialect"] for call in calls], [dialect] * 3)
+                self.assertEqual([call["outcome"] for call in calls], ["delivered"] * 3)
+                # Each answer was found again in the request after it.
+                self.assertEqual([call["confirmed"] for call in calls], [True, True, False])
+                self.assertEqual(user_text(dialect, json.loads(calls[0]["body"])), INSTRUCTION)
+                tools = [event["tool"] for event in rollout.trace.events("agent")
+                         if event["kind"] == "tool"]
+                self.assertEqual(tools, ["write", "bash"])
+
+    def test_finding_76_black_box_reward_is_one(self):
+        """The same against a model endpoint elsewhere: nothing is parked, sizes and times are kept."""
+        program = tomllib.loads((HELLO / "script.toml").read_text())["rules"][0]["tool_calls"][0]
+        with Server() as upstream:
+            for dialect in DIALECTS:
+                with self.subTest(dialect=dialect):
+                    upstream.script(
+                        answer("First the program.",
+                               ("call_1", "write", json.dumps(program["arguments"])),
+                               finish="tool_calls"),
+                        answer("", ("call_2", "bash", json.dumps(
+                            {"command": "sh primes.sh 5", "description": "d"})),
+                            finish="tool_calls", keep_alives=2),
+                        answer("Done."))
+                    rollout = self.hello(dialect,
+                                         f"passthrough:{upstream.url}{VERSIONS[dialect]}")
+                    self.check(rollout)
+                    self.assertEqual(rollout.result["mode"], "black_box")
+                    relays = rollout.trace.events("relay")
+                    self.assertEqual([relay["status"] for relay in relays], [200] * 3)
+                    self.assertTrue(all(relay["answer_bytes"] > 0 for relay in relays))
+                    # What reached the endpoint is what the agent sent.
+                    sent = [call["body"].decode() for call in rollout.trace.calls()]
+                    self.assertEqual([call["body"] for call in upstream.calls()], sent)
+
+    def test_what_ends_an_agent_ends_it_at_once(self):
+        refusing = self.script('[[rules]]\nrefuse = "enough"\n')
+        for dialect in DIALECTS:
+            with self.subTest(dialect=dialect):
+                rollout = self.hello(dialect, refusing)
+                self.assertEqual(rollout.result["llm"],
+                                 {"calls": 1, "turns": 0, "resends": 0, "refused": 0})
+                self.assertFalse(rollout.result["agent_ok"])
+                self.assertEqual(rollout.result["reward"], 0.0)
+
+
+class OpenCode(InEveryDialect, SystemTest):
+    agent = "opencode"
+
+
+class Pi(InEveryDialect, SystemTest):
+    agent = "pi"
+
+    def request_for(self, instruction):
+        task = self.task(f"instruction = {json.dumps(instruction)}\n")
+        rollout = self.run_rollout(task, self.script(TALK), "pi")
+        self.assertIsNone(rollout.result["error"], rollout.stderr)
+        (call,) = rollout.trace.calls()
+        return json.loads(call["body"])
+
+    def test_finding_74_the_prompt_arrives_exactly(self):
+        # What Pi would take for options, files, commands or white space to trim.
+        prompts = ["- first\n- second", "@notes.txt says it all", "--help", "-@x",
+                   "  space before and behind \n\n", "/help me: \"quote\" 'single' $HOME `x` \\n",
+                   "naïve ☃\ttab"]
+        for prompt in prompts[: count(4, len(prompts))]:
+            with self.subTest(prompt=prompt):
+                self.assertEqual(user_text("chat", self.request_for(prompt)), prompt)
+
+    def test_success_is_read_from_events_for_it_always_exits_with_0(self):
+        rollout = self.hello("chat", self.script('[[rules]]\nrefuse = "not today"\n'))
+        self.assertEqual(rollout.result["agent_exit_code"], 0)
+        self.assertFalse(rollout.result["agent_ok"])
+        errors = [event["text"] for event in rollout.trace.events("agent")
+                  if event["kind"] == "error"]
+        self.assertTrue(errors and "not today" in errors[-1], errors)
+
+    def test_the_version_is_the_specs_and_so_is_its_node(self):
+        # Without a version npm takes the newest that suits the Node it runs on, which is another on
+        # each host.
+        spec, place = bundle("pi")
+        packages = place / "node_modules"
+        installed = json.loads((packages / "@earendil-works/pi-coding-agent/package.json").read_text())
+        self.assertEqual(installed["version"], spec["version"])
+        node = next(p for p in spec["bundle"]["npm"] if p.startswith("node@")).split("@")[1]
+        told = subprocess.run([packages / "node/bin/node", "--version"], capture_output=True,
+                              text=True, check=True).stdout.strip()
+        self.assertEqual(told, "v" + node)
+        # It runs with no other Node in sight.
+        told = subprocess.run([place / "pi", "--version"], capture_output=True, text=True, check=True,
+                              env={"PATH": "/usr/bin:/bin", "HOME": str(self.tmp)})
+        self.assertIn(spec["version"], told.stdout + told.stderr)
+
+    def test_no_session_is_saved(self):
+        rollout = self.run_rollout(HELLO / "task.toml", self.script("""
+            [[rules]]
+            when = { turn = 1 }
+            [[rules.tool_calls]]
+            name = "bash"
+            arguments = { command = "cd ~/.pi/agent && find . -type f" }
+            [[rules]]
+            text = "{{tool_result}}"
+        """), "pi")
+        found = json.loads(rollout.trace.calls()[1]["body"])["messages"][-1]["content"]
+        self.assertIn("./models.json", found)
+        self.assertNotIn("sessions", found)
+
+    def test_finding_65_as_an_ordinary_user(self):
+        if os.geteuid() != 0:
+            self.skipTest("we are one: the other tests show it")
+        user = ["setpriv", "--reuid=61999", "--regid=61999", "--clear-groups"]
+        if subprocess.run([*user, "test", "-x", SLUICE], check=False).returncode != 0:
+            self.skipTest(f"an ordinary user does not get at {SLUICE}")
+        _, place = bundle("pi")
+        bundles = self.tmp / "cache" / "bundles"
+        bundles.mkdir(parents=True)
+        subprocess.run(["cp", "-a", place, bundles], check=True)
+        out = self.tmp / "out"
+        for directory in (self.tmp, bundles, out):
+            directory.mkdir(exist_ok=True)
+            shutil.chown(directory, 61999, 61999)
+        self.tmp.chmod(0o755)
+        done = subprocess.run(
+            [*user, SLUICE, "run", str(HELLO / "task.toml"), "--agent", "pi", "--policy", SCRIPT,
+             "--out", str(out)], capture_output=True, check=False, timeout=120, cwd="/",
+            env={"PATH": os.environ["PATH"], "HOME": str(self.tmp),
+                 "SLUICE_CACHE_DIR": str(self.tmp / "cache")})
+        self.check(Rollout(done, out))
+
+
+if __name__ == "__main__":
+    unittest.main()
