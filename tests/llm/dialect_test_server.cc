@@ -11,6 +11,11 @@
 // when it is sent again. A step comes "after_ms", or after about so many "keep_alives". A call for
 // which there is no step is answered with "done". A first step {"options": {"resend_window_s"}} is
 // none; without it only a request that says so itself is taken for a delivered one sent again.
+//
+//   GET /total     how many calls of each dialect there were since the start
+//
+// The only argument, if there is one, is how long to wait between keep-alive frames, in
+// milliseconds.
 #include <cstdio>
 #include <deque>
 #include <map>
@@ -35,21 +40,19 @@ using net::awaitable;
 using net::HttpRequest;
 using net::ResponseWriter;
 
-constexpr auto kKeepAlive = 20ms;
-
 struct Step {
   std::optional<llm::Answer> answer;
   std::optional<llm::Refusal> refusal;  // neither: hang up
   Duration after{};
 };
 
-Result<Step> read_step(const json::Value& value) {
+Result<Step> read_step(const json::Value& value, Duration keep_alive) {
   Step step;
   const json::Object* object = value.if_object();
   if (object == nullptr) return Error(ErrorCode::kInvalidArgument, "a step is an object");
   step.after = std::chrono::milliseconds(json::get_integer(*object, "after_ms").value_or(0));
   const int64_t keep_alives = json::get_integer(*object, "keep_alives").value_or(0);
-  if (keep_alives > 0) step.after = keep_alives * kKeepAlive + kKeepAlive / 2;
+  if (keep_alives > 0) step.after = keep_alives * keep_alive + keep_alive / 2;
   if (const json::Object* answer = json::get_object(*object, "answer")) {
     const std::string text = json::serialize(*answer);
     SLUICE_TRY(const json::Raw raw, json::read_value(text));
@@ -174,10 +177,17 @@ class Notes final : public trace::Recorder {
     return out;
   }
 
+  json::Value total() const {
+    json::Object out;
+    for (const auto& [dialect, calls] : total_) out[std::string(to_string(dialect))] = calls;
+    return out;
+  }
+
   std::function<void(const CallId&)> on_resend;
 
   void opened(const RolloutId&, const trace::RolloutInfo&) override {}
   void arrived(const llm::Call& call) override {
+    ++total_[call.dialect];
     const llm::Codec& codec = *llm::find_codec(call.dialect);
     const auto peek = codec.peek(peeker_, *call.body, {call.model, call.stream, call.framing});
     json::Object out;
@@ -257,6 +267,7 @@ class Notes final : public trace::Recorder {
   json::Peeker peeker_;
   std::vector<json::Object> calls_;
   std::map<CallId, Past> past_;
+  std::map<llm::Dialect, uint64_t> total_;
 };
 
 class Server;
@@ -272,10 +283,11 @@ class Scripted final : public gate::Policy {
 
 class Server {
  public:
-  Server(net::Shard& shard, std::unique_ptr<net::Listener> endpoint)
+  Server(net::Shard& shard, std::unique_ptr<net::Listener> endpoint, Duration keep_alive)
       : shard_(shard),
+        keep_alive_(keep_alive),
         endpoint_(std::move(endpoint)),
-        gate_(gate::make_gate(options())),
+        gate_(gate::make_gate(options(keep_alive))),
         control_(shard,
                  [this](HttpRequest request, ResponseWriter* writer) {
                    return handle(this, std::move(request), writer);
@@ -319,9 +331,9 @@ class Server {
     CallId call;
   };
 
-  static gate::GateOptions options() {
+  static gate::GateOptions options(Duration keep_alive) {
     gate::GateOptions options;
-    options.keep_alive = kKeepAlive;
+    options.keep_alive = keep_alive;
     options.log = Logger::to_fd(2, LogLevel::kWarn);
     return options;
   }
@@ -378,6 +390,8 @@ class Server {
     if (request.path() == "/script") {
       co_await self->gate_.for_operator.close(self->rollout_);
       response = self->set_script(request.body);
+    } else if (request.path() == "/total") {
+      response = net::json_response(200, json::serialize(self->notes_.total()));
     } else {
       response = net::json_response(200, json::serialize(self->notes_.shown_calls()));
     }
@@ -403,7 +417,7 @@ class Server {
               std::chrono::seconds(json::get_integer(*options, "resend_window_s").value_or(0));
           continue;
         }
-        auto step = read_step(element);
+        auto step = read_step(element, keep_alive_);
         if (step) {
           script_.push_back(std::move(*step));
         } else {
@@ -419,6 +433,7 @@ class Server {
   }
 
   net::Shard& shard_;
+  const Duration keep_alive_;
   const std::unique_ptr<net::Listener> endpoint_;
   gate::Handles gate_;
   net::HttpServer control_;
@@ -439,7 +454,12 @@ void Scripted::submit(std::shared_ptr<const llm::Call> call, gate::Reply reply) 
 }  // namespace
 }  // namespace sluice
 
-int main() {
+int main(int argc, char** argv) {
+  const auto given = argc > 1 ? sluice::parse_decimal(argv[1]) : 20;
+  if (!given || argc > 2) {
+    std::fprintf(stderr, "usage: dialect_test_server [KEEP_ALIVE_MS]\n");
+    return 2;
+  }
   sluice::net::Shard shard;
   auto endpoint = sluice::net::listen_tcp(shard, "127.0.0.1", 0);
   auto control = sluice::net::listen_tcp(shard, "127.0.0.1", 0);
@@ -449,7 +469,7 @@ int main() {
   }
   std::printf("%s %s\n", (*endpoint)->address().c_str(), (*control)->address().c_str());
   std::fflush(stdout);
-  sluice::Server server(shard, std::move(*endpoint));
+  sluice::Server server(shard, std::move(*endpoint), std::chrono::milliseconds(*given));
   server.serve_control(std::move(*control));
   shard.run_until([] { return false; });  // until it is killed
   return 0;

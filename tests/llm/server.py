@@ -14,8 +14,12 @@ BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD_DIR") or SOURCE / "build" / "r
 
 
 class Server:
+    def __init__(self, keep_alive_ms=20):
+        self.keep_alive_ms = keep_alive_ms
+
     def __enter__(self):
-        self.process = subprocess.Popen([BUILD / "tests" / "llm" / "dialect_test_server"],
+        self.process = subprocess.Popen([BUILD / "tests" / "llm" / "dialect_test_server",
+                                         str(self.keep_alive_ms)],
                                         stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         self.url, self.control = ("http://" + a for a in self.process.stdout.readline().split())
         return self
@@ -30,9 +34,16 @@ class Server:
         request = urllib.request.Request(self.control + "/script", json.dumps(steps).encode())
         urllib.request.urlopen(request, timeout=30).close()
 
-    def calls(self):
-        with urllib.request.urlopen(self.control + "/calls", timeout=30) as response:
+    def get(self, path):
+        with urllib.request.urlopen(self.control + path, timeout=30) as response:
             return json.load(response)
+
+    def calls(self):
+        return self.get("/calls")
+
+    def total(self, dialect):
+        """How many calls there were since the server was started."""
+        return self.get("/total").get(dialect, 0)
 
 
 def answer(text="", *tools, finish="stop", reasoning="", seal="", refusal="", usage=(1000, 50),
@@ -52,3 +63,5 @@ def problem(kind, message="", end_agent=False, **step):
 
 
 HANG_UP = {"hang_up": True}
+# With this first, an equal request soon after an answer is taken for one sent again.
+RESENDS = {"options": {"resend_window_s": 60}}

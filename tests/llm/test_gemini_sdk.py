@@ -7,7 +7,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from server import HANG_UP, answer, problem
+from server import HANG_UP, RESENDS, answer, problem
 
 TOOLS = [types.Tool(function_declarations=[
     types.FunctionDeclaration(name=name, parameters_json_schema={"type": "object"})
@@ -198,3 +198,24 @@ def test_models_and_counting(client, server):
     counted = client.models.count_tokens(model="mock-model", contents="hello there")
     assert counted.total_tokens > 5
     assert server.calls() == []
+
+
+def test_a_lost_answer_is_sent_again_as_it_was(client, server):
+    server.script(RESENDS, answer("once"))
+    assert ask(client).response_id == ask(client).response_id
+    assert [call["resends"] for call in server.calls()] == [1]
+
+
+def test_cancel_and_come_back(client, server):
+    server.script(answer("late", after_ms=1000))
+    hasty = genai.Client(api_key="k", http_options=types.HttpOptions(base_url=server.url,
+                                                                     timeout=300))
+    with pytest.raises(Exception, match="timed out|timeout|Timeout"):
+        ask(hasty)
+    assert ask(client).text == "late"
+    (call,) = server.calls()
+    assert call["resends"] >= 1 and call["outcome"] == "delivered"
+
+
+def test_there_were_at_least_twenty_exchanges(server):
+    assert server.total("gemini") >= 20

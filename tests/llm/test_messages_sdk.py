@@ -3,7 +3,7 @@
 import anthropic
 import pytest
 
-from server import HANG_UP, answer, problem
+from server import HANG_UP, RESENDS, answer, problem
 
 TOOLS = [{"name": name, "description": "", "input_schema": {"type": "object"}}
          for name in ("write", "bash")]
@@ -184,3 +184,22 @@ def test_models_and_counting(client, server):
     counted = client.messages.count_tokens(model="m", messages=prompt()["messages"], tools=TOOLS)
     assert counted.input_tokens > 10
     assert server.calls() == []
+
+
+def test_a_lost_answer_is_sent_again_as_it_was(client, server):
+    server.script(RESENDS, answer("once"))
+    assert ask(client) == ask(client)
+    assert [call["resends"] for call in server.calls()] == [1]
+
+
+def test_cancel_and_come_back(client, server):
+    server.script(answer("late", after_ms=500))
+    client.messages.create(**prompt(), stream=True).close()
+    again = [e for e in client.messages.create(**prompt(), stream=True)]
+    assert "".join(e.delta.text for e in again if e.type == "content_block_delta") == "late"
+    (call,) = server.calls()
+    assert (call["resends"], call["outcome"]) == (1, "delivered")
+
+
+def test_there_were_at_least_twenty_exchanges(server):
+    assert server.total("messages") >= 20

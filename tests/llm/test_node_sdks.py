@@ -24,12 +24,15 @@ def node(tmp_path_factory):
     return binary, place
 
 
-@pytest.mark.parametrize("vendor", ["openai", "anthropic", "google"])
-def test_sdk(node, server, vendor):
+@pytest.mark.parametrize("vendor, dialect", [("chat", "chat"), ("openai", "responses"),
+                                             ("anthropic", "messages"), ("google", "gemini")])
+def test_sdk(node, server, vendor, dialect):
     binary, place = node
+    before = server.total(dialect)
     done = subprocess.run([binary, "--test", "--test-reporter=tap", f"{vendor}.test.js"], cwd=place, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
                           check=False,
                           env={**os.environ, "SERVER_URL": server.url, "SERVER_CONTROL": server.control})
     assert done.returncode == 0, done.stdout
     assert "# fail 0" in done.stdout, done.stdout
+    assert server.total(dialect) - before >= 20

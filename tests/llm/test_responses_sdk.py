@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from server import HANG_UP, answer, problem
+from server import HANG_UP, RESENDS, answer, problem
 
 TOOLS = [
     {"type": "function", "name": "write", "description": "", "strict": False,
@@ -196,3 +196,23 @@ def test_models_and_counting(client):
     assert client.models.retrieve("mock-model").object == "model"
     counted = client.responses.input_tokens.count(model="m", input="hello there")
     assert counted.input_tokens == 4
+
+
+def test_a_lost_answer_is_sent_again_as_it_was(client, server):
+    server.script(RESENDS, answer("once"))
+    assert ask(client) == ask(client)
+    assert [call["resends"] for call in server.calls()] == [1]
+
+
+def test_cancel_and_come_back(client, server):
+    server.script(answer("late", after_ms=500))
+    with client.responses.create(model="mock-model", input="hi", stream=True, **KEEP) as events:
+        assert next(iter(events)).type == "response.created"
+    again = list(client.responses.create(model="mock-model", input="hi", stream=True, **KEEP))
+    assert again[-1].response.output_text == "late"
+    (call,) = server.calls()
+    assert (call["resends"], call["outcome"]) == (1, "delivered")
+
+
+def test_there_were_at_least_twenty_exchanges(server):
+    assert server.total("responses") >= 20

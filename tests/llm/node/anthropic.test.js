@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import Anthropic from '@anthropic-ai/sdk';
 
-import { answer, calls, collect, hangUp, problem, script, url } from './server.js';
+import { answer, calls, collect, hangUp, problem, resends, script, url } from './server.js';
 
 const client = new Anthropic({ baseURL: url, apiKey: 'k', maxRetries: 2, timeout: 30_000 });
 const tools = ['write', 'bash'].map((name) => ({ name, input_schema: { type: 'object' } }));
@@ -78,6 +78,23 @@ test('what passes is tried again', async () => {
   assert.equal((await ask()).content[0].text, 'there');
   // The one that was lost with its connection was joined, not made anew.
   assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [0, 1]);
+});
+
+test('a lost answer is sent again as it was', async () => {
+  await script(resends, answer('once'));
+  assert.deepEqual(await ask(), await ask());
+  assert.equal((await streamed()).content[0].text, 'done');
+  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [1, 0]);
+});
+
+test('coming back for an answer', async () => {
+  await script(answer('late', { after_ms: 1000 }));
+  const first = client.messages.stream(prompt());
+  setTimeout(() => first.abort(), 200);
+  await assert.rejects(first.finalMessage(), Anthropic.APIUserAbortError);
+  assert.equal((await streamed()).content[0].text, 'late');
+  const [call] = await calls();
+  assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 
 test('an error in a stream', async () => {

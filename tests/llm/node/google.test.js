@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import { ApiError, GoogleGenAI } from '@google/genai';
 
-import { answer, calls, collect, problem, script, url } from './server.js';
+import { answer, calls, collect, problem, resends, script, url } from './server.js';
 
 const client = new GoogleGenAI({ apiKey: 'k', httpOptions: { baseUrl: url } });
 const tools = [{ functionDeclarations: ['write', 'bash'].map(
@@ -70,6 +70,29 @@ test('a chat remembers its turns', async () => {
   const later = (await calls())[1];
   assert.deepEqual(later.messages.map((m) => m.text), ['a', 'one', 'b']);
   assert.deepEqual(later.echoes, [0]);
+});
+
+test('what passes is tried again where the caller asks for it', async () => {
+  const patient = new GoogleGenAI({ apiKey: 'k',
+    httpOptions: { baseUrl: url, retryOptions: { attempts: 3 } } });
+  await script(problem('unavailable', ''), problem('internal', ''), answer('there'));
+  const response = await patient.models.generateContent(prompt('hi'));
+  assert.equal(response.text, 'there');
+});
+
+test('a lost answer is sent again as it was', async () => {
+  await script(resends, answer('once'));
+  assert.equal((await ask()).responseId, (await ask()).responseId);
+  assert.equal((await streamed()).text, 'done');
+  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [1, 0]);
+});
+
+test('coming back for an answer', async () => {
+  await script(answer('late', { after_ms: 1000 }));
+  await assert.rejects(streamed('hi', { abortSignal: AbortSignal.timeout(200) }));
+  assert.equal((await streamed('hi', {})).text, 'late');
+  const [call] = await calls();
+  assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 
 test('an error in a stream', async () => {

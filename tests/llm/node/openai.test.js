@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { answer, calls, collect, hangUp, problem, script, url } from './server.js';
+import { answer, calls, collect, hangUp, problem, resends, script, url } from './server.js';
 
 const client = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 2, timeout: 30_000 });
 const tools = [
@@ -82,6 +82,23 @@ test('what passes is tried again', async () => {
   assert.equal((await ask()).output_text, 'there');
   // The one that was lost with its connection was joined, not made anew.
   assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [0, 1]);
+});
+
+test('a lost answer is sent again as it was', async () => {
+  await script(resends, answer('once'));
+  assert.equal((await ask()).id, (await ask()).id);
+  assert.equal((await streamed()).output_text, 'done');
+  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [1, 0]);
+});
+
+test('coming back for an answer', async () => {
+  await script(answer('late', { after_ms: 1000 }));
+  const first = stream();
+  setTimeout(() => first.abort(), 200);
+  await assert.rejects(first.done(), OpenAI.APIUserAbortError);
+  assert.equal((await streamed()).output_text, 'late');
+  const [call] = await calls();
+  assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 
 test('an error in a stream', async () => {

@@ -27,6 +27,8 @@ export function problem(kind, message, { end_agent = false, ...step } = {}) {
 }
 
 export const hangUp = { hang_up: true };
+// With this first, an equal request soon after an answer is taken for one sent again.
+export const resends = { options: { resend_window_s: 60 } };
 
 export async function collect(iterable) {
   const out = [];

@@ -1,0 +1,106 @@
+// OpenAI's Node SDK, as it comes, against the chat dialect.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import OpenAI from 'openai';
+
+import { answer, calls, collect, hangUp, problem, resends, script, url } from './server.js';
+
+const client = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 2 });
+const tools = ['write', 'bash'].map((name) => ({
+  type: 'function', function: { name, parameters: { type: 'object' } } }));
+const user = { role: 'user', content: 'hi' };
+const prompt = (more = {}) => ({ model: 'mock-model', messages: [user], ...more });
+const ask = (more) => client.chat.completions.create(prompt(more));
+const stream = (more) => client.chat.completions.stream(
+  prompt({ stream_options: { include_usage: true }, ...more }));
+const streamed = (more) => stream(more).finalChatCompletion();
+
+for (const get of [ask, streamed]) {
+  test(`text: ${get.name}`, async () => {
+    await script(answer('Hello\n', { keep_alives: 3 }));
+    const { choices, usage } = await get({ temperature: 0.5 });
+    assert.equal(choices[0].message.content, 'Hello\n');
+    assert.equal(choices[0].finish_reason, 'stop');
+    assert.equal(usage.total_tokens, 1050);
+  });
+
+  test(`reasoning and parallel tools: ${get.name}`, async () => {
+    await script(answer('Both.', { reasoning: 'First a file.', finish: 'tool_calls',
+      tools: [['call_1', 'write', '{"path": "a\\u00e9"}'], ['call_2', 'bash', '{}']] }),
+      answer('done'));
+    const { message } = (await get({ tools })).choices[0];
+    assert.deepEqual(message.tool_calls.map(({ id, function: f }) => [id, f.name]),
+      [['call_1', 'write'], ['call_2', 'bash']]);
+    assert.equal(message.tool_calls[0].function.arguments, '{"path": "a\\u00e9"}');
+    assert.equal(message.reasoning_content, 'First a file.');
+
+    const results = message.tool_calls.map(
+      ({ id }) => ({ role: 'tool', tool_call_id: id, content: 'ok' }));
+    assert.equal((await ask({ tools, messages: [user, message, ...results] }))
+      .choices[0].message.content, 'done');
+    const [first, later] = await calls();
+    assert.deepEqual([later.echoes, later.extends], [[0], [0]]);
+    assert.equal(first.confirmed, true);
+    assert.deepEqual(later.messages.map((m) => m.role), ['user', 'assistant', 'tool', 'tool']);
+  });
+
+  test(`refusal, empty and several answers: ${get.name}`, async () => {
+    const two = answer('a');
+    two.answer.choices.push({ finish: 'stop', text: 'b' });
+    await script(answer('', { refusal: 'I will not.' }), answer('', { usage: false }), two);
+    assert.equal((await get()).choices[0].message.refusal, 'I will not.');
+    assert.equal((await get({ seed: 1 })).choices[0].message.content ?? '', '');
+    const { choices } = await get({ n: 2 });
+    assert.deepEqual(choices.map((choice) => choice.message.content), ['a', 'b']);
+  });
+
+  test(`errors: ${get.name}`, async () => {
+    await script(problem('invalid_argument', 'because'), problem('not_found', 'because'),
+      problem('exhausted', 'rate limit', { end_agent: true }));
+    await assert.rejects(get(), OpenAI.BadRequestError);
+    await assert.rejects(get(), OpenAI.NotFoundError);
+    await assert.rejects(get(), /400.*has ended/);
+    await assert.rejects(get({ messages: [] }), OpenAI.BadRequestError);
+  });
+}
+
+test('a cut answer, and arguments that are no JSON', async () => {
+  const broken = answer('', { tools: [['call_1', 'write', '{oops']], finish: 'tool_calls' });
+  await script(answer('cut', { finish: 'length' }), broken);
+  assert.equal((await ask()).choices[0].finish_reason, 'length');
+  assert.equal((await ask({ tools })).choices[0].message.tool_calls[0].function.arguments, '{oops');
+});
+
+test('what passes is tried again', async () => {
+  await script(problem('unavailable', ''), hangUp, answer('there'));
+  assert.equal((await ask()).choices[0].message.content, 'there');
+  // The one that was lost with its connection was joined, not made anew.
+  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [0, 1]);
+});
+
+test('a lost answer is sent again as it was', async () => {
+  await script(resends, answer('once'));
+  assert.deepEqual(await ask(), await ask());
+  assert.deepEqual((await calls()).map((call) => call.resends), [1]);
+});
+
+test('an error in a stream', async () => {
+  await script(problem('internal', 'it broke', { keep_alives: 2 }));
+  await assert.rejects(streamed(), /it broke/);
+});
+
+test('cancelling and coming back', async () => {
+  await script(answer('late', { after_ms: 1000 }));
+  const first = stream();
+  setTimeout(() => first.abort(), 200);
+  await assert.rejects(first.done(), OpenAI.APIUserAbortError);
+  assert.equal((await streamed()).choices[0].message.content, 'late');
+  const [call] = await calls();
+  assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
+});
+
+test('models', async () => {
+  const list = await collect(client.models.list());
+  assert.deepEqual(list.map((model) => model.id), ['mock-model', 'other-model']);
+});
