@@ -1,0 +1,82 @@
+#include "sluice/env/coding/catalog.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "sluice/env/python_text.h"
+
+namespace sluice::env::coding {
+namespace {
+
+Variables variables(std::map<std::string, std::string> values) {
+  return [values = std::move(values)](const std::string& name) {
+    const auto found = values.find(name);
+    return found == values.end() ? std::string() : found->second;
+  };
+}
+
+std::string error_of(const Result<Endpoint>& endpoint) {
+  return endpoint ? "" : endpoint.error().message;
+}
+
+TEST(Catalog, what_is_given_comes_before_variables_and_these_before_defaults) {
+  const auto set = variables({{"OPENAI_BASE_URL", "http://variable"}, {"OPENAI_API_KEY", "k1"}});
+  auto endpoint = resolve_endpoint("openai", {}, set);
+  ASSERT_TRUE(endpoint);
+  EXPECT_EQ(endpoint->base_url, "http://variable/v1");
+  EXPECT_EQ(endpoint->key, "k1");
+  EXPECT_EQ(endpoint->model, "gpt-4o-mini");
+  EXPECT_FALSE(endpoint->thinking_off);
+
+  Endpoint given;
+  given.base_url = "http://given/v1///";
+  given.key = "k2";
+  given.model = "m";
+  endpoint = resolve_endpoint("openai", given, set);
+  ASSERT_TRUE(endpoint);
+  EXPECT_EQ(endpoint->base_url, "http://given/v1");
+  EXPECT_EQ(endpoint->key, "k2");
+  EXPECT_EQ(endpoint->model, "m");
+}
+
+TEST(Catalog, defaults_are_openenvs) {
+  const auto vllm = resolve_endpoint("vllm", {}, variables({{"VLLM_URL", "http://gpu:8000/"}}));
+  ASSERT_TRUE(vllm);
+  EXPECT_EQ(vllm->base_url, "http://gpu:8000/v1");
+  EXPECT_EQ(vllm->key, "intercepted");
+  EXPECT_EQ(vllm->model, "Qwen/Qwen3.5-4B");
+  EXPECT_TRUE(vllm->thinking_off);
+  const auto router =
+      resolve_endpoint("hf_router", {}, variables({{"HF_ROUTER_API_KEY", "hf-key"}}));
+  ASSERT_TRUE(router);
+  EXPECT_EQ(router->base_url, "https://router.huggingface.co/v1");
+  EXPECT_EQ(router->model, "Qwen/Qwen3-4B-Instruct-2507:nscale");
+}
+
+TEST(Catalog, says_what_is_missing_and_where_it_may_be_set) {
+  const auto none = variables({});
+  EXPECT_EQ(error_of(resolve_endpoint("vllm", {}, none)),
+            "vllm: no base_url (set VLLM_URL env var or pass base_url=...)");
+  EXPECT_EQ(error_of(resolve_endpoint("hf_router", {}, none)),
+            "hf_router: no api_key (set HF_ROUTER_API_KEY env var or pass api_key=...)");
+  EXPECT_EQ(error_of(resolve_endpoint("it's", {}, none)),
+            "unknown endpoint kind: \"it's\"; expected one of ('vllm', 'openai', 'hf_router')");
+}
+
+TEST(Catalog, its_summary_holds_no_key) {
+  const json::Array rows = catalog_summary(variables({{"OPENAI_API_KEY", "sk-secret"}}));
+  ASSERT_EQ(rows.size(), 3U);
+  EXPECT_EQ(rows[0].at("configured"), false);
+  EXPECT_EQ(rows[1].at("configured"), true);
+  EXPECT_EQ(python::compact(json::Value(rows)).find("sk-secret"), std::string::npos);
+}
+
+TEST(Catalog, tuples_are_written_as_python_does) {
+  EXPECT_EQ(python_tuple({}), "()");
+  EXPECT_EQ(python_tuple({"pi"}), "('pi',)");
+  EXPECT_EQ(python_tuple({"opencode", "pi"}), "('opencode', 'pi')");
+}
+
+}  // namespace
+}  // namespace sluice::env::coding

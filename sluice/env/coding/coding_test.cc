@@ -1,0 +1,351 @@
+// The coding environment over a fake backend and the real gate: what needs no process. How it is
+// met on the wire is in tests/env/test_coding_env.py.
+#include "sluice/env/coding/coding.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include "sluice/base/core/check.h"
+#include "sluice/base/core/fd.h"
+#include "sluice/base/id.h"
+#include "sluice/llm/answer.h"
+#include "sluice/net/http_client.h"
+#include "sluice/net/testing.h"
+#include "sluice/sandbox/fake/fake.h"
+#include "sluice/trace/memory.h"
+
+namespace sluice::env::coding {
+namespace {
+
+using namespace std::chrono_literals;
+using sandbox::Exit;
+using sandbox::fake::FakeBackend;
+using sandbox::fake::FakeProcess;
+using ::testing::HasSubstr;
+
+constexpr char kSpec[] = R"(
+name = "caller"
+version = "1"
+[install]
+commands = ["true"]
+program = "caller"
+[run]
+command = ["caller", "{base_url}", "{max_output}"]
+approvals_bypass = ["--yes"]
+timeout_s = 5
+[dialects.chat]
+path = "/v1"
+)";
+
+net::awaitable<Result<std::unique_ptr<net::Stream>>> connect_inside(FakeProcess* self,
+                                                                    uint16_t port) {
+  auto stream = self->connect(port);
+  if (!stream) co_return std::move(stream).error();
+  co_return std::unique_ptr<net::Stream>(std::move(*stream));
+}
+
+net::awaitable<int> call_gate(net::Shard* shard, FakeProcess* self) {
+  auto url = net::Url::parse(self->command().argv.at(1));
+  if (!url) co_return 0;
+  const uint16_t port = url->port;
+  net::Connector connector = [self, port](Deadline) {
+    return connect_inside(self, port);
+  };
+  net::HttpClient client(*shard, std::move(connector), "127.0.0.1");
+  net::HttpRequest request;
+  request.method = "POST";
+  request.target = url->path + "/chat/completions";
+  request.headers.add("Content-Type", "application/json");
+  request.body = R"({"model":"policy","messages":[{"role":"user","content":"hi"}]})";
+  const auto response = co_await client.fetch(std::move(request), Deadline::in(3s));
+  co_return response ? response->status : 0;
+}
+
+net::Shard* rollout_shard = nullptr;
+
+net::awaitable<Exit> call_once(FakeProcess* self) {
+  const int status = co_await call_gate(rollout_shard, self);
+  Exit exit;
+  exit.status = status == 200 ? 0 : 1;
+  co_return exit;
+}
+
+net::awaitable<Exit> call_then_hang(FakeProcess* self) {
+  co_await call_gate(rollout_shard, self);
+  const auto slept = co_await self->sleep(1h);
+  static_cast<void>(slept);
+  co_return Exit{};
+}
+
+// Answers at once, without a network.
+class Canned final : public gate::Policy {
+ public:
+  void submit(std::shared_ptr<const llm::Call>, gate::Reply reply) override {
+    reply.answer(llm::text_answer("hello", llm::Origin::kCanned));
+  }
+};
+
+class FakeContext final : public CallContext {
+ public:
+  const std::string& session() const override { return session_; }
+  Deadline deadline() const override { return Deadline::never(); }
+  CancelReason cancelled() const override { return reason; }
+  void progress(double progress, std::optional<double>, std::string message) override {
+    EXPECT_GE(progress, last);
+    last = progress;
+    messages.push_back(std::move(message));
+  }
+  CancelReason reason = CancelReason::kNone;
+  double last = 0;
+  std::vector<std::string> messages;
+
+ private:
+  std::string session_ = "s1";
+};
+
+class CodingTest : public ::testing::Test {
+ protected:
+  CodingTest() {
+    worker_.start();
+    rollout_shard = &worker_;
+    std::filesystem::create_directories(directory_);
+    CHECK(write_file_atomically(directory_ + "/caller.toml", kSpec));
+    backend_.on("caller http", call_once);
+    options_.agents_directory = directory_;
+    options_.variables = [](const std::string&) {
+      return std::string();
+    };
+    options_.upstream = [this](net::Shard* shard, const Upstream& where) {
+      EXPECT_EQ(shard, &worker_);
+      asked_ = where.base_url + " " + where.key;
+      return Result<std::shared_ptr<gate::Policy>>(std::make_shared<Canned>());
+    };
+    arguments_ = json::parse(R"({"agent":"caller","endpoint":"","base_url":"http://up/v1/",
+        "api_key":"k","model":"m","instruction":"do it","setup":null,"verify":["check"],
+        "task_id":"t1","mode":"black_box","disable_thinking":null,"max_tokens_cap":4096,
+        "top_logprobs":5,"agent_timeout_s":5.0,"template":""})")
+                     ->get_object();
+  }
+  ~CodingTest() override { worker_.stop(); }
+
+  CodingFactory& factory() {
+    if (!factory_) {
+      factory_ = std::make_unique<CodingFactory>(CodingParts{server_,
+                                                             {&worker_},
+                                                             pool_,
+                                                             backend_,
+                                                             gate_.for_operator,
+                                                             recorder_,
+                                                             board_,
+                                                             Logger()},
+                                                 options_);
+    }
+    return *factory_;
+  }
+
+  std::unique_ptr<Environment> make() {
+    auto made = net::testing::run(server_, factory().create("s1"));
+    EXPECT_TRUE(made);
+    return std::move(*made);
+  }
+
+  json::Object run(Environment& environment) {
+    context_.last = 0;
+    context_.messages.clear();
+    auto result =
+        net::testing::run(server_, environment.call_tool("run_rollout", arguments_, &context_));
+    EXPECT_TRUE(result) << result.error().message;
+    return json::parse(result->text)->get_object();
+  }
+  json::Object run() { return run(*make()); }
+
+  static net::awaitable<void> call(Environment* environment, json::Object arguments,
+                                   CallContext* context, std::optional<Result<ToolResult>>* into) {
+    into->emplace(co_await environment->call_tool("run_rollout", std::move(arguments), context));
+  }
+
+  // Runs it in a group, and cancels the group when the agent runs.
+  json::Object run_and_cancel(Environment& environment) {
+    std::optional<Result<ToolResult>> result;
+    net::TaskGroup group(server_.executor());
+    group.spawn(call(&environment, arguments_, &context_, &result));
+    server_.run_until([&] {
+      const auto& said = context_.messages;
+      return !said.empty() && said.back() == "agent";
+    });
+    context_.reason = CancelReason::kClientGone;
+    group.cancel();
+    server_.run_until([&] { return result.has_value() && group.size() == 0; });
+    return json::parse((*result)->text)->get_object();
+  }
+
+  std::string directory_ = ::testing::TempDir() + "/agents-" + random_hex(8);
+  net::Shard server_;
+  net::Shard worker_{1};
+  net::BlockingPool pool_{1};
+  FakeBackend backend_;
+  gate::Handles gate_ = gate::make_gate({});
+  trace::MemoryRecorder recorder_;
+  RolloutBoard board_{server_};
+  CodingOptions options_;
+  std::unique_ptr<CodingFactory> factory_;
+  json::Object arguments_;
+  FakeContext context_;
+  std::string asked_;
+};
+
+TEST_F(CodingTest, a_black_box_rollout_asks_its_upstream_and_is_verified) {
+  const json::Object result = run();
+  EXPECT_EQ(result.at("reward"), 1.0);
+  EXPECT_EQ(result.at("error"), nullptr);
+  EXPECT_EQ(asked_, "http://up/v1 k");
+  EXPECT_EQ(result.at("llm").at("turns"), 1);
+  EXPECT_EQ(context_.messages.front(), "create");
+  EXPECT_EQ(context_.messages.back(), "close");
+  const json::Array listed = board_.list("ended", 10);
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0].at("task_id"), "t1");
+  EXPECT_EQ(listed[0].at("reward"), 1.0);
+}
+
+TEST_F(CodingTest, the_cap_on_tokens_reaches_the_agent_and_zero_is_none) {
+  arguments_["max_tokens_cap"] = 123;
+  run();
+  EXPECT_THAT(backend_.last().commands(), ::testing::Contains(HasSubstr("/v1 123")));
+  arguments_["max_tokens_cap"] = 0;
+  run();
+  EXPECT_THAT(backend_.last().commands(), ::testing::Contains(HasSubstr("/v1 8192")));
+}
+
+TEST_F(CodingTest, finding_76_a_trainer_answers_in_interception_gate) {
+  std::atomic<bool> ended = false;
+  std::thread trainer([&] {
+    while (!ended) {
+      for (const gate::Item& item : gate_.for_trainer.next_batch(8, 20ms)) {
+        if (item.call() == nullptr) continue;
+        llm::Answer answer = llm::text_answer("hello", llm::Origin::kSampled);
+        answer.choices.front().ids = {1, 2, 3};
+        answer.choices.front().logprobs = {-0.5F, -0.25F, -1.0F};
+        gate_.for_trainer.reply(item.call()->id, std::move(answer)).wait();
+      }
+    }
+  });
+  TrainerDesk desk;
+  desk.attached = [] {
+    return true;
+  };
+  options_.trainer = std::move(desk);
+  arguments_["mode"] = "interception_gate";
+  arguments_["base_url"] = arguments_["api_key"] = arguments_["model"] = "";
+  const json::Object result = run();
+  ended = true;
+  trainer.join();
+  EXPECT_EQ(result.at("reward"), 1.0) << result.at("error");
+  EXPECT_EQ(result.at("mode"), "interception_gate");
+  const json::Array& turns = result.at("proxy_turns").as_array();
+  ASSERT_EQ(turns.size(), 1U);
+  EXPECT_EQ(turns[0].at("completion_token_ids"), json::Value({1, 2, 3}));
+  EXPECT_EQ(turns[0].at("per_token_logps"), json::Value({-0.5, -0.25, -1.0}));
+  EXPECT_EQ(turns[0].at("finish_reason"), "stop");
+}
+
+TEST_F(CodingTest, without_a_trainer_interception_gate_is_refused_at_once_and_starts_nothing) {
+  arguments_["mode"] = "interception_gate";
+  EXPECT_THAT(run().at("error").as_string().c_str(), HasSubstr("this server has no trainer API"));
+  factory_.reset();
+  TrainerDesk desk;
+  desk.attached = [] {
+    return false;
+  };
+  desk.patience = 100ms;
+  options_.trainer = std::move(desk);
+  const json::Object result = run();
+  EXPECT_THAT(result.at("error").as_string().c_str(), HasSubstr("no trainer is attached"));
+  EXPECT_EQ(result.at("error_kind"), "infrastructure");
+  EXPECT_EQ(result.at("reward"), nullptr);
+  EXPECT_TRUE(recorder_.entries().empty());
+}
+
+TEST_F(CodingTest, a_call_that_is_cancelled_ends_its_rollout_first) {
+  backend_.on("caller http", call_then_hang);
+  auto environment = make();
+  const json::Object result = run_and_cancel(*environment);
+  EXPECT_EQ(result.at("error_kind"), "cancelled");
+  EXPECT_EQ(result.at("reward"), nullptr);
+  EXPECT_TRUE(backend_.last().closed());
+  EXPECT_EQ(board_.list("ended", 10)[0].at("call_cancelled"), "client_gone");
+}
+
+TEST_F(CodingTest, over_the_limit_rollouts_wait_and_all_of_them_run) {
+  options_.max_rollouts = 1;
+  std::vector<std::optional<Result<ToolResult>>> results(5);
+  std::vector<FakeContext> contexts(5);
+  auto environment = make();
+  net::TaskGroup group(server_.executor());
+  for (size_t i = 0; i < results.size(); ++i) {
+    group.spawn(call(environment.get(), arguments_, &contexts[i], &results[i]));
+  }
+  server_.run_until([&] { return group.size() == 0; });
+  for (const auto& result : results) {
+    ASSERT_TRUE(result && *result);
+    EXPECT_EQ(json::parse((*result)->text)->at("reward"), 1.0);
+  }
+  EXPECT_EQ(environment->state()->at("rollouts_completed"), 5);
+}
+
+TEST_F(CodingTest, a_sandbox_that_cannot_be_had_is_infrastructure) {
+  backend_.fail_next_create(Error(ErrorCode::kUnavailable, "no room", ErrorOrigin::kSandbox));
+  const json::Object result = run();
+  EXPECT_EQ(result.at("error"), "RuntimeError: create: no room");
+  EXPECT_EQ(result.at("error_kind"), "infrastructure");
+  EXPECT_EQ(result.at("sandbox_id"), "");
+}
+
+TEST_F(CodingTest, an_upstream_that_cannot_be_is_the_callers_mistake) {
+  options_.upstream = [](net::Shard*, const Upstream&) {
+    return Result<std::shared_ptr<gate::Policy>>(Error(ErrorCode::kInvalidArgument, "no URL"));
+  };
+  const json::Object result = run();
+  EXPECT_EQ(result.at("error"), "ValueError: base_url: no URL");
+  EXPECT_EQ(result.at("reward"), nullptr);
+}
+
+TEST_F(CodingTest, a_template_names_the_sandboxes_image) {
+  arguments_["template"] = "my-image";
+  run();
+  EXPECT_EQ(backend_.last().options().image, "my-image");
+}
+
+TEST_F(CodingTest, a_reset_begins_new_books) {
+  auto environment = make();
+  run(*environment);
+  EXPECT_EQ(environment->state()->at("last_task_id"), "t1");
+  json::Object given;
+  given["episode_id"] = "e2";
+  const auto first = net::testing::run(server_, environment->reset(given, &context_));
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->metadata.at("status"), "ready");
+  const auto state = environment->state();
+  EXPECT_EQ(state->at("episode_id"), "e2");
+  EXPECT_EQ(state->at("rollouts_completed"), 0);
+  EXPECT_EQ(state->at("last_reward"), nullptr);
+}
+
+TEST_F(CodingTest, tools_are_made_anew_when_agents_come) {
+  const auto before = factory().tools();
+  EXPECT_EQ(factory().tools(), before);
+  std::string spec = kSpec;
+  spec.replace(spec.find("\"caller\""), 8, "\"second\"");
+  CHECK(write_file_atomically(directory_ + "/second.toml", spec));
+  const auto after = factory().tools();
+  EXPECT_NE(after, before);
+  EXPECT_THAT(after->front().description, HasSubstr("second"));
+}
+
+}  // namespace
+}  // namespace sluice::env::coding
