@@ -372,29 +372,42 @@ def test_rollouts_over_the_limit_wait_their_turn(place, upstream):
 # --- the real agent -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def opencode(server):
+def installed(server, agent):
     if shutil.which("npm") is None:
-        pytest.skip("no npm: OpenCode cannot be installed")
-    done = subprocess.run([str(server.process.args[0]), "agents", "install", "opencode"],
+        pytest.skip(f"no npm: {agent} cannot be installed")
+    done = subprocess.run([str(server.process.args[0]), "agents", "install", agent],
                           capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 
-SCRIPT = (("write", {"filePath": "/home/user/workdir/hello.py", "content": "print('hello')\n"}),
-          "I wrote hello.py.")
+@pytest.fixture(scope="module")
+def opencode(server):
+    installed(server, "opencode")
+
+
+# How each agent's own tool for files wants its arguments.
+SCRIPTS = {
+    "opencode": (("write", {"filePath": "/home/user/workdir/hello.py",
+                            "content": "print('hello')\n"}), "I wrote hello.py."),
+    "pi": (("write", {"path": "hello.py", "content": "print('hello')\n"}), "I wrote hello.py."),
+}
+SCRIPT = SCRIPTS["opencode"]
 TASK = {"instruction": "Write hello.py, which prints hello.", "api_key": KEY, "model": "m1",
         "verify": ["test -f hello.py", "python3 hello.py | grep -x hello"]}
 
 
-def test_opencode_earns_its_reward_through_openenvs_client(server, opencode):
-    with Upstream(*SCRIPT, key=KEY) as model, client(server.url, message_timeout_s=300) as env:
+@pytest.mark.parametrize("agent", ["opencode", "pi"])
+def test_real_agents_earn_their_reward_through_openenvs_client(server, agent):
+    installed(server, agent)
+    with (Upstream(*SCRIPTS[agent], key=KEY) as model,
+          client(server.url, message_timeout_s=300) as env):
         env.reset(episode_id="e1")
         assert [tool.name for tool in env.list_tools()] == ["run_rollout"]
-        result = json.loads(env.call_tool("run_rollout", base_url=model.url, task_id="hello", **TASK))
+        result = json.loads(env.call_tool("run_rollout", agent=agent, base_url=model.url,
+                                          task_id="hello", **TASK))
         assert result["error"] is None, result["agent_log_tail"]
         assert result["reward"] == 1.0 and result["agent_exit_code"] == 0
-        assert result["agent"].startswith("opencode ")
+        assert result["agent"].startswith(agent + " ")
         assert env.state().episode_id == "e1"
 
 

@@ -40,6 +40,12 @@ bool set_thinking_off(const agent::Spec& spec, std::map<std::string, std::string
   return false;
 }
 
+// Model endpoints of black-box rollouts are OpenAI-compatible servers.
+llm::Dialect dialect_for(const agent::Spec& spec, std::string_view mode) {
+  const bool chat = mode == kBlackBox && spec.dialect(llm::Dialect::kChat) != nullptr;
+  return chat ? llm::Dialect::kChat : spec.dialects.front().dialect;
+}
+
 bool uses(const agent::Spec& spec, const std::string& placeholder) {
   const auto in = [&](const std::string& text) {
     return agent::names_in(text).contains(placeholder);
@@ -190,7 +196,7 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
   options.task = std::make_shared<const rollout::Task>(std::move(task));
   options.model = request.endpoint.model.empty() ? "policy" : request.endpoint.model;
   options.max_output = request.max_tokens_cap;
-  options.dialect = spec.dialects.front().dialect;
+  options.dialect = dialect_for(spec, request.mode);
   options.policy.mode = request.mode;
   options.policy.name = black_box ? "passthrough" : "trainer";
   options.spec = std::make_shared<const agent::Spec>(std::move(request.spec));
