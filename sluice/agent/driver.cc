@@ -69,8 +69,18 @@ class Driver::Impl {
       : shard_(shard), backend_(backend), plan_(std::move(plan)), hooks_(hooks) {}
 
   awaitable<Report> run() {
+    auto phases = lifecycle();
+    co_return co_await run(std::move(phases));
+  }
+
+  awaitable<Report> prepare() {
+    auto phases = preparation();
+    co_return co_await run(std::move(phases));
+  }
+
+  awaitable<Report> run(awaitable<Result<void>> phases) {
     began_ = Clock::now();
-    auto result = co_await lifecycle();
+    auto result = co_await std::move(phases);
     if (!result && !report_.error) {
       report_.error = std::move(result).error();
       report_.failed_phase = report_.phases.empty() ? "" : report_.phases.back().name;
@@ -123,17 +133,67 @@ class Driver::Impl {
     return {};
   }
 
-  awaitable<Result<void>> lifecycle() {
+  // What does not depend on who attempts the task, nor on where the endpoint is.
+  awaitable<Result<void>> make_ready() {
+    SLUICE_CO_TRY_VOID(go_on());
     begin_phase("create");
     SLUICE_CO_TRY_VOID(co_await create());
     begin_phase("install");
     SLUICE_CO_TRY_VOID(co_await install());
     begin_phase("upload");
     SLUICE_CO_TRY_VOID(co_await upload());
+    begin_phase("setup");
+    co_return co_await setup();
+  }
+
+  awaitable<Result<void>> preparation() {
+    SLUICE_CO_TRY_VOID(co_await make_ready());
+    begin_phase("snapshot");
+    if (!sandbox_->capabilities().snapshots) {
+      co_return Error(ErrorCode::kUnsupported,
+                      "the backend " + backend_.name() +
+                          " cannot clone sandboxes: attempts cannot share their preparation");
+    }
+    SLUICE_CO_TRY_VOID(co_await sandbox_->kill_all());
+    SLUICE_CO_TRY(auto snapshot, co_await sandbox_->snapshot());
+    report_.snapshot = std::move(snapshot);
+    co_return go_on();
+  }
+
+  // Begins where a preparation ended.
+  awaitable<Result<void>> clone() {
+    SLUICE_CO_TRY_VOID(go_on());
+    const Report& prepared = *plan_.prepared;
+    report_.setup = prepared.setup;
+    report_.program = prepared.program;
+    report_.warnings = prepared.warnings;
+    report_.guest_isolated = prepared.guest_isolated;
+    if (prepared.error) {
+      report_.failed_phase = prepared.failed_phase;
+      report_.error = prepared.error;
+      co_return Error(*prepared.error);
+    }
+    CHECK(prepared.snapshot);
+    add_bundle();
+    // Set-up is over: nothing of its network is in a clone.
+    if (plan_.sandbox.network == sandbox::Network::kSetup) {
+      plan_.sandbox.network = sandbox::Network::kNone;
+    }
+    auto cloned = co_await backend_.clone(&shard_, *prepared.snapshot, plan_.sandbox);
+    if (!cloned) co_return std::move(cloned).error();
+    take_sandbox(std::move(*cloned));
+    co_return go_on();
+  }
+
+  awaitable<Result<void>> lifecycle() {
+    if (plan_.prepared) {
+      begin_phase("clone");
+      SLUICE_CO_TRY_VOID(co_await clone());
+    } else {
+      SLUICE_CO_TRY_VOID(co_await make_ready());
+    }
     begin_phase("configure");
     SLUICE_CO_TRY_VOID(co_await configure());
-    begin_phase("setup");
-    SLUICE_CO_TRY_VOID(co_await setup());
     begin_phase("start");
     SLUICE_CO_TRY_VOID(co_await start());
     begin_phase("agent");
@@ -149,17 +209,27 @@ class Driver::Impl {
     co_return go_on();
   }
 
-  awaitable<Result<void>> create() {
-    if (!plan_.bundle_path.empty()) {
-      plan_.sandbox.bundles.push_back({plan_.bundle_path, bundle_mount(*plan_.spec)});
-    }
-    auto created = co_await backend_.create(&shard_, plan_.sandbox);
-    if (!created) co_return std::move(created).error();
-    sandbox_ = std::move(*created);
+  void add_bundle() {
+    if (plan_.bundle_path.empty()) return;
+    plan_.sandbox.bundles.push_back({plan_.bundle_path, bundle_mount(*plan_.spec)});
+  }
+
+  void take_sandbox(std::unique_ptr<sandbox::Sandbox> made) {
+    sandbox_ = std::move(made);
     report_.sandbox_id = sandbox_->id();
     report_.guest_isolated = sandbox_->capabilities().guest_isolated;
-    const auto& warnings = sandbox_->warnings();
-    report_.warnings.insert(report_.warnings.end(), warnings.begin(), warnings.end());
+    for (const std::string& warning : sandbox_->warnings()) {
+      // A clone is told of what its preparation was told of.
+      auto& known = report_.warnings;
+      if (std::find(known.begin(), known.end(), warning) == known.end()) known.push_back(warning);
+    }
+  }
+
+  awaitable<Result<void>> create() {
+    add_bundle();
+    auto created = co_await backend_.create(&shard_, plan_.sandbox);
+    if (!created) co_return std::move(created).error();
+    take_sandbox(std::move(*created));
     co_return go_on();
   }
 
@@ -499,6 +569,9 @@ Driver::~Driver() = default;
 
 awaitable<Report> Driver::run() {
   return impl_->run();
+}
+awaitable<Report> Driver::prepare() {
+  return impl_->prepare();
 }
 void Driver::cancel(std::string why) {
   impl_->cancel(std::move(why));

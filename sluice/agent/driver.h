@@ -1,8 +1,10 @@
 // The lifecycle driver: takes one agent through one sandbox, the same way for every agent.
 //
-//   create -> install -> upload -> configure -> setup -> start -> agent -> stop -> collect ->
-//   verify
-//   -> close
+//   create -> install -> upload -> setup -> configure -> start -> agent -> stop -> collect ->
+//   verify -> close
+//
+// The phases up to setup are the same for every attempt at a task: prepare() does them alone and
+// keeps what they made, and a plan that names it begins with a clone of that.
 //
 // What is special about an agent is in its spec; what is special about a rollout (its model
 // endpoint, who watches, a verifier of its own) comes in through Hooks. However a phase ends, the
@@ -38,8 +40,12 @@ enum class Approvals : uint8_t {
 };
 std::string_view to_string(Approvals approvals);
 
+struct Report;
+
 struct Plan {
   std::shared_ptr<const Spec> spec;
+  // Of Driver::prepare(), for a plan that is the same up to here.
+  std::shared_ptr<const Report> prepared;
   std::string bundle_path;  // on the host; "" to install inside
   sandbox::Options sandbox;
 
@@ -111,6 +117,8 @@ struct Report {
   std::vector<std::string> files_extra;
   std::optional<Error> error;  // what ended the rollout early
   std::string failed_phase;    // where
+  // Of prepare() only, if nothing went wrong.
+  std::optional<sandbox::Snapshot> snapshot;
 };
 
 // The model endpoint as the agent sees it.
@@ -141,8 +149,13 @@ class Driver {
   Driver(const Driver&) = delete;
   Driver& operator=(const Driver&) = delete;
 
-  // The whole lifecycle. Returns when the sandbox is gone.
+  // The whole lifecycle. Returns when the sandbox is gone. If plan.prepared is given and failed,
+  // its report is the end of this one, too.
   awaitable<Report> run();
+
+  // Instead of run(): only what attempts share, in a sandbox of its own. What set-up left running
+  // is ended. kUnsupported where the backend cannot clone.
+  awaitable<Report> prepare();
 
   // Ends it early, from the shard's thread: run() then returns soon, with kCancelled. What was
   // verified by then stays in the report.

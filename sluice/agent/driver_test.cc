@@ -140,7 +140,7 @@ TEST_F(DriverTest, TakesAnAgentThroughItsLife) {
   const Report report = run();
 
   ASSERT_FALSE(report.error) << report.error->message;
-  EXPECT_THAT(watcher_.phases, ElementsAre("create", "install", "upload", "configure", "setup",
+  EXPECT_THAT(watcher_.phases, ElementsAre("create", "install", "upload", "setup", "configure",
                                            "start", "(admitted)", "agent", "(shut)", "stop",
                                            "collect", "verify", "files", "close"));
   EXPECT_EQ(report.phases.size(), 12u);

@@ -265,24 +265,26 @@ class RunMany {
     return options;
   }
 
-  rollout::Order order_for(const Wanted& wanted) {
+  rollout::Order order_for(const Wanted& wanted, std::shared_ptr<rollout::Group> group) {
     rollout::Order order;
     order.name = wanted.name;
     order.lane = wanted.task->id;
     order.batch = wanted.group;
     const auto& memory = wanted.task->sandbox.limits.memory_bytes;
     order.memory_bytes = memory ? memory->value : 0;
-    order.make = [this, wanted](net::Shard& shard) {
-      return make(wanted, shard);
+    order.make = [this, wanted, group = std::move(group)](net::Shard& shard) {
+      return make(wanted, group, shard);
     };
     return order;
   }
 
   // On the shard of the rollout; reads only what does not change any more.
-  Result<rollout::RolloutOptions> make(const Wanted& wanted, net::Shard& shard) const {
+  Result<rollout::RolloutOptions> make(const Wanted& wanted,
+                                       const std::shared_ptr<rollout::Group>& group,
+                                       net::Shard& shard) const {
     rollout::RolloutOptions options;
     options.task = wanted.task;
-    options.group = wanted.group;
+    options.group = group;
     options.spec = agent_.spec;
     options.bundle_path = agent_.bundle_path;
     options.dialect = agent_.dialect;
@@ -309,10 +311,18 @@ class RunMany {
                       total_ - wanted_.size());
     if (flags_.resume) tell_what_was(progress);
     std::map<std::string, const Wanted*> by_name;
+    // Only its orders hold a group: with the last of them goes what was prepared.
+    std::shared_ptr<rollout::Group> group;
     for (const Wanted& wanted : wanted_) {
       by_name.emplace(wanted.name, &wanted);
-      SLUICE_TRY_VOID(engine.submit(order_for(wanted)));
+      if (wanted.group.empty()) {
+        group.reset();
+      } else if (!group || group->id() != wanted.group) {
+        group = std::make_shared<rollout::Group>(wanted.group);
+      }
+      SLUICE_TRY_VOID(engine.submit(order_for(wanted, group)));
     }
+    group.reset();
     engine.drain();
 
     std::atomic<int> interrupts = 0;

@@ -65,6 +65,27 @@ std::string_view to_string(ErrorKind kind) {
   return names[static_cast<size_t>(kind) % 8];
 }
 
+ErrorKind kind_of(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kCancelled:
+      return ErrorKind::kCancelled;
+    case ErrorCode::kTimedOut:
+      if (error.origin == ErrorOrigin::kAgent) return ErrorKind::kTimedOut;
+      break;
+    default:
+      break;
+  }
+  switch (error.origin) {
+    case ErrorOrigin::kTask:
+    case ErrorOrigin::kCaller:
+      return ErrorKind::kTask;
+    case ErrorOrigin::kAgent:
+      return ErrorKind::kAgent;
+    default:
+      return ErrorKind::kInfrastructure;
+  }
+}
+
 std::optional<double> reward_of(const agent::Report& report, std::vector<std::string>& warnings) {
   if (!report.verified) return std::nullopt;
   if (report.verifier_reward) return report.verifier_reward;
@@ -107,6 +128,7 @@ std::string to_json(const RolloutResult& result) {
     if (report.agent->error) out["agent_error"] = to_valid_utf8(*report.agent->error);
   }
   out["wall_s"] = seconds(result.wall);
+  if (result.preparation) out["preparation_s"] = seconds(*result.preparation);
   json::Object calls;
   calls["calls"] = result.calls.calls;
   calls["turns"] = result.calls.turns;

@@ -24,6 +24,8 @@ enum class ErrorKind : uint8_t {
   kCancelled,        // somebody asked for the end
 };
 std::string_view to_string(ErrorKind kind);
+// Whose failure an error is that ended a rollout.
+ErrorKind kind_of(const Error& error);
 
 struct RolloutResult {
   RolloutId rollout;
@@ -42,6 +44,8 @@ struct RolloutResult {
 
   gate::Counters calls;
   Duration wall{};
+  // Of a group: how long its preparation took, whoever made it.
+  std::optional<Duration> preparation;
   agent::Report report;
 
   std::string trace;       // where it is

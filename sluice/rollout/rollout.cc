@@ -26,26 +26,12 @@ std::string port_of(const std::string& address) {
   return address.substr(address.rfind(':') + 1);
 }
 
-ErrorKind kind_of(const Error& error) {
-  switch (error.code) {
-    case ErrorCode::kCancelled:
-      return ErrorKind::kCancelled;
-    case ErrorCode::kTimedOut:
-      if (error.origin == ErrorOrigin::kAgent) return ErrorKind::kTimedOut;
-      break;
-    default:
-      break;
+// A preparation has no agent and so no endpoint.
+class NoHooks final : public agent::Hooks {
+  net::awaitable<Result<agent::Endpoint>> open_endpoint(sandbox::Sandbox*) override {
+    co_return Error(ErrorCode::kInternal, "a preparation needs no endpoint");
   }
-  switch (error.origin) {
-    case ErrorOrigin::kTask:
-    case ErrorOrigin::kCaller:
-      return ErrorKind::kTask;
-    case ErrorOrigin::kAgent:
-      return ErrorKind::kAgent;
-    default:
-      return ErrorKind::kInfrastructure;
-  }
-}
+};
 
 }  // namespace
 
@@ -61,7 +47,7 @@ class Rollout::Impl final : public agent::Hooks {
     const Task& task = *options_.task;
     result.rollout = options_.id;
     result.task = task.id;
-    result.group = options_.group;
+    if (options_.group) result.group = options_.group->id();
     result.agent = options_.spec->title();
     result.backend = parts_.backend.name();
     result.mode = options_.policy.mode;
@@ -82,9 +68,19 @@ class Rollout::Impl final : public agent::Hooks {
 
     auto opened = parts_.gate.open(registration());
     if (opened) {
-      driver_ = std::make_unique<agent::Driver>(parts_.shard, parts_.backend, plan(), *this);
-      if (cancelled_) driver_->cancel(*cancelled_);
-      result.report = co_await driver_->run();
+      agent::Plan plan = make_plan();
+      if (options_.group) {
+        on_phase("prepare");
+        plan.prepared = co_await prepared();
+        const Duration took = Clock::now() - began;
+        if (plan.prepared) result.preparation = total(plan.prepared->phases);
+        result.report = co_await drive(std::move(plan));
+        auto& phases = result.report.phases;
+        for (agent::PhaseTime& phase : phases) phase.began += took;
+        phases.insert(phases.begin(), {"prepare", Duration{}, took});
+      } else {
+        result.report = co_await drive(std::move(plan));
+      }
       if (const auto counters = parts_.gate.counters(options_.id)) result.calls = *counters;
       co_await parts_.gate.close(options_.id);
     } else {
@@ -110,6 +106,7 @@ class Rollout::Impl final : public agent::Hooks {
   void cancel(std::string why) {
     if (cancelled_) return;
     cancelled_ = std::move(why);
+    if (turn_) turn_->cancel();
     if (driver_) driver_->cancel(*cancelled_);
   }
 
@@ -167,7 +164,7 @@ class Rollout::Impl final : public agent::Hooks {
     return registration;
   }
 
-  agent::Plan plan() const {
+  agent::Plan make_plan() const {
     const Task& task = *options_.task;
     agent::Plan plan;
     plan.spec = options_.spec;
@@ -192,6 +189,38 @@ class Rollout::Impl final : public agent::Hooks {
     plan.verify = task.verify;
     plan.verify_timeout = task.verify_timeout;
     return plan;
+  }
+
+  net::awaitable<agent::Report> drive(agent::Plan plan) {
+    driver_ = std::make_unique<agent::Driver>(parts_.shard, parts_.backend, std::move(plan), *this);
+    if (cancelled_) driver_->cancel(*cancelled_);
+    co_return co_await driver_->run();
+  }
+
+  // What the group shares: made here, or waited for.
+  net::awaitable<Group::Prepared> prepared() {
+    turn_ = std::make_shared<Group::Turn>(parts_.shard);
+    if (cancelled_) turn_->cancel();
+    std::function<net::awaitable<agent::Report>()> prepare = [this] {
+      return prepare_here();
+    };
+    auto prepared = co_await options_.group->prepared(turn_, std::move(prepare));
+    turn_.reset();
+    driver_.reset();
+    co_return prepared;
+  }
+
+  net::awaitable<agent::Report> prepare_here() {
+    agent::Plan plan = make_plan();
+    plan.sandbox.keep_files_in.clear();
+    driver_ =
+        std::make_unique<agent::Driver>(parts_.shard, parts_.backend, std::move(plan), no_hooks_);
+    if (cancelled_) driver_->cancel(*cancelled_);
+    co_return co_await driver_->prepare();
+  }
+
+  static Duration total(const std::vector<agent::PhaseTime>& phases) {
+    return phases.empty() ? Duration{} : phases.back().began + phases.back().took;
   }
 
   // Decides what the rollout reports, from what happened.
@@ -251,6 +280,8 @@ class Rollout::Impl final : public agent::Hooks {
 
   Parts parts_;
   RolloutOptions options_;
+  NoHooks no_hooks_;
+  std::shared_ptr<Group::Turn> turn_;  // while it asks for the group's preparation
   std::unique_ptr<agent::Driver> driver_;
   std::optional<std::string> cancelled_;
   std::string phase_;

@@ -11,6 +11,7 @@
 #include "sluice/base/log.h"
 #include "sluice/gate/gate.h"
 #include "sluice/net/shard.h"
+#include "sluice/rollout/group.h"
 #include "sluice/rollout/result.h"
 #include "sluice/rollout/task.h"
 #include "sluice/sandbox/sandbox.h"
@@ -32,7 +33,7 @@ struct PolicyChoice {
 
 struct RolloutOptions {
   RolloutId id = RolloutId::fresh();
-  std::string group;  // by which rollouts of one group are known together; "" if none
+  std::shared_ptr<Group> group;  // whose preparation it shares; none: it prepares for itself
   std::shared_ptr<const Task> task;
   std::shared_ptr<const agent::Spec> spec;
   std::string bundle_path;

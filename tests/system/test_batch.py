@@ -75,6 +75,41 @@ class Batch(SystemTest):
             if file.is_file():
                 self.assertEqual(file.stat().st_mode & 0o077, 0, file)
 
+    def test_a_group_shares_its_preparation(self):
+        keep = "setsid sh -c 'while :; do date +%N > /tmp/beat; sleep 0.02; done' >/dev/null 2>&1 & sleep 0.2"
+        look = ('test "$(cat made)" = ready; echo made $?; test -e mine; echo mine $?; echo 1 > mine; '
+                "echo 1 >> made; touch /tmp/left; ls /tmp; a=$(cat /tmp/beat); sleep 0.1; "
+                'test "$a" = "$(cat /tmp/beat)"; echo beat $?; stat -c %u made; id -u')
+        task = self.task(f"""
+id = "t"
+instruction = '''{steps({"run": look})}'''
+setup = ["sleep 0.5; echo ready > made; date +%N > stamp", \"\"\"{keep}\"\"\"]
+verify = ["true"]
+[[files]]
+path = "given"
+content = "given"
+""")
+        done = self.run_batch(task, "--group", "4", "--repeat", "2", "--concurrency", "4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(self.lines), 8)
+        stamps = collections.defaultdict(set)
+        for line in self.lines:
+            result = line["result"]
+            self.assertEqual(result["reward"], 1.0)
+            self.assertEqual(result["group_id"], line["group"])
+            self.assertEqual([row["exit_code"] for row in result["setup_results"]], [0, 0])
+            self.assertGreaterEqual(result["preparation_s"], 0.5)
+            with open(result["trace"]) as trace:
+                self.assertEqual(json.loads(trace.readline())["group"], line["group"])
+            output = (self.out / "rollouts" / line["name"] / "agent.stdout").read_text()
+            ran = [json.loads(row) for row in output.splitlines() if '"ran"' in row][0]["stdout"]
+            # As in a sandbox of its own: what set-up made is there and the agent's, what another
+            # attempt made is not, and nothing that set-up left runs.
+            self.assertEqual(ran, "made 0\nmine 1\nbeat\nleft\nbeat 0\n1000\n1000\n", line["name"])
+            self.assertEqual(result["files"]["given"], "given")
+            stamps[line["group"]].add(result["files"]["stamp"])
+        self.assertEqual([len(stamp) for stamp in stamps.values()], [1, 1])
+
     def test_json_lines(self):
         task = self.task(f"id = 't'\ninstruction = '''{steps()}'''\nverify = ['true']\n")
         done = self.run_batch(task, "--repeat", "3", "--json")

@@ -87,7 +87,7 @@ class OpenCode(SystemTest):
 
     def test_phases_are_timed_and_reported(self):
         phases = [row["phase"] for row in self.rollout.result["phases"]]
-        self.assertEqual(phases, ["create", "install", "upload", "configure", "setup", "start",
+        self.assertEqual(phases, ["create", "install", "upload", "setup", "configure", "start",
                                   "agent", "stop", "collect", "verify", "files", "close"])
         traced = [event["phase"] for event in self.rollout.trace.events("phase")]
         self.assertEqual(traced, phases)

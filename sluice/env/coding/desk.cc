@@ -17,9 +17,9 @@ namespace {
 using namespace std::chrono_literals;
 
 // What a driver goes through, for the progress that MCP clients are told.
-constexpr std::string_view kPhases[] = {"create",  "install", "upload", "configure",
-                                        "setup",   "start",   "agent",  "stop",
-                                        "collect", "verify",  "files",  "close"};
+constexpr std::string_view kPhases[] = {"create",    "install", "upload", "setup",
+                                        "configure", "start",   "agent",  "stop",
+                                        "collect",   "verify",  "files",  "close"};
 constexpr Duration kTrainerPoll = 50ms;
 
 double seconds_since(Clock::time_point began) {
