@@ -5,9 +5,11 @@ The command under test is bin/sluice of $SLUICE_BUILD_DIR (default: build/releas
 library is used.
 """
 
+import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import tempfile
@@ -173,18 +175,35 @@ def listening_sockets():
     return found
 
 
-def engine_parts():
-    """The pids of all helpers, guests and engines on this machine, by their names."""
+def adopt_orphans():
+    """Makes this process the parent of what processes that it started leave behind, so that
+    running_below_us() finds it, and only it, whatever else runs on this machine."""
+    PR_SET_CHILD_SUBREAPER = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def running_below_us():
+    """{(pid, name)} of everything below this process that is not dead yet."""
     found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and read(f"/proc/{entry}/comm").strip().startswith(b"sluice"):
-            found.add(int(entry))
+    for pid in descendants(os.getpid()):
+        # pid (name) state ...: the name may hold anything.
+        head, _, rest = read(f"/proc/{pid}/stat").rpartition(b") ")
+        if rest[:1] not in (b"", b"Z"):
+            found.add((pid, head.partition(b"(")[2].decode(errors="replace")))
     return found
 
 
-def cgroups():
-    """The directories of ours in every cgroup hierarchy."""
-    return {str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob("*sluice*")}
+def cgroups(ours):
+    """The directories in every cgroup hierarchy that an engine among `ours` made, or one that is
+    gone. Their names are sluice-NAMESPACE-PID-START of the process that did."""
+    found = set()
+    for path in pathlib.Path("/sys/fs/cgroup").rglob("*sluice*"):
+        pid = re.match(r"sluice-\d+-(\d+)-", path.name)
+        alive = pid and os.path.exists(f"/proc/{pid[1]}")
+        if not alive or int(pid[1]) in ours:
+            found.add(str(path))
+    return found
 
 
 def mounts():
@@ -195,12 +214,15 @@ class Leftovers:
     """What was there before, so that what is there later and was not is a leftover."""
 
     def __init__(self):
+        adopt_orphans()
         self.before = self.look()
 
     @staticmethod
     def look():
-        tmp = {f"/tmp/{name}" for name in os.listdir("/tmp") if "sluice" in name}
-        return {"processes": engine_parts(), "cgroups": cgroups(), "mounts": mounts(),
+        ours = running_below_us()
+        tmp = {f"/tmp/{name}" for name in os.listdir("/tmp")
+               if "sluice" in name and "test" not in name}
+        return {"processes": ours, "cgroups": cgroups({pid for pid, _ in ours}), "mounts": mounts(),
                 "temporary files": tmp}
 
     def find(self):
