@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 
 #include "sluice/base/core/fd.h"
 #include "sluice/guest/blob.h"
@@ -170,8 +171,9 @@ class GuestTest : public ::testing::TestWithParam<Form> {
     int found = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
       std::ifstream file(entry.path() / "cmdline");
-      std::string text((std::istreambuf_iterator<char>(file)), {});
-      if (text.find(marker) != std::string::npos) ++found;
+      std::ostringstream text;  // not an iterator: it throws at a process that ends meanwhile
+      text << file.rdbuf();
+      if (text.str().find(marker) != std::string::npos) ++found;
     }
     return found;
   }
