@@ -1,4 +1,5 @@
-// The room's files as text (openapi.json, tool_schemas.json), put into the program by CMake.
+// The room's files as text (openapi.json, tool_schemas.json, coding/run_rollout.json), put into the
+// program by CMake.
 #pragma once
 
 #include <string_view>
@@ -6,6 +7,7 @@
 namespace sluice::env::embedded {
 
 extern const std::string_view kOpenapi;
+extern const std::string_view kRunRollout;
 extern const std::string_view kToolSchemas;
 
 }  // namespace sluice::env::embedded

@@ -6,32 +6,23 @@
 #include <algorithm>
 
 #include "sluice/env/coding/modes.h"
+#include "sluice/env/embedded.h"
 #include "sluice/env/python_text.h"
 
 namespace sluice::env::coding {
 namespace {
 
-constexpr std::string_view kInputSchema = R"({
-  "additionalProperties": false,
-  "properties": {
-    "agent": {"default": "opencode", "type": "string"},
-    "endpoint": {"default": "", "type": "string"},
-    "base_url": {"default": "", "type": "string"},
-    "api_key": {"default": "", "type": "string"},
-    "model": {"default": "", "type": "string"},
-    "instruction": {"default": "", "type": "string"},
-    "setup": {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "null"}],
-              "default": null},
-    "verify": {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "null"}],
-               "default": null},
-    "task_id": {"default": "", "type": "string"},
-    "mode": {"default": "black_box", "type": "string"},
-    "disable_thinking": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": null},
-    "max_tokens_cap": {"default": 4096, "type": "integer"},
-    "top_logprobs": {"default": 5, "type": "integer"},
-    "agent_timeout_s": {"default": 600.0, "type": "number"},
-    "template": {"default": "", "type": "string"}},
-  "type": "object"})";
+// The tool's arguments and their defaults, as the wire has them.
+const json::Object& input_schema() {
+  static const json::Object schema = std::move(json::parse(embedded::kRunRollout)->get_object());
+  return schema;
+}
+
+std::string default_agent() {
+  const json::Object* properties = json::get_object(input_schema(), "properties");
+  const json::Object* agent = json::get_object(*properties, "agent");
+  return std::string(json::get_string(*agent, "default").value());
+}
 
 Error refuse(std::string message) {
   return {ErrorCode::kInvalidArgument, std::move(message), ErrorOrigin::kCaller};
@@ -73,7 +64,7 @@ Tool rollout_tool(const std::vector<std::string>& agents) {
       "``mode`` is ``\"black_box\"`` or ``\"interception_gate\"``. Returns a JSON-serialized "
       "``RolloutResult``.",
       fmt::join(agents, "\"``, ``\""));
-  tool.input_schema = json::parse(kInputSchema)->get_object();
+  tool.input_schema = input_schema();
   tool.output_schema = text_output_schema();
   json::Object fastmcp;
   fastmcp["tags"] = json::Array();
@@ -101,7 +92,7 @@ Result<RolloutRequest> parse_request(const json::Object& arguments, const agent:
   }
 
   std::string name = text(arguments, "agent");
-  name = stripped(name.empty() ? "opencode" : std::move(name));
+  name = stripped(name.empty() ? default_agent() : std::move(name));
   // By name only: a client must not make the server read a path.
   const std::vector<std::string> names = agent_names(registry);
   if (std::find(names.begin(), names.end(), name) == names.end()) {
