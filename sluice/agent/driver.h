@@ -40,6 +40,9 @@ enum class Approvals : uint8_t {
 };
 std::string_view to_string(Approvals approvals);
 
+// Whether the gate offers host tools, over MCP at {gate}/mcp.
+enum class HostTools : uint8_t { kNone, kOffered };
+
 struct Report;
 
 struct Plan {
@@ -61,6 +64,7 @@ struct Plan {
   int64_t context_window = 131072;
   int64_t max_output = 8192;
   Approvals approvals = Approvals::kAgentDefault;
+  HostTools host_tools = HostTools::kNone;
   std::map<std::string, std::string> options;  // by name; text, or JSON where the spec says so
   std::map<std::string, std::string> env;      // the task's, for the agent
   Duration agent_timeout{};                    // 0: the spec's

@@ -34,6 +34,23 @@ Result<void> set_at(json::Value& root, std::string_view pointer, json::Value val
   return {};
 }
 
+// Tells the agent of the gate's MCP server, if this is the file to do it in.
+Result<void> add_mcp(const Plan& plan, const FileSpec& file, const TemplateValues& values,
+                     std::string& content) {
+  const Spec& spec = *plan.spec;
+  if (plan.host_tools == HostTools::kNone || !spec.mcp || spec.mcp->file != file.path) return {};
+  SLUICE_TRY(const std::string text, expand(spec.mcp->value, values));
+  auto root = json::parse(content);
+  auto value = json::parse(text);
+  if (!root || !value) {
+    return Error(ErrorCode::kInvalidArgument,
+                 fmt::format("{}: mcp: {} and the value must be JSON", spec.source, file.path));
+  }
+  SLUICE_TRY_VOID(set_at(*root, spec.mcp->pointer, std::move(*value)));
+  content = json::serialize(*root);
+  return {};
+}
+
 Result<json::Value> option_value(const OptionSpec& option, const std::string& text) {
   if (!option.json_value) return json::Value(text);
   auto value = json::parse(text);
@@ -52,6 +69,13 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
     return Error(ErrorCode::kUnsupported,
                  fmt::format("{} does not speak the dialect {}; it speaks: {}", spec.name,
                              llm::to_string(plan.dialect), fmt::join(known, ", ")),
+                 ErrorOrigin::kCaller);
+  }
+  if (plan.host_tools == HostTools::kOffered && !spec.mcp) {
+    return Error(ErrorCode::kUnsupported,
+                 fmt::format("{} has no MCP: a task's tools cannot be offered to it (its spec has "
+                             "no [mcp])",
+                             spec.title()),
                  ErrorOrigin::kCaller);
   }
   TemplateValues values = dialect->vars;
@@ -115,6 +139,7 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
       }
       content = json::serialize(*root);
     }
+    SLUICE_TRY_VOID(add_mcp(plan, file, values, content));
     launch.files.push_back({std::move(path), std::move(content), file.mode});
   }
   for (const auto& [name, text] : plan.options) {

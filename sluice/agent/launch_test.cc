@@ -71,6 +71,28 @@ TEST(LaunchTest, FillsArgumentsEnvironmentAndFiles) {
             R"({"url": "http://127.0.0.1:81/rollout/r1/v1", "model": "policy", "deep": {}})");
 }
 
+TEST(LaunchTest, AnAgentIsToldOfHostToolsWhereItsSpecSays) {
+  const std::string mcp =
+      "[mcp]\nfile = \"{home}/c.json\"\npointer = \"/mcp/gate\"\n"
+      "value = '{\"type\": \"remote\", \"url\": \"{gate}/mcp\"}'\n";
+  Plan plan = plan_for(std::string(kSpec) + mcp);
+  const auto without = make_launch(plan, kEndpoint, "sh");
+  EXPECT_EQ(without->files[0].content.find("mcp"), std::string::npos);
+  plan.host_tools = HostTools::kOffered;
+  const auto with = make_launch(plan, kEndpoint, "sh");
+  ASSERT_TRUE(with) << with.error().message;
+  EXPECT_NE(with->files[0].content.find(
+                R"("mcp":{"gate":{"type":"remote","url":"http://127.0.0.1:81/rollout/r1/mcp"}})"),
+            std::string::npos)
+      << with->files[0].content;
+  Plan none = plan_for(kSpec);
+  none.host_tools = HostTools::kOffered;
+  const auto refused = make_launch(none, kEndpoint, "sh");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+  EXPECT_NE(refused.error().message.find("has no MCP"), std::string::npos);
+}
+
 // The prompt is bytes on stdin: no shell, no quoting, no length limit, no leading dash.
 TEST(LaunchTest, finding_16_finding_38_the_instruction_is_never_shell_text) {
   Plan plan = plan_for(kSpec);

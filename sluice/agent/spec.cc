@@ -66,6 +66,7 @@ class SpecParser {
     run();
     files();
     options();
+    mcp();
     events();
     artifacts();
     gate();
@@ -214,18 +215,34 @@ class SpecParser {
       if (option.file.empty() != option.pointer.empty()) {
         in.mistake("pointer", "goes with file: which key of which file to set");
       }
-      if (!option.pointer.empty() && option.pointer.front() != '/') {
-        in.mistake("pointer", "must be a JSON pointer, as in /agent/build/prompt");
-      }
-      if (!option.file.empty() &&
-          std::none_of(spec_.files.begin(), spec_.files.end(),
-                       [&](const FileSpec& file) { return file.path == option.file; })) {
-        in.mistake("file", "is the path of none of the [[files]]");
-      }
+      check_edited(in, option.file, option.pointer);
       if (option.file.empty() && option.args.empty() && option.env.empty()) {
         in.mistake("args", "an option must change something: args, env, or file and pointer");
       }
       spec_.options.emplace(name, std::move(option));
+    }
+  }
+
+  void mcp() {
+    auto in = root_.table("mcp");
+    if (!in) return;
+    McpSpec mcp;
+    mcp.file = in->required_string("file");
+    mcp.pointer = in->required_string("pointer");
+    mcp.value = in->required_string("value");
+    check_template(*in, "value", mcp.value);
+    check_edited(*in, mcp.file, mcp.pointer);
+    spec_.mcp = std::move(mcp);
+  }
+
+  // What is set in one of the spec's files.
+  void check_edited(TomlReader& in, const std::string& file, const std::string& pointer) {
+    if (!pointer.empty() && pointer.front() != '/') {
+      in.mistake("pointer", "must be a JSON pointer, as in /agent/build/prompt");
+    }
+    if (!file.empty() && std::none_of(spec_.files.begin(), spec_.files.end(),
+                                      [&](const FileSpec& known) { return known.path == file; })) {
+      in.mistake("file", "is the path of none of the [[files]]");
     }
   }
 

@@ -58,6 +58,13 @@ struct OptionSpec {
   bool json_value = false;
 };
 
+// How the agent is told of an MCP server over HTTP: a key of one of its JSON files.
+struct McpSpec {
+  std::string file;     // template, the path of one of the files
+  std::string pointer;  // RFC 6901, objects only
+  std::string value;    // template of JSON; the server is at {gate}/mcp
+};
+
 struct DialectSpec {
   llm::Dialect dialect = llm::Dialect::kChat;
   std::string path;     // {base_url} is {gate} followed by this
@@ -101,6 +108,7 @@ struct Spec {
   std::map<std::string, std::string> env;  // templates
   std::vector<FileSpec> files;
   std::map<std::string, OptionSpec> options;
+  std::optional<McpSpec> mcp;  // none: host tools cannot be offered to it
   Duration timeout = std::chrono::minutes(10);
 
   std::vector<DialectSpec> dialects;  // the first is the default

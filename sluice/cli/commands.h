@@ -18,6 +18,7 @@ struct RunFlags {
   std::string approvals;
   std::vector<std::string> options;  // "name=value"
   std::string key_env = "OPENAI_API_KEY";
+  std::string trainer_listen = "127.0.0.1:8790";  // for the policy `trainer`
   std::string out;
   std::string log;
   bool json = false;
@@ -34,6 +35,17 @@ int run_command(const RunFlags& flags);
 // Whether the flags ask for more than one rollout, and running those.
 bool is_for_many(const RunFlags& flags);
 int run_many_command(const RunFlags& flags);
+
+struct GateFlags {
+  std::string listen = "127.0.0.1:8791";
+  std::string trainer_listen = "127.0.0.1:8790";
+  std::string advertise;
+  std::string keys_file;
+  std::string out;
+  std::string log;
+  size_t max_rollouts = 10'000;
+};
+int gate_serve_command(const GateFlags& flags);
 
 struct DoctorFlags {
   std::string agents_directory;

@@ -25,6 +25,9 @@ constexpr char kFooter[] = R"(First steps:
 Each subcommand has its own --help. Documents: docs/ in the source, README.md first.)";
 
 constexpr char kRunFooter[] = R"(Policies, who answers the agent's LLM calls:
+  trainer             a training loop, over the API on --trainer-listen (docs/trainer-api.md); its
+                      keys are SLUICE_TRAINER_KEY and SLUICE_OPERATOR_KEY, or made and written
+                      to --out
   script:FILE         rules over the conversation (docs/script-policy.md)
   passthrough:URL     forwarded to one OpenAI-compatible server, as in
                       passthrough:https://api.example.com/v1; its key is read from the environment
@@ -36,6 +39,12 @@ A folder, --repeat and --group make a batch: many rollouts, --concurrency at onc
 The result, the trace and what the agent printed are kept in --out. Exit code: 0 the rollout ran to
 its end, whatever the reward; 1 it did not, for the agent's or the task's sake; 69 for ours; 130
 cancelled; 2 wrong input (docs/results.md). A batch exits with the gravest of its rollouts'.)";
+
+constexpr char kGateFooter[] =
+    R"(Keys: SLUICE_TRAINER_KEY takes and answers calls, SLUICE_OPERATOR_KEY opens and closes
+rollouts; what is not set is made and written to --keys-file (mode 0600). Each rollout's agent gets a
+key of its own. Both addresses are loopback's unless told otherwise, and speak no TLS: put a proxy in
+front of what leaves the machine. SIGTERM ends every rollout. Documents: docs/trainer-api.md.)";
 
 }  // namespace
 
@@ -55,7 +64,8 @@ int main(int argc, char** argv) {
       ->required();
   run_app->add_option("--agent", run.agent, "an agent's name, or a spec's path")
       ->capture_default_str();
-  run_app->add_option("--policy", run.policy, "who answers: script:FILE or passthrough:URL")
+  run_app
+      ->add_option("--policy", run.policy, "who answers: trainer, script:FILE or passthrough:URL")
       ->required();
   run_app->add_option("--model", run.model, "the model's name as the agent sees it")
       ->capture_default_str();
@@ -68,6 +78,8 @@ int main(int argc, char** argv) {
   run_app->add_option("--option", run.options, "an option of the agent, as in temperature=0.7")
       ->take_all();
   run_app->add_option("--key-env", run.key_env, "the variable that holds the upstream's key")
+      ->capture_default_str();
+  run_app->add_option("--trainer-listen", run.trainer_listen, "where the trainer API listens")
       ->capture_default_str();
   run_app->add_option("--out", run.out, "a new directory for the result, trace and logs");
   run_app->add_option("--log", run.log, "append the engine's log to this file");
@@ -96,6 +108,24 @@ int main(int argc, char** argv) {
   });
 
   sluice::cli::add_serve(app, &code);
+
+  sluice::cli::GateFlags gate;
+  auto* gate_app = app.add_subcommand("gate", "the gate alone, for sandboxes of your own");
+  gate_app->require_subcommand(1);
+  auto* gate_serve = gate_app->add_subcommand(
+      "serve", "serve agents of rollouts that are registered over the trainer API");
+  gate_serve->footer(kGateFooter);
+  gate_serve->add_option("--listen", gate.listen, "where agents ask")->capture_default_str();
+  gate_serve->add_option("--trainer-listen", gate.trainer_listen, "where the trainer API listens")
+      ->capture_default_str();
+  gate_serve->add_option("--advertise", gate.advertise,
+                         "the URL by which agents reach --listen, if it is another");
+  gate_serve->add_option("--keys-file", gate.keys_file, "where keys are written that are made");
+  gate_serve->add_option("--max-rollouts", gate.max_rollouts, "open at a time")
+      ->capture_default_str();
+  gate_serve->add_option("--out", gate.out, "the traces' directory");
+  gate_serve->add_option("--log", gate.log, "append the log to this file");
+  gate_serve->callback([&] { code = sluice::cli::gate_serve_command(gate); });
 
   sluice::cli::DoctorFlags doctor;
   doctor.agents_directory = agents_directory;

@@ -38,6 +38,7 @@ class Run {
     gate::GateOptions gate_options;
     gate_options.log = log;
     gate::Handles gate = gate::make_gate(gate_options);
+    SLUICE_TRY(const auto trainer, start_trainer_side(flags_, gate, directory_, log));
 
     Display display(stderr, flags_.json && !isatty_stderr() ? Display::Style::kSilent
                                                             : Display::style_for(stderr));

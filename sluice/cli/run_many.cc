@@ -107,6 +107,7 @@ class RunMany {
     gate::GateOptions gate_options;
     gate_options.log = log;
     gate::Handles gate = gate::make_gate(gate_options);
+    SLUICE_TRY(const auto trainer, start_trainer_side(flags_, gate, directory_, log));
     std::vector<net::Shard*> shards;
     for (const auto& shard : shards_) shards.push_back(shard.get());
     rollout::Engine engine(

@@ -20,6 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 using rollout::ErrorKind;
 
+constexpr std::string_view kTrainerPolicy = "trainer";
+
 Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& spec) {
   if (flags.dialect.empty()) return spec.dialects.front().dialect;
   std::vector<std::string_view> known;
@@ -45,6 +47,10 @@ Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) 
                    fmt::format("--option {}: must be NAME=VALUE", option));
     }
     task.options[option.substr(0, equals)] = option.substr(equals + 1);
+  }
+  if (!task.tools.empty() && flags.policy != kTrainerPolicy) {
+    return Error(ErrorCode::kUnsupported,
+                 path + ": the task's tools are answered by a trainer: use --policy trainer");
   }
   return task;
 }
@@ -86,8 +92,25 @@ Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& s
     SLUICE_TRY(choice.policy, upstream::make_passthrough(shard, names, std::move(options)));
     return choice;
   }
-  return Error(ErrorCode::kInvalidArgument,
-               fmt::format("--policy {}: must be script:FILE or passthrough:URL", flags.policy));
+  if (flags.policy == kTrainerPolicy) return choice;
+  return Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("--policy {}: must be trainer, script:FILE or passthrough:URL", flags.policy));
+}
+
+Result<std::unique_ptr<TrainerSide>> start_trainer_side(const RunFlags& flags,
+                                                        const gate::Handles& gate,
+                                                        const std::string& directory,
+                                                        const Logger& log) {
+  if (flags.policy != kTrainerPolicy) return std::unique_ptr<TrainerSide>();
+  TrainerSideOptions options;
+  options.listen = flags.trainer_listen;
+  options.keys_file = directory + "/trainer-keys";
+  options.log = log;
+  SLUICE_TRY(auto side, TrainerSide::start(gate, std::move(options)));
+  fmt::print(stderr, "trainer API at http://{}\n", side->address());
+  if (!side->keys_file().empty()) fmt::print(stderr, "keys in {}\n", side->keys_file());
+  return side;
 }
 
 Result<std::string> make_output_directory(const std::string& wanted) {

@@ -8,6 +8,8 @@
 #include "sluice/base/core/result.h"
 #include "sluice/base/log.h"
 #include "sluice/cli/commands.h"
+#include "sluice/cli/trainer_side.h"
+#include "sluice/gate/gate.h"
 #include "sluice/net/shard.h"
 #include "sluice/rollout/rollout.h"
 
@@ -27,6 +29,12 @@ Result<AgentChoice> choose_agent(const RunFlags& flags);
 // Who answers the rollouts of one shard. `names` looks up host names and must outlive the policy.
 Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& shard,
                                             net::BlockingPool& names, const Logger& log);
+
+// The trainer API, if that is who answers; else nothing.
+Result<std::unique_ptr<TrainerSide>> start_trainer_side(const RunFlags& flags,
+                                                        const gate::Handles& gate,
+                                                        const std::string& directory,
+                                                        const Logger& log);
 
 // A new directory, or one that is there and empty; mode 0700. Its whole path.
 Result<std::string> make_output_directory(const std::string& wanted);

@@ -80,10 +80,13 @@ class ToolBox::HandlerTarget final : public ToolReply::Target {
       const auto late = tools.reply(id, std::move(result));
     });
   }
+  // Later, for a handler that throws drops it on its way out, and what it threw says more.
   void dropped() override {
-    run([](ToolBox& tools, const ToolCallId& id) {
-      tools.end(id, Error(ErrorCode::kInternal, std::string(kFailed)),
-                "its handler gave no answer");
+    const auto rollout = rollout_.lock();
+    if (!rollout) return;
+    shard_.post([rollout, id = id_] {
+      rollout->tools().end(id, Error(ErrorCode::kInternal, std::string(kFailed)),
+                           "its handler gave no answer");
     });
   }
 

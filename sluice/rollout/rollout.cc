@@ -160,6 +160,7 @@ class Rollout::Impl final : public agent::Hooks {
     registration.purposes = spec.purposes;
     registration.models = {options_.model};
     registration.policy = options_.policy.policy;
+    registration.tools = options_.task->tools;
     registration.recorder = &parts_.recorder;
     return registration;
   }
@@ -184,6 +185,7 @@ class Rollout::Impl final : public agent::Hooks {
     plan.dialect = options_.dialect;
     plan.approvals = task.approvals;
     plan.options = task.options;
+    if (!task.tools.empty()) plan.host_tools = agent::HostTools::kOffered;
     plan.env = task.env;
     plan.agent_timeout = task.agent_timeout;
     plan.verify = task.verify;

@@ -108,6 +108,18 @@ void read_agent(TomlReader& root, Task& task) {
   }
 }
 
+void read_tools(TomlReader& root, Task& task) {
+  for (TomlReader& in : root.tables("tools")) {
+    gate::Tool tool;
+    tool.name = in.required_string("name");
+    tool.description = in.string("description").value_or("");
+    tool.parameters = in.json("parameters").value_or(tool.parameters);
+    tool.timeout = in.seconds("timeout_s", 10ms, 1h).value_or(tool.timeout);
+    if (const auto fine = gate::check_tool(tool); !fine) in.mistake("", fine.error().message);
+    task.tools.push_back(std::move(tool));
+  }
+}
+
 // A task in a folder of its own is called as the folder.
 std::string default_id(const std::string& source) {
   std::error_code error;
@@ -148,6 +160,7 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
   read_files(root, task, directory);
   read_sandbox(root, task);
   read_agent(root, task);
+  read_tools(root, task);
   read_limits(root, task);
   SLUICE_TRY_VOID(root.finish());
   return task;

@@ -34,7 +34,9 @@ struct Task {
   agent::Approvals approvals = agent::Approvals::kAgentDefault;
   std::map<std::string, std::string> options;  // the agent's, by name
   std::map<std::string, std::string> env;      // for the agent
-  std::string metadata;                        // JSON, "" if none; passed on, never read
+  // Host tools, answered by the trainer and offered to the agent over MCP.
+  std::vector<gate::Tool> tools;
+  std::string metadata;  // JSON, "" if none; passed on, never read
 };
 
 // `directory` is where the file's relative paths (instruction_file, files.source) start. Errors

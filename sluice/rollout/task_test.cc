@@ -77,7 +77,7 @@ TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
       "task.toml:1: instruction: is required: the text, or instruction_file with where it is");
   EXPECT_EQ(mistake("instruction = \"x\"\nverfy = []"),
             "task.toml:2: verfy: unknown key; known here: agent, files, id, instruction, "
-            "instruction_file, limits, metadata, sandbox, setup, verify");
+            "instruction_file, limits, metadata, sandbox, setup, tools, verify");
   EXPECT_EQ(mistake("instruction = \"x\"\nsetup = \"ls\""),
             "task.toml:2: setup: must be an array of strings, is a string");
   EXPECT_EQ(mistake("instruction = \"x\"\n[limits]\nmemory_mb = 0"),

@@ -99,6 +99,13 @@ Route route(const net::HttpRequest& request, const RolloutId& rollout) {
   } else {
     take(rest, "/v1");
   }
+  if (rest == "/mcp") return unless(method, "POST", of(Kind::kMcp, vendor));
+  if (rest == "/exit") return unless(method, "POST", of(Kind::kExit, vendor));
+  if (take(rest, "/tools") && rest.size() > 1) {
+    Route found = of(Kind::kTool, vendor);
+    found.tool = rest.substr(1);
+    return unless(method, "POST", std::move(found));
+  }
   for (const Row& row : kPosts) {
     if (rest == row.path) return unless(method, "POST", of(row.kind, row.dialect));
   }

@@ -4,6 +4,7 @@
 // told by its headers. Plain functions; any thread.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "sluice/base/id.h"
@@ -18,6 +19,9 @@ struct Route {
     kCount,         // how many tokens a prompt has
     kModels,        // the list of models
     kModel,         // one model, `target.model`
+    kMcp,           // host tools, as an MCP server
+    kTool,          // one of them, `tool`, by the plain route
+    kExit,          // the agent says that it has ended
     kAlive,         // HEAD of the root: is anybody there?
     kOtherRollout,  // below /rollout/ID of another one
     kWrongMethod,   // known, but not by this method: `allow`
@@ -26,6 +30,7 @@ struct Route {
   Kind kind = Kind::kUnknown;
   llm::Dialect dialect = llm::Dialect::kChat;  // in whose shape errors are told
   llm::Target target;
+  std::string tool;
   std::string_view allow;
 };
 

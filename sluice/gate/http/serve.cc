@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "sluice/gate/http/mcp.h"
 #include "sluice/gate/http/routes.h"
 #include "sluice/json/text.h"
 
@@ -447,6 +448,20 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
       Problem problem = problem_of(ErrorCode::kNotFound, "no such model");
       problem.code = "model_not_found";
       co_await send_problem(rollout, found.dialect, std::move(problem), 404, "", writer);
+      co_return;
+    }
+    case Route::Kind::kMcp:
+      co_await serve_mcp(std::move(rollout), std::move(request), writer);
+      co_return;
+    case Route::Kind::kTool: {
+      std::string tool = found.tool;
+      co_await serve_tool(std::move(rollout), std::move(tool), std::move(request), writer);
+      co_return;
+    }
+    case Route::Kind::kExit: {
+      rollout->agent_exited();
+      net::HttpResponse response = ok(kJson, R"({"status": "ok"})");
+      co_await send(writer, std::move(response));
       co_return;
     }
     case Route::Kind::kAlive: {

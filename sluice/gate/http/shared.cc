@@ -88,9 +88,16 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
                              options_.max_rollouts));
   }
   registration.shard = &shard_;
+  if (registration.recorder == nullptr) registration.recorder = options_.recorder;
   if (registration.id.empty()) registration.id = RolloutId::fresh();
   const RolloutId id = registration.id;
+  trace::Recorder* const recorder = registration.recorder;
   SLUICE_TRY_VOID(gate_.open(std::move(registration)));
+  if (recorder != nullptr) {
+    recorder->opened(
+        id,
+        {.task = "", .agent = "", .group = "", .mode = "interception_gate", .policy = "trainer"});
+  }
   gate_.admit(id);
   auto rollout = std::make_unique<Rollout>(shard_.wheel());
   rollout->end.arm(Deadline::in(lifetime), [this, id] { tasks_.spawn(expire(id)); });
@@ -110,6 +117,8 @@ awaitable<bool> SharedEndpoint::close(RolloutId rollout) {
   it->second->closing = true;
   gate_.stop_admitting(rollout);
   co_await gate_.close(rollout);
+  const trace::ResultSummary nothing_verified;
+  if (options_.recorder != nullptr) options_.recorder->closed(rollout, nothing_verified);
   rollouts_.erase(rollout);
   co_return true;
 }

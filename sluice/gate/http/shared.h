@@ -21,6 +21,7 @@ class SharedEndpoint {
  public:
   struct Options {
     size_t max_rollouts = 10'000;
+    trace::Recorder* recorder = nullptr;  // of rollouts that name none
     Logger log;
   };
 

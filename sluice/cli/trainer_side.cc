@@ -1,0 +1,147 @@
+#include "sluice/cli/trainer_side.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <future>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/base/id.h"
+#include "sluice/cli/paths.h"
+#include "sluice/env/access.h"
+#include "sluice/gate/http/shared.h"
+#include "sluice/gate/trainer_http/service.h"
+#include "sluice/net/socket.h"
+
+namespace sluice::cli {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kStopWithin = 2s;
+
+struct Keys {
+  std::string trainer, operators;
+  std::string file;
+};
+
+// From the environment, else made afresh and written where only this user reads them.
+Result<Keys> find_keys(const std::string& file) {
+  Keys keys{environment("SLUICE_TRAINER_KEY"), environment("SLUICE_OPERATOR_KEY"), ""};
+  std::string made;
+  const auto make = [&](const char* name, std::string& key) {
+    if (!key.empty()) return;
+    key = random_hex(32);
+    made += fmt::format("{}={}\n", name, key);
+  };
+  make("SLUICE_TRAINER_KEY", keys.trainer);
+  make("SLUICE_OPERATOR_KEY", keys.operators);
+  if (made.empty()) return keys;
+  SLUICE_TRY_VOID(write_file_atomically(file, made, 0600));
+  keys.file = file;
+  return keys;
+}
+
+// A warning, not an error: there may be a proxy, a private network, or a person who knows.
+void warn_if_open(const std::string& address, std::string_view what) {
+  if (env::is_loopback(address)) return;
+  fmt::print(stderr,
+             "sluice: WARNING: {} listens on {}, without TLS: keys and calls are readable on the "
+             "way. Put a proxy with TLS in front, or use a private network.\n",
+             what, address);
+}
+
+}  // namespace
+
+struct TrainerSide::Parts {
+  net::Shard shard{1000};
+  std::unique_ptr<gate::http::SharedEndpoint> agents;
+  std::unique_ptr<gate::trainer_http::TrainerService> service;
+  std::string address, agents_url, keys_file;
+
+  // The first to stop is who takes: nobody answers what ends now.
+  static net::awaitable<void> stop(Parts* parts, std::promise<void>* done) {
+    const Deadline deadline = Deadline::in(kStopWithin);
+    if (parts->service) co_await parts->service->stop(deadline);
+    if (parts->agents) co_await parts->agents->stop(deadline);
+    done->set_value();
+  }
+};
+
+TrainerSide::TrainerSide(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+TrainerSide::~TrainerSide() {
+  std::promise<void> done;
+  parts_->shard.spawn(Parts::stop(parts_.get(), &done));
+  done.get_future().wait();
+  parts_->shard.stop();
+}
+
+const std::string& TrainerSide::address() const {
+  return parts_->address;
+}
+const std::string& TrainerSide::agents_url() const {
+  return parts_->agents_url;
+}
+const std::string& TrainerSide::keys_file() const {
+  return parts_->keys_file;
+}
+
+Result<std::unique_ptr<TrainerSide>> TrainerSide::start(const gate::Handles& gate,
+                                                        TrainerSideOptions options) {
+  SLUICE_TRY(const auto where, parse_address("--trainer-listen", options.listen));
+  SLUICE_TRY(Keys keys, find_keys(options.keys_file));
+  auto parts = std::make_unique<Parts>();
+  parts->keys_file = keys.file;
+  std::unique_ptr<net::Listener> agents;
+  if (!options.agents.empty()) {
+    SLUICE_TRY(const auto door, parse_address("--listen", options.agents));
+    SLUICE_TRY(agents, net::listen_tcp(parts->shard, door.first, door.second));
+    parts->agents_url =
+        options.advertise.empty() ? "http://" + agents->address() : options.advertise;
+    while (parts->agents_url.ends_with('/')) parts->agents_url.pop_back();
+    gate::http::SharedEndpoint::Options shared;
+    shared.max_rollouts = options.max_rollouts;
+    shared.recorder = options.recorder;
+    shared.log = options.log;
+    parts->agents = std::make_unique<gate::http::SharedEndpoint>(parts->shard, gate.for_operator,
+                                                                 std::move(shared));
+  }
+  SLUICE_TRY(auto listener, net::listen_tcp(parts->shard, where.first, where.second));
+  parts->address = listener->address();
+  gate::trainer_http::ServiceOptions service;
+  service.trainer_key = keys.trainer;
+  service.operator_key = keys.operators;
+  service.agents = parts->agents.get();
+  service.agents_url = parts->agents_url;
+  service.log = options.log;
+  SLUICE_TRY(parts->service, gate::trainer_http::TrainerService::make(
+                                 parts->shard, gate.for_trainer, std::move(service)));
+  warn_if_open(parts->address, "the trainer API");
+  if (agents) {
+    warn_if_open(agents->address(), "the agents' endpoint");
+    parts->agents->serve(std::move(agents));
+  }
+  parts->service->serve(std::move(listener));
+  parts->shard.start();
+  return std::unique_ptr<TrainerSide>(new TrainerSide(std::move(parts)));
+}
+
+Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,
+                                                       std::string_view text) {
+  const size_t colon = text.rfind(':');
+  const auto port =
+      colon == std::string_view::npos ? std::nullopt : parse_decimal(text.substr(colon + 1));
+  if (!port || *port > 65535) {
+    return Error(ErrorCode::kInvalidArgument,
+                 fmt::format("{} {}: must be HOST:PORT, as in 127.0.0.1:8790", flag, text));
+  }
+  std::string host(text.substr(0, colon));
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  if (host.empty() || host == "localhost") host = "127.0.0.1";
+  return std::pair(std::move(host), static_cast<uint16_t>(*port));
+}
+
+}  // namespace sluice::cli

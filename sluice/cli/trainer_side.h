@@ -1,0 +1,50 @@
+// The trainer API of a command (docs/trainer-api.md), and with it, for `sluice gate serve`, the
+// listener for agents in sandboxes of others. On a thread of its own; made and destroyed by the
+// command's.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "sluice/base/core/result.h"
+#include "sluice/base/log.h"
+#include "sluice/gate/gate.h"
+
+namespace sluice::cli {
+
+struct TrainerSideOptions {
+  std::string listen;                   // "127.0.0.1:8790"; port 0 takes a free one
+  std::string keys_file;                // where keys are written that no variable gives
+  std::string agents;                   // the listener for agents; "": there is none
+  std::string advertise;                // their base URL; "": http:// and that listener's address
+  trace::Recorder* recorder = nullptr;  // of rollouts registered from outside
+  size_t max_rollouts = 10'000;
+  Logger log;
+};
+
+class TrainerSide {
+ public:
+  static Result<std::unique_ptr<TrainerSide>> start(const gate::Handles& gate,
+                                                    TrainerSideOptions options);
+  // Ends the agents' rollouts, lets requests in progress end, joins the thread.
+  ~TrainerSide();
+  TrainerSide(const TrainerSide&) = delete;
+  TrainerSide& operator=(const TrainerSide&) = delete;
+
+  const std::string& address() const;
+  const std::string& agents_url() const;
+  // Where the keys are; "" if the environment gave both.
+  const std::string& keys_file() const;
+
+ private:
+  struct Parts;
+  explicit TrainerSide(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+// "HOST:PORT", "[v6]:PORT" or ":PORT", which is loopback's. kInvalidArgument, naming `flag`.
+Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,
+                                                       std::string_view text);
+
+}  // namespace sluice::cli
