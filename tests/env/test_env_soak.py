@@ -1,0 +1,246 @@
+"""Many sessions with all that goes wrong between a client and a server, for 30 s (10 minutes under
+--slow): slots come back, memory and descriptors stay where they were.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import random
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from serving import SLOW, SOURCE, Served
+
+SECONDS = 600 if SLOW else 30
+SESSIONS = 64
+
+
+def books(server):
+    """What the process holds: descriptors and KiB."""
+    pid = server.process.pid
+    status = Path(f"/proc/{pid}/status").read_text()
+    rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    return len(os.listdir(f"/proc/{pid}/fd")), rss
+
+
+def metric(server, name):
+    text = server.fetch("/metrics")[1]
+    return next(float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+                if line.startswith(name + " "))
+
+
+def frame(payload, opcode=1, masked=True):
+    head = bytes([0x80 | opcode])
+    size = len(payload)
+    bit = 0x80 if masked else 0
+    if size < 126:
+        head += bytes([bit | size])
+    elif size < 1 << 16:
+        head += bytes([bit | 126]) + struct.pack("!H", size)
+    else:
+        head += bytes([bit | 127]) + struct.pack("!Q", size)
+    return head + (bytes(4) if masked else b"") + payload
+
+
+ASK = [json.dumps(one).encode() for one in (
+    {"type": "reset"}, {"type": "reset", "data": {"episode_id": "x" * 200}}, {"type": "state"},
+    {"type": "step", "data": {"type": "list_tools"}},
+    {"type": "step", "data": {"tool_name": "echo", "arguments": {"message": "hi", "times": 3}}},
+    {"type": "step", "data": {"tool_name": "fail"}},
+    {"type": "step", "data": {"tool_name": "wait", "arguments": {"seconds": 0.05}}},
+    {"type": "mcp", "data": {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}},
+    {"type": "nonsense"}, {"type": "step", "data": {"tool_name": 5, "bogus": []}})]
+LARGE = json.dumps({"type": "step", "data": {
+    "tool_name": "echo", "arguments": {"message": "x" * 1000, "times": 2000}}}).encode()
+BROKEN = [b"{", b"[]", b"\xff\xfe", b"null", b"{" * 2000, b'{"type":"step","data":' + b"[" * 200]
+
+
+class Client:
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, server, path, key=None):
+        host, port = server.address.rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 24)
+        nonce = base64.b64encode(os.urandom(16)).decode()
+        extra = f"Authorization: Bearer {key}\r\n" if key else ""
+        writer.write((f"GET {path} HTTP/1.1\r\nHost: {server.address}\r\nUpgrade: websocket\r\n"
+                      f"Connection: Upgrade\r\nSec-WebSocket-Key: {nonce}\r\n{extra}"
+                      "Sec-WebSocket-Version: 13\r\n\r\n").encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        assert b" 101 " in head, head
+        return cls(reader, writer)
+
+    def send(self, payload, opcode=1, masked=True):
+        self.writer.write(frame(payload, opcode, masked))
+
+    async def receive(self):
+        while True:
+            first, second = await self.reader.readexactly(2)
+            size = second & 0x7F
+            if size == 126:
+                size = struct.unpack("!H", await self.reader.readexactly(2))[0]
+            elif size == 127:
+                size = struct.unpack("!Q", await self.reader.readexactly(8))[0]
+            payload = await self.reader.readexactly(size)
+            if first & 0x0F == 8:
+                raise ConnectionError("closed")
+            if first & 0x0F == 1:
+                return payload
+
+    def abort(self):
+        self.writer.transport.abort()
+
+
+async def session(server, rng, held):
+    """One session and its end, whatever that is."""
+    client = await Client.open(server, rng.choice(["/ws", "/ws", "/ws", "/mcp"]))
+    try:
+        for _ in range(rng.randrange(1, 12)):
+            what = rng.random()
+            if what < 0.7:
+                client.send(rng.choice(ASK))
+                await asyncio.wait_for(client.receive(), 20)
+            elif what < 0.8:
+                client.send(rng.choice(BROKEN))
+                await asyncio.wait_for(client.receive(), 20)
+            elif what < 0.84:  # what is no WebSocket frame at all
+                client.writer.write(rng.randbytes(rng.randrange(1, 200)))
+                await asyncio.sleep(rng.random() * 0.05)
+                return client.abort()
+            elif what < 0.88:  # leaves in the middle of a step
+                client.send(ASK[6])
+                await asyncio.sleep(rng.random() * 0.04)
+                return client.abort()
+            elif what < 0.92:  # a frame that never ends
+                client.writer.write(frame(b"x" * 5000)[:rng.randrange(1, 4000)])
+                await asyncio.sleep(rng.random() * 0.05)
+                return client.abort()
+            elif what < 0.95:  # asks for much, reads slowly, then not at all
+                client.send(LARGE)
+                client.send(LARGE)
+                await asyncio.sleep(0.1)
+                return client.abort()
+            elif what < 0.98:
+                client.send(b"", opcode=9)
+            else:  # half-open: says nothing more, does not close
+                held.append(client)
+                return None
+        client.send(b'{"type":"close"}')
+        return None
+    except (ConnectionError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+        return None
+    finally:
+        if client not in held:
+            client.abort()
+
+
+async def worker(server, seed, end, held):
+    rng = random.Random(seed)
+    done = 0
+    while time.monotonic() < end:
+        try:
+            await session(server, rng, held)
+        except (ConnectionError, asyncio.IncompleteReadError, OSError):
+            pass  # at capacity
+        while len(held) > 16:
+            held.pop(0).abort()
+        done += 1
+    return done
+
+
+async def storm(server, seconds, seed):
+    end = time.monotonic() + seconds
+    held = []
+    counts = await asyncio.gather(*(worker(server, seed * 1000 + n, end, held)
+                                    for n in range(SESSIONS)))
+    for client in held:
+        client.abort()
+    return sum(counts)
+
+
+def settled(server, seconds=30):
+    end = time.monotonic() + seconds
+    while metric(server, "sluice_env_sessions") > 0:
+        assert time.monotonic() < end, "sessions are left"
+        time.sleep(0.1)
+
+
+def test_sessions_with_all_that_goes_wrong():
+    with Served("env_test_server", "--sessions", SESSIONS) as server:
+        asyncio.run(storm(server, max(SECONDS / 6, 4), seed=1))  # memory that is kept for use
+        settled(server)
+        descriptors, memory = books(server)
+        done = asyncio.run(storm(server, SECONDS, seed=2))
+        settled(server)
+        assert done > SECONDS * 10
+        after_descriptors, after_memory = books(server)
+        assert after_descriptors <= descriptors + 2
+        assert after_memory <= memory * 1.25 + 4096
+        assert server.fetch("/health") == (200, {"status": "healthy"})
+
+        async def all_slots():
+            clients = [await Client.open(server, "/ws") for _ in range(SESSIONS)]
+            for client in clients:
+                client.send(b'{"type":"state"}')
+            for client in clients:
+                assert b'"type":"state"' in await asyncio.wait_for(client.receive(), 20)
+                client.abort()
+
+        asyncio.run(all_slots())
+        code, rest = server.stop()
+        assert code == 0
+        counts = json.loads(rest)
+        assert counts["created"] == counts["closed"] and counts["waiting"] == 0
+
+
+def test_rollouts_whose_clients_leave(tmp_path):
+    """The same with real sandboxes: none is left, nor what ran in it."""
+    step = {"type": "step", "data": {"tool_name": "run_rollout", "arguments": {
+        "agent": "caller", "base_url": "http://127.0.0.1:9/v1", "api_key": "k", "model": "m",
+        "instruction": json.dumps([{"sleep": 30}]), "verify": ["true"]}}}
+
+    async def one(server, rng):
+        client = await Client.open(server, "/ws")
+        client.send(json.dumps(step).encode())
+        await asyncio.sleep(rng.random() * 0.4)
+        client.abort()
+
+    async def many(server, count):
+        rng = random.Random(3)
+        for _ in range(count):
+            await asyncio.gather(*(one(server, rng) for _ in range(8)))
+
+    with Served("sluice", "serve", "--port", 0, "--max-sessions", SESSIONS, "--data",
+                tmp_path / "data", "--agents-dir", SOURCE / "tests/system/agents") as server:
+        asyncio.run(many(server, 3))
+        settled(server)
+        descriptors, _ = books(server)
+        asyncio.run(many(server, 60 if SLOW else 6))
+        settled(server)
+        running = server.fetch("/rollouts?state=running")[1]["rollouts"]
+        assert running == []
+        end = time.monotonic() + 10
+        while books(server)[0] > descriptors + 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert books(server)[0] <= descriptors + 2
+        assert server.stop()[0] == 0
+
+
+@pytest.mark.parametrize("payload", [b"GET / HTTP/1.1\r\n", b"POST /mcp HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"])
+def test_half_open_requests_do_not_hold_others_up(payload):
+    import socket
+
+    with Served("env_test_server") as server:
+        host, port = server.address.rsplit(":", 1)
+        held = [socket.create_connection((host, int(port))) for _ in range(100)]
+        for one in held:
+            one.sendall(payload)
+        assert server.fetch("/state")[0] == 200
+        for one in held:
+            one.close()
