@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 
 #include "sluice/agent/bundle.h"
 #include "sluice/cli/backends.h"
 #include "sluice/cli/display.h"
 #include "sluice/cli/paths.h"
+#include "sluice/cli/trainer_side.h"
 #include "sluice/env/coding/coding.h"
 #include "sluice/gate/gate.h"
 #include "sluice/net/signals.h"
@@ -67,11 +69,14 @@ class Serve {
     gate::GateOptions gate_options;
     gate_options.log = log;
     gate::Handles gate = gate::make_gate(gate_options);
+    SLUICE_TRY(const auto trainer, start_trainer(gate, log));
     env::RolloutBoard board(shard_);
 
     const env::coding::CodingParts parts{shard_,   shards.all(), pool_, *backend, gate.for_operator,
                                          recorder, board,        log};
-    env::coding::CodingFactory factory(parts, coding_options(log));
+    env::coding::CodingOptions coding = coding_options(log);
+    if (trainer) coding.trainer = trainer_desk(gate, *trainer);
+    env::coding::CodingFactory factory(parts, std::move(coding));
     env::ServerOptions options = settings_.server;
     options.log = log;
     options.rollouts = &board;
@@ -140,6 +145,33 @@ class Serve {
           spec, [&](std::string_view line) { log.info("bundle", line, {{"agent", spec.name}}); });
     };
     return options;
+  }
+
+  Result<std::unique_ptr<TrainerSide>> start_trainer(const gate::Handles& gate,
+                                                     const Logger& log) const {
+    if (settings_.trainer_listen.empty()) return std::unique_ptr<TrainerSide>();
+    std::error_code failed;  // then writing the keys tells
+    std::filesystem::create_directories(settings_.data, failed);
+    TrainerSideOptions options;
+    options.listen = settings_.trainer_listen;
+    options.keys_file = settings_.data + "/trainer-keys";
+    options.log = log;
+    SLUICE_TRY(auto side, TrainerSide::start(gate, std::move(options)));
+    log.info("serve", "trainer API", {{"address", side->address()}, {"keys", side->keys_file()}});
+    return side;
+  }
+
+  env::coding::TrainerDesk trainer_desk(const gate::Handles& gate, const TrainerSide& side) const {
+    env::coding::TrainerDesk desk;
+    desk.attached = [trainer = gate.for_trainer] {
+      return trainer.state().trainers > 0;
+    };
+    desk.patience = settings_.trainer_wait;
+    desk.how["api"] = "http://" + side.address();
+    desk.how["take"] = "POST /v1/next_batch with the trainer's key and a name";
+    desk.how["answer"] = "POST /v1/reply";
+    desk.how["openapi"] = "GET /openapi.json";
+    return desk;
   }
 
   void announce(const std::string& address, const Logger& log) const {

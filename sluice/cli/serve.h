@@ -34,6 +34,8 @@ struct ServeFlags {
   std::vector<std::string> setup_hosts;
   std::optional<std::string> agents_directory;
   std::optional<std::string> data;
+  std::optional<std::string> trainer_listen;
+  std::optional<double> trainer_wait_s;
   std::optional<std::string> log, log_level;
   bool no_keys = false;
 };
@@ -50,6 +52,8 @@ struct ServeSettings {
   std::string backend = "local";
   std::string agents_directory;
   std::string data;
+  std::string trainer_listen;  // "" for none
+  Duration trainer_wait = std::chrono::seconds(30);
   std::string log;  // "" for stderr
   LogLevel log_level = LogLevel::kInfo;
   rollout::Task defaults;

@@ -19,6 +19,8 @@ Model endpoints that run_rollout may name (endpoint=...), and what configures th
 Keys of clients: one on each line of --key-file, or separated by commas in SLUICE_KEYS. They are
 sent as "Authorization: Bearer KEY", or as the password in ws://user:KEY@host. On loopback a server
 without keys asks for none; elsewhere it does not start without keys unless --no-keys is given.
+The trainer API's keys are SLUICE_TRAINER_KEY and SLUICE_OPERATOR_KEY; what is not set is made and
+written to trainer-keys below --data (docs/trainer-api.md).
 E2B_API_KEY is not read: this build has no remote backends.
 
 SIGTERM stops it in order: no new sessions, what runs has --drain-s to end, then it is cancelled. A
@@ -74,6 +76,10 @@ void add_serve(CLI::App& app, int* code) {
   option("--agents-dir", flags->agents_directory, "where your agent specs are");
   option("--data", flags->data, "where traces are kept [the state directory]")
       ->envname("SLUICE_DATA_DIR");
+  option("--trainer-listen", flags->trainer_listen,
+         "the address of the trainer API, for rollouts of the mode interception_gate [none]")
+      ->envname("SLUICE_TRAINER_LISTEN");
+  option("--trainer-wait-s", flags->trainer_wait_s, "what such a rollout waits for a trainer [30]");
   option("--log", flags->log, "append the log to this file [stderr]");
   option("--log-level", flags->log_level, "debug, info, warn or error [info]")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));

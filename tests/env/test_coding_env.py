@@ -7,7 +7,9 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -444,3 +446,81 @@ def test_a_rollout_of_minutes_with_the_clients_own_pings(server, upstream):
         result = json.loads(env.call_tool("run_rollout", **arguments(
             upstream, [CALL, {"sleep": seconds}], agent_timeout_s=300, verify=["true"])))
         assert result["reward"] == 1.0 and result["wall_s"] >= seconds
+
+
+# --- interception_gate ----------------------------------------------------------------------------
+
+
+class Trainer(threading.Thread):
+    """A loop that takes calls over the trainer API and answers with what a model would say."""
+
+    def __init__(self, api, key, turns):
+        super().__init__(daemon=True)
+        self.api, self.key, self.turns = api, key, turns
+        self.calls, self.ended, self.stopping = [], [], False
+
+    def post(self, path, body):
+        request = urllib.request.Request(self.api + path, json.dumps(body).encode(),
+                                         {"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
+    def run(self):
+        while not self.stopping:
+            for item in self.post("/v1/next_batch", {"trainer": "t", "max": 8, "wait_s": 1})["items"]:
+                if item["type"] == "ended":
+                    self.ended.append(item)
+                    continue
+                self.calls.append(item)
+                number = sum(m["role"] == "assistant" for m in item["body"]["messages"])
+                turn = self.turns[min(number, len(self.turns) - 1)]
+                choice = {"text": turn, "finish": "stop"} if isinstance(turn, str) else {
+                    "text": "", "finish": "tool_calls", "tool_calls": [
+                        {"id": f"call_{number}", "name": turn[0], "arguments": json.dumps(turn[1])}]}
+                choice |= {"ids": [number, 7, 9], "logprobs": [-0.5, -0.25, -1.0]}
+                self.post("/v1/reply", {"call": item["id"], "trainer": "t", "answer": {
+                    "origin": "sampled", "choices": [choice], "prompt_ids": [1, 2],
+                    "usage": {"prompt_tokens": 2, "completion_tokens": 3}}})
+
+
+@pytest.fixture
+def gate_server(place):
+    with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
+                "--trainer-listen", "127.0.0.1:0", "--trainer-wait-s", 1,
+                env={"SLUICE_TRAINER_KEY": "trainer-key-0123456789",
+                     "SLUICE_OPERATOR_KEY": "operator-key-0123456789"}) as served:
+        yield served
+
+
+def test_finding_76_opencode_is_answered_by_a_trainer_over_its_api(gate_server, server, opencode):
+    how = gate_server.fetch("/metadata")[1]["trainer"]
+    assert how["attached"] is False
+    given = {"mode": "interception_gate", "instruction": TASK["instruction"],
+             "verify": TASK["verify"], "task_id": "gated"}
+    refused = call(gate_server, given)
+    assert "no trainer is attached" in refused["error"] and refused["error_kind"] == "infrastructure"
+    assert refused["wall_s"] < 10 and refused["reward"] is None
+
+    trainer = Trainer(how["api"], "trainer-key-0123456789", SCRIPT)
+    trainer.start()
+    wait_for(lambda: gate_server.fetch("/metadata")[1]["trainer"]["attached"])
+    result = call(gate_server, given)
+    wait_for(lambda: trainer.ended)
+    trainer.stopping = True
+    trainer.join(10)
+    assert result["error"] is None, result
+    assert result["reward"] == 1.0 and result["mode"] == "interception_gate"
+    assert [turn["completion_token_ids"] for turn in result["proxy_turns"]] == [[0, 7, 9], [1, 7, 9]]
+    assert all(turn["per_token_logps"] == [-0.5, -0.25, -1.0] for turn in result["proxy_turns"])
+    assert {item["rollout"] for item in trainer.calls} == {result["rollout_id"]}
+    row = gate_server.fetch(f"/rollouts/{result['rollout_id']}")[1]
+    assert row["task_id"] == "gated" and row["session"]
+
+
+def test_finding_49_an_agent_cannot_reach_the_trainers_api(gate_server, upstream):
+    port = gate_server.fetch("/metadata")[1]["trainer"]["api"].rsplit(":", 1)[1]
+    probe = (f"python3 -c 'import urllib.request as r; print(r.urlopen("
+             f"\"http://127.0.0.1:{port}/health\", timeout=2).status)' 2>&1 | tail -1; env")
+    result = call(gate_server, arguments(upstream, [CALL, {"run": probe}], verify=["true"]))
+    said = json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
+    assert "Connection refused" in said and "trainer-key" not in said
