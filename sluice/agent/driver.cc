@@ -277,11 +277,23 @@ class Driver::Impl {
     co_return co_await install_inside();
   }
 
+  awaitable<Result<bool>> is_installed(std::string program) {
+    if (program.starts_with('/')) {
+      // Looking at a file costs a tenth of what a shell does.
+      const auto file = co_await sandbox_->stat(program, sandbox::kAgentUser);
+      if (file && file->type == sandbox::FileInfo::Type::kFile && (file->mode & 0111) != 0) {
+        co_return true;
+      }
+    }
+    std::string check = fmt::format("command -v '{}'", program);
+    SLUICE_CO_TRY(const sandbox::Output found, co_await look(std::move(check)));
+    co_return found.exit.ok();
+  }
+
   awaitable<Result<void>> install_inside() {
     const Spec& spec = *plan_.spec;
-    std::string check = fmt::format("command -v '{}'", spec.install->program);
-    SLUICE_CO_TRY(const sandbox::Output found, co_await look(std::move(check)));
-    if (found.exit.ok()) co_return Result<void>();
+    SLUICE_CO_TRY(const bool there, co_await is_installed(spec.install->program));
+    if (there) co_return Result<void>();
     for (const std::string& script : spec.install->commands) {
       SLUICE_CO_TRY(std::string expanded, expand(script, {{"version", spec.version}}));
       for (int attempt = 1;; ++attempt) {
