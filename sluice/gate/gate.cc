@@ -201,6 +201,24 @@ void Trainer::reply(const CallId& call, Reply reply, Replied told) {
   });
 }
 
+void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Result<void>)> done) {
+  if (!done)
+    done = [](Result<void>) {
+    };
+  if (!gate_->core().ids.is_ours(call)) {
+    done(Error(ErrorCode::kNotFound, "no call of this gate has that id"));
+    return;
+  }
+  const auto rollout = gate_->core().owners.find(call);
+  if (!rollout) {
+    done(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
+    return;
+  }
+  rollout->shard().post([rollout, call, piece = std::move(piece), done = std::move(done)] {
+    done(rollout->piece(call, piece));
+  });
+}
+
 void Trainer::reply_tool(const ToolCallId& call, ToolResult result,
                          std::function<void(Result<void>)> done) {
   if (!gate_->core().ids.is_ours(call)) {

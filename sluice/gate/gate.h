@@ -88,6 +88,15 @@ struct OriginRule {
   Accept accept = Accept::kAny;
 };
 
+// When an agent that asked for a stream gets what an answer says. Tool calls, the finish reason and
+// the usage always come with the end.
+enum class AnswerDelivery : uint8_t {
+  kWhole,  // at once, when it is complete: a stream that breaks then leaves nothing half-said
+  // Its reasoning and text as they are made. Agents keep what they got of an answer that was never
+  // completed, and some say it in later requests.
+  kIncremental,
+};
+
 struct Registration {
   RolloutId id;
   net::Shard* shard = nullptr;  // the rollout lives there
@@ -99,6 +108,7 @@ struct Registration {
   std::vector<std::string> models{"policy"};  // what the agent sees in a list of models
   std::shared_ptr<Policy> policy;             // none: calls park for the trainer
   OriginRule origins;
+  AnswerDelivery delivery = AnswerDelivery::kWhole;
   std::vector<Tool> tools;
   // Trainer's rollouts: cancelled when so many versions have come since its first answer.
   std::optional<uint64_t> max_version_lag;
@@ -288,6 +298,11 @@ class Trainer {
     std::function<void(Result<llm::Outcome>)> ended;
   };
   void reply(const CallId& call, Reply reply, Replied told);
+
+  // What comes next of the answer to a call that is being made; reply() then brings the whole,
+  // which must begin with what the pieces said, also where answers are delivered whole. Errors as
+  // reply(), and kTooLarge. `done` as `accepted`.
+  void piece(const CallId& call, llm::Piece piece, std::function<void(Result<void>)> done = {});
 
   // Answers a tool call once; errors as reply(). `done` as `accepted`.
   void reply_tool(const ToolCallId& call, ToolResult result,

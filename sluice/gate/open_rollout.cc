@@ -91,6 +91,12 @@ class OpenRollout::PolicyTarget final : public Reply::Target {
                std::shared_ptr<ParkedCall> parked)
       : rollout_(std::move(rollout)), shard_(shard), parked_(std::move(parked)) {}
 
+  void piece(llm::Piece piece) override {
+    run([piece = std::move(piece)](OpenRollout& rollout, auto& parked) {
+      const auto taken = rollout.piece(parked, piece);
+      if (!taken) rollout.fail(parked, taken.error().message);
+    });
+  }
   void answer(llm::Answer answer) override {
     run([answer = std::move(answer)](OpenRollout& rollout, auto& parked) mutable {
       auto taken = rollout.answer(parked, std::move(answer));
@@ -478,12 +484,38 @@ void OpenRollout::submit(const std::shared_ptr<ParkedCall>& parked, const Purpos
   registration_.policy->submit(parked->call, Reply(std::move(target)));
 }
 
+Result<void> OpenRollout::check_open(const ParkedCall& parked) {
+  if (parked.state == State::kOpen && !parked.relay) return {};
+  return Error(ErrorCode::kFailedPrecondition,
+               parked.state == State::kEnded
+                   ? fmt::format("the call has ended: {}", to_string(parked.outcome))
+                   : "the call is answered already");
+}
+
+Result<void> OpenRollout::piece(const CallId& id, const llm::Piece& piece) {
+  const auto it = calls_.find(id);
+  if (it == calls_.end()) return Error(ErrorCode::kFailedPrecondition, "the call has ended");
+  return this->piece(std::shared_ptr(it->second), piece);
+}
+
+Result<void> OpenRollout::piece(const std::shared_ptr<ParkedCall>& parked,
+                                const llm::Piece& piece) {
+  SLUICE_TRY_VOID(check_open(*parked));
+  if (parked->call->n != 1) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "piece: the call asks for several choices, which come whole only",
+                 ErrorOrigin::kCaller);
+  }
+  if (!parked->so_far) parked->so_far = std::make_unique<llm::Message>();
+  SLUICE_TRY_VOID(llm::append(*parked->so_far, piece));
+  if (goes_ahead(*parked)) wake(*parked);
+  return {};
+}
+
 Result<void> OpenRollout::answer(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer) {
-  if (parked->state != State::kOpen || parked->relay) {
-    return Error(ErrorCode::kFailedPrecondition,
-                 parked->state == State::kEnded
-                     ? fmt::format("the call has ended: {}", to_string(parked->outcome))
-                     : "the call is answered already");
+  SLUICE_TRY_VOID(check_open(*parked));
+  if (parked->so_far) {
+    SLUICE_TRY_VOID(llm::continues(*parked->so_far, answer));
   }
   SLUICE_TRY_VOID(check_origin(answer));
   return accept(parked, std::move(answer));
@@ -636,6 +668,12 @@ void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome
   parked->state = State::kEnded;
   parked->outcome = outcome;
   core_->ready.remove(std::exchange(parked->ticket, nullptr));
+  if (outcome != Outcome::kDelivered && goes_ahead(*parked)) {
+    // The agent may have some of what never came to a delivered answer.
+    event("unfinished", fmt::format(R"({{"call":"{}","reasoning_bytes":{},"text_bytes":{}}})",
+                                    parked->call->id.value, parked->so_far->reasoning.size(),
+                                    parked->so_far->text.size()));
+  }
   if (registration_.recorder != nullptr) {
     registration_.recorder->ended(*parked->call, outcome, detail);
   }

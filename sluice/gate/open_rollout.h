@@ -95,7 +95,8 @@ struct ParkedCall {
   llm::HistoryMark mark;
   size_t conversation_size = 0;
   State state = State::kOpen;
-  ReadyQueue::Ticket ticket;  // if it is a trainer's
+  ReadyQueue::Ticket ticket;             // if it is a trainer's
+  std::unique_ptr<llm::Message> so_far;  // of an answer that comes in pieces
   std::shared_ptr<const llm::Answer> answer;
   std::optional<llm::Problem> problem;  // what the agent is told instead
   std::unique_ptr<Relay> relay;
@@ -170,10 +171,16 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void relayed(const std::shared_ptr<ParkedCall>& parked, llm::Outcome outcome,
                std::string_view detail);
   void event(std::string_view kind, std::string_view detail);
+  // Whether what there is so far of the call's answer is for its agent already.
+  bool goes_ahead(const ParkedCall& parked) const {
+    return parked.so_far && parked.call->stream &&
+           registration_.delivery == AnswerDelivery::kIncremental;
+  }
   // Of an answer, on the wire.
   void count_answer_bytes(uint64_t bytes);
 
   // The trainer's and the policies' side.
+  Result<void> piece(const CallId& id, const llm::Piece& piece);
   void reply(const CallId& id, std::variant<llm::Answer, llm::Refusal> reply,
              std::shared_ptr<PendingOutcome> pending);
   // Ends what is open and refuses the rest, so that the agent ends.
@@ -215,6 +222,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void join(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
   void submit(const std::shared_ptr<ParkedCall>& parked, const PurposeRule* rule);
 
+  static Result<void> check_open(const ParkedCall& parked);
+  Result<void> piece(const std::shared_ptr<ParkedCall>& parked, const llm::Piece& piece);
   Result<void> answer(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer);
   Result<void> accept(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer);
   void refuse(const std::shared_ptr<ParkedCall>& parked, llm::Refusal refusal);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "sluice/base/core/result.h"
+#include "sluice/llm/answer.h"
 #include "sluice/llm/call.h"
 #include "sluice/net/http.h"
 
@@ -26,14 +27,16 @@ class Relay {
   virtual net::awaitable<Result<Bytes>> read_some() = 0;
 };
 
-// The one chance to answer a call. Move-only; it is used up by the first of the three, and dropping
-// it unanswered fails the call. May be used from any thread, also after the rollout or the gate is
-// gone (then it does nothing). An answer that does not fit its call (llm::complete) fails it.
+// The one chance to answer a call. Move-only; it is used up by answer(), refuse() or relay(), and
+// dropping it unanswered fails the call. May be used from any thread, also after the rollout or the
+// gate is gone (then it does nothing). An answer that does not fit its call (llm::complete) fails
+// it.
 class Reply {
  public:
   class Target {
    public:
     virtual ~Target() = default;
+    virtual void piece(llm::Piece piece) = 0;
     virtual void answer(llm::Answer answer) = 0;
     virtual void refuse(llm::Refusal refusal) = 0;
     virtual void relay(std::unique_ptr<Relay> relay) = 0;
@@ -49,6 +52,10 @@ class Reply {
 
   bool used() const { return target_ == nullptr; }
 
+  // What comes next of the answer that is being made, for rollouts whose answers are delivered so
+  // (AnswerDelivery). answer() then brings the whole, which must begin with what the pieces said.
+  // A piece that does not fit fails the call.
+  void piece(llm::Piece piece) { target_->piece(std::move(piece)); }
   void answer(llm::Answer answer) { take()->answer(std::move(answer)); }
   void refuse(llm::Refusal refusal) { take()->refuse(std::move(refusal)); }
   // From inside submit() only, before the gate has told the agent anything. Such a call is never

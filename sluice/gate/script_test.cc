@@ -211,6 +211,7 @@ struct Heard final : Reply::Target {
   std::optional<llm::Answer> answered;
   std::optional<llm::Refusal> refused;
   bool lost = false;
+  void piece(llm::Piece) override {}
   void answer(llm::Answer answer) override { answered = std::move(answer); }
   void refuse(llm::Refusal refusal) override { refused = std::move(refusal); }
   void relay(std::unique_ptr<Relay>) override {}

@@ -15,6 +15,9 @@ namespace {
 using wire::append_list;
 using wire::Members;
 
+// As many bytes as a made answer may have before it is whole.
+constexpr size_t kMaxSoFar = 64 << 20;
+
 Error unfit(std::string what) {
   return Error(ErrorCode::kInvalidArgument, "answer: " + std::move(what), ErrorOrigin::kCaller);
 }
@@ -160,6 +163,53 @@ Result<void> complete(Answer& answer, const Call& call) {
   SLUICE_TRY_VOID(complete(answer, call.n, codec->tool_id_prefix()));
   codec->fit(call, answer);
   return {};
+}
+
+Result<void> append(Message& so_far, const Piece& piece) {
+  if (!piece.reasoning.empty() && !so_far.text.empty()) {
+    return Error(ErrorCode::kInvalidArgument, "piece: reasoning cannot come behind text",
+                 ErrorOrigin::kCaller);
+  }
+  if (so_far.reasoning.size() + so_far.text.size() + piece.reasoning.size() + piece.text.size() >
+      kMaxSoFar) {
+    return Error(ErrorCode::kTooLarge,
+                 fmt::format("piece: an answer has at most {} bytes", kMaxSoFar),
+                 ErrorOrigin::kCaller);
+  }
+  so_far.reasoning.append(piece.reasoning);
+  so_far.text.append(piece.text);
+  return {};
+}
+
+Result<void> continues(const Message& so_far, const Answer& answer) {
+  const auto no = [](std::string_view why) {
+    return Error(ErrorCode::kInvalidArgument,
+                 fmt::format("answer: does not go on from its pieces: {}", why),
+                 ErrorOrigin::kCaller);
+  };
+  if (answer.choices.size() != 1) return no("they were of one choice");
+  const Message& message = answer.choices.front().message;
+  if (!message.reasoning.starts_with(so_far.reasoning)) return no("its reasoning begins otherwise");
+  if (!message.text.starts_with(so_far.text)) return no("its text begins otherwise");
+  if (!message.reasoning_seal.empty()) return no("a seal cannot come behind what it seals");
+  if (so_far.text.empty()) return {};
+  if (message.reasoning != so_far.reasoning) return no("it has more reasoning, behind text");
+  if (!message.refusal.empty()) return no("a refusal cannot come behind text");
+  return {};
+}
+
+Message whole_characters(Message so_far) {
+  for (std::string* text : {&so_far.reasoning, &so_far.text}) {
+    // Up to three bytes of a sequence whose first says that there are more.
+    for (size_t back = 1; back <= 3 && back <= text->size(); ++back) {
+      const auto byte = static_cast<unsigned char>((*text)[text->size() - back]);
+      if ((byte & 0xC0) == 0x80) continue;
+      const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
+      if (length > back) text->resize(text->size() - back);
+      break;
+    }
+  }
+  return so_far;
 }
 
 void append_json(Bytes& out, const Answer& answer) {

@@ -21,6 +21,22 @@ Result<void> complete(Answer& answer, uint32_t n);
 // The same for the call that it answers, in the terms of its dialect (Codec::fit()).
 Result<void> complete(Answer& answer, const Call& call);
 
+// A piece of an answer that is still being made: what comes next of its only choice.
+struct Piece {
+  std::string reasoning;
+  std::string text;
+};
+
+// Adds a piece to the beginning of an answer. kInvalidArgument, and nothing is added, if there is
+// reasoning behind text: no dialect can say that.
+Result<void> append(Message& so_far, const Piece& piece);
+// Whether the answer goes on from its beginning: one choice, whose reasoning and text begin so, and
+// which adds nothing in front of what may have been sent (more reasoning once there was text, a
+// refusal, a seal that reasoning was to carry). Else kInvalidArgument.
+Result<void> continues(const Message& so_far, const Answer& answer);
+// The beginning without a last character that is cut in two (UTF-8).
+Message whole_characters(Message so_far);
+
 // {"origin":"sampled","choices":[{"finish":"stop","text":"..."}],...}; what is empty is left out.
 void append_json(Bytes& out, const Answer& answer);
 Result<Answer> answer_from_json(const json::Raw& value);

@@ -186,11 +186,16 @@ class ChunkWriter {
     delta(choice, inside);
   }
 
-  void choice(size_t index, const Choice& choice) {
+  // Behind what was sent of it.
+  void said(size_t index, const Message& message, const Sent& sent) {
+    if (!sent.any()) delta(index, "\"role\":\"assistant\",\"content\":\"\"");
+    text(index, "reasoning_content", std::string_view(message.reasoning).substr(sent.reasoning));
+    text(index, "content", std::string_view(message.text).substr(sent.text));
+  }
+
+  void choice(size_t index, const Choice& choice, const Sent& sent) {
     const Message& message = choice.message;
-    delta(index, "\"role\":\"assistant\",\"content\":\"\"");
-    text(index, "reasoning_content", message.reasoning);
-    text(index, "content", message.text);
+    said(index, message, sent);
     text(index, "refusal", message.refusal);
     for (size_t i = 0; i < message.tool_calls.size(); ++i) {
       Bytes inside("\"tool_calls\":[");
@@ -364,9 +369,19 @@ class ChatCodec final : public Codec {
 
   std::string streamed(const Envelope& envelope, const Answer& answer) const override {
     ChunkWriter writer(envelope);
-    for (size_t i = 0; i < answer.choices.size(); ++i) writer.choice(i, answer.choices[i]);
+    for (size_t i = 0; i < answer.choices.size(); ++i) {
+      writer.choice(i, answer.choices[i], i == 0 ? envelope.sent : Sent());
+    }
     if (envelope.stream_usage && answer.usage) writer.bare(answer.usage);
     writer.out() << "data: [DONE]\n\n";
+    return std::move(writer).take();
+  }
+
+  std::string piece(Envelope& envelope, const Message& so_far) const override {
+    if (!wire::has_more(envelope.sent, so_far)) return {};
+    ChunkWriter writer(envelope);
+    writer.said(0, so_far, envelope.sent);
+    wire::note_sent(envelope.sent, so_far);
     return std::move(writer).take();
   }
 

@@ -67,6 +67,15 @@ struct ErrorReply {
   std::string body;  // JSON
 };
 
+// How much of an answer a connection has got before its end, where answers are delivered in pieces:
+// the beginning of the only choice's reasoning, then of its text.
+struct Sent {
+  size_t reasoning = 0;  // bytes
+  size_t text = 0;
+  uint32_t events = 0;  // in dialects that number them
+  bool any() const { return reasoning > 0 || text > 0; }
+};
+
 // What an answer's frame repeats of its call. Made from the call, so that rendering an answer twice
 // gives the same bytes.
 struct Envelope {
@@ -78,6 +87,7 @@ struct Envelope {
   // How many keep-alive frames the connection has got: dialects that number their events, or have
   // one that must be the first, go on from there.
   uint32_t keep_alives = 0;
+  Sent sent;
 };
 Envelope envelope(const Call& call);
 
@@ -125,8 +135,13 @@ class Codec {
   // calls are of custom tools).
   virtual void fit(const Call&, Answer&) const {}
   virtual std::string plain(const Envelope& envelope, const Answer& answer) const = 0;
-  // Every frame of a streamed answer, the closing one included.
+  // Every frame of a streamed answer that was not sent in pieces before, the closing one included.
   virtual std::string streamed(const Envelope& envelope, const Answer& answer) const = 0;
+  // For answers that are delivered while they are made: what `so_far`, the beginning of one (see
+  // continues() in answer.h), has in reasoning and text beyond what the envelope says was sent; the
+  // envelope then says so. Nothing if there is nothing, or the stream's framing is one that has to
+  // come at once. Tool calls are never sent before the answer is whole: agents run them.
+  virtual std::string piece(Envelope& envelope, const Message& so_far) const = 0;
   // The media type of a streamed answer.
   virtual std::string_view stream_type(const Envelope&) const {
     return "text/event-stream; charset=utf-8";

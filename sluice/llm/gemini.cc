@@ -439,7 +439,38 @@ class GeminiCodec final : public Codec {
     // In one piece: Gemini CLI runs a tool call that it has got of a stream that then broke, and
     // again of the one that it gets instead.
     if (envelope.framing == Framing::kArray) return "[" + response(envelope, answer) + "]";
-    return "data: " + response(envelope, answer) + "\n\n";
+    if (!envelope.sent.any()) return "data: " + response(envelope, answer) + "\n\n";
+    Answer rest = answer;
+    Message& message = rest.choices.front().message;
+    message.reasoning.erase(0, envelope.sent.reasoning);
+    message.text.erase(0, envelope.sent.text);
+    return "data: " + response(envelope, rest) + "\n\n";
+  }
+
+  std::string piece(Envelope& envelope, const Message& so_far) const override {
+    if (envelope.framing == Framing::kArray) return {};
+    if (!wire::has_more(envelope.sent, so_far)) return {};
+    Message more;
+    more.reasoning = so_far.reasoning.substr(envelope.sent.reasoning);
+    more.text = so_far.text.substr(envelope.sent.text);
+    wire::note_sent(envelope.sent, so_far);
+    Bytes out("data: ");
+    Members members(out);
+    Bytes& candidates = members["candidates"];
+    candidates.push_back('[');
+    Members candidate(out);
+    Members content(candidate["content"]);
+    Parts(content["parts"], more);
+    content.text("role", "model");
+    content.close();
+    candidate.number("index", 0);
+    candidate.close();
+    out.push_back(']');
+    members.text("modelVersion", envelope.model);
+    members.text("responseId", envelope.id);
+    members.close();
+    out.append("\n\n");
+    return out;
   }
 
   std::string_view stream_type(const Envelope& envelope) const override {

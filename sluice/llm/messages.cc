@@ -289,14 +289,15 @@ class EventWriter {
     });
   }
 
-  // One content block: announced by `start(out)`, filled by the deltas that `fill` writes.
-  template <class Start, class Deltas>
-  void block(Start start, Deltas deltas) {
+  // A content block: announced by `start(out)`, filled by deltas, closed.
+  template <class Start>
+  void open(Start start) {
     event("content_block_start", [&](Members& members) {
       members.number("index", index_);
       start(members["content_block"]);
     });
-    deltas();
+  }
+  void close() {
     event("content_block_stop", [&](Members& members) { members.number("index", index_); });
     ++index_;
   }
@@ -311,34 +312,62 @@ class EventWriter {
     });
   }
 
-  void content(const Message& message) {
+  // What is thought and said, behind what was sent of it. The last block is left open.
+  void said(const Message& message, const Sent& sent) {
     if (thinks(message)) {
-      block([&](Bytes& out) { append_thinking(out, message, Fill::kEmpty); },
-            [&] {
-              if (message.reasoning.empty()) return;
-              delta("thinking_delta", "thinking", message.reasoning);
-              delta("signature_delta", "signature", signature_of(message));
-            });
+      if (sent.text > 0) {
+        ++index_;  // closed before the text began
+      } else {
+        thought(message, sent);
+      }
     }
-    if (!text_of(message).empty()) {
-      block([&](Bytes& out) { append_text(out, message, Fill::kEmpty); },
-            [&] { delta("text_delta", "text", text_of(message)); });
+    if (sent.text > 0) open_ = Block::kText;
+    const std::string_view text = text_of(message);
+    if (text.size() == sent.text) return;
+    if (open_ != Block::kText) {
+      close_open(message);
+      open([&](Bytes& out) { append_text(out, message, Fill::kEmpty); });
+      open_ = Block::kText;
     }
+    delta("text_delta", "text", text.substr(sent.text));
+  }
+
+  void content(const Message& message, const Sent& sent) {
+    said(message, sent);
+    close_open(message);
     for (const ToolCall& call : message.tool_calls) {
       // The model's own text, whatever it is: so the vendor streams it, and clients judge it.
-      block([&](Bytes& out) { append_tool_use(out, call, Fill::kEmpty); },
-            [&] {
-              delta("input_json_delta", "partial_json",
-                    call.arguments.empty() ? "{}" : call.arguments);
-            });
+      open([&](Bytes& out) { append_tool_use(out, call, Fill::kEmpty); });
+      delta("input_json_delta", "partial_json", call.arguments.empty() ? "{}" : call.arguments);
+      close();
     }
   }
 
   Bytes take() && { return std::move(out_); }
 
  private:
+  enum class Block : uint8_t { kNone, kThought, kText };
+
+  void thought(const Message& message, const Sent& sent) {
+    if (sent.reasoning == 0) {
+      open([&](Bytes& out) { append_thinking(out, message, Fill::kEmpty); });
+    }
+    open_ = Block::kThought;
+    if (message.reasoning.size() == sent.reasoning) return;
+    delta("thinking_delta", "thinking", std::string_view(message.reasoning).substr(sent.reasoning));
+  }
+  void close_open(const Message& message) {
+    if (open_ == Block::kNone) return;
+    if (open_ == Block::kThought && !message.reasoning.empty()) {
+      delta("signature_delta", "signature", signature_of(message));
+    }
+    close();
+    open_ = Block::kNone;
+  }
+
   Bytes out_;
   int64_t index_ = 0;
+  Block open_ = Block::kNone;
 };
 
 // --- Errors --------------------------------------------------------------------------------------
@@ -516,8 +545,8 @@ class MessagesCodec final : public Codec {
     const Choice& choice = answer.choices.front();
     const Usage usage = answer.usage.value_or(Usage());
     EventWriter writer;
-    writer.start(envelope, usage);
-    writer.content(choice.message);
+    if (!envelope.sent.any()) writer.start(envelope, usage);
+    writer.content(choice.message, envelope.sent);
     writer.event("message_delta", [&](Members& members) {
       Members delta(members["delta"]);
       append_stop(delta, choice);
@@ -525,6 +554,15 @@ class MessagesCodec final : public Codec {
       append_usage(members["usage"], usage);
     });
     writer.event("message_stop", [](Members&) {});
+    return std::move(writer).take();
+  }
+
+  std::string piece(Envelope& envelope, const Message& so_far) const override {
+    if (!wire::has_more(envelope.sent, so_far)) return {};
+    EventWriter writer;
+    if (!envelope.sent.any()) writer.start(envelope, Usage());
+    writer.said(so_far, envelope.sent);
+    wire::note_sent(envelope.sent, so_far);
     return std::move(writer).take();
   }
 
@@ -544,7 +582,7 @@ class MessagesCodec final : public Codec {
   std::vector<std::string> streamed_error(const Envelope& envelope,
                                           const Problem& problem) const override {
     EventWriter writer;
-    writer.start(envelope, Usage());
+    if (!envelope.sent.any()) writer.start(envelope, Usage());
     Bytes out = std::move(writer).take();
     wire::append_event(out, "error", error_body(problem));
     return {std::move(out)};

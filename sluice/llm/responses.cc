@@ -373,11 +373,14 @@ void append_response(Bytes& out, const Envelope& envelope, std::string_view stat
 // The events of one stream, numbered.
 class EventWriter {
  public:
-  // Goes on behind the keep-alive frames that were sent.
+  // Goes on behind the keep-alive frames and the pieces that were sent.
   explicit EventWriter(const Envelope& envelope) : envelope_(envelope) {
-    // The first of them is two events.
-    if (envelope.keep_alives > 0) number_ = envelope.keep_alives + 1;
+    number_ = envelope.keep_alives + envelope.sent.events;
+    // A first keep-alive frame is two events. Of pieces, sent.events has counted that in.
+    if (!envelope.sent.any() && number_ > 0) ++number_;
   }
+  // How many events there were beside keep-alive frames.
+  uint32_t events() const { return static_cast<uint32_t>(number_) - envelope_.keep_alives; }
 
   // An event with `more` members.
   template <class More>
@@ -405,20 +408,29 @@ class EventWriter {
   }
   bool opened() const { return number_ > 0; }
 
-  void item(const Item& item, size_t index, const Choice& choice) {
-    whole_item("response.output_item.added", item, index, choice, Stage::kAdded);
+  // An item, behind what was sent of it; unless it is done, up to what may still be added to.
+  void item(const Item& item, size_t index, const Choice& choice, Stage upto = Stage::kDone) {
+    const Sent& sent = envelope_.sent;
+    size_t from = 0;
+    if (item.kind == Item::Kind::kReasoning) from = sent.reasoning;
+    if (item.kind == Item::Kind::kMessage) from = sent.text;
+    // The reasoning was done when the text began.
+    if (item.kind == Item::Kind::kReasoning && sent.text > 0) return;
+    if (from == 0) whole_item("response.output_item.added", item, index, choice, Stage::kAdded);
     switch (item.kind) {
       case Item::Kind::kReasoning:
-        reasoning(item, index, choice.message.reasoning);
+        reasoning(item, index, choice.message.reasoning, from, upto);
         break;
       case Item::Kind::kMessage:
-        content(item, index, choice.message);
+        content(item, index, choice.message, from, upto);
         break;
       case Item::Kind::kCall:
         arguments(item, index);
         break;
     }
-    whole_item("response.output_item.done", item, index, choice, Stage::kDone);
+    if (upto == Stage::kDone) {
+      whole_item("response.output_item.done", item, index, choice, Stage::kDone);
+    }
   }
 
   Bytes take() && { return std::move(out_); }
@@ -442,7 +454,7 @@ class EventWriter {
     });
   }
 
-  void reasoning(const Item& item, size_t index, std::string_view text) {
+  void reasoning(const Item& item, size_t index, std::string_view text, size_t from, Stage upto) {
     if (text.empty()) return;
     const auto piece = [&](std::string_view type, auto more) {
       part_event(type, item, index, [&](Members& members) {
@@ -450,17 +462,22 @@ class EventWriter {
         more(members);
       });
     };
-    piece("response.reasoning_summary_part.added",
-          [](Members& members) { append_summary_part(members["part"], ""); });
-    piece("response.reasoning_summary_text.delta",
-          [&](Members& members) { members.text("delta", text); });
+    if (from == 0) {
+      piece("response.reasoning_summary_part.added",
+            [](Members& members) { append_summary_part(members["part"], ""); });
+    }
+    if (text.size() > from) {
+      piece("response.reasoning_summary_text.delta",
+            [&](Members& members) { members.text("delta", text.substr(from)); });
+    }
+    if (upto != Stage::kDone) return;
     piece("response.reasoning_summary_text.done",
           [&](Members& members) { members.text("text", text); });
     piece("response.reasoning_summary_part.done",
           [&](Members& members) { append_summary_part(members["part"], text); });
   }
 
-  void content(const Item& item, size_t index, const Message& message) {
+  void content(const Item& item, size_t index, const Message& message, size_t from, Stage upto) {
     int64_t at = 0;
     const auto piece = [&](std::string_view type, auto more) {
       part_event(type, item, index, [&](Members& members) {
@@ -469,14 +486,17 @@ class EventWriter {
       });
     };
     if (!message.text.empty() || message.refusal.empty()) {
-      piece("response.content_part.added",
-            [](Members& members) { append_text_part(members["part"], ""); });
-      if (!message.text.empty()) {
+      if (from == 0) {
+        piece("response.content_part.added",
+              [](Members& members) { append_text_part(members["part"], ""); });
+      }
+      if (message.text.size() > from) {
         piece("response.output_text.delta", [&](Members& members) {
-          members.text("delta", message.text);
+          members.text("delta", std::string_view(message.text).substr(from));
           members.raw("logprobs", "[]");
         });
       }
+      if (upto != Stage::kDone) return;
       piece("response.output_text.done", [&](Members& members) {
         members.text("text", message.text);
         members.raw("logprobs", "[]");
@@ -750,6 +770,24 @@ class ResponsesCodec final : public Codec {
     for (size_t i = 0; i < items.size(); ++i) writer.item(items[i], i, choice);
     const std::string_view status = status_of(answer);
     writer.response("response." + std::string(status), status, &answer);
+    return std::move(writer).take();
+  }
+
+  std::string piece(Envelope& envelope, const Message& so_far) const override {
+    if (!wire::has_more(envelope.sent, so_far)) return {};
+    EventWriter writer(envelope);
+    if (!writer.opened()) writer.open();
+    Choice choice;
+    choice.message = so_far;
+    const auto items = items_of(envelope, choice);
+    for (size_t i = 0; i < items.size(); ++i) {
+      // Without text there is no message yet, and the last item goes on.
+      if (items[i].kind == Item::Kind::kMessage && so_far.text.empty()) break;
+      const bool last = items[i].kind == Item::Kind::kMessage || so_far.text.empty();
+      writer.item(items[i], i, choice, last ? Stage::kAdded : Stage::kDone);
+    }
+    envelope.sent.events = writer.events();
+    wire::note_sent(envelope.sent, so_far);
     return std::move(writer).take();
   }
 

@@ -87,6 +87,15 @@ void append_list(Bytes& out, const List& list, Append append) {
 // "event: NAME\ndata: JSON\n\n". The JSON has no line breaks: nothing here writes any.
 void append_event(Bytes& out, std::string_view name, std::string_view json);
 
+// Whether `so_far` has more than was sent, and that all of it now was.
+inline bool has_more(const Sent& sent, const Message& so_far) {
+  return so_far.reasoning.size() > sent.reasoning || so_far.text.size() > sent.text;
+}
+inline void note_sent(Sent& sent, const Message& so_far) {
+  sent.reasoning = so_far.reasoning.size();
+  sent.text = so_far.text.size();
+}
+
 // A tool call's arguments as an object, for dialects whose arguments are objects: the text itself
 // if it is one, {} if it is empty, else {"INVALID_JSON": text}. (So Anthropic's documentation has
 // agents wrap what their model wrote wrongly; a tool refuses it by its schema, and the model gets

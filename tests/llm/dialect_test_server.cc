@@ -8,9 +8,10 @@
 //
 // A step is {"answer": ...} (as in docs/trace.md), {"problem": {"kind", "message", "end_agent"}} or
 // {"hang_up": true}, which breaks the agent's connections; the next step is then for the same call,
-// when it is sent again. A step comes "after_ms", or after about so many "keep_alives". A call for
-// which there is no step is answered with "done". A first step {"options": {"resend_window_s"}} is
-// none; without it only a request that says so itself is taken for a delivered one sent again.
+// when it is sent again. A step comes "after_ms", or after about so many "keep_alives"; an answer
+// with "pieces_ms" is said in pieces of a few bytes, so long after one another. A call for which
+// there is no step is answered with "done". A first step {"options": {"resend_window_s"}} is none;
+// without it only a request that says so itself is taken for a delivered one sent again.
 //
 //   GET /total     how many calls of each dialect there were since the start
 //
@@ -44,6 +45,7 @@ struct Step {
   std::optional<llm::Answer> answer;
   std::optional<llm::Refusal> refusal;  // neither: hang up
   Duration after{};
+  Duration between_pieces{};
 };
 
 Result<Step> read_step(const json::Value& value, Duration keep_alive) {
@@ -51,6 +53,8 @@ Result<Step> read_step(const json::Value& value, Duration keep_alive) {
   const json::Object* object = value.if_object();
   if (object == nullptr) return Error(ErrorCode::kInvalidArgument, "a step is an object");
   step.after = std::chrono::milliseconds(json::get_integer(*object, "after_ms").value_or(0));
+  step.between_pieces =
+      std::chrono::milliseconds(json::get_integer(*object, "pieces_ms").value_or(0));
   const int64_t keep_alives = json::get_integer(*object, "keep_alives").value_or(0);
   if (keep_alives > 0) step.after = keep_alives * keep_alive + keep_alive / 2;
   if (const json::Object* answer = json::get_object(*object, "answer")) {
@@ -311,7 +315,9 @@ class Server {
       step = std::move(script_.front());
       script_.pop_front();
     }
-    if (step.after > Duration::zero()) {
+    if (step.between_pieces > Duration::zero() && step.answer) {
+      say_next(&late_.emplace_back(shard_.wheel(), std::move(reply), std::move(step), call));
+    } else if (step.after > Duration::zero()) {
       Late& late = late_.emplace_back(shard_.wheel(), std::move(reply), std::move(step), call);
       late.timer.arm(Deadline::in(late.step.after), [this, &late] {
         answer(late.call, std::move(late.reply), std::move(late.step));
@@ -329,6 +335,7 @@ class Server {
     gate::Reply reply;
     Step step;
     CallId call;
+    size_t said = 0;
   };
 
   static gate::GateOptions options(Duration keep_alive) {
@@ -346,6 +353,7 @@ class Server {
     registration.dialects = {llm::Dialect::kChat, llm::Dialect::kResponses, llm::Dialect::kMessages,
                              llm::Dialect::kGemini};
     registration.budget.calls_per_second = 1000;
+    registration.delivery = gate::AnswerDelivery::kIncremental;
     registration.resend.window = resend_window;
     registration.models = {"mock-model", "other-model"};
     registration.policy = std::make_shared<Scripted>(this);
@@ -365,6 +373,26 @@ class Server {
       auto breakable = std::make_unique<Breakable>(std::move(*stream), &self->connections_);
       if (self->listener_ != nullptr) self->listener_->feed(std::move(breakable));
     }
+  }
+
+  // A few bytes of the reasoning, then of the text, whatever characters they cut; in the end all.
+  void say_next(Late* late) {
+    constexpr size_t kBytes = 5;
+    const llm::Message& message = late->step.answer->choices.at(0).message;
+    const size_t all = message.reasoning.size() + message.text.size();
+    if (late->said >= all) {
+      answer(late->call, std::move(late->reply), std::move(late->step));
+      return;
+    }
+    llm::Piece piece;
+    if (late->said < message.reasoning.size()) {
+      piece.reasoning = message.reasoning.substr(late->said, kBytes);
+    } else {
+      piece.text = message.text.substr(late->said - message.reasoning.size(), kBytes);
+    }
+    late->said += piece.reasoning.size() + piece.text.size();
+    late->reply.piece(std::move(piece));
+    late->timer.arm(Deadline::in(late->step.between_pieces), [this, late] { say_next(late); });
   }
 
   void answer(const CallId& call, gate::Reply reply, Step step) {

@@ -101,6 +101,22 @@ def test_a_conversation_with_tools(server, dialect, tmp_path):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+def test_answers_in_pieces(server, dialect, tmp_path):
+    server.script(
+        answer("I will write, ☃.\n", ("call_1", "write", '{"filePath": "a.txt", "content": "a"}'),
+               reasoning="First a file.", finish="tool_calls", pieces_ms=10),
+        answer("All of it is done.", pieces_ms=10))
+    run = Run(server, dialect, tmp_path)
+    assert run.code == 0, run.output
+    assert (run.work / "a.txt").read_text() == "a"
+    assert "All of it is done." in run.output
+    first, later = run.calls
+    assert later["echoes"] == [0] and first["confirmed"]
+    turn = next(m for m in later["messages"] if m["role"] == "assistant")
+    assert turn["text"] == "I will write, ☃.\n"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("keep_alives", [0, 2])
 def test_an_end_is_an_end(server, dialect, keep_alives, tmp_path):
     """No second call, whether the status could still be chosen or was spent on a stream."""

@@ -207,6 +207,131 @@ TEST_P(DialectTest, ADialectThatTheRolloutDoesNotSpeakIs404InItsOwnShape) {
   }
 }
 
+// --- Answers that are delivered while they are made ----------------------------------------------
+
+// The bytes behind the heads that have arrived so far.
+std::string body_so_far(testing::Agent& agent) {
+  const std::string& seen = agent.seen();
+  return seen.substr(std::min(seen.size(), seen.find("\r\n\r\n") + 4));
+}
+
+class IncrementalTest : public DialectTest {
+ protected:
+  void SetUp() override {
+    DialectTest::SetUp();
+    registration_.delivery = AnswerDelivery::kIncremental;
+  }
+
+  Result<void> piece(const CallId& call, std::string text, std::string reasoning = "") {
+    std::optional<Result<void>> out;
+    gate_->for_trainer.piece(call, {std::move(reasoning), std::move(text)},
+                             [&](Result<void> told) { out = std::move(told); });
+    testing::run_until(shard_, [&] { return out.has_value(); });
+    return std::move(*out);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, IncrementalTest, ::testing::ValuesIn(kWays), [](const auto& info) {
+  return std::string(to_string(info.param.dialect));
+});
+
+TEST_P(IncrementalTest, WhatIsSaidComesBeforeTheAnswerIsComplete) {
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  ASSERT_TRUE(piece(call->id, "First "));
+  agent.wait_for("First ");
+  EXPECT_THAT(body_so_far(agent), Not(HasSubstr(way().end)));
+  // Half a character stays behind.
+  ASSERT_TRUE(piece(call->id, "a sn\xE2\x98"));
+  agent.wait_for("a sn");
+  ASSERT_TRUE(piece(call->id, "\x83wman"));
+  agent.wait_for("\xE2\x98\x83wman");
+  EXPECT_EQ(recorder_.count("answered"), 0u);
+  EXPECT_EQ(outcome(reply(call->id, "First a sn\xE2\x98\x83wman, then more.")),
+            llm::Outcome::kDelivered);
+  const auto response = agent.response();
+  EXPECT_THAT(response.body, HasSubstr(", then more."));
+  EXPECT_THAT(response.body, HasSubstr(way().end));
+  EXPECT_EQ(recorder_.count("answered"), 1u);
+  EXPECT_EQ(recorder_.count("event:unfinished"), 0u);
+
+  // Who lost it gets it again from its beginning.
+  agent.post(way().streamed, way().streamed_body);
+  EXPECT_THAT(agent.response().body, HasSubstr("First a sn\xE2\x98\x83wman, then more."));
+  EXPECT_EQ(counters().calls, 1u);
+  EXPECT_EQ(counters().turns, 1u);
+}
+
+TEST_P(IncrementalTest, WhoComesBackInBetweenGetsItFromTheBeginning) {
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  ASSERT_TRUE(piece(call->id, "One, "));
+  agent.wait_for("One, ");
+  agent.reset();
+  auto again = this->agent();
+  again.post(way().streamed, way().streamed_body);
+  again.wait_for("One, ");
+  ASSERT_TRUE(piece(call->id, "two"));
+  again.wait_for("two");
+  EXPECT_EQ(outcome(reply(call->id, "One, two, three")), llm::Outcome::kDelivered);
+  EXPECT_THAT(again.response().body, HasSubstr(", three"));
+  EXPECT_EQ(counters().resends, 1u);
+}
+
+TEST_P(IncrementalTest, ARefusalInBetweenIsAnErrorAndTheTraceSaysWhatWasSent) {
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  ASSERT_TRUE(piece(call->id, "One, "));
+  agent.wait_for("One, ");
+  auto refused =
+      gate_->for_trainer.reply(call->id, llm::Refusal{ErrorCode::kCancelled, "no more", true});
+  EXPECT_EQ(outcome(std::move(refused)), llm::Outcome::kRefused);
+  const auto response = agent.response();
+  EXPECT_THAT(response.body, HasSubstr("no more"));
+  EXPECT_THAT(response.body, Not(HasSubstr(way().end)));
+  EXPECT_EQ(recorder_.count("event:unfinished"), 1u);
+  EXPECT_EQ(piece(call->id, "two").error().code, ErrorCode::kFailedPrecondition);
+}
+
+TEST_P(IncrementalTest, AnAnswerMustGoOnFromItsPieces) {
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  ASSERT_TRUE(piece(call->id, "", "Hm."));
+  ASSERT_TRUE(piece(call->id, "One"));
+  EXPECT_EQ(piece(call->id, "", "late").error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(outcome(reply(call->id, "Two")).error().code, ErrorCode::kInvalidArgument);
+  // It stays open for one that does.
+  llm::Answer answer = llm::text_answer("One", llm::Origin::kCanned);
+  answer.choices[0].message.reasoning = "Hm.";
+  answer.choices[0].message.tool_calls.push_back({"call_1", "bash", "{}"});
+  EXPECT_EQ(outcome(gate_->for_trainer.reply(call->id, std::move(answer))),
+            llm::Outcome::kDelivered);
+  const auto response = agent.response();
+  EXPECT_THAT(response.body, HasSubstr("call_1"));
+}
+
+TEST_P(IncrementalTest, APlainCallAndAWholeDeliveryWaitForTheEnd) {
+  registration_.delivery = AnswerDelivery::kWhole;
+  open();
+  auto agent = this->agent();
+  agent.post(way().streamed, way().streamed_body);
+  const auto call = next_call();
+  agent.wait_for("\r\n\r\n");
+  ASSERT_TRUE(piece(call->id, "One"));
+  testing::settle(shard_);
+  EXPECT_EQ(body_so_far(agent), "");
+  EXPECT_EQ(outcome(reply(call->id, "One, two")), llm::Outcome::kDelivered);
+  EXPECT_THAT(agent.response().body, HasSubstr("One, two"));
+}
+
 using DialectsTest = testing::GateFixture;
 
 TEST_F(DialectsTest, AGeminiStreamWithoutEventsIsOneArray) {

@@ -172,6 +172,13 @@ class Delivery {
       if (!started) waiter_.hung_up = true;
     }
     while (parked_->state == State::kOpen && !waiter_.hung_up) {
+      if (rollout_->goes_ahead(*parked_)) {
+        Bytes piece = codec_.piece(envelope_, llm::whole_characters(*parked_->so_far));
+        if (!piece.empty()) {
+          co_await send_piece(std::move(piece));
+          continue;
+        }
+      }
       if (waiter_.due) {
         waiter_.due = false;
         co_await send_keep_alive();
@@ -187,6 +194,12 @@ class Delivery {
       co_await waiter_.wake.wait();
     }
     keep_alive_.disarm();
+  }
+
+  awaitable<void> send_piece(Bytes piece) {
+    rollout_->count_answer_bytes(piece.size());
+    const auto written = co_await writer_->write(std::move(piece));
+    if (!written) waiter_.hung_up = true;
   }
 
   awaitable<void> send_keep_alive() {
