@@ -569,6 +569,33 @@ TEST_P(GuestTest, DroppingAJobLetsItRun) {
   EXPECT_EQ(*read(path("flag")), "done\n");
 }
 
+awaitable<void> read_one(Client* client, std::string path, std::string user, int* whole,
+                         int* left) {
+  auto reader = co_await client->open_reader(path, kMiB, user);
+  size_t size = 0;
+  while (reader) {
+    auto piece = co_await (*reader)->read_some();
+    if (!piece || piece->empty()) break;
+    size += piece->size();
+  }
+  if (size == 60'000) ++*whole;
+  --*left;
+}
+
+// What the link cannot take at once makes them rest; each must be woken again.
+TEST_P(GuestTest, ManyReadersAtOnceAllGetOn) {
+  ASSERT_TRUE(write(path("file"), Bytes(60'000, 'f')));
+  for (int round = 0; round < 5; ++round) {
+    int whole = 0;
+    int left = 60;
+    for (int i = 0; i < 60; ++i) {
+      shard_.spawn(read_one(client_.get(), path("file"), user(), &whole, &left));
+    }
+    shard_.run_until([&] { return left == 0; });
+    EXPECT_EQ(whole, 60);
+  }
+}
+
 // --- files --------------------------------------------------------------------------------------
 
 TEST_P(GuestTest, FilesComeBackAsTheyWent) {

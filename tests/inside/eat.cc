@@ -10,6 +10,8 @@
 #include <cstring>
 #include <string>
 
+#include "attack.h"
+
 namespace {
 
 constexpr size_t kMiB = 1024 * 1024;
@@ -72,7 +74,7 @@ long eat_files(long most) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int inside_eat(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   const long most = argc > 2 ? std::atol(argv[2]) : 1'000'000;
   long got = -1;

@@ -15,7 +15,7 @@
 
 #include "attack.h"
 
-int main() {
+int inside_guest_intrusion(int, char**) {
   using attack::must_fail;
   const pid_t guest = 1;
   must_fail("ptrace attach", ::ptrace(PTRACE_ATTACH, guest, nullptr, nullptr));

@@ -27,7 +27,7 @@ std::string contents(const std::string& path) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int inside_host_secrets(int argc, char** argv) {
   if (argc != 3) return 77;
   const std::string path = argv[1];
   const std::string marker = argv[2];

@@ -5,7 +5,7 @@
 
 #include "attack.h"
 
-int main() {
+int inside_kernel_settings(int, char**) {
   for (const char* path : {"/proc/sys/kernel/core_pattern",
                            "/proc/sys/kernel/modprobe",
                            "/proc/sys/kernel/hotplug",

@@ -12,7 +12,7 @@
 
 #include "attack.h"
 
-int main() {
+int inside_namespaces(int, char**) {
   struct Kind {
     const char* name;
     uint64_t flag;

@@ -33,7 +33,7 @@ long connect_to(const char* host, uint16_t port, int type) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int inside_network(int argc, char** argv) {
   if (argc != 3) return 77;
   const auto port = static_cast<uint16_t>(std::atoi(argv[1]));
   using attack::must_fail;

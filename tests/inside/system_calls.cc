@@ -15,7 +15,7 @@
 
 #include "attack.h"
 
-int main() {
+int inside_system_calls(int, char**) {
   using attack::must_fail_with;
   bpf_attr program{};
   must_fail_with("bpf", ::syscall(SYS_bpf, BPF_PROG_LOAD, &program, sizeof program), EPERM);

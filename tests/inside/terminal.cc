@@ -11,7 +11,7 @@
 
 #include "attack.h"
 
-int main() {
+int inside_terminal(int, char**) {
   attack::must_fail("open the controlling terminal", ::open("/dev/tty", O_RDWR | O_CLOEXEC));
   // A terminal of our own is to be had, and is ours alone.
   const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);

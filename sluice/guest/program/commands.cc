@@ -291,16 +291,16 @@ void Guest::reap() {
     on_report(job);
     job->keeper_gone = true;
     if (!job->status && job->leader < 0) {
-      KeeperReport lost;
-      lost.kind = KeeperReport::Kind::kFailed;
-      lost.value = ECANCELED;
-      if (Stream* stream = find_stream(job->out_stream)) {
-        fail(*stream, start_error(job->plan, lost));
-        close(*stream);
+      // Killed (at its deadline, with everything, by somebody inside) before it said that the
+      // command runs: whether it did or not, this is how it ended.
+      job->leader = pid;
+      Stream* stream = find_stream(job->out_stream);
+      if (stream != nullptr && !stream->closed_here) {
+        wire::Started started;
+        started.pid = static_cast<uint32_t>(pid);
+        send(FrameType::kReply, job->out_stream, started.encode());
       }
-      if (Stream* err = find_stream(job->err_stream)) close(*err);
-      job->status = SIGKILL;
-      job->exit_sent = true;
+      ended(job, SIGKILL);
     }
     changed.push_back(job);
   }

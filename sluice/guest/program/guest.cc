@@ -127,6 +127,9 @@ void Guest::watch_link() {
 }
 
 void Guest::flush() {
+  // Looked at before anything is written: it may all go out at once, and whoever rests for it would
+  // never be told.
+  was_congested_ = was_congested_ || congested();
   while (written_ < out_.size()) {
     size_t until = out_.size();
     ssize_t n = 0;
@@ -168,9 +171,7 @@ void Guest::flush() {
     for (auto& entry : sockets_) entry.first -= written_;
     written_ = 0;
   }
-  if (congested()) {
-    was_congested_ = true;
-  } else if (std::exchange(was_congested_, false)) {
+  if (!congested() && std::exchange(was_congested_, false)) {
     // on_room() may change the table: walk a copy of its keys.
     std::vector<uint32_t> ids;
     for (const auto& entry : streams_) ids.push_back(entry.first);

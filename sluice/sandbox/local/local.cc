@@ -137,11 +137,13 @@ Result<void> Backend::State::spawn_helper() {
   sigset_t none;
   ::sigemptyset(&none);
   ::posix_spawnattr_setsigmask(&attributes, &none);
-  // dup2 of a descriptor onto itself would leave it close-on-exec.
+  // dup2 of a descriptor onto itself would leave it close-on-exec; the program must not be where the
+  // socket goes.
+  const Fd image(::fcntl(program.get(), F_DUPFD_CLOEXEC, 10));
   const Fd above(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 10));
   ::posix_spawn_file_actions_adddup2(&actions, above.get(), 3);
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  const std::string path = "/proc/self/fd/" + std::to_string(program.get());
+  const std::string path = "/proc/self/fd/" + std::to_string(image.get());
   char name[] = "sluice-sandboxes";
   char* argv[] = {name, nullptr};
   char* envp[] = {nullptr};
@@ -454,7 +456,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   parts.capabilities.snapshots = parts.no_snapshot.empty();
   parts.capabilities.limits = state->ready.memory && state->ready.pids;
   parts.capabilities.network_none = true;
-  parts.capabilities.listen_passed = true;
+  parts.capabilities.listen_passed = !state->options.carry_connections;
   parts.capabilities.guest_isolated = !state->one_user();
   parts.warnings = std::move(warnings);
   parts.client = std::move(client);

@@ -18,6 +18,8 @@ struct BackendOptions {
   Logger log;
   // For tests of the poorer forms: pretend that only the own uid can be mapped.
   bool only_own_uid = false;
+  // And that listening sockets cannot be passed, as with links that carry no descriptors.
+  bool carry_connections = false;
 };
 
 // Thread-safe, as every Backend. Starts one helper and one thread that reads its answers. The
