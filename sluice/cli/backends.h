@@ -12,4 +12,12 @@ namespace sluice::cli {
 
 Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, const Logger& log);
 
+// The same backend, carrying connections where it could pass listening sockets; null where it never
+// passes them. For the conformance suite.
+Result<std::unique_ptr<sandbox::Backend>> make_carrying_backend(const std::string& name,
+                                                                const Logger& log);
+
+// Where the engines of this user write down which sandboxes they make.
+std::string journal_directory();
+
 }  // namespace sluice::cli

@@ -68,4 +68,18 @@ struct ShellFlags {
 };
 int sandboxes_shell_command(const ShellFlags& flags);
 
+struct SandboxesTestFlags {
+  std::string backend = "local";
+  std::string matching;
+  bool whole = false, json = false;
+};
+int sandboxes_test_command(const SandboxesTestFlags& flags);
+
+struct SandboxesFlags {
+  std::string backend = "local";
+  bool json = false;
+};
+int sandboxes_list_command(const SandboxesFlags& flags);
+int sandboxes_reap_command(const SandboxesFlags& flags);
+
 }  // namespace sluice::cli

@@ -151,7 +151,7 @@ int main(int argc, char** argv) {
   install->callback([&] { code = sluice::cli::agents_install_command(agents); });
 
   sluice::cli::ShellFlags shell;
-  auto* sandboxes_app = app.add_subcommand("sandboxes", "look into sandboxes");
+  auto* sandboxes_app = app.add_subcommand("sandboxes", "list, reap, test and look into sandboxes");
   sandboxes_app->require_subcommand(1);
   auto* shell_app = sandboxes_app->add_subcommand(
       "shell", "a shell in a fresh sandbox over files that run --keep kept");
@@ -159,6 +159,26 @@ int main(int argc, char** argv) {
   shell_app->add_option("--user", shell.user, "who to be: 1000 the agent, 1001 the verifier, 0")
       ->capture_default_str();
   shell_app->callback([&] { code = sluice::cli::sandboxes_shell_command(shell); });
+  sluice::cli::SandboxesFlags sandboxes;
+  auto* sandboxes_list =
+      sandboxes_app->add_subcommand("list", "the sandboxes there are, and whose they are");
+  sandboxes_list->add_flag("--json", sandboxes.json, "for programs");
+  sandboxes_list->callback([&] { code = sluice::cli::sandboxes_list_command(sandboxes); });
+  auto* reap = sandboxes_app->add_subcommand("reap", "remove what dead engines left");
+  reap->add_option("--backend", sandboxes.backend, "where the sandboxes come from")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local"}));
+  reap->callback([&] { code = sluice::cli::sandboxes_reap_command(sandboxes); });
+  sluice::cli::SandboxesTestFlags conformance;
+  auto* test = sandboxes_app->add_subcommand(
+      "test", "try on this machine what every sandbox must do and must stop");
+  test->add_option("matching", conformance.matching, "only cases whose area.name holds this");
+  test->add_option("--backend", conformance.backend, "where the sandboxes come from")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local"}));
+  test->add_flag("--whole", conformance.whole, "also what takes long or much room");
+  test->add_flag("--json", conformance.json, "for programs");
+  test->callback([&] { code = sluice::cli::sandboxes_test_command(conformance); });
 
   try {
     app.parse(argc, argv);

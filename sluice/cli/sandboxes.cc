@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <optional>
 
@@ -13,8 +14,10 @@
 #include "sluice/cli/backends.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/json/value.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/signals.h"
+#include "sluice/sandbox/journal.h"
 
 namespace sluice::cli {
 namespace {
@@ -137,7 +140,61 @@ class Shell {
   Fd stop_{::eventfd(0, EFD_CLOEXEC)};
 };
 
+std::string time_of(int64_t seconds) {
+  const auto when = static_cast<std::time_t>(seconds);
+  std::tm parts{};
+  ::gmtime_r(&when, &parts);
+  char text[32] = {};
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
 }  // namespace
+
+int sandboxes_list_command(const SandboxesFlags& flags) {
+  const auto entries = sandbox::Journal::list(journal_directory());
+  json::Array rows;
+  for (const auto& entry : entries) {
+    json::Object labels;
+    std::string words;
+    for (const auto& [name, label] : entry.labels) {
+      labels[name] = label;
+      words += " " + name + "=" + label;
+    }
+    if (!flags.json) {
+      fmt::print("{:<6} {:<20} {} engine {:<8} {}{}\n", entry.backend, printable(entry.id),
+                 time_of(entry.since), entry.owner, entry.owner_lives ? "alive" : "DEAD",
+                 printable(words));
+    }
+    json::Object row;
+    row["backend"] = entry.backend;
+    row["id"] = entry.id;
+    row["since"] = time_of(entry.since);
+    row["engine"] = entry.owner;
+    row["engine_lives"] = entry.owner_lives;
+    row["labels"] = std::move(labels);
+    rows.push_back(std::move(row));
+  }
+  if (flags.json) {
+    fmt::print("{}\n", json::serialize(rows));
+  } else if (entries.empty()) {
+    fmt::print("no sandboxes\n");
+  }
+  return 0;
+}
+
+int sandboxes_reap_command(const SandboxesFlags& flags) {
+  // Starting a backend reaps; what it says now is of what came up meanwhile.
+  const size_t before = sandbox::Journal::list(journal_directory()).size();
+  const auto backend = make_backend(flags.backend, Logger());
+  if (!backend) {
+    fmt::print(stderr, "sluice: {}\n", printable(backend.error().message));
+    return exit_code(backend.error().code);
+  }
+  const size_t after = sandbox::Journal::list(journal_directory()).size();
+  fmt::print("{} left by dead engines, removed\n", before > after ? before - after : 0);
+  return 0;
+}
 
 int sandboxes_shell_command(const ShellFlags& flags) {
   std::signal(SIGPIPE, SIG_IGN);

@@ -26,6 +26,7 @@
 #include "sluice/guest/client/client.h"
 #include "sluice/net/wait.h"
 #include "sluice/sandbox/guest_sandbox.h"
+#include "sluice/sandbox/journal.h"
 #include "sluice/sandbox/local/helper/blob.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
 #include "sluice/sandbox/local/host.h"
@@ -92,6 +93,7 @@ std::string random_id() {
 
 struct Backend::State {
   BackendOptions options;
+  std::unique_ptr<Journal> journal;
   IdPlan ids;
   SetupDone ready;
   Fd socket;
@@ -103,7 +105,8 @@ struct Backend::State {
   bool ended = false;
   std::map<uint64_t, AwaitedPtr<Created>> creating;
   std::map<uint64_t, AwaitedPtr<Gone>> removing;
-  std::set<uint64_t> live;  // created, and not known to be gone
+  std::set<uint64_t> live;                // created, and not known to be gone
+  std::map<uint64_t, std::string> names;  // what the journal has as being made or there
 
   bool one_user() const { return ids.mapping == Mapping::kOwn; }
 
@@ -113,6 +116,7 @@ struct Backend::State {
   Result<void> set_up();
   void read_answers();
   void on_end();
+  void forget(uint64_t number);  // with the lock held
 };
 
 Result<void> Backend::State::spawn_helper() {
@@ -137,8 +141,8 @@ Result<void> Backend::State::spawn_helper() {
   sigset_t none;
   ::sigemptyset(&none);
   ::posix_spawnattr_setsigmask(&attributes, &none);
-  // dup2 of a descriptor onto itself would leave it close-on-exec; the program must not be where the
-  // socket goes.
+  // dup2 of a descriptor onto itself would leave it close-on-exec; the program must not be where
+  // the socket goes.
   const Fd image(::fcntl(program.get(), F_DUPFD_CLOEXEC, 10));
   const Fd above(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 10));
   ::posix_spawn_file_actions_adddup2(&actions, above.get(), 3);
@@ -231,7 +235,11 @@ void Backend::State::read_answers() {
         const std::lock_guard lock(mutex);
         const auto found = creating.find(created->id);
         if (found == creating.end()) break;
-        if (created->ok) live.insert(created->id);
+        if (created->ok) {
+          live.insert(created->id);
+        } else {
+          forget(created->id);
+        }
         give(found->second,
              created->ok ? Result<Created>(*created) : Result<Created>(std::move(created->error)));
         creating.erase(found);
@@ -242,6 +250,7 @@ void Backend::State::read_answers() {
         if (!gone) break;
         const std::lock_guard lock(mutex);
         live.erase(gone->id);
+        forget(gone->id);
         const auto found = removing.find(gone->id);
         if (found == removing.end()) break;
         give(found->second, Result<Gone>(*gone));
@@ -258,6 +267,13 @@ void Backend::State::read_answers() {
   on_end();
 }
 
+void Backend::State::forget(uint64_t number) {
+  const auto found = names.find(number);
+  if (found == names.end()) return;
+  if (journal) journal->gone(found->second);
+  names.erase(found);
+}
+
 // The helper is gone, by our will or not: what it made dies with it. Only directories can be left.
 void Backend::State::on_end() {
   int status = 0;
@@ -272,11 +288,16 @@ void Backend::State::on_end() {
   for (const auto& [id, awaited] : removing) give(awaited, Result<Gone>(Gone{id, 0}));
   creating.clear();
   removing.clear();
+  while (!names.empty()) forget(names.begin()->first);
 }
 
 Result<std::unique_ptr<Backend>> Backend::start(BackendOptions options) {
   remove_dead_cgroups();
   auto state = std::make_shared<State>();
+  if (!options.journal_directory.empty()) {
+    Journal::forget_dead(options.journal_directory);
+    SLUICE_TRY(state->journal, Journal::open(options.journal_directory));
+  }
   IdFacts facts = read_id_facts();
   if (options.only_own_uid && facts.uid != 0) facts.tools = false;
   SLUICE_TRY(state->ids, plan_ids(facts));
@@ -429,9 +450,16 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
     const std::lock_guard lock(state->mutex);
     if (state->ended) co_return Error(ErrorCode::kClosed, "the sandbox helper is gone");
     request.id = state->next_id++;
+    if (state->journal) {
+      SLUICE_CO_TRY_VOID(state->journal->creating("local", id, options.labels));
+      state->names[request.id] = id;
+    }
     state->creating[request.id] = created;
     sent = state->send(Message::Kind::kCreate, request.encode(), &theirs);
-    if (!sent) state->creating.erase(request.id);
+    if (!sent) {
+      state->creating.erase(request.id);
+      state->forget(request.id);
+    }
   }
   theirs.reset();
   if (!sent) co_return std::move(sent).error();
@@ -492,7 +520,10 @@ awaitable<Result<void>> Backend::remove(std::shared_ptr<State> state, net::Shard
 }
 
 awaitable<Result<int>> Backend::reap() {
-  co_return remove_dead_cgroups();
+  const int groups = remove_dead_cgroups();
+  const std::string& directory = state_->options.journal_directory;
+  const int written = directory.empty() ? 0 : Journal::forget_dead(directory);
+  co_return std::max(groups, written);
 }
 
 }  // namespace sluice::sandbox::local

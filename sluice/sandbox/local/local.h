@@ -16,6 +16,8 @@ namespace sluice::sandbox::local {
 
 struct BackendOptions {
   Logger log;
+  // Where it is written down which sandboxes are made (journal.h); empty: nowhere.
+  std::string journal_directory;
   // For tests of the poorer forms: pretend that only the own uid can be mapped.
   bool only_own_uid = false;
   // And that listening sockets cannot be passed, as with links that carry no descriptors.
