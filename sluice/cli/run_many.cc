@@ -42,6 +42,7 @@ constexpr size_t kMaxRollouts = 1'000'000;
 constexpr size_t kMaxTaskFile = 1 << 20;
 constexpr size_t kMaxManifest = 64 << 20;
 constexpr Duration kMetricsEvery = 5s;
+constexpr char kInterrupted[] = "interrupted";
 
 bool is_task_file(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -335,6 +336,8 @@ class RunMany {
     Deadline metrics_due;
     for (int heard = 0; !engine.done();) {
       if (auto finished = engine.next(100ms)) {
+        // One that never began leaves no line: there is nothing to tell, and it is still to be run.
+        if (!finished->result && finished->why == kInterrupted) continue;
         const Wanted& wanted = *by_name.at(finished->name);
         JournalEntry entry = rollout::entry_of(*finished, wanted.task->id, wanted.group);
         auto kept = keep(entry, *finished);
@@ -365,12 +368,12 @@ class RunMany {
   void heed(rollout::Engine& engine, Progress& progress, int interrupts) {
     if (interrupts > 1) {
       progress.note("cancelling what runs: cleaning up");
-      engine.cancel_all("interrupted");
+      engine.cancel_all(kInterrupted);
       return;
     }
     progress.note(fmt::format("no more are started; waiting for {} that run (once more: cancel)",
                               engine.status().running));
-    engine.drain_now("interrupted");
+    engine.drain_now(kInterrupted);
   }
 
   // Files first: a line in the journal says that all is there.
@@ -382,18 +385,12 @@ class RunMany {
       if (error) return errno_error("create " + directory, error.value());
       SLUICE_TRY_VOID(store_result(directory, *finished.result));
     }
-    // One that never ran leaves no line: there is nothing to tell, and it is still to be run.
-    if (!finished.result && interruptible(finished)) return {};
     std::string line = rollout::to_json(entry, finished);
     if (flags_.json) {
       fmt::print("{}\n", line);
       std::fflush(stdout);
     }
     return journal_->append(std::move(line));
-  }
-
-  static bool interruptible(const rollout::Finished& finished) {
-    return finished.why == "interrupted" && finished.failed_attempts.empty();
   }
 
   // What the process before us left: its unfinished rollouts have a trace and no end.
@@ -441,6 +438,9 @@ class RunMany {
                                           0600));
     if (!flags_.json) {
       fmt::print("{}results  {}/results.jsonl\n", batch_table(entries), directory_);
+      if (entries.size() < total_) {
+        fmt::print("not run  {} of {}\n", total_ - entries.size(), total_);
+      }
       if (missing > 0 || interrupted_) {
         fmt::print("go on    the same command with --resume --out {}\n", directory_);
       }

@@ -175,6 +175,20 @@ def listening_sockets():
     return found
 
 
+def parent_of(pid):
+    """None if it is gone."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else None
+
+
+def helper_of(engine):
+    """The pid of an engine's sandbox helper; None if it is not there (yet, or any more)."""
+    for pid in descendants(engine):
+        if parent_of(pid) == engine and read(f"/proc/{pid}/cmdline").startswith(b"sluice-sandboxes"):
+            return pid
+    return None
+
+
 def adopt_orphans():
     """Makes this process the parent of what processes that it started leave behind, so that
     running_below_us() finds it, and only it, whatever else runs on this machine."""
