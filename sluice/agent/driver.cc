@@ -399,10 +399,13 @@ class Driver::Impl {
     auto job = co_await sandbox_->start(std::move(command));
     if (!job) {
       hooks_.agent_ended();
-      co_return std::move(job)
-          .error()
-          .within("start " + plan_.spec->name)
-          .from(ErrorOrigin::kAgent);
+      Error error = std::move(job).error().within("start " + plan_.spec->name);
+      // A program that is not there or may not be run; a sandbox that is gone is not the agent's.
+      const bool its_own = error.code == ErrorCode::kNotFound ||
+                           error.code == ErrorCode::kPermissionDenied ||
+                           error.code == ErrorCode::kInvalidArgument;
+      if (its_own) co_return std::move(error).from(ErrorOrigin::kAgent);
+      co_return error;
     }
     job_ = std::move(*job);
     report_.agent.emplace();

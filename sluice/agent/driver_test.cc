@@ -17,8 +17,10 @@ using sandbox::fake::FakeBackend;
 using sandbox::fake::FakeMachine;
 using sandbox::fake::FakeProcess;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr char kSpec[] = R"(
 name = "echo"
@@ -99,11 +101,15 @@ class Watcher : public Hooks {
     endpoint.key = "placeholder";
     co_return endpoint;
   }
-  void agent_starts() override { phases.emplace_back("(admitted)"); }
+  void agent_starts() override {
+    phases.emplace_back("(admitted)");
+    if (at_start) at_start();
+  }
   void agent_ended() override { phases.emplace_back("(shut)"); }
 
   std::vector<std::string> phases;
   std::vector<std::string> tools;
+  std::function<void()> at_start;
 };
 
 class DriverTest : public ::testing::Test {
@@ -314,6 +320,45 @@ TEST_F(DriverTest, ASandboxThatCannotBeMadeIsInfrastructure) {
 }
 
 // The verifier's directory is emptied after the agent is dead: what the agent put there is gone.
+TEST_F(DriverTest, ASandboxThatIsLostAtTheStartIsNotTheAgentsFault) {
+  watcher_.at_start = [this] {
+    backend_.last().lose();
+  };
+  const Report report = run();
+  EXPECT_EQ(report.failed_phase, "start");
+  ASSERT_TRUE(report.error);
+  EXPECT_EQ(report.error->code, ErrorCode::kClosed);
+  EXPECT_NE(report.error->origin, ErrorOrigin::kAgent);
+  EXPECT_FALSE(report.agent);
+}
+
+// What set-up made is cloned, and set-up is not run again.
+TEST_F(DriverTest, APreparedPlanBeginsWithAClone) {
+  plan_.uploads = {{"in.txt", "input", 0644}};
+  plan_.setup = {"make ready"};
+  plan_.sandbox.network = sandbox::Network::kSetup;
+  plan_.spec = std::make_shared<const Spec>(spec_);
+  Driver preparer(shard_, backend_, plan_, watcher_);
+  auto prepared = net::testing::run(shard_, preparer.prepare());
+  ASSERT_FALSE(prepared.error) << prepared.error->message;
+  ASSERT_TRUE(prepared.snapshot);
+  EXPECT_THAT(watcher_.phases,
+              ElementsAre("create", "install", "upload", "setup", "snapshot", "close"));
+  EXPECT_TRUE(backend_.last().closed());
+
+  watcher_.phases.clear();
+  plan_.prepared = std::make_shared<const Report>(std::move(prepared));
+  const Report report = run();
+  ASSERT_FALSE(report.error) << report.error->message;
+  EXPECT_THAT(watcher_.phases,
+              ElementsAre("clone", "configure", "start", "(admitted)", "agent", "(shut)", "stop",
+                          "collect", "verify", "files", "close"));
+  EXPECT_EQ(report.setup.size(), 1u);
+  EXPECT_EQ(report.files.at("in.txt"), "input");
+  EXPECT_THAT(backend_.last().commands(), Not(Contains("make ready")));
+  EXPECT_EQ(backend_.last().options().network, sandbox::Network::kNone) << "set-up is over";
+}
+
 TEST_F(DriverTest, TheAgentCannotForgeTheRewardFile) {
   plan_.verify = {"check"};
   backend_.prepare([](FakeMachine& machine) {

@@ -212,11 +212,13 @@ def cgroups(ours):
     """The directories in every cgroup hierarchy that an engine among `ours` made, or one that is
     gone. Their names are sluice-NAMESPACE-PID-START of the process that did."""
     found = set()
-    for path in pathlib.Path("/sys/fs/cgroup").rglob("*sluice*"):
-        pid = re.match(r"sluice-\d+-(\d+)-", path.name)
-        alive = pid and os.path.exists(f"/proc/{pid[1]}")
-        if not alive or int(pid[1]) in ours:
-            found.add(str(path))
+    for top, names, _ in os.walk("/sys/fs/cgroup"):  # what goes meanwhile is passed over
+        for name in [name for name in names if "sluice" in name]:
+            names.remove(name)
+            pid = re.match(r"sluice-\d+-(\d+)-", name)
+            alive = pid and os.path.exists(f"/proc/{pid[1]}")
+            if not alive or int(pid[1]) in ours:
+                found.add(f"{top}/{name}")
     return found
 
 

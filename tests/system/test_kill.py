@@ -1,13 +1,17 @@
-"""A killed engine leaves nothing: no process, mount, cgroup or temporary file, after at most the
+"""Whoever is killed leaves nothing: no process, mount, cgroup or temporary file, after at most the
 guest's lease."""
 
+import collections
 import json
+import os
 import random
+import signal
 import subprocess
 import time
 import unittest
 
-from harness import Leftovers, SystemTest, count, end, processes_with
+from harness import (Leftovers, SystemTest, count, descendants, end, helper_of, parent_of,
+                     processes_with, read)
 
 LEASE_S = 10
 SLACK_S = 5  # for a loaded machine to get round to it
@@ -20,7 +24,47 @@ delay_s = 0.2
 
 
 class Killed(SystemTest):
-    def test_sigkill_at_random_points_of_a_rollout(self):
+    def find(self, role, engine):
+        """The process of that role in the one rollout that `engine` runs, if it is there now."""
+        if role == "engine":
+            return engine
+        helper = helper_of(engine)
+        if role == "helper" or helper is None:
+            return helper
+        guests = [pid for pid in descendants(helper) if parent_of(pid) == helper]
+        if role == "guest":
+            return guests[0] if guests else None
+        for guest in guests:
+            for pid in descendants(guest):
+                if b"caller.py" in read(f"/proc/{pid}/cmdline"):
+                    return pid
+        return None
+
+    def check_end(self, role, code, where):
+        """What may be told of a rollout after `role` was killed: what happened."""
+        file = self.out / "result.json"
+        if not file.exists():
+            self.assertIn(role, ("engine", "nobody"), where)
+            return "nothing"
+        result = json.loads(file.read_text())  # whole, or not there
+        kind = result["error_kind"]
+        if kind is None:
+            # It was over before, or the process was not needed any more.
+            self.assertEqual((result["reward"], result["agent_exit_code"]), (1.0, 0), where)
+        elif kind == "infrastructure":
+            self.assertIn(role, ("helper", "guest"), where)
+            self.assertIsNone(result["reward"], where)
+            self.assertEqual(code, 69, where)
+        else:
+            # What it did is verified all the same, unless it never came to its first call.
+            self.assertEqual(role, "agent", where)
+            self.assertEqual((kind, result["reward"]), ("agent", 1.0) if result["llm"]["calls"] else
+                             ("gate_never_called", None), where)
+            self.assertEqual(result["agent_ended"], "killed by signal 9", where)
+        return kind or "whole"
+
+    def test_sigkill_of_anybody_at_random_points_of_a_rollout(self):
+        """Engine, helper, guest or agent: nothing is left and no result invented."""
         chat = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
         leave = "setsid sh -c 'trap : TERM HUP INT; while :; do sleep 1; done' >/dev/null 2>&1 & sleep 0.1"
         steps = json.dumps([{"run": leave}, {"post": chat}, {"post": chat}])
@@ -35,7 +79,9 @@ verify = ["sleep 0.1", "setsid sleep 1000 & true"]
         self.run_rollout(task, policy, "caller")
         whole = time.monotonic() - whole
         before = Leftovers()
-        for kill in range(count(20, 200)):
+        seen = collections.Counter()
+        for kill in range(count(20, 500)):
+            role = ("engine", "helper", "guest", "agent")[kill % 4]
             point = generator.uniform(0, whole * 1.05)
             mark = f"system-test-mark-{generator.getrandbits(64):x}"
             process = subprocess.Popen(self.arguments(task, policy, "caller"),
@@ -44,11 +90,59 @@ verify = ["sleep 0.1", "setsid sleep 1000 & true"]
                                        stderr=subprocess.DEVNULL)
             self.addCleanup(end, process)
             time.sleep(point)
-            process.kill()
-            process.wait()
+            pid = self.find(role, process.pid)
+            if pid is None:
+                role = "nobody"
+            else:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    role = "nobody"
+            where = f"kill {kill}, of {role} after {point:.3f} of {whole:.3f} s"
+            # It ends by itself, whoever else was killed.
+            code = process.wait(60)
+            seen[role, self.check_end(role, code, where)] += 1
             left = before.wait_until_none(LEASE_S + SLACK_S)
-            self.assertEqual(left, {}, f"kill {kill} after {point:.3f} of {whole:.3f} s")
-            self.assertEqual(processes_with(mark), [], f"kill {kill} after {point:.3f} s")
+            self.assertEqual(left, {}, where)
+            self.assertEqual(processes_with(mark), [], where)
+        print(dict(seen))
+
+    def test_sigkills_in_a_batch_cost_attempts_and_no_results(self):
+        """A dead guest is one failed attempt, which is made again; every other rollout is as it was."""
+        chat = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+        task = self.task(f"""
+id = "t"
+instruction = '''{json.dumps([{"post": chat}, {"sleep": 0.2}])}'''
+verify = ["true"]
+""")
+        generator = random.Random(2026)
+        before = Leftovers()
+        process = subprocess.Popen(
+            self.arguments(task, self.script(SCRIPT), "caller", "--repeat", str(count(16, 100)),
+                           "--concurrency", "3", "--retries", "50"),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(end, process)
+        killed = 0
+        while killed < count(6, 60) and process.poll() is None:
+            time.sleep(generator.uniform(0.05, 0.3))
+            helper = helper_of(process.pid)
+            guests = [pid for pid in descendants(helper) if parent_of(pid) == helper] if helper else []
+            if guests:
+                os.kill(generator.choice(guests), signal.SIGKILL)
+                killed += 1
+        code = process.wait(300)
+        lines = [json.loads(line) for line in (self.out / "results.jsonl").read_text().splitlines()]
+        self.assertEqual(sorted(line["name"] for line in lines),
+                         sorted(f"t@{i}" for i in range(1, count(16, 100) + 1)))
+        failed = 0
+        for line in lines:
+            self.assertEqual((line["result"]["reward"], line["result"]["error_kind"]), (1.0, None), line)
+            failed += len(line["failed_attempts"])
+        self.assertEqual(code, 0)
+        # A guest that died when its rollout was over cost nothing.
+        self.assertLessEqual(failed, killed)
+        self.assertGreater(failed, 0)
+        self.assertEqual(before.wait_until_none(LEASE_S), {})
 
     def test_ctrl_c_cancels_and_cleans_up(self):
         task = self.task('instruction = "x"\nverify = ["true"]\n')
