@@ -132,12 +132,11 @@ class Serve {
     options.defaults = settings_.defaults;
     options.max_rollouts = settings_.max_rollouts;
     options.step_timeout = settings_.step_timeout;
-    options.upstream = [this, log](net::Shard* shard, const env::coding::Upstream& where) {
-      if (!where.key.empty()) log.redactor().add_secret(where.key);
+    options.upstream = [this](net::Shard* shard, const env::coding::Upstream& where) {
       upstream::PassthroughOptions passthrough;
       passthrough.base_url = where.base_url;
       passthrough.key = where.key;
-      return upstream::make_passthrough(*shard, pool_, std::move(passthrough));
+      return upstream::make_passthrough(*shard, names_, std::move(passthrough));
     };
     options.bundle = [log](const agent::Spec& spec) {
       const agent::Bundles bundles(agent::default_bundle_directory());
@@ -193,7 +192,8 @@ class Serve {
 
   const ServeSettings settings_;
   net::Shard shard_;
-  net::BlockingPool pool_{4};
+  net::BlockingPool pool_{4};   // installs agents, which may take minutes
+  net::BlockingPool names_{2};  // looks up hosts
 };
 
 }  // namespace

@@ -249,6 +249,26 @@ def test_finding_49_an_agent_cannot_reach_the_server_it_runs_under(server, upstr
     assert said.count("Connection refused") == 5, said
 
 
+def test_finding_49_on_a_shared_network_the_server_refuses_an_agent(upstream, place):
+    key = "a-key-of-some-length"
+    with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
+                "--network", "open", env={"SLUICE_KEYS": key}) as served:
+        probe = "; ".join(
+            f"python3 -c 'import urllib.request as r; r.urlopen(r.Request(\"{served.url}{path}\", "
+            f"data={data}))' 2>&1 | tail -1"
+            for path, data in (("/reset", 'b"{}"'), ("/step", 'b"{}"'), ("/mcp", 'b"{}"'),
+                               ("/rollouts", "None"), ("/ws", "None"), ("/state", "None")))
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "run_rollout",
+            "arguments": arguments(upstream, [CALL, {"run": probe}, {"run": "env"}], verify=["true"])}}
+        answer = served.fetch("/mcp", message, headers={"Authorization": f"Bearer {key}"})[1]
+        result = json.loads(answer["result"]["data"])
+        assert result["reward"] == 1.0, result["error"]
+        said = json.loads(result["agent_log_tail"].splitlines()[-2])["stdout"]
+        assert said.count("HTTP Error 401") == 6, said
+        assert key not in result["agent_log_tail"]
+
+
 def test_finding_49_a_shared_network_needs_keys(place):
     with pytest.raises(RuntimeError):
         Served("sluice", "serve", "--port", 0, "--network", "open", "--data", place / "data")
@@ -492,16 +512,18 @@ def gate_server(place):
         yield served
 
 
-def test_finding_76_opencode_is_answered_by_a_trainer_over_its_api(gate_server, server, opencode):
+@pytest.mark.parametrize("agent", ["opencode", "pi"])
+def test_finding_76_agents_are_answered_by_a_trainer_over_its_api(gate_server, server, agent):
+    installed(server, agent)
     how = gate_server.fetch("/metadata")[1]["trainer"]
     assert how["attached"] is False
-    given = {"mode": "interception_gate", "instruction": TASK["instruction"],
+    given = {"agent": agent, "mode": "interception_gate", "instruction": TASK["instruction"],
              "verify": TASK["verify"], "task_id": "gated"}
     refused = call(gate_server, given)
     assert "no trainer is attached" in refused["error"] and refused["error_kind"] == "infrastructure"
     assert refused["wall_s"] < 10 and refused["reward"] is None
 
-    trainer = Trainer(how["api"], "trainer-key-0123456789", SCRIPT)
+    trainer = Trainer(how["api"], "trainer-key-0123456789", SCRIPTS[agent])
     trainer.start()
     wait_for(lambda: gate_server.fetch("/metadata")[1]["trainer"]["attached"])
     result = call(gate_server, given)

@@ -103,7 +103,7 @@ struct RolloutDesk::Job {
 
   // The rollout's shard's.
   TurnLog turns;
-  std::unique_ptr<rollout::Rollout> rollout;
+  rollout::Rollout* rollout = nullptr;  // while it runs
   std::optional<std::string> cancelled;
 };
 
@@ -281,7 +281,8 @@ awaitable<json::Object> RolloutDesk::begun(RolloutDesk* self, std::shared_ptr<Jo
 }
 
 awaitable<json::Object> RolloutDesk::run_on_shard(std::shared_ptr<Job> job) {
-  rollout::RolloutOptions& options = job->options;
+  // A copy: what is made here, the policy above all, lives and dies on this shard.
+  rollout::RolloutOptions options = job->options;
   if (options.policy.mode == kBlackBox) {
     auto policy = job->make_upstream(job->shard, job->upstream);
     if (!policy) {
@@ -300,20 +301,26 @@ awaitable<json::Object> RolloutDesk::run_on_shard(std::shared_ptr<Job> job) {
   options.on_agent_event = [weak, server](const agent::AgentEvent& event) {
     json::Object detail;
     detail["kind"] = agent::to_string(event.kind);
-    if (!event.text.empty()) detail["text"] = event.text.substr(0, 2000);
+    if (!event.text.empty()) detail["text"] = to_valid_utf8(ByteView(event.text).substr(0, 2000));
     if (!event.tool.empty()) detail["tool"] = event.tool;
     if (!event.status.empty()) detail["status"] = event.status;
     server->post([weak, detail = std::move(detail)]() mutable {
       if (const auto held = weak.lock()) held->note_agent(std::move(detail));
     });
   };
-  job->rollout = std::make_unique<rollout::Rollout>(
-      rollout::Rollout::Parts{*job->shard, job->parts.backend, job->parts.gate, job->turns,
-                              job->parts.log},
-      options);
-  if (job->cancelled) job->rollout->cancel(*job->cancelled);
-  rollout::RolloutResult result = co_await job->rollout->run();
-  job->rollout.reset();
+  rollout::Rollout rollout(
+      {*job->shard, job->parts.backend, job->parts.gate, job->turns, job->parts.log}, options);
+  if (job->cancelled) rollout.cancel(*job->cancelled);
+  job->rollout = &rollout;
+  rollout::RolloutResult result;
+  std::exception_ptr failure;
+  try {
+    result = co_await rollout.run();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  job->rollout = nullptr;
+  if (failure) std::rethrow_exception(failure);
   result.report.warnings.insert(result.report.warnings.begin(), job->warnings.begin(),
                                 job->warnings.end());
   co_return result_json(result, options.task->workdir, job->turns);
