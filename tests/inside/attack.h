@@ -7,14 +7,22 @@
 #include <initializer_list>
 
 // The programs, all in one executable (all.cc).
-#define SLUICE_INSIDE_PROGRAMS(X)                                                      \
-  X(daemons)                                                                           \
-  X(eat)                                                                               \
-  X(guest_intrusion)                                                                   \
-  X(host_identity)                                                                     \
-  X(host_processes)                                                                    \
-  X(host_secrets) X(kernel_settings) X(mounts) X(namespaces) X(network) X(set_user_id) \
-      X(system_calls) X(terminal)
+// clang-format off
+#define SLUICE_INSIDE_PROGRAMS(X) \
+  X(daemons) \
+  X(eat) \
+  X(guest_intrusion) \
+  X(host_identity) \
+  X(host_processes) \
+  X(host_secrets) \
+  X(kernel_settings) \
+  X(mounts) \
+  X(namespaces) \
+  X(network) \
+  X(set_user_id) \
+  X(system_calls) \
+  X(terminal)
+// clang-format on
 #define SLUICE_DECLARE_INSIDE(name) int inside_##name(int argc, char** argv);
 SLUICE_INSIDE_PROGRAMS(SLUICE_DECLARE_INSIDE)
 #undef SLUICE_DECLARE_INSIDE
