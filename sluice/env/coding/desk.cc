@@ -125,7 +125,7 @@ awaitable<json::Object> RolloutDesk::run(RolloutDesk* self, RolloutRequest reque
     refusal = "RuntimeError: interception_gate needs a trainer, and this server has no trainer API";
   }
   if (!refusal.empty()) {
-    co_return refused_result(task_id, mode, "task", std::move(refusal), seconds_since(began));
+    co_return refused_result(task_id, mode, "task", refusal, seconds_since(began));
   }
   while (self->running_ >= self->options_.max_rollouts) {
     context->progress(0, static_cast<double>(std::size(kPhases)), "waiting for a free slot");

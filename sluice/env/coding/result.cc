@@ -24,8 +24,8 @@ double rounded(Duration duration) {
   return std::round(std::chrono::duration<double>(duration).count() * 1e3) / 1e3;
 }
 
-json::Value or_null(std::string text) {
-  return text.empty() ? json::Value(nullptr) : json::Value(std::move(text));
+json::Value or_null(std::string_view text) {
+  return text.empty() ? json::Value(nullptr) : json::Value(text);
 }
 
 json::Value code_of(const Exit& exit) {
@@ -114,7 +114,7 @@ json::Object result_json(const rollout::RolloutResult& result, const std::string
   out["proxy_log_tail"] = turns.tail(kLogTail);
   out["error"] = or_null(to_valid_utf8(error_text(result)));
 
-  out["error_kind"] = or_null(std::string(rollout::to_string(result.error_kind)));
+  out["error_kind"] = or_null(rollout::to_string(result.error_kind));
   out["rollout_id"] = result.rollout.value;
   out["agent"] = result.agent;
   out["agent_ended"] = report.agent ? sandbox::describe(report.agent->exit) : "";
@@ -142,9 +142,9 @@ json::Object result_json(const rollout::RolloutResult& result, const std::string
 }
 
 json::Object refused_result(std::string_view task_id, std::string_view mode,
-                            std::string_view error_kind, std::string error, double wall_s) {
+                            std::string_view error_kind, std::string_view error, double wall_s) {
   json::Object out = base(task_id, mode, wall_s);
-  out["error"] = std::move(error);
+  out["error"] = error;
   out["error_kind"] = error_kind;
   out["warnings"] = json::Array();
   return out;

@@ -18,6 +18,6 @@ json::Object result_json(const rollout::RolloutResult& result, const std::string
 
 // The result of a rollout that never began; `error_kind` as in rollout::to_string.
 json::Object refused_result(std::string_view task_id, std::string_view mode,
-                            std::string_view error_kind, std::string error, double wall_s);
+                            std::string_view error_kind, std::string_view error, double wall_s);
 
 }  // namespace sluice::env::coding
