@@ -337,7 +337,10 @@ class RunMany {
     for (int heard = 0; !engine.done();) {
       if (auto finished = engine.next(100ms)) {
         // One that never began leaves no line: there is nothing to tell, and it is still to be run.
-        if (!finished->result && finished->why == kInterrupted) continue;
+        const std::string gave_up = engine.status().gave_up;
+        if (!finished->result && (finished->why == kInterrupted || finished->why == gave_up)) {
+          continue;
+        }
         const Wanted& wanted = *by_name.at(finished->name);
         JournalEntry entry = rollout::entry_of(*finished, wanted.task->id, wanted.group);
         auto kept = keep(entry, *finished);
@@ -360,6 +363,7 @@ class RunMany {
       }
     }
     progress.finish();
+    if (const std::string why = engine.status().gave_up; !why.empty()) progress.note(why);
     interrupted_ = interrupts > 0;
     write_metrics();
     return {};
@@ -414,7 +418,7 @@ class RunMany {
 
   Result<int> conclude() {
     std::vector<JournalEntry> entries;
-    size_t missing = 0;
+    size_t missing = 0;  // that could not be run
     std::map<std::string, size_t> kinds;
     for (const auto& [name, entry] : ends_) {
       if (!entry.has_result) ++missing;
@@ -441,12 +445,13 @@ class RunMany {
       if (entries.size() < total_) {
         fmt::print("not run  {} of {}\n", total_ - entries.size(), total_);
       }
-      if (missing > 0 || interrupted_) {
+      if (missing > 0 || entries.size() < total_) {
         fmt::print("go on    the same command with --resume --out {}\n", directory_);
       }
     }
     if (interrupted_) return exit_code(ErrorCode::kCancelled);
-    if (missing > 0 || kinds.contains("infrastructure")) return exit_code(ErrorCode::kUnavailable);
+    if (missing > 0 || entries.size() < total_ || kinds.contains("infrastructure"))
+      return exit_code(ErrorCode::kUnavailable);
     return kinds.empty() ? 0 : 1;
   }
 

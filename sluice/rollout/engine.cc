@@ -215,6 +215,7 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
     schedule.ended(task->id);
     if (result && result->error_kind == ErrorKind::kInfrastructure) {
       ++failed_attempts;
+      if (++failed_in_row == options.give_up_after) give_up(result->error);
       if (retries_counter) retries_counter->add();
       task->failed_attempts.push_back({result->rollout, result->error, result->wall});
       const auto attempts = static_cast<int>(task->failed_attempts.size());
@@ -228,8 +229,27 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
         return;
       }
     }
+    if (result && result->error_kind != ErrorKind::kInfrastructure &&
+        result->error_kind != ErrorKind::kCancelled) {
+      failed_in_row = 0;
+    }
     conclude(task, std::move(result), std::move(failure));
     pump();
+  }
+
+  void give_up(const std::string& error) {
+    gave_up = fmt::format("gave up after {} failed attempts in a row, the last: {}", failed_in_row,
+                          error);
+    parts.log.error("engine", "nothing starts any more", {{"why", gave_up}});
+    stop(gave_up);
+  }
+
+  void stop(const std::string& why) {
+    drained = stopped = true;
+    for (const TaskPtr& task : all_tasks()) {
+      if (task->place != Task::Place::kRunning) drop(task, why);
+    }
+    changed.notify_all();
   }
 
   const Parts parts;
@@ -245,6 +265,8 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
   OrderId next_id = 1;
   uint64_t finished_count = 0;
   uint64_t failed_attempts = 0;
+  size_t failed_in_row = 0;
+  std::string gave_up;
   bool drained = false;
   bool stopped = false;  // nothing more starts
   Deadline armed;        // what the alarm was last asked for
@@ -311,11 +333,7 @@ void Engine::drain() {
 
 void Engine::drain_now(std::string why) {
   const std::lock_guard lock(state_->mutex);
-  state_->drained = state_->stopped = true;
-  for (const State::TaskPtr& task : state_->all_tasks()) {
-    if (task->place != State::Task::Place::kRunning) state_->drop(task, why);
-  }
-  state_->changed.notify_all();
+  state_->stop(why);
 }
 
 void Engine::cancel_all(std::string why) {
@@ -352,6 +370,7 @@ Engine::Status Engine::status() const {
   status.finished = state_->finished_count;
   status.failed_attempts = state_->failed_attempts;
   status.memory_bytes = state_->schedule.memory_bytes();
+  status.gave_up = state_->gave_up;
   return status;
 }
 

@@ -32,6 +32,9 @@ struct EngineOptions {
   // Further attempts when one failed for infrastructure reasons.
   int retries = 2;
   Duration retry_pause = std::chrono::seconds(1);  // before the first of them; doubled each time
+  // After so many failed attempts in a row, of whichever rollouts, nothing starts any more: what is
+  // broken then is not mended by using up what waits. 0: go on for ever.
+  size_t give_up_after = 100;
   // Results that nobody took hold back further starts.
   size_t untaken = 1000;
 };
@@ -87,6 +90,7 @@ class Engine {
     uint64_t finished = 0;
     uint64_t failed_attempts = 0;  // for infrastructure reasons
     uint64_t memory_bytes = 0;     // that running ones are reckoned to need
+    std::string gave_up;           // why nothing starts any more; "" while all is well
   };
 
   Engine(Parts parts, EngineOptions options);

@@ -245,6 +245,38 @@ TEST_F(EngineTest, what_cannot_go_otherwise_is_not_retried) {
   EXPECT_EQ(finished.failed_attempts.size(), 1u);
 }
 
+TEST_F(EngineTest, when_everything_fails_it_gives_up) {
+  options_.limits.concurrency = 1;
+  options_.retries = 1;
+  options_.give_up_after = 5;
+  for (int i = 0; i < 99; ++i) backend_.fail_next_create(kNoRoom);
+  for (int i = 0; i < 20; ++i) submit(order(fmt::format("{}", i)));
+  size_t failed = 0, untouched = 0;
+  for (const Finished& finished : all()) {
+    if (finished.result) {
+      EXPECT_EQ(finished.result->error_kind, ErrorKind::kInfrastructure);
+      failed += finished.failed_attempts.size();
+    } else {
+      EXPECT_THAT(finished.why, HasSubstr("gave up after 5 failed attempts in a row"));
+      ++untouched;
+    }
+  }
+  EXPECT_EQ(failed, 5u);
+  EXPECT_GE(untouched, 15u);
+  EXPECT_THAT(engine().status().gave_up, HasSubstr("no room"));
+}
+
+TEST_F(EngineTest, failures_in_between_are_no_reason_to_give_up) {
+  options_.limits.concurrency = 1;
+  options_.give_up_after = 2;
+  for (int i = 0; i < 4; ++i) {
+    backend_.fail_next_create(kNoRoom);
+    submit(order(fmt::format("{}", i)));
+    expect_ran(next());
+  }
+  EXPECT_EQ(engine().status().gave_up, "");
+}
+
 TEST_F(EngineTest, failures_of_agent_and_task_are_results) {
   Answer failure;
   failure.status = 3;
