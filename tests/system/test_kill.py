@@ -146,6 +146,35 @@ verify = ["true"]
         self.assertGreater(failed, 0)
         self.assertEqual(before.wait_until_none(LEASE_S), {})
 
+    def test_a_dead_helper_ends_a_batch_that_can_be_resumed(self):
+        chat = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+        task = self.task(f"""
+id = "t"
+instruction = '''{json.dumps([{"post": chat}])}'''
+verify = ["true"]
+""")
+        flags = ["--repeat", "130", "--concurrency", "3", "--retries", "0"]
+        arguments = self.arguments(task, self.script(SCRIPT), "caller", *flags)
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE)
+        self.addCleanup(end, process)
+        for _ in range(2):
+            process.stderr.readline()
+        os.kill(helper_of(process.pid), signal.SIGKILL)
+        err = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 69, err[-2000:])
+        self.assertIn(b"gave up after 100 failed attempts in a row", err)
+        results = [json.loads(line)["result"]
+                   for line in (self.out / "results.jsonl").read_text().splitlines()]
+        self.assertLess(len(results), 130)
+        for result in results:
+            self.assertIn((result["error_kind"], result["reward"]),
+                          ((None, 1.0), ("infrastructure", None)))
+        done = subprocess.run([*arguments, "--resume"], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=300, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        self.assertRegex(done.stdout, r"(?m)^t +130 +1\.000 +130/130")
+
     def test_ctrl_c_cancels_and_cleans_up(self):
         task = self.task('instruction = "x"\nverify = ["true"]\n')
         before = Leftovers()
