@@ -1,5 +1,6 @@
 // What a malicious or reward-hacking agent may try, by the programs of tests/inside and by what any
 // shell can do. A row fails when the attack works.
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>

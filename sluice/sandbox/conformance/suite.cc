@@ -1,4 +1,6 @@
-#include <csignal>
+#include <fmt/format.h>
+
+#include <stdexcept>
 
 #include "sluice/sandbox/conformance/case.h"
 
@@ -10,6 +12,11 @@ constexpr Area kAreas[] = {{"commands", command_cases}, {"jobs", job_cases},
                            {"life", life_cases},        {"attacks", attack_cases}};
 
 }  // namespace
+
+std::string show_text(std::string_view text) {
+  if (text.size() <= 300) return fmt::format("\"{}\"", text);
+  return fmt::format("\"{}...\" ({} bytes)", text.substr(0, 300), text.size());
+}
 
 Try::~Try() {
   close_shared();
