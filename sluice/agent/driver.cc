@@ -301,6 +301,7 @@ class Driver::Impl {
         command.cwd = "/";
         command.user = plan_.setup_user;
         command.env = shell_env("/root", "root");
+        add_setup_proxy(command.env);
         command.deadline = Deadline::in(kInstallTimeout);
         command.output_cap = kRowOutputCap;
         SLUICE_CO_TRY(const sandbox::Output output, co_await sandbox_->exec(std::move(command)));
@@ -353,6 +354,15 @@ class Driver::Impl {
     co_return exit;
   }
 
+  // While set-up may reach hosts, its commands are told how.
+  void add_setup_proxy(sandbox::Env& env) const {
+    if (plan_.sandbox.network != sandbox::Network::kSetup) return;
+    for (const char* name : {"https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"}) {
+      env.emplace_back(name, sandbox::kSetupProxy);
+    }
+    for (const char* name : {"no_proxy", "NO_PROXY"}) env.emplace_back(name, "localhost,127.0.0.1");
+  }
+
   awaitable<Result<void>> setup() {
     for (const std::string& script : plan_.setup) {
       Command command = Command::shell(script);
@@ -360,6 +370,7 @@ class Driver::Impl {
       command.user = plan_.setup_user;
       const bool as_root = plan_.setup_user == "0" || plan_.setup_user == "root";
       command.env = as_root ? shell_env("/root", "root") : shell_env(sandbox::kHome, "user");
+      add_setup_proxy(command.env);
       command.deadline = Deadline::in(plan_.setup_timeout);
       command.output_cap = kRowOutputCap;
       SLUICE_CO_TRY(const Exit exit, co_await run_row(&report_.setup, script, std::move(command)));

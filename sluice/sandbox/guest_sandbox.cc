@@ -205,7 +205,7 @@ class GuestSandbox final : public Sandbox {
   }
 
   awaitable<Result<void>> end_setup() override {
-    if (parts_.end_setup) co_return co_await parts_.end_setup();
+    if (parts_.setup_proxy) parts_.setup_proxy->close();
     if (!parts_.client->why_closed().message.empty()) {
       co_return Error(ErrorCode::kClosed, parts_.client->why_closed().message,
                       ErrorOrigin::kSandbox);
@@ -238,6 +238,7 @@ class GuestSandbox final : public Sandbox {
   awaitable<Result<void>> kill_all() override { return parts_.client->kill_all(); }
 
   awaitable<Result<void>> close() override {
+    if (parts_.setup_proxy) parts_.setup_proxy->close();
     parts_.client->close();
     if (!std::exchange(removing_, true)) {
       removed_ = parts_.destroy ? co_await parts_.destroy() : Result<void>();

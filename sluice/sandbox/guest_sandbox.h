@@ -10,6 +10,7 @@
 
 #include "sluice/guest/client/client.h"
 #include "sluice/sandbox/sandbox.h"
+#include "sluice/sandbox/setup_proxy.h"
 
 namespace sluice::sandbox {
 
@@ -26,8 +27,8 @@ struct GuestSandboxParts {
   std::function<uint64_t()> oom_kills;
   // Why snapshot() is refused; empty where it is not.
   std::string no_snapshot;
-  // Cuts the set-up network; empty if there is none.
-  std::function<awaitable<Result<void>>()> end_setup;
+  // The set-up network, closed by end_setup() and with the sandbox; null if there is none.
+  std::shared_ptr<SetupProxy> setup_proxy;
 };
 
 // What a snapshot of a guest's sandbox holds: the pieces that its Client::pack() gave.

@@ -35,6 +35,9 @@ using net::awaitable;
 inline constexpr char kHome[] = "/home/user";
 inline constexpr char kWorkdir[] = "/home/user/workdir";
 inline constexpr char kVerifierDir[] = "/home/user/logs/verifier";
+// With Network::kSetup: what commands are to have as https_proxy and http_proxy until end_setup().
+inline constexpr uint16_t kSetupProxyPort = 3128;
+inline constexpr char kSetupProxy[] = "http://127.0.0.1:3128";
 inline constexpr char kSetupUser[] = "0";
 inline constexpr char kAgentUser[] = "1000";
 inline constexpr char kVerifyUser[] = "1001";
@@ -158,7 +161,8 @@ struct Options {
   std::string image;  // what it names is the backend's affair; "" is its default
   Limits limits = Limits::defaults();
   Network network = Network::kNone;
-  std::vector<std::string> setup_hosts;  // with kSetup: "packages.example.org", "*.example.org"
+  // With kSetup: "packages.example.org", "*.example.org", "example.org:8443" (setup_proxy.h).
+  std::vector<std::string> setup_hosts;
   std::vector<Bundle> bundles;
   Labels labels;
   Deadline deadline;  // the sandbox ends itself then, whatever happens to us

@@ -32,6 +32,7 @@
 #include "sluice/sandbox/local/host.h"
 #include "sluice/sandbox/local/layout.h"
 #include "sluice/sandbox/local/seccomp.h"
+#include "sluice/sandbox/setup_proxy.h"
 
 namespace sluice::sandbox::local {
 
@@ -416,16 +417,14 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
                         "\": local sandboxes show this host's /usr; leave the image out");
   }
   if (options.network == Network::kSetup) {
-    co_return Error(ErrorCode::kUnsupported,
-                    "network \"setup\" is not there for local sandboxes: use \"none\" with what is "
-                    "installed on this host, or \"open\"");
+    SLUICE_CO_TRY_VOID(check_setup_hosts(options.setup_hosts));
   }
   std::vector<std::string> warnings;
   if (!state->ids.note.empty()) warnings.push_back(state->ids.note);
   if (options.network == Network::kOpen) {
     warnings.push_back("the network is the host's own, its loopback included");
   }
-  const bool own_network = options.network == Network::kNone;
+  const bool own_network = options.network != Network::kOpen;
   SLUICE_CO_TRY(const LimitPlan limits, plan_limits(options.limits, state->ready, &warnings));
   const auto users = state->one_user() ? Users::kOne : Users::kMany;
   Create request;
@@ -475,8 +474,18 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   if (snapshot.content) {
     SLUICE_CO_TRY_VOID(co_await restore(client.get(), std::move(snapshot)));
   }
+  std::shared_ptr<SetupProxy> proxy;
+  if (options.network == Network::kSetup) {
+    const auto how =
+        state->options.carry_connections ? guest::Carry::kConnections : guest::Carry::kSocket;
+    SLUICE_CO_TRY(auto listener, co_await client->listen(kSetupProxyPort, how));
+    SetupProxyOptions proxy_options;
+    proxy_options.hosts = options.setup_hosts;
+    proxy = SetupProxy::start(shard, std::move(listener), std::move(proxy_options));
+  }
   GuestSandboxParts parts;
   parts.id = id;
+  parts.setup_proxy = std::move(proxy);
   parts.image = options.image;
   if (!options.keep_files_in.empty()) {
     parts.no_snapshot = "its home is kept in " + options.keep_files_in + ": no snapshot of it";

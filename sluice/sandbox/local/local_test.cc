@@ -345,12 +345,37 @@ TEST_F(LocalTest, WhatIsNotThereIsRefusedByName) {
   EXPECT_EQ(create_error(image).code, ErrorCode::kUnsupported);
   Options setup;
   setup.network = Network::kSetup;
-  EXPECT_EQ(create_error(setup).code, ErrorCode::kUnsupported);
+  EXPECT_EQ(create_error(setup).code, ErrorCode::kInvalidArgument);  // without hosts
+  setup.setup_hosts = {"http://example.org"};
+  EXPECT_EQ(create_error(setup).code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(run(shard_, backend_->clone(&shard_, Snapshot(), Options())).error().code,
             ErrorCode::kInvalidArgument);
   Options kept;
   kept.keep_files_in = "relative";
   EXPECT_EQ(create_error(kept).code, ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(run(shard_, sandbox_->end_setup()));
+}
+
+TEST_F(LocalTest, ASetupNetworkIsAProxyThatIsGoneBehindSetup) {
+  Options options;
+  options.network = Network::kSetup;
+  options.setup_hosts = {"packages.example.org"};
+  renew(options);
+  // What is not listed is refused by the proxy, and there is no other way out.
+  const std::string ask =
+      "exec 3<>/dev/tcp/127.0.0.1/3128 && printf 'CONNECT internal.example.org:443 HTTP/1.1\\r\\n"
+      "\\r\\n' >&3 && head -n 1 <&3";
+  EXPECT_EQ(out_of(ask), "HTTP/1.1 403 Forbidden\r\n");
+  EXPECT_EQ(out_of("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '"), "lo\n");
+  EXPECT_EQ(out_of("(exec 3<>/dev/tcp/1.1.1.1/443) 2>/dev/null || echo refused"), "refused\n");
+  auto held =
+      run(shard_, sandbox_->start(shell("exec 3<>/dev/tcp/127.0.0.1/3128; echo in; cat <&3; "
+                                        "echo cut")));
+  ASSERT_TRUE(held);
+  EXPECT_EQ(*run(shard_, (*held)->read_output(kOut, 3)), "in\n");
+  ASSERT_TRUE(run(shard_, sandbox_->end_setup()));
+  EXPECT_EQ(*run(shard_, (*held)->read_output(kOut, 10)), "cut\n");
+  EXPECT_EQ(out_of("(exec 3<>/dev/tcp/127.0.0.1/3128) 2>/dev/null || echo refused"), "refused\n");
   EXPECT_TRUE(run(shard_, sandbox_->end_setup()));
 }
 
