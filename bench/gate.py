@@ -141,7 +141,7 @@ def parked(figures, context):
     figures["parked_calls"] = seen["parked"]
     figures["parked_bytes_per_call"] = round(
         (seen["grown_bytes"] - seen["body_bytes"]) / max(1, seen["parked"]))
-    context["parked"] = dict(seen, carried="over the multiplexed link of one guest, 50 rollouts")
+    context["parked"] = dict(seen, carried="1000 calls over the multiplexed link of each guest")
 
 
 def main():

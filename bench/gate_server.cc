@@ -4,11 +4,12 @@
 //                                                writes an answer of the same size
 //   gate_bench_server gate inline|trainer [DIR]  the gate; answered in place, or by a trainer on a
 //                                                thread of its own; recording to DIR if it is given
-//   gate_bench_server parked CALLS BODY_BYTES    holds that many calls over one guest's multiplexed
-//                                                link and prints what each takes in memory
+//   gate_bench_server parked CALLS BODY_BYTES    holds that many calls over guests' multiplexed
+//                                                links and prints what each takes in memory
 //
 // Prints the port. Then prints, for each line that it reads, what it has used so far.
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -144,66 +145,28 @@ int serve_gate(const std::string& policy, const char* directory) {
 
 // --- Parked calls over a guest's link ------------------------------------------------------------
 
+// Of one rollout, and so of one guest.
 constexpr size_t kPerRollout = 1000;
 
-// The guest's end of the link, in a process of its own: what it holds is not counted.
+// The guest's end of a link, in another process: what it holds is not counted.
 class FakeGuest {
  public:
-  FakeGuest(int fd, size_t calls, size_t body_bytes)
-      : fd_(fd), calls_(calls), body_(body_bytes, 'a') {}
+  explicit FakeGuest(int fd) : fd_(fd) {}
 
-  [[noreturn]] void run() {
+  // Shakes hands and waits to be told to listen.
+  void greet() {
     say(guest::wire::FrameType::kHello, 0, guest::wire::GuestHello{}.encode());
-    while (listeners_.size() < (calls_ + kPerRollout - 1) / kPerRollout) read();
-    for (size_t i = 0; i < calls_; ++i) call(i);
-    flush();
-    for (;;) read();
+    while (listener_ == 0) read();
   }
-
- private:
-  void say(guest::wire::FrameType type, uint32_t stream, ByteView payload) {
-    guest::wire::append_frame(out_, type, stream, guest::wire::on_link(type) ? 0 : ++seq_, payload);
-    if (out_.size() > 60'000) flush();
-  }
-  void flush() {
-    for (size_t at = 0; at < out_.size();) {
-      const ssize_t n = ::write(fd_, out_.data() + at, out_.size() - at);
-      if (n <= 0) std::_Exit(0);
-      at += static_cast<size_t>(n);
-    }
-    out_.clear();
-  }
-
-  void read() {
-    flush();
-    const auto space = decoder_.space();
-    const ssize_t n = ::read(fd_, space.data(), space.size());
-    if (n <= 0) std::_Exit(0);
-    decoder_.commit(static_cast<size_t>(n));
-    for (;;) {
-      const auto frame = decoder_.next();
-      if (!frame || !*frame) return;
-      if ((*frame)->type == guest::wire::FrameType::kKeepAlive) {
-        say(guest::wire::FrameType::kKeepAlive, 0, {});
-      } else if ((*frame)->type == guest::wire::FrameType::kOpen) {
-        guest::wire::Listening reply;
-        reply.port = 80;
-        say(guest::wire::FrameType::kReply, (*frame)->stream, reply.encode());
-        listeners_.push_back((*frame)->stream);
-      }
-    }
-  }
-
-  void call(size_t number) {
+  void call(size_t number, const std::string& filler) {
     using guest::wire::FrameType;
-    const uint32_t stream = 2 * static_cast<uint32_t>(number) + 2;
-    const auto port = static_cast<uint16_t>(number % 60'000 + 1);
-    const guest::wire::Accepted accepted{listeners_[number / kPerRollout], port};
+    const uint32_t stream = 2 * ++calls_;
+    const guest::wire::Accepted accepted{listener_, static_cast<uint16_t>(calls_)};
     say(FrameType::kOpen, stream,
         guest::wire::split({guest::wire::Verb::kAccepted, accepted.encode()})->front());
     const std::string body = fmt::format(
         R"({{"model":"m","stream":true,"messages":[{{"role":"user","content":"{}{}"}}]}})", number,
-        body_);
+        filler);
     const std::string request =
         fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}",
                     body.size(), body);
@@ -211,72 +174,142 @@ class FakeGuest {
       say(FrameType::kData, stream, ByteView(request).substr(at, guest::wire::kMaxPayload));
     }
   }
+  // Everything, while the host's side may have much to say.
+  void flush() {
+    while (!out_.empty()) {
+      pollfd both{fd_, POLLIN | POLLOUT, 0};
+      ::poll(&both, 1, -1);
+      if ((both.revents & POLLIN) != 0) take();
+      const ssize_t n = ::send(fd_, out_.data(), out_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (n < 0 && errno != EAGAIN) std::_Exit(0);
+      if (n > 0) out_.erase(0, static_cast<size_t>(n));
+    }
+  }
+  int fd() const { return fd_; }
+  void read() {
+    flush();
+    pollfd in{fd_, POLLIN, 0};
+    ::poll(&in, 1, -1);
+    take();
+    flush();
+  }
+
+ private:
+  void say(guest::wire::FrameType type, uint32_t stream, ByteView payload) {
+    guest::wire::append_frame(out_, type, stream, guest::wire::on_link(type) ? 0 : ++seq_, payload);
+    if (out_.size() > 60'000) flush();
+  }
+
+  void take() {
+    using guest::wire::FrameType;
+    const auto space = decoder_.space();
+    const ssize_t n = ::read(fd_, space.data(), space.size());
+    if (n <= 0) std::_Exit(0);
+    decoder_.commit(static_cast<size_t>(n));
+    for (;;) {
+      const auto frame = decoder_.next();
+      if (!frame || !*frame) return;
+      if ((*frame)->type == FrameType::kKeepAlive) {
+        guest::wire::append_frame(out_, FrameType::kKeepAlive, 0, 0, {});
+      } else if ((*frame)->type == FrameType::kOpen) {
+        guest::wire::Listening reply;
+        reply.port = 80;
+        listener_ = (*frame)->stream;
+        guest::wire::append_frame(out_, FrameType::kReply, listener_, ++seq_, reply.encode());
+      }
+    }
+  }
 
   const int fd_;
-  const size_t calls_;
-  const std::string body_;
   uint64_t seq_ = 0;
+  uint32_t calls_ = 0;
+  uint32_t listener_ = 0;
   Bytes out_;
   guest::wire::Decoder decoder_;
-  std::vector<uint32_t> listeners_;
 };
+
+[[noreturn]] void be_guests(const std::vector<int>& fds, size_t calls, size_t body_bytes) {
+  const std::string filler(body_bytes, 'a');
+  std::vector<std::unique_ptr<FakeGuest>> guests;
+  for (const int fd : fds) {
+    guests.push_back(std::make_unique<FakeGuest>(fd));
+    guests.back()->greet();
+    for (size_t i = 0; i < kPerRollout && calls > 0; ++i) guests.back()->call(calls--, filler);
+    guests.back()->flush();
+  }
+  std::vector<pollfd> all;
+  for (const int fd : fds) all.push_back({fd, POLLIN, 0});
+  for (;;) {
+    ::poll(all.data(), all.size(), -1);
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (all[i].revents != 0) guests[i]->read();
+    }
+  }
+}
 
 struct Parking {
   net::Shard* shard;
   gate::Operator* gate;
-  std::unique_ptr<guest::Client> client;
-  size_t rollouts;
-  bool ready = false;
+  std::vector<std::unique_ptr<guest::Client>> clients;
 };
 
-net::awaitable<void> listen_all(Parking* parking, std::unique_ptr<guest::Link> link) {
+net::awaitable<void> serve_all(Parking* parking, std::vector<std::unique_ptr<guest::Link>> links) {
   guest::ClientOptions options;
-  options.max_held = 1ull << 40;
-  auto client = co_await guest::Client::connect(parking->shard, std::move(link), options);
-  if (!client) {
-    fmt::print(stderr, "{}\n", client.error().message);
-    std::_Exit(1);
-  }
-  parking->client = std::move(*client);
-  for (size_t i = 0; i < parking->rollouts; ++i) {
-    auto listener = co_await parking->client->listen(0, guest::Carry::kConnections);
+  options.silence = 1h;
+  for (size_t i = 0; i < links.size(); ++i) {
+    auto client = co_await guest::Client::connect(parking->shard, std::move(links[i]), options);
+    if (!client) std::_Exit(1);
+    parking->clients.push_back(std::move(*client));
+    auto listener = co_await parking->clients.back()->listen(0, guest::Carry::kConnections);
     const RolloutId id{fmt::format("r{}", i)};
     if (!listener || !parking->gate->serve(id, std::move(*listener))) std::_Exit(1);
     parking->gate->admit(id);
   }
-  parking->ready = true;
 }
 
 int park(size_t calls, size_t body_bytes) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return 1;
-  if (::fork() == 0) {
-    ::close(ends[0]);
-    FakeGuest(ends[1], calls, body_bytes).run();
+  const size_t rollouts = (calls + kPerRollout - 1) / kPerRollout;
+  std::vector<int> ours, theirs;
+  for (size_t i = 0; i < rollouts; ++i) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return 1;
+    ours.push_back(ends[0]);
+    theirs.push_back(ends[1]);
   }
-  ::close(ends[1]);
+  if (::fork() == 0) {
+    for (const int fd : ours) ::close(fd);
+    be_guests(theirs, calls, body_bytes);
+  }
+  for (const int fd : theirs) ::close(fd);
   net::Shard shard;
   gate::GateOptions options;
   options.keep_alive = 1h;
   gate::Handles gate = gate::make_gate(options);
-  Parking parking{&shard, &gate.for_operator, nullptr, (calls + kPerRollout - 1) / kPerRollout};
-  for (size_t i = 0; i < parking.rollouts; ++i) {
-    if (!gate.for_operator.open(registration(shard, fmt::format("r{}", i)))) return 1;
+  std::vector<std::unique_ptr<guest::Link>> links;
+  for (size_t i = 0; i < rollouts; ++i) {
+    auto link = guest::make_socket_link(shard, Fd(ours[i]));
+    if (!link || !gate.for_operator.open(registration(shard, fmt::format("r{}", i)))) return 1;
+    links.push_back(std::move(*link));
   }
   const uint64_t before = rss_kib();
-  auto link = guest::make_socket_link(shard, Fd(ends[0]));
-  if (!link) return 1;
-  shard.spawn(listen_all(&parking, std::move(*link)));
+  Parking parking{&shard, &gate.for_operator, {}};
+  shard.spawn(serve_all(&parking, std::move(links)));
   const auto deadline = Clock::now() + 120s;
+  net::Wheel::Timer tick(shard.wheel());
+  std::function<void()> again = [&] {
+    tick.arm(Deadline::in(100ms), again);
+  };
+  again();
   shard.run_until(
       [&] { return gate.for_trainer.totals().open_calls >= calls || Clock::now() > deadline; });
-  // What parking itself does is over when the loop has nothing to do.
+  // Until what parking itself does is over.
   const auto settled = Clock::now() + 1s;
   shard.run_until([&] { return Clock::now() > settled; });
   const gate::Totals totals = gate.for_trainer.totals();
   const uint64_t grown = (rss_kib() - before) * 1024;
-  fmt::print("{{\"parked\":{},\"grown_bytes\":{},\"body_bytes\":{},\"cpu_s\":{:.3f}}}\n",
-             totals.open_calls, grown, totals.request_bytes, cpu_seconds());
+  fmt::print(
+      "{{\"parked\":{},\"links\":{},\"grown_bytes\":{},\"body_bytes\":{},\"cpu_s\":{:.3f}}}\n",
+      totals.open_calls, rollouts, grown, totals.request_bytes, cpu_seconds());
   std::fflush(stdout);
   std::_Exit(0);
 }

@@ -78,6 +78,7 @@ struct Upstream {
       : client(shard, std::move(connector), host_of(url), options.limits),
         path(url.path),
         key(std::move(options.key)),
+        rewrite(options.rewrite),
         timeout(options.timeout) {}
 
   static std::string host_of(const net::Url& url) {
@@ -88,7 +89,9 @@ struct Upstream {
   net::HttpClient client;
   const std::string path;
   const std::string key;
+  const Rewrite rewrite;
   const Duration timeout;
+  json::Peeker peeker;
 };
 
 class UpstreamRelay final : public gate::Relay {
@@ -98,6 +101,8 @@ class UpstreamRelay final : public gate::Relay {
 
   net::awaitable<Result<void>> open() override {
     net::HttpRequest request = make_request();
+    SLUICE_CO_TRY(request.body,
+                  rewritten(upstream_->peeker, call_->dialect, *call_->body, upstream_->rewrite));
     const Deadline deadline = Deadline::in(upstream_->timeout);
     SLUICE_CO_TRY(incoming_, co_await upstream_->client.call(std::move(request), deadline));
     const int status = incoming_->status();
@@ -138,7 +143,6 @@ class UpstreamRelay final : public gate::Relay {
       request.headers.add(std::move(name), std::move(value));
     }
     for (const auto& [name, value] : call_->headers) request.headers.add(name, value);
-    request.body = *call_->body;
     return request;
   }
 

@@ -16,12 +16,14 @@
 #include "sluice/gate/policy.h"
 #include "sluice/net/http_client.h"
 #include "sluice/net/shard.h"
+#include "sluice/upstream/rewrite.h"
 
 namespace sluice::upstream {
 
 struct PassthroughOptions {
   std::string base_url;  // up to and with the version: "https://api.example.com/v1"
   std::string key;       // sent in the header that the call's dialect has for it; "" sends none
+  Rewrite rewrite;       // the trace has bodies as agents sent them
   Duration timeout = std::chrono::hours(1);  // of one call, its body included
   net::HttpClientLimits limits;
 };
