@@ -234,7 +234,13 @@ class FakeGuest {
   for (const int fd : fds) {
     guests.push_back(std::make_unique<FakeGuest>(fd));
     guests.back()->greet();
-    for (size_t i = 0; i < kPerRollout && calls > 0; ++i) guests.back()->call(calls--, filler);
+    for (size_t i = 0; i < kPerRollout && calls > 0; ++i) {
+      guests.back()->call(calls--, filler);
+      // What waits to be accepted is bounded, as a socket's backlog is.
+      if (i % 8 != 0) continue;
+      guests.back()->flush();
+      std::this_thread::sleep_for(2ms);
+    }
     guests.back()->flush();
   }
   std::vector<pollfd> all;

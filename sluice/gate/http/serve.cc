@@ -119,27 +119,36 @@ class Delivery {
   Delivery(const Delivery&) = delete;
   Delivery& operator=(const Delivery&) = delete;
 
-  awaitable<void> run(Arrival arrival) {
-    OpenRollout::Judged judged = rollout_->arrive(std::move(arrival), &waiter_);
-    if (const auto* problem = std::get_if<Problem>(&judged)) {
-      net::HttpResponse response = error_response(codec_, *problem);
-      co_await send(writer_, std::move(response));
-    } else if (auto* delivered = std::get_if<Delivered>(&judged)) {
-      co_await repeat(std::move(*delivered));
-    } else {
-      parked_ = std::get<std::shared_ptr<ParkedCall>>(std::move(judged));
-      envelope_ = llm::envelope(*parked_->call);
-      watch();
-      if (parked_->relay) {
-        co_await relay();
-      } else {
-        co_await wait();
-        co_await conclude();
-      }
-    }
+  // Decides what the connection gets, and returns the work of giving it. Only the frames of that
+  // work live while a call is parked: who decides is no coroutine.
+  static awaitable<void> run(std::shared_ptr<OpenRollout> rollout, const llm::Codec& codec,
+                             ResponseWriter* writer, Arrival arrival) {
+    auto delivery = std::make_unique<Delivery>(std::move(rollout), codec, writer);
+    awaitable<void> work = delivery->begin(std::move(arrival));
+    return keep(std::move(delivery), std::move(work));
   }
 
  private:
+  awaitable<void> begin(Arrival arrival) {
+    OpenRollout::Judged judged = rollout_->arrive(std::move(arrival), &waiter_);
+    if (const auto* problem = std::get_if<Problem>(&judged)) {
+      return send(writer_, error_response(codec_, *problem));
+    }
+    if (auto* delivered = std::get_if<Delivered>(&judged)) return repeat(std::move(*delivered));
+    parked_ = std::get<std::shared_ptr<ParkedCall>>(std::move(judged));
+    envelope_ = llm::envelope(*parked_->call);
+    watch();
+    return parked_->relay ? relay() : wait_and_conclude();
+  }
+  static awaitable<void> keep(std::unique_ptr<Delivery> delivery, awaitable<void> work) {
+    co_await std::move(work);
+    delivery.reset();
+  }
+  awaitable<void> wait_and_conclude() {
+    co_await wait();
+    co_await conclude();
+  }
+
   bool stream() const { return parked_->call->stream; }
 
   void watch() {
@@ -414,94 +423,67 @@ net::HttpResponse count_tokens(OpenRollout& rollout, const llm::Codec& codec,
 
 }  // namespace
 
+// No coroutine itself: its frame, with room for every kind of answer, would live as long as a
+// parked call.
 awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest request,
                        ResponseWriter* writer) {
   const Registration& registration = rollout->registration();
-  const Route found = route(request, registration.id);
+  Route found = route(request, registration.id);
   const llm::Codec& codec = codec_for_errors(found.dialect);
+  const auto refuse = [&](ErrorCode kind, std::string message, int status) {
+    return send_problem(rollout, found.dialect, problem_of(kind, std::move(message)), status,
+                        std::string(found.allow), writer);
+  };
   switch (found.kind) {
     case Route::Kind::kCall:
     case Route::Kind::kCount: {
       if (!registration.dialects.contains(found.dialect)) {
-        Problem problem = problem_of(
+        return refuse(
             ErrorCode::kNotFound,
-            fmt::format("this endpoint does not speak the dialect {}", to_string(found.dialect)));
-        co_await send_problem(rollout, found.dialect, std::move(problem), 404, "", writer);
-        co_return;
+            fmt::format("this endpoint does not speak the dialect {}", to_string(found.dialect)),
+            404);
       }
       const std::string_view encoding = request.headers.get_or("Content-Encoding", "identity");
       if (!net::equal_ignoring_case(encoding, "identity")) {
-        Problem problem =
-            problem_of(ErrorCode::kInvalidArgument, "compressed request bodies are not accepted");
-        co_await send_problem(rollout, found.dialect, std::move(problem), 415, "", writer);
-        co_return;
+        return refuse(ErrorCode::kInvalidArgument, "compressed request bodies are not accepted",
+                      415);
       }
       if (found.kind == Route::Kind::kCount) {
-        net::HttpResponse response = count_tokens(*rollout, codec, found.target, request.body);
-        co_await send(writer, std::move(response));
-        co_return;
+        return send(writer, count_tokens(*rollout, codec, found.target, request.body));
       }
       Arrival arrival = arrival_of(*rollout, found, std::move(request));
-      Delivery delivery(rollout, codec, writer);
-      co_await delivery.run(std::move(arrival));
-      co_return;
+      return Delivery::run(std::move(rollout), codec, writer, std::move(arrival));
     }
-    case Route::Kind::kModels: {
-      net::HttpResponse response = ok(kJson, codec.models(registration.models));
-      co_await send(writer, std::move(response));
-      co_return;
-    }
+    case Route::Kind::kModels:
+      return send(writer, ok(kJson, codec.models(registration.models)));
     case Route::Kind::kModel: {
       const auto& models = registration.models;
       if (std::find(models.begin(), models.end(), found.target.model) != models.end()) {
-        net::HttpResponse response = ok(kJson, codec.model(found.target.model));
-        co_await send(writer, std::move(response));
-        co_return;
+        return send(writer, ok(kJson, codec.model(found.target.model)));
       }
       Problem problem = problem_of(ErrorCode::kNotFound, "no such model");
       problem.code = "model_not_found";
-      co_await send_problem(rollout, found.dialect, std::move(problem), 404, "", writer);
-      co_return;
+      return send_problem(std::move(rollout), found.dialect, std::move(problem), 404, "", writer);
     }
     case Route::Kind::kMcp:
-      co_await serve_mcp(std::move(rollout), std::move(request), writer);
-      co_return;
-    case Route::Kind::kTool: {
-      std::string tool = found.tool;
-      co_await serve_tool(std::move(rollout), std::move(tool), std::move(request), writer);
-      co_return;
-    }
-    case Route::Kind::kExit: {
+      return serve_mcp(std::move(rollout), std::move(request), writer);
+    case Route::Kind::kTool:
+      return serve_tool(std::move(rollout), std::move(found.tool), std::move(request), writer);
+    case Route::Kind::kExit:
       rollout->agent_exited();
-      net::HttpResponse response = ok(kJson, R"({"status": "ok"})");
-      co_await send(writer, std::move(response));
-      co_return;
-    }
-    case Route::Kind::kAlive: {
-      net::HttpResponse response = ok(kJson, "");
-      co_await send(writer, std::move(response));
-      co_return;
-    }
-    case Route::Kind::kWrongMethod: {
-      Problem problem =
-          problem_of(ErrorCode::kInvalidArgument,
-                     fmt::format("{} is not allowed here; use {}", request.method, found.allow));
-      std::string allow(found.allow);
-      co_await send_problem(rollout, found.dialect, std::move(problem), 405, std::move(allow),
-                            writer);
-      co_return;
-    }
-    case Route::Kind::kOtherRollout: {
-      Problem problem = problem_of(ErrorCode::kNotFound, "rollout not found");
-      co_await send_problem(rollout, found.dialect, std::move(problem), 404, "", writer);
-      co_return;
-    }
-    case Route::Kind::kUnknown: {
-      Problem problem = problem_of(ErrorCode::kNotFound, "no such path");
-      co_await send_problem(rollout, found.dialect, std::move(problem), 404, "", writer);
-      co_return;
-    }
+      return send(writer, ok(kJson, R"({"status": "ok"})"));
+    case Route::Kind::kAlive:
+      return send(writer, ok(kJson, ""));
+    case Route::Kind::kWrongMethod:
+      return refuse(ErrorCode::kInvalidArgument,
+                    fmt::format("{} is not allowed here; use {}", request.method, found.allow),
+                    405);
+    case Route::Kind::kOtherRollout:
+      return refuse(ErrorCode::kNotFound, "rollout not found", 404);
+    case Route::Kind::kUnknown:
+      break;
   }
+  return refuse(ErrorCode::kNotFound, "no such path", 404);
 }
 
 net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& request, int status,

@@ -46,6 +46,11 @@ net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode
   return response;
 }
 
+awaitable<void> send(net::ResponseWriter* writer, net::HttpResponse response) {
+  const auto sent = co_await writer->send(std::move(response));
+  if (!sent) writer->abort();
+}
+
 net::HttpServerOptions server_options(const Logger& log) {
   net::HttpServerOptions options;
   options.log = log;
@@ -136,22 +141,22 @@ awaitable<void> SharedEndpoint::stop(Deadline deadline) {
   co_await server_.stop(deadline);
 }
 
+// No coroutine, as http::handle().
 awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWriter* writer) {
-  net::HttpResponse refused;
   // Open to everybody on purpose, for load balancers and start-up scripts: it tells that there is a
   // server, and nothing of what it holds or does.
   if (request.path() == "/health") {
-    refused = net::json_response(200, R"({"status":"ok"})");
-  } else if (const auto rollout = keys_.check(key_of(request), now()); !rollout) {
-    refused = refusal(request, 401, rollout.error().code, rollout.error().message);
-  } else if (const auto found = gate_.find(*rollout); !found || !rollouts_.contains(*rollout)) {
-    refused = refusal(request, 404, ErrorCode::kNotFound, "rollout not found");
-  } else {
-    co_await http::handle(found, std::move(request), writer);
-    co_return;
+    return send(writer, net::json_response(200, R"({"status":"ok"})"));
   }
-  const auto sent = co_await writer->send(std::move(refused));
-  if (!sent) writer->abort();
+  const auto rollout = keys_.check(key_of(request), now());
+  if (!rollout) {
+    return send(writer, refusal(request, 401, rollout.error().code, rollout.error().message));
+  }
+  const auto found = gate_.find(*rollout);
+  if (!found || !rollouts_.contains(*rollout)) {
+    return send(writer, refusal(request, 404, ErrorCode::kNotFound, "rollout not found"));
+  }
+  return http::handle(found, std::move(request), writer);
 }
 
 }  // namespace sluice::gate::http
