@@ -9,6 +9,7 @@
 //
 // Prints the port. Then prints, for each line that it reads, what it has used so far.
 #include <fmt/format.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -321,6 +322,9 @@ int park(size_t calls, size_t body_bytes) {
 }
 
 int run(int argc, char** argv) {
+  // As the command does.
+  mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
+  mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "bare") return serve_bare();
   if (what == "gate" && argc > 2) return serve_gate(argv[2], argc > 3 ? argv[3] : nullptr);

@@ -197,7 +197,7 @@ void OpenRollout::end_open(const Problem& problem, Outcome outcome, std::string_
   for (const auto& [id, parked] : calls_) open.push_back(parked);
   for (const auto& parked : open) {
     if (parked->state != State::kOpen) continue;
-    parked->problem = problem;
+    parked->problem = std::make_unique<const Problem>(problem);
     end(parked, outcome, detail);
   }
 }
@@ -572,7 +572,7 @@ void OpenRollout::stamp_versions(const ParkedCall& parked, llm::Answer& answer) 
 void OpenRollout::refuse(const std::shared_ptr<ParkedCall>& parked, llm::Refusal refusal) {
   if (parked->state != State::kOpen || parked->relay) return;
   const bool failure = is_failure(refusal);
-  parked->problem = Problem::of(refusal);
+  parked->problem = std::make_unique<const Problem>(Problem::of(refusal));
   end(parked, failure ? Outcome::kFailed : Outcome::kRefused, refusal.message);
 }
 
@@ -581,7 +581,7 @@ void OpenRollout::fail(const std::shared_ptr<ParkedCall>& parked, std::string_vi
   core_->options.log.warn("gate", "a policy failed a call",
                           {{"rollout", registration_.id.value}, {"why", detail}});
   // The agent is not told why: that is for the trace.
-  parked->problem = internal_error();
+  parked->problem = std::make_unique<const Problem>(internal_error());
   end(parked, Outcome::kFailed, detail);
 }
 

@@ -98,7 +98,7 @@ struct ParkedCall {
   ReadyQueue::Ticket ticket;             // if it is a trainer's
   std::unique_ptr<llm::Message> so_far;  // of an answer that comes in pieces
   std::shared_ptr<const llm::Answer> answer;
-  std::optional<llm::Problem> problem;  // what the agent is told instead
+  std::unique_ptr<const llm::Problem> problem;  // what the agent is told instead
   std::unique_ptr<Relay> relay;
   llm::Outcome outcome = llm::Outcome::kFailed;  // when ended
   std::vector<Waiter*> waiters;

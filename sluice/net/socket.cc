@@ -99,21 +99,23 @@ class SocketStream final : public Stream {
     for (;;) {
       if (!state_->socket.is_open()) co_return Error(ErrorCode::kClosed, "drain: closed here");
       const int fd = state_->socket.native_handle();
-      int failure = 0;
-      socklen_t size = sizeof failure;
-      if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure != 0) {
-        co_return errno_error("drain to " + peer_, failure);
-      }
       int unacknowledged = 0;
       if constexpr (std::is_same_v<Protocol, asio::ip::tcp>) {
+        if (::ioctl(fd, SIOCOUTQ, &unacknowledged) != 0) {
+          co_return errno_error("drain to " + peer_, errno);
+        }
+        // A reset empties the queue as well.
         tcp_info info{};
-        size = sizeof info;
-        if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+        socklen_t size = sizeof info;
+        if (unacknowledged == 0 && ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
             info.tcpi_state == TCP_CLOSE) {
           co_return Error(ErrorCode::kClosed, "drain to " + peer_ + ": connection reset");
         }
-        if (::ioctl(fd, SIOCOUTQ, &unacknowledged) != 0) {
-          co_return errno_error("drain to " + peer_, errno);
+      } else {
+        int failure = 0;
+        socklen_t size = sizeof failure;
+        if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure != 0) {
+          co_return errno_error("drain to " + peer_, failure);
         }
       }
       // A unix socket's bytes are in the peer's queue as soon as they are written.

@@ -124,29 +124,27 @@ class Delivery {
   static awaitable<void> run(std::shared_ptr<OpenRollout> rollout, const llm::Codec& codec,
                              ResponseWriter* writer, Arrival arrival) {
     auto delivery = std::make_unique<Delivery>(std::move(rollout), codec, writer);
-    awaitable<void> work = delivery->begin(std::move(arrival));
-    return keep(std::move(delivery), std::move(work));
+    return begin(std::move(delivery), std::move(arrival));
   }
 
  private:
-  awaitable<void> begin(Arrival arrival) {
-    OpenRollout::Judged judged = rollout_->arrive(std::move(arrival), &waiter_);
+  static awaitable<void> begin(std::unique_ptr<Delivery> self, Arrival arrival) {
+    OpenRollout::Judged judged = self->rollout_->arrive(std::move(arrival), &self->waiter_);
     if (const auto* problem = std::get_if<Problem>(&judged)) {
-      return send(writer_, error_response(codec_, *problem));
+      return send(self->writer_, error_response(self->codec_, *problem));
     }
-    if (auto* delivered = std::get_if<Delivered>(&judged)) return repeat(std::move(*delivered));
-    parked_ = std::get<std::shared_ptr<ParkedCall>>(std::move(judged));
-    envelope_ = llm::envelope(*parked_->call);
-    watch();
-    return parked_->relay ? relay() : wait_and_conclude();
-  }
-  static awaitable<void> keep(std::unique_ptr<Delivery> delivery, awaitable<void> work) {
-    co_await std::move(work);
-    delivery.reset();
-  }
-  awaitable<void> wait_and_conclude() {
-    co_await wait();
-    co_await conclude();
+    if (const auto* delivered = std::get_if<Delivered>(&judged)) {
+      return send(self->writer_, self->repeat(*delivered));
+    }
+    self->parked_ = std::get<std::shared_ptr<ParkedCall>>(std::move(judged));
+    const ParkedCall& parked = *self->parked_;
+    // Whoever is answered already is not waited for: that it leaves is seen when it is written to.
+    if (parked.state == State::kOpen) self->watch();
+    if (parked.relay) {
+      self->relayed_ = std::make_unique<Relayed>();
+      return relay(std::move(self));
+    }
+    return wait_and_conclude(std::move(self));
   }
 
   bool stream() const { return parked_->call->stream; }
@@ -154,55 +152,73 @@ class Delivery {
   void watch() {
     writer_->on_peer_closed([this](net::PeerClose how) {
       // While an answer is relayed, the end of the agent's side may be no more than that.
-      if (how == net::PeerClose::kFin && relaying_) return;
+      if (how == net::PeerClose::kFin && relayed_) return;
       waiter_.hung_up = true;
       waiter_.wake.notify();
     });
   }
 
   // The same answer again, to an agent that lost it.
-  awaitable<void> repeat(Delivered delivered) {
+  net::HttpResponse repeat(const Delivered& delivered) {
     net::HttpResponse response =
         delivered.stream ? ok(codec_.stream_type(delivered.envelope),
                               codec_.streamed(delivered.envelope, *delivered.answer))
                          : ok(kJson, codec_.plain(delivered.envelope, *delivered.answer));
     rollout_->count_answer_bytes(response.body.size());
-    co_await send(writer_, std::move(response));
+    return response;
   }
 
-  // Until the call is answered or ended, or the agent is gone.
-  awaitable<void> wait() {
+  llm::Envelope envelope() const {
+    llm::Envelope out = llm::envelope(*parked_->call);
+    out.keep_alives = keep_alives_;
+    out.sent = sent_;
+    return out;
+  }
+
+  bool waits() const { return parked_->state == State::kOpen && !waiter_.hung_up; }
+
+  // Until the call is answered or ended, or the agent is gone; then whatever that comes to. Its
+  // frame is what a parked call costs: all that is done meanwhile has frames of its own.
+  static awaitable<void> wait_and_conclude(std::unique_ptr<Delivery> self) {
+    // At once: some agents give up on a call without headers after a minute.
+    if (self->waits() && self->stream()) co_await self->start_stream();
+    while (self->waits()) {
+      if (Bytes piece = self->next_piece(); !piece.empty()) {
+        co_await self->send_piece(std::move(piece));
+      } else if (self->waiter_.due) {
+        co_await self->send_keep_alive();
+      } else {
+        self->arm_keep_alive();
+        co_await self->waiter_.wake.wait();
+      }
+    }
+    self->keep_alive_.disarm();
+    co_await self->conclude();
+  }
+
+  // Of an answer that goes ahead while it is made: what the agent has not got of it.
+  Bytes next_piece() {
+    if (!rollout_->goes_ahead(*parked_)) return {};
+    llm::Envelope envelope = this->envelope();
+    Bytes piece = codec_.piece(envelope, llm::whole_characters(*parked_->so_far));
+    sent_ = envelope.sent;
+    return piece;
+  }
+
+  awaitable<void> start_stream() {
+    net::Headers headers = stream_headers(codec_, envelope());
+    const auto started = co_await writer_->start(200, std::move(headers));
+    if (!started) waiter_.hung_up = true;
+  }
+
+  void arm_keep_alive() {
     const GateOptions& options = rollout_->options();
     const bool frames = stream() || options.plain_keep_alive == PlainKeepAlive::kWhiteSpace;
-    if (parked_->state == State::kOpen && stream() && !waiter_.hung_up) {
-      // At once: some agents give up on a call without headers after a minute.
-      net::Headers headers = stream_headers(codec_, envelope_);
-      const auto started = co_await writer_->start(200, std::move(headers));
-      if (!started) waiter_.hung_up = true;
-    }
-    while (parked_->state == State::kOpen && !waiter_.hung_up) {
-      if (rollout_->goes_ahead(*parked_)) {
-        Bytes piece = codec_.piece(envelope_, llm::whole_characters(*parked_->so_far));
-        if (!piece.empty()) {
-          co_await send_piece(std::move(piece));
-          continue;
-        }
-      }
-      if (waiter_.due) {
-        waiter_.due = false;
-        co_await send_keep_alive();
-        continue;
-      }
-      if (frames && !keep_alive_.armed()) {
-        const Deadline next = Deadline::in(options.keep_alive);
-        keep_alive_.arm(next, [this] {
-          waiter_.due = true;
-          waiter_.wake.notify();
-        });
-      }
-      co_await waiter_.wake.wait();
-    }
-    keep_alive_.disarm();
+    if (!frames || keep_alive_.armed()) return;
+    keep_alive_.arm(Deadline::in(options.keep_alive), [this] {
+      waiter_.due = true;
+      waiter_.wake.notify();
+    });
   }
 
   awaitable<void> send_piece(Bytes piece) {
@@ -212,16 +228,17 @@ class Delivery {
   }
 
   awaitable<void> send_keep_alive() {
+    waiter_.due = false;
     if (!writer_->started()) {
       net::Headers headers({{"Content-Type", std::string(kJson)}});
       const auto started = co_await writer_->start(200, std::move(headers));
       if (!started) waiter_.hung_up = true;
       if (!started) co_return;
     }
-    Bytes frame = stream() ? codec_.keep_alive(envelope_) : Bytes("\n");
+    Bytes frame = stream() ? codec_.keep_alive(envelope()) : Bytes("\n");
     const auto written = co_await writer_->write(std::move(frame));
     if (!written) waiter_.hung_up = true;
-    ++envelope_.keep_alives;
+    ++keep_alives_;
   }
 
   // Whatever the wait came to: the answer, an error, or nobody there to tell.
@@ -233,7 +250,7 @@ class Delivery {
     }
     // A call that another connection's delivery has ended is answered here all the same.
     if (parked_->state == State::kEnded && !parked_->answer) {
-      const Problem problem = parked_->problem.value_or(superseded());
+      const Problem problem = parked_->problem ? *parked_->problem : superseded();
       co_await send_problem(problem);
       co_return;
     }
@@ -253,7 +270,8 @@ class Delivery {
   // True when the agent's side has acknowledged the last byte.
   awaitable<bool> send_answer() {
     const std::shared_ptr<const llm::Answer> answer = parked_->answer;
-    Bytes body = stream() ? codec_.streamed(envelope_, *answer) : codec_.plain(envelope_, *answer);
+    Bytes body =
+        stream() ? codec_.streamed(envelope(), *answer) : codec_.plain(envelope(), *answer);
     const size_t bytes = body.size();
     const auto sent = co_await send_body(std::move(body));
     rollout_->count_answer_bytes(bytes);
@@ -266,7 +284,7 @@ class Delivery {
   awaitable<Result<void>> send_body(Bytes body) {
     if (!writer_->started()) {
       net::HttpResponse response =
-          ok(stream() ? codec_.stream_type(envelope_) : kJson, std::move(body));
+          ok(stream() ? codec_.stream_type(envelope()) : kJson, std::move(body));
       co_return co_await writer_->send(std::move(response));
     }
     co_return co_await writer_->finish(std::move(body));
@@ -281,7 +299,7 @@ class Delivery {
     // The status is spent.
     std::vector<std::string> pieces;
     if (stream()) {
-      pieces = codec_.streamed_error(envelope_, problem);
+      pieces = codec_.streamed_error(envelope(), problem);
     } else {
       pieces.push_back(codec_.error(problem).body);
     }
@@ -300,31 +318,29 @@ class Delivery {
 
   // An answer that comes through from elsewhere. Runs in a task of its own, which the agent's
   // leaving, or the rollout's end, cancels.
-  awaitable<void> relay() {
-    relaying_ = true;
-    net::TaskGroup task(rollout_->shard().executor());
-    task.spawn(copy());
-    while (!copied_ && !waiter_.hung_up && parked_->state == State::kOpen) {
-      co_await waiter_.wake.wait();
-    }
-    if (!copied_) task.cancel();
+  static awaitable<void> relay(std::unique_ptr<Delivery> self) {
+    net::TaskGroup task(self->rollout_->shard().executor());
+    task.spawn(self->copy());
+    while (!self->relayed_->over && self->waits()) co_await self->waiter_.wake.wait();
+    if (!self->relayed_->over) task.cancel();
     co_await task.join();
-    finish_relay();
+    self->finish_relay();
   }
 
   awaitable<void> copy() {
     const auto copied = co_await copy_pieces();
     if (!copied) {
-      failure_ = copied.error();
+      relayed_->failure = copied.error();
       // Nothing sent: the agent can still be told. Else it must see that the answer is broken.
       if (writer_->started() || waiter_.hung_up || parked_->state != State::kOpen) {
         writer_->abort();
       } else {
-        const Problem problem = problem_of(failure_->code, "the model endpoint did not answer");
+        const Problem problem =
+            problem_of(relayed_->failure->code, "the model endpoint did not answer");
         co_await send_problem(problem);
       }
     }
-    copied_ = true;
+    relayed_->over = true;
     waiter_.wake.notify();
   }
 
@@ -332,17 +348,17 @@ class Delivery {
     const std::shared_ptr<ParkedCall> parked = parked_;
     Relay* source = parked->relay.get();
     SLUICE_CO_TRY_VOID(co_await source->open());
-    status_ = source->status();
-    first_byte_ = Clock::now();
+    relayed_->status = source->status();
+    relayed_->first_byte = Clock::now();
     net::Headers headers = source->headers();
-    if (auto started = co_await writer_->start(status_, std::move(headers)); !started) {
+    if (auto started = co_await writer_->start(relayed_->status, std::move(headers)); !started) {
       waiter_.hung_up = true;
       co_return std::move(started).error();
     }
     for (;;) {
       SLUICE_CO_TRY(Bytes piece, co_await source->read_some());
       if (piece.empty()) break;
-      bytes_ += piece.size();
+      relayed_->bytes += piece.size();
       if (auto written = co_await writer_->write(std::move(piece)); !written) {
         waiter_.hung_up = true;
         co_return std::move(written).error();
@@ -359,29 +375,40 @@ class Delivery {
 
   void finish_relay() {
     const auto ms = [this](Clock::time_point at) {
-      return std::chrono::duration<double, std::milli>(at - began_).count();
+      return std::chrono::duration<double, std::milli>(at - relayed_->began).count();
     };
-    Bytes detail =
-        fmt::format(R"({{"call":"{}","status":{},"request_bytes":{},"answer_bytes":{},)",
-                    parked_->call->id.value, status_, parked_->call->body->size(), bytes_);
-    if (first_byte_) detail += fmt::format(R"("head_ms":{:.3f},)", ms(*first_byte_));
+    Bytes detail = fmt::format(R"({{"call":"{}","status":{},"request_bytes":{},"answer_bytes":{},)",
+                               parked_->call->id.value, relayed_->status,
+                               parked_->call->body->size(), relayed_->bytes);
+    if (relayed_->first_byte)
+      detail += fmt::format(R"("head_ms":{:.3f},)", ms(*relayed_->first_byte));
     detail += fmt::format(R"("end_ms":{:.3f}}})", ms(Clock::now()));
     rollout_->event("relay", detail);
-    rollout_->count_answer_bytes(bytes_);
+    rollout_->count_answer_bytes(relayed_->bytes);
 
     Outcome outcome = Outcome::kDelivered;
-    std::string why = fmt::format("status {}, {} bytes", status_, bytes_);
+    std::string why = fmt::format("status {}, {} bytes", relayed_->status, relayed_->bytes);
     if (waiter_.hung_up) {
       outcome = Outcome::kUndelivered;
       why = "the agent hung up: " + why;
-    } else if (failure_) {
+    } else if (relayed_->failure) {
       outcome = Outcome::kFailed;
-      why = failure_->message;
-    } else if (status_ >= 400) {
+      why = relayed_->failure->message;
+    } else if (relayed_->status >= 400) {
       outcome = Outcome::kFailed;
     }
     rollout_->relayed(parked_, outcome, why);
   }
+
+  // Of an answer that is relayed.
+  struct Relayed {
+    bool over = false;
+    int status = 0;
+    uint64_t bytes = 0;
+    std::optional<Error> failure;
+    const Clock::time_point began = Clock::now();
+    std::optional<Clock::time_point> first_byte;
+  };
 
   const std::shared_ptr<OpenRollout> rollout_;
   const llm::Codec& codec_;
@@ -389,16 +416,9 @@ class Delivery {
   Waiter waiter_;
   net::Wheel::Timer keep_alive_;
   std::shared_ptr<ParkedCall> parked_;
-  llm::Envelope envelope_;
-
-  // Of a relayed answer.
-  bool relaying_ = false;
-  bool copied_ = false;
-  int status_ = 0;
-  uint64_t bytes_ = 0;
-  std::optional<Error> failure_;
-  const Clock::time_point began_ = Clock::now();
-  std::optional<Clock::time_point> first_byte_;
+  uint32_t keep_alives_ = 0;
+  llm::Sent sent_;
+  std::unique_ptr<Relayed> relayed_;
 };
 
 awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, llm::Dialect dialect,

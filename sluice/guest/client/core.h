@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,8 +52,9 @@ struct Channel {
   bool closed_here = false;
   bool closed_there = false;
   bool reset = false;  // a connection: broken rather than closed
-  std::deque<std::pair<std::shared_ptr<Channel>, uint16_t>> accepted;  // a listener's
-  std::function<void(net::PeerClose)> watch;                           // a connection's
+  // A listener's. (An empty deque would hold half a KiB in every channel.)
+  std::list<std::pair<std::shared_ptr<Channel>, uint16_t>> accepted;
+  std::function<void(net::PeerClose)> watch;  // a connection's
 };
 using ChannelPtr = std::shared_ptr<Channel>;
 
