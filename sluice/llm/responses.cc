@@ -362,8 +362,10 @@ void append_response(Bytes& out, const Envelope& envelope, std::string_view stat
   members.raw("tools", "[]");
   members.raw("top_p", "null");
   members.raw("truncation", R"("disabled")");
-  if (answer != nullptr && answer->usage) {
-    append_usage(members["usage"], *answer->usage);
+  if (answer != nullptr) {
+    // Zeros where it is unknown: to OpenCode an answer without usage is not complete, and it asks
+    // again, at once and for ever.
+    append_usage(members["usage"], answer->usage.value_or(Usage()));
   } else {
     members.raw("usage", "null");
   }

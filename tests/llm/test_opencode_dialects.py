@@ -127,6 +127,15 @@ def test_an_end_is_an_end(server, dialect, keep_alives, tmp_path):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("said", ["", "Done."])
+def test_an_answer_without_usage_ends_the_run(server, dialect, said, tmp_path):
+    server.script(answer(said, usage=None))
+    run = Run(server, dialect, tmp_path)
+    assert run.code == 0, run.output
+    assert len(run.calls) == 1
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_an_empty_answer_ends_the_run(server, dialect, tmp_path):
     server.script(answer(""))
     run = Run(server, dialect, tmp_path)

@@ -27,6 +27,10 @@ INSTRUCTION = re.search(r'instruction = """\n(.*?)"""', (HELLO / "task.toml").re
 DIALECTS = ["chat", "responses", "messages", "gemini"]
 VERSIONS = {"chat": "/v1", "responses": "/v1", "messages": "/v1", "gemini": "/v1beta"}
 
+PROGRAM = tomllib.loads((HELLO / "script.toml").read_text())["rules"][0]["tool_calls"][0]["arguments"]
+# The same in one command of a shell, for agents that have no tool `write`.
+COMMAND = f"cat > primes.sh <<'END'\n{PROGRAM['content']}END\nsh primes.sh 5"
+
 TALK = """
 [[rules]]
 text = "I have nothing to do."
@@ -44,23 +48,42 @@ def bundle(agent):
     return spec, max(found, key=lambda path: path.stat().st_mtime)
 
 
-def user_text(dialect, body):
-    """The text of the first user message of a request."""
+def user_texts(dialect, body):
+    """The texts of a request's user messages."""
     if dialect == "gemini":
-        parts = body["contents"][0]["parts"]
-    else:
-        messages = body["input" if dialect == "responses" else "messages"]
-        parts = next(m for m in messages if m.get("role") == "user")["content"]
-    return parts if isinstance(parts, str) else parts[0]["text"]
+        return [part["text"] for part in body["contents"][0]["parts"]]
+    texts = []
+    for message in body["input" if dialect == "responses" else "messages"]:
+        if message.get("role") == "user":
+            content = message["content"]
+            texts += [content] if isinstance(content, str) else [part.get("text") for part in content]
+    return texts
 
 
 class InEveryDialect:
     """Mixed into a class for each agent."""
 
     agent = ""
+    dialects = DIALECTS
+    flags = ()
+    # How it is told to write the program and to run it: a tool and its arguments for each turn.
+    turns = [("write", PROGRAM), ("bash", {"command": "sh primes.sh 5", "description": "d"})]
+    shown_tools = None  # if it calls them otherwise
 
-    def hello(self, dialect, policy=SCRIPT):
-        return self.run_rollout(HELLO / "task.toml", policy, self.agent, "--dialect", dialect)
+    def hello(self, dialect, policy=None):
+        return self.run_rollout(HELLO / "task.toml", policy or self.turns_script(), self.agent,
+                                "--dialect", dialect, *self.flags)
+
+    def turns_script(self):
+        rules = [f"""
+            [[rules]]
+            when = {{ turn = {turn} }}
+            text = "Now the next step."
+            [[rules.tool_calls]]
+            name = "{tool}"
+            arguments_text = {json.dumps(json.dumps(arguments))}
+        """ for turn, (tool, arguments) in enumerate(self.turns, 1)]
+        return self.script("".join(rules) + '[[rules]]\ntext = "Done."\n')
 
     def check(self, rollout):
         result = rollout.result
@@ -70,40 +93,37 @@ class InEveryDialect:
         self.assertEqual(rollout.code, 0)
 
     def test_reward_is_one_at_the_gate(self):
-        for dialect in DIALECTS:
+        for dialect in self.dialects:
             with self.subTest(dialect=dialect):
                 rollout = self.hello(dialect)
                 self.check(rollout)
                 calls = rollout.trace.calls()
-                self.assertEqual([call["dialect"] for call in calls], [dialect] * 3)
-                self.assertEqual([call["outcome"] for call in calls], ["delivered"] * 3)
+                turns = len(self.turns) + 1
+                self.assertEqual([call["dialect"] for call in calls], [dialect] * turns)
+                self.assertEqual([call["outcome"] for call in calls], ["delivered"] * turns)
                 # Each answer was found again in the request after it.
-                self.assertEqual([call["confirmed"] for call in calls], [True, True, False])
-                self.assertEqual(user_text(dialect, json.loads(calls[0]["body"])), INSTRUCTION)
+                self.assertEqual([call["confirmed"] for call in calls],
+                                 [True] * (turns - 1) + [False])
+                self.assertIn(INSTRUCTION, user_texts(dialect, json.loads(calls[0]["body"])))
                 tools = [event["tool"] for event in rollout.trace.events("agent")
                          if event["kind"] == "tool"]
-                self.assertEqual(tools, ["write", "bash"])
+                self.assertEqual(tools, self.shown_tools or [tool for tool, _ in self.turns])
 
     def test_finding_76_black_box_reward_is_one(self):
         """The same against a model endpoint elsewhere: nothing is parked, sizes and times are kept."""
-        program = tomllib.loads((HELLO / "script.toml").read_text())["rules"][0]["tool_calls"][0]
+        steps = [answer("Next.", (f"call_{turn}", tool, json.dumps(arguments)),
+                        finish="tool_calls", keep_alives=turn)
+                 for turn, (tool, arguments) in enumerate(self.turns)] + [answer("Done.")]
         with Server() as upstream:
-            for dialect in DIALECTS:
+            for dialect in self.dialects:
                 with self.subTest(dialect=dialect):
-                    upstream.script(
-                        answer("First the program.",
-                               ("call_1", "write", json.dumps(program["arguments"])),
-                               finish="tool_calls"),
-                        answer("", ("call_2", "bash", json.dumps(
-                            {"command": "sh primes.sh 5", "description": "d"})),
-                            finish="tool_calls", keep_alives=2),
-                        answer("Done."))
+                    upstream.script(*steps)
                     rollout = self.hello(dialect,
                                          f"passthrough:{upstream.url}{VERSIONS[dialect]}")
                     self.check(rollout)
                     self.assertEqual(rollout.result["mode"], "black_box")
                     relays = rollout.trace.events("relay")
-                    self.assertEqual([relay["status"] for relay in relays], [200] * 3)
+                    self.assertEqual([relay["status"] for relay in relays], [200] * len(steps))
                     self.assertTrue(all(relay["answer_bytes"] > 0 for relay in relays))
                     # What reached the endpoint is what the agent sent.
                     sent = [call["body"].decode() for call in rollout.trace.calls()]
@@ -111,7 +131,7 @@ class InEveryDialect:
 
     def test_what_ends_an_agent_ends_it_at_once(self):
         refusing = self.script('[[rules]]\nrefuse = "enough"\n')
-        for dialect in DIALECTS:
+        for dialect in self.dialects:
             with self.subTest(dialect=dialect):
                 rollout = self.hello(dialect, refusing)
                 self.assertEqual(rollout.result["llm"],
@@ -120,28 +140,57 @@ class InEveryDialect:
                 self.assertEqual(rollout.result["reward"], 0.0)
 
 
+    # What an agent might take for options, files, commands or something to quote; and white space,
+    # which some of them trim.
+    prompts = ["- first\n- second", "@notes.txt says it all", "--help", "-@x",
+               "/help me: \"quote\" 'single' $HOME `x` \\n\n\nthe end", "naïve ☃\ttab"]
+
+    def test_finding_74_the_prompt_arrives_exactly(self):
+        dialect = self.dialects[0]
+        for prompt in self.prompts[: count(3, len(self.prompts))]:
+            with self.subTest(prompt=prompt):
+                task = self.task(f"instruction = {json.dumps(prompt)}\n")
+                rollout = self.run_rollout(task, self.script(TALK), self.agent)
+                self.assertIsNone(rollout.result["error"], rollout.stderr)
+                (call,) = rollout.trace.calls()
+                self.assertIn(prompt, user_texts(dialect, json.loads(call["body"])))
+
+
 class OpenCode(InEveryDialect, SystemTest):
     agent = "opencode"
+
+    def test_the_example_is_for_it(self):
+        self.check(self.hello("chat", SCRIPT))
+
+
+class ClaudeCode(InEveryDialect, SystemTest):
+    agent = "claude_code"
+    dialects = ["messages"]
+    flags = ("--approvals", "bypass")
+    turns = [("Bash", {"command": COMMAND, "description": "d"})]
+    prompts = [prompt.replace("/help me", "Help me") for prompt in InEveryDialect.prompts]
+
+    def test_a_prompt_that_is_a_command_to_it_is_no_silent_success(self):
+        task = self.task('instruction = "/help me"\nverify = ["true"]\n')
+        rollout = self.run_rollout(task, self.script(TALK), self.agent)
+        self.assertEqual(rollout.result["error_kind"], "gate_never_called")
+        self.assertIsNone(rollout.result["reward"])
+
+
+class Codex(InEveryDialect, SystemTest):
+    agent = "codex"
+    dialects = ["responses"]
+    flags = ("--approvals", "bypass")
+    turns = [("exec_command", {"cmd": COMMAND})]
+    shown_tools = ["command_execution"]
 
 
 class Pi(InEveryDialect, SystemTest):
     agent = "pi"
+    prompts = ["  space before and behind \n\n", *InEveryDialect.prompts]
 
-    def request_for(self, instruction):
-        task = self.task(f"instruction = {json.dumps(instruction)}\n")
-        rollout = self.run_rollout(task, self.script(TALK), "pi")
-        self.assertIsNone(rollout.result["error"], rollout.stderr)
-        (call,) = rollout.trace.calls()
-        return json.loads(call["body"])
-
-    def test_finding_74_the_prompt_arrives_exactly(self):
-        # What Pi would take for options, files, commands or white space to trim.
-        prompts = ["- first\n- second", "@notes.txt says it all", "--help", "-@x",
-                   "  space before and behind \n\n", "/help me: \"quote\" 'single' $HOME `x` \\n",
-                   "naïve ☃\ttab"]
-        for prompt in prompts[: count(4, len(prompts))]:
-            with self.subTest(prompt=prompt):
-                self.assertEqual(user_text("chat", self.request_for(prompt)), prompt)
+    def test_the_example_is_for_it_too(self):
+        self.check(self.hello("chat", SCRIPT))
 
     def test_success_is_read_from_events_for_it_always_exits_with_0(self):
         rollout = self.hello("chat", self.script('[[rules]]\nrefuse = "not today"\n'))
