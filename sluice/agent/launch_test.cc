@@ -184,6 +184,7 @@ TEST(LaunchTest, finding_17_opencodes_own_configuration_names_the_gate) {
   for (const auto& [name, text] : builtin_specs()) {
     Plan plan = plan_for(std::string(text));
     plan.model = "a/model \"x\"";
+    plan.dialect = plan.spec->dialects.front().dialect;
     const auto launch = make_launch(plan, kEndpoint, "program");
     ASSERT_TRUE(launch) << launch.error().message;
     bool named = false;
