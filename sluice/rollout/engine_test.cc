@@ -22,7 +22,6 @@ using sandbox::Exit;
 using sandbox::fake::Answer;
 using sandbox::fake::FakeBackend;
 using sandbox::fake::FakeProcess;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // Longer than any test runs: what returns before was woken by what it waited for.

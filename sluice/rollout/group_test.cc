@@ -19,7 +19,6 @@ using namespace std::chrono_literals;
 using sandbox::Exit;
 using sandbox::fake::Answer;
 using sandbox::fake::FakeBackend;
-using sandbox::fake::FakeMachine;
 using sandbox::fake::FakeProcess;
 using ::testing::HasSubstr;
 

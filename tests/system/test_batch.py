@@ -184,13 +184,15 @@ content = "given"
         out = self.tmp / "batch"
         for _ in range(count(2, 60)):
             seen, more = [], []
-            for attempt in range(40):
+            for attempt in range(20):
                 process = subprocess.Popen(self.command(task, *flags, *more, out=out),
                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                            stderr=subprocess.PIPE)
                 self.addCleanup(end, process)
                 try:
-                    process.wait(generator.uniform(0.02, 0.9))
+                    # Ever longer, for machines on which a start takes long; at last to the end.
+                    process.wait(generator.uniform(0.02, 0.9) * (1 + attempt / 4)
+                                 if attempt < 19 else 120)
                 except subprocess.TimeoutExpired:
                     process.kill()
                 process.communicate()
