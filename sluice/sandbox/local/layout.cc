@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 
 namespace sluice::sandbox::local {
@@ -154,8 +155,8 @@ class Layout {
 };
 
 // /bin, /lib64 and so on: a link where the host has one (merged /usr), else the directory itself.
-void add_usr_sibling(Layout& layout, const std::string& name) {
-  const std::string path = "/" + name;
+void add_usr_sibling(Layout& layout, const std::string& root, const std::string& name) {
+  const std::string path = root + "/" + name;
   struct stat st{};
   if (::lstat(path.c_str(), &st) != 0) return;
   if (S_ISLNK(st.st_mode)) {
@@ -167,7 +168,11 @@ void add_usr_sibling(Layout& layout, const std::string& name) {
   }
 }
 
-void add_etc(Layout& layout, Users users) {
+// What of /etc is always the sandbox's own.
+constexpr const char* kOwnEtc[] = {"passwd",      "group",         "hosts", "hostname",
+                                   "resolv.conf", "nsswitch.conf", "mtab"};
+
+void add_own_etc(Layout& layout) {
   layout.directory("etc");
   layout.file("etc/passwd", kPasswd);
   layout.file("etc/group", kGroup);
@@ -176,6 +181,10 @@ void add_etc(Layout& layout, Users users) {
   layout.file("etc/resolv.conf", "");  // nobody to ask; an open network lays the host's over it
   layout.file("etc/nsswitch.conf", kNsswitch);
   layout.symlink("etc/mtab", "/proc/self/mounts");
+}
+
+void add_etc(Layout& layout, Users users) {
+  add_own_etc(layout);
   std::set<std::string> parents;
   for (const std::string name : kEtc) {
     const std::string path = "/etc/" + name;
@@ -237,16 +246,17 @@ bool is_below(std::string_view path, std::string_view top) {
 
 }  // namespace
 
-std::vector<Step> base_layout(Users users) {
-  Layout layout(users);
+namespace {
+
+void add_usr(Layout& layout, const std::string& root) {
   layout.directory("usr");
-  layout.bind("/usr", "usr", Step::kReadOnly);
+  layout.bind(root + "/usr", "usr", Step::kReadOnly);
   for (const char* name : {"bin", "sbin", "lib", "lib32", "lib64", "libx32"}) {
-    add_usr_sibling(layout, name);
+    add_usr_sibling(layout, root, name);
   }
-  add_etc(layout, users);
-  add_devices(layout, users);
-  add_proc(layout);
+}
+
+void add_places(Layout& layout) {
   layout.directory("tmp", 0, 01777);
   layout.directory("run", 0, 0755);
   layout.directory("run/lock", 0, 01777);
@@ -258,7 +268,71 @@ std::vector<Step> base_layout(Users users) {
   for (const char* path : {"mnt", "opt", "srv", "home"}) layout.directory(path);
   layout.directory("root", 0, 0700);
   layout.directory("home/user", kUser);
+}
+
+bool is_plain_directory(const std::string& path) {
+  struct stat st{};
+  return ::lstat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+// Each entry of a directory of the image by itself, so that others can stand beside them. A link
+// stays one: what it names is looked up inside.
+Result<void> add_entries(Layout& layout, const std::string& image, const std::string& name) {
+  constexpr size_t kMost = 400;
+  const std::string path = image + "/" + name;
+  if (!is_plain_directory(path)) return {};
+  std::error_code error;
+  size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+    const std::string own = entry.path().filename().string();
+    const bool ours = name == "etc" && std::any_of(std::begin(kOwnEtc), std::end(kOwnEtc),
+                                                   [&](const char* e) { return own == e; });
+    if (ours) continue;
+    if (++count > kMost) {
+      return Error(ErrorCode::kTooLarge, path + " has more than " + std::to_string(kMost) +
+                                             " entries: too many for an image");
+    }
+    const std::string inside = name + "/" + own;
+    if (entry.is_symlink(error)) {
+      layout.symlink(inside, std::filesystem::read_symlink(entry.path(), error).string());
+    } else if (entry.is_directory(error) || entry.is_regular_file(error)) {
+      layout.bind(entry.path().string(), inside, Step::kReadOnly | Step::kOptional);
+    }
+  }
+  if (error) return errno_error(path, error.value());
+  return {};
+}
+
+}  // namespace
+
+std::vector<Step> base_layout(Users users) {
+  Layout layout(users);
+  add_usr(layout, "");
+  add_etc(layout, users);
+  add_devices(layout, users);
+  add_proc(layout);
+  add_places(layout);
   static_cast<void>(kVerifier);
+  return layout.take();
+}
+
+Result<std::vector<Step>> image_layout(const std::string& image, Users users) {
+  const bool plain = image.size() > 1 && image.front() == '/' && image.find('\0') == image.npos;
+  if (!plain || !is_plain_directory(image) || !is_plain_directory(image + "/usr")) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "image \"" + image +
+                     "\" is no root directory: give the absolute path of one that holds /usr, as "
+                     "debootstrap makes, or leave the image out to see this host's /usr");
+  }
+  Layout layout(users);
+  add_usr(layout, image);
+  add_own_etc(layout);
+  SLUICE_TRY_VOID(add_entries(layout, image, "etc"));
+  if (users == Users::kOne) layout.bind("etc", "etc", Step::kReadOnly | Step::kInside);
+  add_devices(layout, users);
+  add_proc(layout);
+  add_places(layout);
+  for (const char* name : {"opt", "srv"}) SLUICE_TRY_VOID(add_entries(layout, image, name));
   return layout.take();
 }
 

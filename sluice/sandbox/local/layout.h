@@ -18,6 +18,10 @@ enum class Users : uint8_t { kMany, kOne };
 // What all sandboxes of a host have in common. With one user everything is his.
 std::vector<Step> base_layout(Users users);
 
+// The same with the directory `image` of this host in place of the host's root: its /usr, /etc,
+// /opt and /srv, read-only. kInvalidArgument for what is no root directory.
+Result<std::vector<Step>> image_layout(const std::string& image, Users users);
+
 // What the options add. kInvalidArgument for a bundle that is not there or whose place is taken.
 Result<std::vector<Step>> extra_layout(const Options& options, Users users);
 

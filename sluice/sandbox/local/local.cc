@@ -411,10 +411,9 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::clone(net::Shard* shard, Sn
 awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State> state,
                                                           net::Shard* shard, Options options,
                                                           Snapshot snapshot) {
-  if (!options.image.empty() && options.image != "host") {
-    co_return Error(ErrorCode::kUnsupported,
-                    "image \"" + options.image +
-                        "\": local sandboxes show this host's /usr; leave the image out");
+  const bool has_image = !options.image.empty() && options.image != "host";
+  if (has_image && !options.keep_files_in.empty()) {
+    co_return Error(ErrorCode::kUnsupported, "the files of a sandbox with an image cannot be kept");
   }
   if (options.network == Network::kSetup) {
     SLUICE_CO_TRY_VOID(check_setup_hosts(options.setup_hosts));
@@ -429,6 +428,12 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   const auto users = state->one_user() ? Users::kOne : Users::kMany;
   Create request;
   SLUICE_CO_TRY(request.extra, extra_layout(options, users));
+  if (has_image) {
+    SLUICE_CO_TRY(auto whole, image_layout(options.image, users));
+    whole.insert(whole.end(), request.extra.begin(), request.extra.end());
+    request.extra = std::move(whole);
+    request.whole_root = true;
+  }
   SLUICE_CO_TRY(request.kept_home, prepare_kept(options.keep_files_in, &warnings));
   request.disk_bytes = limits.disk_bytes;
   request.disk_inodes = limits.disk_inodes;
@@ -491,6 +496,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
     parts.no_snapshot = "its home is kept in " + options.keep_files_in + ": no snapshot of it";
   }
   parts.capabilities.snapshots = parts.no_snapshot.empty();
+  parts.capabilities.images = true;
   parts.capabilities.limits = state->ready.memory && state->ready.pids;
   parts.capabilities.network_none = true;
   parts.capabilities.listen_passed = !state->options.carry_connections;

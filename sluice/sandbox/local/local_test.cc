@@ -340,9 +340,11 @@ TEST_F(LocalTest, AHomeThatIsKeptIsThereAgain) {
 }
 
 TEST_F(LocalTest, WhatIsNotThereIsRefusedByName) {
-  Options image;
-  image.image = "debian:12";
-  EXPECT_EQ(create_error(image).code, ErrorCode::kUnsupported);
+  for (const char* name : {"debian:12", "relative", "/no/such/root", "/etc", "/"}) {
+    Options image;
+    image.image = name;
+    EXPECT_EQ(create_error(image).code, ErrorCode::kInvalidArgument) << name;
+  }
   Options setup;
   setup.network = Network::kSetup;
   EXPECT_EQ(create_error(setup).code, ErrorCode::kInvalidArgument);  // without hosts
@@ -388,6 +390,55 @@ TEST_F(LocalTest, AnOpenNetworkIsTheHostsOwn) {
   ASSERT_TRUE(listener);
   const std::string port = (*listener)->address().substr(10);
   EXPECT_EQ(out_of("exec 3<>/dev/tcp/127.0.0.1/" + port + " && echo connected"), "connected\n");
+}
+
+// --- images --------------------------------------------------------------------------------------
+
+TEST_F(LocalTest, AnImageIsARootDirectoryOfTheHost) {
+  char name[] = "/var/tmp/sluice-local-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(name), nullptr);
+  ::chmod(name, 0755);
+  const std::string root = name;
+  // A root with one static program and nothing else.
+  for (const char* directory : {"/usr/bin", "/etc/conf.d", "/opt/tool", "/home/secret"}) {
+    std::filesystem::create_directories(root + directory);
+  }
+  std::filesystem::copy_file(std::string(SLUICE_INSIDE_DIR) + "/attacks",
+                             root + "/usr/bin/attacks");
+  std::filesystem::create_symlink("usr/bin", root + "/bin");
+  std::ofstream(root + "/etc/conf.d/file") << "of the image";
+  std::ofstream(root + "/etc/passwd") << "root::0:0::/:/bin/evil\n";
+  std::ofstream(root + "/opt/tool/file") << "a tool";
+  std::filesystem::create_symlink("/etc/hostname", root + "/etc/link");
+  std::filesystem::create_symlink("/root", root + "/srv");  // of the host's nothing comes in by it
+  Options options;
+  options.image = root;
+  options.bundles.push_back({SLUICE_INSIDE_DIR, "/opt/inside"});
+  renew(options);
+  EXPECT_TRUE(sandbox_->capabilities().images);
+  auto read = [&](const char* path) {
+    auto content = run(shard_, sandbox_->read_file(path, 1000, kAgentUser));
+    return content ? *content : "<" + content.error().message + ">";
+  };
+  EXPECT_EQ(read("/etc/conf.d/file"), "of the image");
+  EXPECT_EQ(read("/opt/tool/file"), "a tool");
+  EXPECT_THAT(read("/etc/passwd"), HasSubstr("verifier"));  // always the sandbox's own
+  const auto entries = run(shard_, sandbox_->list("/usr/bin", 1, 100, kAgentUser));
+  ASSERT_TRUE(entries);
+  EXPECT_EQ(entries->size(), 1u);
+  const auto srv = run(shard_, sandbox_->list("/srv", 1, 100, kSetupUser));
+  EXPECT_TRUE(srv && srv->empty());
+  for (const char* program : {"/bin/attacks", "/opt/inside/attacks"}) {
+    for (const char* attack : {"mounts", "host_identity", "namespaces"}) {
+      Command command;
+      command.argv = {program, attack};
+      command.deadline = Deadline::in(60s);
+      const Output output = exec(std::move(command));
+      EXPECT_TRUE(output.exit.ok()) << output.out;
+    }
+  }
+  ASSERT_TRUE(run(shard_, sandbox_->close()));
+  std::filesystem::remove_all(root);
 }
 
 // --- snapshots -----------------------------------------------------------------------------------
@@ -438,7 +489,7 @@ TEST_F(LocalTest, AGroupIsClonedFromOnePreparation) {
   ASSERT_FALSE(full);
   EXPECT_THAT(full.error().message, HasSubstr("large"));
   Options other;
-  other.image = "another";
+  other.image = "/";
   EXPECT_EQ(run(shard_, backend_->clone(&shard_, *again, other)).error().code,
             ErrorCode::kInvalidArgument);
 }
@@ -516,6 +567,7 @@ TEST_F(LocalTest, ProcessesAndMemoryAreBoundedWhereTheKernelCan) {
   const int processes = std::stoi(out_of("/opt/inside/eat processes 1000"));
   EXPECT_GT(processes, 20);
   EXPECT_LT(processes, 64);
+  ASSERT_TRUE(run(shard_, sandbox_->kill_all()));  // the dying count, too
   const Output hungry = exec(shell("exec /opt/inside/eat memory 1000"));
   EXPECT_EQ(hungry.exit.reason, Exit::Reason::kSignaled);
   EXPECT_EQ(hungry.exit.signal, SIGKILL);
@@ -624,7 +676,8 @@ TEST_F(LocalTest, AForkBombIsEndedByItsDeadline) {
   const Output output = exec(std::move(command));
   EXPECT_EQ(output.exit.reason, Exit::Reason::kTimedOut);
   ASSERT_TRUE(run(shard_, sandbox_->kill_all()));
-  EXPECT_EQ(out_of("ls -d /proc/[0-9]* | wc -l"), out_of("ls -d /proc/[0-9]* | wc -l"));
+  // The guest, a keeper, the shell and what it runs: nothing of the bomb.
+  EXPECT_LT(std::stoi(out_of("ls -d /proc/[0-9]* | wc -l")), 10);
   EXPECT_EQ(out_of("echo well"), "well\n");
 }
 
@@ -816,7 +869,7 @@ TEST_F(LocalTest, ADroppedSandboxIsRemovedToo) {
   sandbox_ = create();
 }
 
-TEST_F(LocalTest, ASandboxEndsAtItsDeadline) {
+TEST_F(LocalTest, finding_37_a_sandbox_ends_at_its_deadline) {
   Options options;
   options.deadline = Deadline::in(400ms);
   renew(options);

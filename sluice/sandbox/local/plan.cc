@@ -163,6 +163,7 @@ Bytes Create::encode() const {
   out.u64(limits.cpu_millis);
   out.u64(limits.swap_bytes);
   put(out, own_network);
+  put(out, whole_root);
   return out.take();
 }
 Result<Create> Create::decode(ByteView bytes) {
@@ -181,6 +182,7 @@ Result<Create> Create::decode(ByteView bytes) {
     value.limits.cpu_millis = in.u64();
     value.limits.swap_bytes = in.u64();
     value.own_network = flag(in);
+    value.whole_root = flag(in);
   });
 }
 

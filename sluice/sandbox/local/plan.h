@@ -96,6 +96,7 @@ struct Create {
   uint64_t disk_inodes = 0;
   CgroupLimits limits;
   bool own_network = true;
+  bool whole_root = false;  // `extra` is all of it: Setup::root is left out
   // The link's descriptor comes along.
 
   Bytes encode() const;

@@ -87,6 +87,7 @@ class Builder {
   // where the sandbox's may not, and before anything covers it.
   void take_sources() {
     for (const auto* steps : {&setup_.root, &create_.extra}) {
+      if (steps == &setup_.root && create_.whole_root) continue;
       for (const Step& step : *steps) {
         const bool outside = step.kind == Step::Kind::kBind && (step.flags & Step::kInside) == 0;
         sources_.emplace_back(outside ? take(step) : Fd());
@@ -126,7 +127,8 @@ class Builder {
         if (carry_out(step, *source++) != 0) fail(report_, "make /" + step.path, errno);
       }
     };
-    carry_out_all(setup_.root);
+    if (!create_.whole_root) carry_out_all(setup_.root);
+    if (home_ && create_.whole_root) fail(report_, "keep the home of an image", EINVAL);
     if (home_ && attach(home_.get(), "home/user") != 0) fail(report_, "mount /home/user", errno);
     carry_out_all(create_.extra);
     home_.reset();
