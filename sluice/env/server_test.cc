@@ -1033,7 +1033,7 @@ TEST_F(EnvServerTest, progress_goes_to_websocket_clients_that_gave_a_token) {
 TEST_F(EnvServerTest, progress_goes_to_http_clients_that_take_event_streams) {
   const std::string request =
       R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wait",)"
-      R"("arguments":{"seconds":0.05},"_meta":{"progressToken":5}}})";
+      R"("arguments":{"seconds":0.5},"_meta":{"progressToken":5}}})";
   options_.sse_keep_alive = 2ms;
   const HttpResponse response =
       http("POST", "/mcp", request, {{"Accept", "application/json, text/event-stream"}});

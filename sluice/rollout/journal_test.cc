@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -41,7 +42,8 @@ class JournalTest : public ::testing::Test {
     return entries;
   }
 
-  const std::string path_ = ::testing::TempDir() + "/sluice_journal_test.jsonl";
+  const std::string path_ =
+      ::testing::TempDir() + "/sluice_journal_test." + std::to_string(::getpid());
 };
 
 TEST_F(JournalTest, reads_back_what_was_written) {
