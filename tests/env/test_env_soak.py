@@ -169,11 +169,16 @@ def settled(server, seconds=30):
     while metric(server, "sluice_env_sessions") > 0:
         assert time.monotonic() < end, "sessions are left"
         time.sleep(0.1)
+    # A connection outlives its session by the seconds that its client has to read the end.
+    while books(server)[0] > 64:
+        assert time.monotonic() < end, "connections are left"
+        time.sleep(0.1)
 
 
 def test_sessions_with_all_that_goes_wrong():
     with Served("env_test_server", "--sessions", SESSIONS) as server:
-        asyncio.run(storm(server, max(SECONDS / 6, 4), seed=1))  # memory that is kept for use
+        # Memory that is kept for use: the heap stays as large as the busiest moment made it.
+        asyncio.run(storm(server, 15, seed=1))
         settled(server)
         descriptors, memory = books(server)
         done = asyncio.run(storm(server, SECONDS, seed=2))
@@ -181,7 +186,7 @@ def test_sessions_with_all_that_goes_wrong():
         assert done > SECONDS * 10
         after_descriptors, after_memory = books(server)
         assert after_descriptors <= descriptors + 2
-        assert after_memory <= memory * 1.25 + 4096
+        assert after_memory <= memory * 1.25 + 8192
         assert server.fetch("/health") == (200, {"status": "healthy"})
 
         async def all_slots():
