@@ -66,7 +66,8 @@ class ToolEnvironment final : public Environment {
       (*result.object)["answer"] = 42;
       co_return result;
     }
-    const double seconds = *json::get_number(arguments, "seconds");
+    // Clients may ask for any number, and a Duration holds no such time.
+    const double seconds = std::clamp(*json::get_number(arguments, "seconds"), 0.0, 3600.0);
     co_return co_await wait(seconds, context);
   }
 
