@@ -1,14 +1,11 @@
-# Writes OUT, a C++ file with the documents of IN (sluice/env) as text.
-file(READ ${IN}/openapi.json openapi)
-file(READ ${IN}/tool_schemas.json tool_schemas)
-file(READ ${IN}/coding/run_rollout.json run_rollout)
-file(WRITE ${OUT} "#include \"sluice/env/embedded.h\"
-
-namespace sluice::env::embedded {
-
-const std::string_view kOpenapi = R\"SLUICE(${openapi})SLUICE\";
-const std::string_view kRunRollout = R\"SLUICE(${run_rollout})SLUICE\";
-const std::string_view kToolSchemas = R\"SLUICE(${tool_schemas})SLUICE\";
-
-}  // namespace sluice::env::embedded
+# Writes OUT for sluice_documents(): NAME FILE pairs in DOCUMENTS, files from the working directory.
+set(text "#include <string_view>\n\nnamespace ${NAMESPACE} {\n")
+while(DOCUMENTS)
+  list(POP_FRONT DOCUMENTS name file)
+  file(READ ${file} content)
+  string(APPEND text "
+extern const std::string_view ${name};
+const std::string_view ${name} = R\"SLUICE(${content})SLUICE\";
 ")
+endwhile()
+file(WRITE ${OUT} "${text}\n}  // namespace ${NAMESPACE}\n")

@@ -281,7 +281,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
         // For load balancers and start-up scripts. Tells nothing but that there is a server.
         return json_answer(200, R"({"status":"ok"})");
       case What::kDocument:
-        return json_answer(200, Bytes(openapi_document()));
+        return json_answer(200, Bytes(kOpenapi));
       case What::kMetrics: {
         net::HttpResponse response;
         response.headers.add("Content-Type", "text/plain; version=0.0.4; charset=utf-8");

@@ -44,7 +44,7 @@ class TrainerService {
   const std::shared_ptr<State> state_;
 };
 
-// The OpenAPI document of the API, JSON.
-std::string_view openapi_document();
+// The OpenAPI document of the API (openapi.json), put into the program by CMake.
+extern const std::string_view kOpenapi;
 
 }  // namespace sluice::gate::trainer_http

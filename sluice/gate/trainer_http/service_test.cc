@@ -361,7 +361,7 @@ TEST_F(ServiceTest, finding_07_mistakes_are_told_and_change_nothing) {
 }
 
 TEST_F(ServiceTest, TheDocumentNamesEveryPath) {
-  const auto document = json::parse(openapi_document());
+  const auto document = json::parse(kOpenapi);
   ASSERT_TRUE(document) << document.error().message;
   const auto& paths = document->at("paths").as_object();
   for (const char* path : {"/health", "/openapi.json", "/metrics", "/v1/state", "/v1/events",
