@@ -136,6 +136,10 @@ class Serve {
       upstream::PassthroughOptions passthrough;
       passthrough.base_url = where.base_url;
       passthrough.key = where.key;
+      upstream::Rewrite& rewrite = passthrough.rewrite;
+      if (where.disable_thinking) rewrite.thinking = upstream::Thinking::kOff;
+      rewrite.max_tokens_cap = where.max_tokens_cap;
+      rewrite.top_logprobs = where.top_logprobs;
       return upstream::make_passthrough(*shard, names_, std::move(passthrough));
     };
     options.bundle = [log](const agent::Spec& spec) {

@@ -141,9 +141,9 @@ def test_endpoints_come_from_the_servers_environment(place, upstream):
         assert rows["vllm"]["configured"] is True
         result = call(it, {"agent": "caller", "endpoint": "vllm", "verify": ["true"],
                            "instruction": json.dumps([CALL])})
-        assert result["reward"] == 1.0
-        # The catalog switches thinking off for vLLM, which this agent has no way to say.
-        assert any("disable_thinking" in warning for warning in result["warnings"])
+        assert result["reward"] == 1.0 and result["warnings"] == []
+        # The catalog switches thinking off for vLLM.
+        assert upstream.requests[-1]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -442,8 +442,28 @@ def test_defect_08_finding_33_parameters_reach_the_model(server, opencode):
         for body in model.requests:
             assert body["max_tokens"] == 1234 and body["model"] == "m1"
             assert body["chat_template_kwargs"] == {"enable_thinking": False}
-        assert result["warnings"] == [
-            "top_logprobs has no effect: no tokens are captured in black_box"]
+            assert body["logprobs"] is True and body["top_logprobs"] == 2
+        assert result["warnings"] == []
+
+
+def test_defect_9_08_agents_that_know_of_no_parameter_have_them_all(server, upstream):
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 99999,
+             "chat_template_kwargs": {"tools": 1}}
+    result = call(server, arguments(
+        upstream, [CALL, {"post": json.dumps(asked)}], max_tokens_cap=77, disable_thinking=True,
+        top_logprobs=2, verify=["true"]))
+    assert result["reward"] == 1.0 and result["warnings"] == []
+    plain, named = upstream.requests[-2:]
+    for body in (plain, named):
+        assert body["max_tokens"] == 77
+        assert body["logprobs"] is True and body["top_logprobs"] == 2
+    assert plain["chat_template_kwargs"] == {"enable_thinking": False}
+    assert named["chat_template_kwargs"] == {"tools": 1, "enable_thinking": False}
+    # The defaults: a cap, and nothing that an endpoint could refuse.
+    call(server, arguments(upstream, max_tokens_cap=4096, top_logprobs=5, verify=["true"]))
+    assert set(upstream.requests[-1]) == {"model", "messages", "max_tokens"}
+    call(server, arguments(upstream, max_tokens_cap=0, verify=["true"]))
+    assert set(upstream.requests[-1]) == {"model", "messages"}
 
 
 def test_eight_clients_at_once_with_opencode(server, opencode):

@@ -25,9 +25,11 @@
 
 namespace sluice::env::coding {
 
-// Where a black-box rollout's calls go.
+// Where a black-box rollout's calls go, and what is asked of each, whatever its agent asks for.
 struct Upstream {
   std::string base_url, key;
+  bool disable_thinking = false;
+  std::optional<int64_t> max_tokens_cap, top_logprobs;
 };
 // Makes the policy that forwards them, on the rollout's shard.
 using MakeUpstream =

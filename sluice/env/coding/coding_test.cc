@@ -122,7 +122,7 @@ class CodingTest : public ::testing::Test {
     };
     options_.upstream = [this](net::Shard* shard, const Upstream& where) {
       EXPECT_EQ(shard, &worker_);
-      asked_ = where.base_url + " " + where.key;
+      asked_ = where;
       return Result<std::shared_ptr<gate::Policy>>(std::make_shared<Canned>());
     };
     arguments_ = json::parse(R"({"agent":"caller","endpoint":"","base_url":"http://up/v1/",
@@ -196,14 +196,15 @@ class CodingTest : public ::testing::Test {
   std::unique_ptr<CodingFactory> factory_;
   json::Object arguments_;
   FakeContext context_;
-  std::string asked_;
+  Upstream asked_;
 };
 
 TEST_F(CodingTest, a_black_box_rollout_asks_its_upstream_and_is_verified) {
   const json::Object result = run();
   EXPECT_EQ(result.at("reward"), 1.0);
   EXPECT_EQ(result.at("error"), nullptr);
-  EXPECT_EQ(asked_, "http://up/v1 k");
+  EXPECT_EQ(asked_.base_url, "http://up/v1");
+  EXPECT_EQ(asked_.key, "k");
   EXPECT_EQ(result.at("llm").at("turns"), 1);
   EXPECT_EQ(context_.messages.front(), "create");
   EXPECT_EQ(context_.messages.back(), "close");
@@ -220,6 +221,37 @@ TEST_F(CodingTest, the_cap_on_tokens_reaches_the_agent_and_zero_is_none) {
   arguments_["max_tokens_cap"] = 0;
   run();
   EXPECT_THAT(backend_.last().commands(), ::testing::Contains(HasSubstr("/v1 8192")));
+}
+
+TEST_F(CodingTest, defect_9_08_what_a_rollout_asks_of_its_calls_goes_to_the_upstream) {
+  // The default of top_logprobs asks for none: endpoints that refuse it serve all others.
+  json::Object result = run();
+  EXPECT_FALSE(asked_.disable_thinking);
+  EXPECT_EQ(asked_.max_tokens_cap, 4096);
+  EXPECT_EQ(asked_.top_logprobs, std::nullopt);
+  arguments_["disable_thinking"] = true;
+  arguments_["max_tokens_cap"] = 12;
+  arguments_["top_logprobs"] = 3;
+  result = run();
+  EXPECT_TRUE(asked_.disable_thinking);
+  EXPECT_EQ(asked_.max_tokens_cap, 12);
+  EXPECT_EQ(asked_.top_logprobs, 3);
+  EXPECT_TRUE(result.at("warnings").as_array().empty());
+  arguments_["max_tokens_cap"] = arguments_["top_logprobs"] = -1;
+  run();
+  EXPECT_EQ(asked_.max_tokens_cap, std::nullopt);
+  EXPECT_EQ(asked_.top_logprobs, std::nullopt);
+}
+
+TEST_F(CodingTest, defect_9_08_what_cannot_be_asked_for_is_told) {
+  std::string spec = kSpec;
+  spec.replace(spec.find("[dialects.chat]"), 15, "[dialects.messages]");
+  CHECK(write_file_atomically(directory_ + "/caller.toml", spec));
+  arguments_["top_logprobs"] = 3;
+  const json::Object result = run();
+  ASSERT_EQ(result.at("warnings").as_array().size(), 1U);
+  EXPECT_EQ(result.at("warnings").at(0),
+            "top_logprobs has no effect: the messages dialect has none");
 }
 
 TEST_F(CodingTest, finding_76_a_trainer_answers_in_interception_gate) {
@@ -242,9 +274,15 @@ TEST_F(CodingTest, finding_76_a_trainer_answers_in_interception_gate) {
   options_.trainer = std::move(desk);
   arguments_["mode"] = "interception_gate";
   arguments_["base_url"] = arguments_["api_key"] = arguments_["model"] = "";
+  arguments_["disable_thinking"] = true;
+  arguments_["top_logprobs"] = 3;
   const json::Object result = run();
   ended = true;
   trainer.join();
+  // Nothing of ours stands between agent and trainer: what the agent cannot be told has no effect.
+  EXPECT_EQ(result.at("warnings"),
+            json::Value({"disable_thinking has no effect: caller's spec has no option for it",
+                         "top_logprobs has no effect: the trainer decides what it captures"}));
   EXPECT_EQ(result.at("reward"), 1.0) << result.at("error");
   EXPECT_EQ(result.at("mode"), "interception_gate");
   const json::Array& turns = result.at("proxy_turns").as_array();

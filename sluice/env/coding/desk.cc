@@ -157,7 +157,8 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
   job->shard = parts_.shards[next_shard_++ % parts_.shards.size()];
   job->context = context;
   job->make_upstream = options_.upstream;
-  job->upstream = {request.endpoint.base_url, request.endpoint.key};
+  job->upstream = {request.endpoint.base_url, request.endpoint.key, request.disable_thinking,
+                   request.max_tokens_cap, request.top_logprobs};
   const agent::Spec& spec = request.spec;
 
   rollout::Task task = options_.defaults;
@@ -181,22 +182,30 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
   const auto cannot = [&](std::string_view parameter, std::string_view why) {
     job->warnings.push_back(fmt::format("{} has no effect: {}", parameter, why));
   };
-  if (request.disable_thinking && !set_thinking_off(spec, &task.options)) {
-    cannot("disable_thinking", spec.name + "'s spec has no option for it");
-  }
-  if (request.max_tokens_cap && !uses(spec, "max_output")) {
-    cannot("max_tokens_cap", spec.name + "'s spec does not use {max_output}");
-  }
-  if (request.top_logprobs != 5) {
-    cannot("top_logprobs", black_box ? "no tokens are captured in black_box"
-                                     : "the trainer decides what it captures");
+  // The agent is told what it can be. In black_box the upstream sees to the rest.
+  const llm::Dialect dialect = dialect_for(spec, request.mode);
+  const bool told = request.disable_thinking && set_thinking_off(spec, &task.options);
+  if (black_box) {
+    if (request.top_logprobs && dialect == llm::Dialect::kMessages) {
+      cannot("top_logprobs", "the messages dialect has none");
+    }
+  } else {
+    if (request.disable_thinking && !told) {
+      cannot("disable_thinking", spec.name + "'s spec has no option for it");
+    }
+    if (request.max_tokens_cap && !uses(spec, "max_output")) {
+      cannot("max_tokens_cap", spec.name + "'s spec does not use {max_output}");
+    }
+    if (request.top_logprobs) {
+      cannot("top_logprobs", "the trainer decides what it captures");
+    }
   }
 
   rollout::RolloutOptions& options = job->options;
   options.task = std::make_shared<const rollout::Task>(std::move(task));
   options.model = request.endpoint.model.empty() ? "policy" : request.endpoint.model;
   options.max_output = request.max_tokens_cap;
-  options.dialect = dialect_for(spec, request.mode);
+  options.dialect = dialect;
   options.policy.mode = request.mode;
   options.policy.name = black_box ? "passthrough" : "trainer";
   options.spec = std::make_shared<const agent::Spec>(std::move(request.spec));

@@ -18,10 +18,8 @@ const json::Object& input_schema() {
   return schema;
 }
 
-std::string default_agent() {
-  const json::Object* properties = json::get_object(input_schema(), "properties");
-  const json::Object* agent = json::get_object(*properties, "agent");
-  return std::string(json::get_string(*agent, "default").value());
+const json::Value& default_of(std::string_view argument) {
+  return input_schema().at("properties").at(argument).at("default");
 }
 
 Error refuse(std::string message) {
@@ -92,7 +90,7 @@ Result<RolloutRequest> parse_request(const json::Object& arguments, const agent:
   }
 
   std::string name = text(arguments, "agent");
-  name = stripped(name.empty() ? default_agent() : std::move(name));
+  name = stripped(name.empty() ? std::string(default_of("agent").as_string()) : std::move(name));
   // By name only: a client must not make the server read a path.
   const std::vector<std::string> names = agent_names(registry);
   if (std::find(names.begin(), names.end(), name) == names.end()) {
@@ -122,7 +120,9 @@ Result<RolloutRequest> parse_request(const json::Object& arguments, const agent:
       json::get_bool(arguments, "disable_thinking").value_or(endpoint.thinking_off);
   const int64_t cap = json::get_integer(arguments, "max_tokens_cap").value_or(4096);
   if (cap > 0) request.max_tokens_cap = cap;
-  request.top_logprobs = json::get_integer(arguments, "top_logprobs").value_or(5);
+  // The default asks for none: what nobody asked for must not fail at endpoints that refuse it.
+  const auto top = json::get_integer(arguments, "top_logprobs");
+  if (top && *top >= 0 && *top != default_of("top_logprobs")) request.top_logprobs = top;
   request.agent_timeout_s = json::get_number(arguments, "agent_timeout_s").value_or(600);
   request.template_name = text(arguments, "template");
   return request;

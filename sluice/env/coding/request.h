@@ -25,7 +25,7 @@ struct RolloutRequest {
   std::string mode;  // as given: an unknown one is told in the rollout's result
   bool disable_thinking = false;
   std::optional<int64_t> max_tokens_cap;
-  int64_t top_logprobs = 5;
+  std::optional<int64_t> top_logprobs;  // unless it is the default, or negative
   double agent_timeout_s = 600;
   std::string template_name;
 };
