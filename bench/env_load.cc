@@ -1,8 +1,10 @@
-// The client of bench/env: one request after the other on each of several connections, as OpenEnv's
-// clients do, cheap enough that the server is what is measured.
+// The client of bench/env: requests on each of several connections, DEPTH of them under way at a
+// time. With a depth of 1 it is one after the other, as OpenEnv's clients do it. With more,
+// requests whose answers came together go out together: a small request costs its sender more than
+// a quick server, most of it in the kernel, and only so is the server what is measured.
 //
-//   env_load PORT ws FRAME CONNECTIONS SECONDS
-//   env_load PORT PATH BODY CONNECTIONS SECONDS
+//   env_load PORT ws FRAME CONNECTIONS SECONDS DEPTH
+//   env_load PORT PATH BODY CONNECTIONS SECONDS DEPTH
 //
 // Prints the first answer on one line, then {"done": N, "seconds": S}.
 #include <arpa/inet.h>
@@ -64,21 +66,21 @@ bool fill(Connection& connection) {
 }
 
 // How long the first message in `in` is, 0 if it is not whole; its body goes to `body`.
-size_t http_message(const std::string& in, std::string_view* body) {
+size_t http_message(std::string_view in, std::string_view* body) {
   const size_t end = in.find("\r\n\r\n");
-  if (end == std::string::npos) return 0;
+  if (end == std::string_view::npos) return 0;
   size_t at = in.find("ontent-");
-  while (at < end && ::strncasecmp(in.c_str() + at, "ontent-length:", 14) != 0) {
+  while (at < end && ::strncasecmp(in.data() + at, "ontent-length:", 14) != 0) {
     at = in.find("ontent-", at + 1);
   }
   if (in.compare(9, 3, "200") != 0 || at >= end) fail("not a 200 with a length");
-  const size_t size = std::strtoul(in.c_str() + at + 14, nullptr, 10);
+  const size_t size = std::strtoul(in.data() + at + 14, nullptr, 10);
   if (in.size() < end + 4 + size) return 0;
-  *body = std::string_view(in).substr(end + 4, size);
+  *body = in.substr(end + 4, size);
   return end + 4 + size;
 }
 
-size_t ws_message(const std::string& in, std::string_view* body) {
+size_t ws_message(std::string_view in, std::string_view* body) {
   if (in.size() < 2) return 0;
   size_t size = static_cast<unsigned char>(in[1]) & 0x7F;
   const size_t extra = size == 126 ? 2 : size == 127 ? 8 : 0;
@@ -87,19 +89,20 @@ size_t ws_message(const std::string& in, std::string_view* body) {
   for (size_t i = 0; i < extra; ++i) size = size << 8 | static_cast<unsigned char>(in[2 + i]);
   if (in.size() < 2 + extra + size) return 0;
   if (in[0] != '\x81') fail("not a text frame");
-  *body = std::string_view(in).substr(2 + extra, size);
+  *body = in.substr(2 + extra, size);
   return 2 + extra + size;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 6) return 2;
+  if (argc != 7) return 2;
   const int port = std::atoi(argv[1]);
   const std::string kind = argv[2];
   const std::string payload = argv[3];
   std::vector<Connection> connections(static_cast<size_t>(std::atoi(argv[4])));
   const std::chrono::duration<double> seconds(std::atof(argv[5]));
+  const auto depth = static_cast<size_t>(std::atoi(argv[6]));
   const bool ws = kind == "ws";
   std::string request;
   if (ws) {
@@ -130,10 +133,12 @@ int main(int argc, char** argv) {
     event.data.ptr = &connection;
     if (::epoll_ctl(poll, EPOLL_CTL_ADD, connection.fd, &event) != 0) fail("epoll_ctl");
   }
+  std::string requests;
+  while (requests.size() < depth * request.size()) requests += request;
   const auto began = Clock::now();
-  for (const Connection& connection : connections) send_all(connection.fd, request);
+  for (const Connection& connection : connections) send_all(connection.fd, requests);
   size_t done = 0;
-  size_t waiting = connections.size();
+  size_t waiting = connections.size() * depth;
   bool over = false;
   std::vector<epoll_event> events(connections.size());
   while (waiting > 0) {
@@ -143,16 +148,21 @@ int main(int argc, char** argv) {
     for (int i = 0; i < count; ++i) {
       Connection& connection = *static_cast<Connection*>(events[static_cast<size_t>(i)].data.ptr);
       if (!fill(connection)) fail("the server closed a connection");
-      std::string_view body;
-      const size_t size =
-          ws ? ws_message(connection.in, &body) : http_message(connection.in, &body);
-      if (size == 0) continue;
-      if (done++ == 0) std::printf("%.*s\n", static_cast<int>(body.size()), body.data());
-      connection.in.erase(0, size);
+      std::string_view rest = connection.in;
+      size_t answers = 0;
+      for (;;) {
+        std::string_view body;
+        const size_t size = ws ? ws_message(rest, &body) : http_message(rest, &body);
+        if (size == 0) break;
+        if (done++ == 0) std::printf("%.*s\n", static_cast<int>(body.size()), body.data());
+        rest.remove_prefix(size);
+        ++answers;
+      }
+      connection.in.erase(0, connection.in.size() - rest.size());
       if (over) {
-        --waiting;
+        waiting -= answers;
       } else {
-        send_all(connection.fd, request);
+        send_all(connection.fd, std::string_view(requests).substr(0, answers * request.size()));
       }
     }
   }

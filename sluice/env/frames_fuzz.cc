@@ -37,8 +37,9 @@ void check_rpc(const json::Value& reply) {
 
 net::awaitable<void> talk(FuzzedServer* fuzzed, Bytes bytes, std::string path, Talk* talk) {
   auto stream = fuzzed->listener->connect(1 << 20);
-  auto opened = co_await net::open_websocket(&fuzzed->shard, stream.get(), "localhost", path, {},
-                                             Deadline::never());
+  net::Headers headers;
+  auto opened = co_await net::open_websocket(&fuzzed->shard, stream.get(), "localhost", path,
+                                             std::move(headers), Deadline::never());
   CHECK(opened);
   WebSocket socket(fuzzed->shard, stream.get(), std::move(*opened), net::websocket::Role::kClient);
   const bool lock_step = path == "/ws";
@@ -47,8 +48,8 @@ net::awaitable<void> talk(FuzzedServer* fuzzed, Bytes bytes, std::string path, T
     const size_t end = std::min(rest.find('\n'), rest.size());
     const Bytes line(rest.substr(0, end));
     rest.remove_prefix(std::min(end + 1, rest.size()));
-    const auto sent = co_await socket.send(
-        is_valid_utf8(line) ? WebSocket::Kind::kText : WebSocket::Kind::kBinary, line);
+    const auto kind = is_valid_utf8(line) ? WebSocket::Kind::kText : WebSocket::Kind::kBinary;
+    const auto sent = co_await socket.send(kind, line);
     if (!sent) break;
     if (!lock_step) continue;
     auto reply = co_await socket.read();

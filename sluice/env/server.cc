@@ -182,8 +182,8 @@ awaitable<void> EnvServer::State::show_ui(State* self, HttpRequest request,
   net::WebSocket socket(self->core.shard, upgraded->stream, std::move(upgraded->already_read),
                         net::websocket::Role::kServer, self->core.options.websocket);
   co_await WebDesk::show(&self->web, &socket);
-  const bool stopping = self->core.stopping;
-  co_await socket.close(stopping ? net::websocket::kGoingAway : net::websocket::kNormal, "");
+  const uint16_t code = self->core.stopping ? net::websocket::kGoingAway : net::websocket::kNormal;
+  co_await socket.close(code, "");
 }
 
 awaitable<void> EnvServer::State::handle_socket(State* self, std::string path, HttpRequest request,
@@ -264,8 +264,8 @@ awaitable<void> EnvServer::State::handle(State* self, HttpRequest request, Respo
   if (request.method != route->method) {
     HttpResponse response = detail(405, "Method Not Allowed");
     response.headers.add("Allow", route->method);
-    co_await send(self, found == self->routes.end() ? "/rollouts/*" : path, std::move(response),
-                  writer);
+    const std::string name = found == self->routes.end() ? "/rollouts/*" : path;
+    co_await send(self, name, std::move(response), writer);
     co_return;
   }
   if (path == "/mcp") {

@@ -766,6 +766,33 @@ TEST_F(EnvServerTest, a_step_sent_together_with_the_end_is_not_begun) {
   EXPECT_EQ(factory().log.waiting + factory().log.cancelled, 0);
 }
 
+TEST_F(EnvServerTest, frames_that_came_together_are_answered_in_order_and_none_waits_for_a_step) {
+  server();
+  auto raw = listener_->connect();
+  Bytes all =
+      "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+  for (const char* frame :
+       {R"({"type":"one"})", R"({"type":"step","data":{"type":"list_tools"}})", R"({"type":"two"})",
+        R"({"type":"step","data":{"tool_name":"wait","arguments":{"seconds":60}}})",
+        R"({"type":"three"})"}) {
+    net::websocket::append_frame(all, net::websocket::Role::kClient, net::websocket::Opcode::kText,
+                                 frame);
+  }
+  ASSERT_TRUE(net::testing::run(shard_, net::write_all(raw.get(), all)));
+  Bytes answers;
+  shard_.run_until([&] {
+    answers += raw->take_unread();
+    return factory().log.waiting == 1 && answers.find("type: two") != Bytes::npos;
+  });
+  const size_t one = answers.find("type: one"), tools = answers.find("input_schema");
+  EXPECT_LT(one, tools);
+  EXPECT_LT(tools, answers.find("type: two"));
+  EXPECT_EQ(answers.find("type: three"), Bytes::npos);
+  raw->close();
+  shard_.run_until([&] { return factory().log.closed == 1; });
+}
+
 TEST_F(EnvServerTest, a_step_may_be_let_finish_when_its_client_leaves) {
   options_.on_client_gone = OnClientGone::kFinish;
   options_.max_sessions = 1;

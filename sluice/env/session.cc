@@ -266,7 +266,8 @@ awaitable<void> Sessions::stop(Deadline deadline) {
     if (all_.empty()) break;
     // Told when one has ended; what became idle meanwhile is looked at now and then.
     const Deadline soon = Deadline::in(std::chrono::milliseconds(20));
-    const auto waited = co_await changed_.wait(late ? soon : soon.earlier(deadline));
+    const Deadline next = late ? soon : soon.earlier(deadline);
+    const auto waited = co_await changed_.wait(next);
   }
   co_await tasks_.join();
 }

@@ -18,8 +18,9 @@ namespace {
 using net::WebSocket;
 namespace websocket = net::websocket;
 
-constexpr size_t kMaxNotes = 16;         // of progress, waiting to be sent
-constexpr size_t kMaxWaitingCalls = 64;  // JSON-RPC requests behind the one that runs
+constexpr size_t kMaxNotes = 16;            // of progress, waiting to be sent
+constexpr size_t kMaxTogether = 32 * 1024;  // bytes of answers that go out together
+constexpr size_t kMaxWaitingCalls = 64;     // JSON-RPC requests behind the one that runs
 
 struct Close {
   uint16_t code = websocket::kNormal;
@@ -69,11 +70,6 @@ const json::Object* frame_schema(std::string_view type) {
   return json::get_object(schemas, type);
 }
 
-struct FrameReply {
-  std::string text;
-  bool close = false;
-};
-
 awaitable<std::string> rpc_frame(Core* core, std::shared_ptr<Session> session,
                                  json::Value message) {
   RpcReply reply;
@@ -100,72 +96,99 @@ std::string observation_frame(StepAnswer answer) {
                        : frame("observation", answer.text);
 }
 
-awaitable<FrameReply> handle_frame(Core* core, std::shared_ptr<Session> session, std::string text) {
-  FrameReply reply;
+// A frame that has been looked at.
+struct Frame {
+  enum class Kind : uint8_t { kAnswered, kClose, kReset, kStep, kRpc } kind = Kind::kAnswered;
+  std::string answer;  // if it needs no work
+  json::Value data;    // of a reset or a request
+  Action action;       // of a step
+};
+
+Frame answered(std::string text) {
+  Frame frame;
+  frame.answer = std::move(text);
+  return frame;
+}
+
+// What can be answered at once is.
+Frame look_at(Core* core, Session& session, std::string_view text) {
   json::ParseLimits limits;
   limits.bytes = core->options.websocket.message_bytes;
   auto parsed = json::parse(text, limits);
   if (!parsed) {
-    reply.text =
-        error_frame("INVALID_JSON", "Invalid JSON: " + python::find_json_fault(text).text());
-    co_return reply;
+    return answered(
+        error_frame("INVALID_JSON", "Invalid JSON: " + python::find_json_fault(text).text()));
   }
+  Problems problems;
   if (!parsed->is_object()) {
-    Problems problems;
     problems.push_back(Problem{"dict_type", {}, "Input should be a valid dictionary", *parsed, {}});
-    reply.text = validation_frame(problems);
-    co_return reply;
+    return answered(validation_frame(problems));
   }
   const json::Object& message = parsed->get_object();
   const json::Value* type = message.if_contains("type");
-  const std::string name = type == nullptr ? "" : python::str(*type);
-  const json::Object* schema = type != nullptr && type->is_string() ? frame_schema(name) : nullptr;
+  std::string_view name;
+  if (type != nullptr && type->is_string()) name = type->get_string();
+  // The most frequent one, with nothing to be wrong.
+  if (name == "state" && message.size() == 1) return answered(state_frame(session));
+  const json::Object* schema = frame_schema(name);
   if (schema == nullptr) {
-    reply.text = error_frame("UNKNOWN_TYPE", "Unknown message type: " + name);
-    co_return reply;
+    const std::string unknown = type == nullptr ? "" : python::str(*type);
+    return answered(error_frame("UNKNOWN_TYPE", "Unknown message type: " + unknown));
   }
-  Problems problems;
   json::Value checked = check(*schema, *parsed, {}, Naming::kModel, &problems);
-  if (!problems.empty()) {
-    reply.text = validation_frame(problems);
-    co_return reply;
+  if (!problems.empty()) return answered(validation_frame(problems));
+  if (name == "state") return answered(state_frame(session));
+  Frame frame;
+  if (name == "close") {
+    frame.kind = Frame::Kind::kClose;
+    return frame;
   }
-  json::Value data = checked.get_object()["data"];
-  if (name == "state") {
-    reply.text = state_frame(*session);
-  } else if (name == "close") {
-    reply.close = true;
-  } else if (name == "mcp") {
-    reply.text = co_await rpc_frame(core, std::move(session), std::move(data));
-  } else if (name == "reset") {
-    StepAnswer answer =
-        co_await take_reset(core, std::move(session), std::move(data.get_object()), nullptr);
-    reply.text = observation_frame(std::move(answer));
+  frame.data = std::move(checked.get_object()["data"]);
+  frame.kind = name == "mcp" ? Frame::Kind::kRpc : Frame::Kind::kReset;
+  if (name == "step") {
+    frame.kind = Frame::Kind::kStep;
+    frame.action = parse_action(frame.data.get_object(), core->factory.info(), &problems);
+    if (!problems.empty()) return answered(validation_frame(problems));
+  }
+  return frame;
+}
+
+awaitable<std::string> work_on(Core* core, std::shared_ptr<Session> session, Frame frame) {
+  if (frame.kind == Frame::Kind::kRpc) {
+    co_return co_await rpc_frame(core, std::move(session), std::move(frame.data));
+  }
+  StepAnswer answer;
+  if (frame.kind == Frame::Kind::kReset) {
+    answer =
+        co_await take_reset(core, std::move(session), std::move(frame.data.get_object()), nullptr);
   } else {
-    Action action = parse_action(data.get_object(), core->factory.info(), &problems);
-    if (!problems.empty()) {
-      reply.text = validation_frame(problems);
-      co_return reply;
-    }
-    StepAnswer answer =
-        co_await take_step(core, std::move(session), std::move(action), std::nullopt, nullptr);
-    reply.text = observation_frame(std::move(answer));
+    answer = co_await take_step(core, std::move(session), std::move(frame.action), std::nullopt,
+                                nullptr);
   }
-  co_return reply;
+  co_return observation_frame(std::move(answer));
 }
 
 // A failure of ours in one frame leaves the session as it is.
-awaitable<FrameReply> handle_frame_safely(Core* core, std::shared_ptr<Session> session,
-                                          std::string text) {
-  FrameReply reply;
+std::string internal_error(Core* core, const Session& session, const std::exception& e) {
+  core->log.error("env", "a frame could not be handled",
+                  {{"session", session.id()}, {"what", e.what()}});
+  return error_frame("EXECUTION_ERROR", "internal error");
+}
+
+Frame look_at_safely(Core* core, Session& session, std::string_view text) {
   try {
-    reply = co_await handle_frame(core, session, std::move(text));
+    return look_at(core, session, text);
   } catch (const std::exception& e) {
-    core->log.error("env", "a frame could not be handled",
-                    {{"session", session->id()}, {"what", e.what()}});
-    reply.text = error_frame("EXECUTION_ERROR", "internal error");
+    return answered(internal_error(core, session, e));
   }
-  co_return reply;
+}
+
+awaitable<std::string> work_on_safely(Core* core, std::shared_ptr<Session> session, Frame frame) {
+  try {
+    co_return co_await work_on(core, session, std::move(frame));
+  } catch (const std::exception& e) {
+    co_return internal_error(core, *session, e);
+  }
 }
 
 // Why a conversation is over, when it is neither the client's doing nor a fault.
@@ -200,6 +223,14 @@ bool is_in_vain(Core* core, WebSocket* socket) {
   return core->options.on_client_gone == OnClientGone::kCancel && socket->ended();
 }
 
+// False: nobody reads them any more.
+awaitable<bool> send_answers(WebSocket* socket, Bytes* answers) {
+  if (answers->empty()) co_return true;
+  Bytes frames = std::exchange(*answers, {});
+  const auto sent = co_await socket->send_appended(std::move(frames));
+  co_return sent.has_value();
+}
+
 awaitable<Close> converse(Core* core, WebSocket* socket) {
   auto opened = co_await core->sessions.open(Session::Kind::kWebSocket);
   if (!opened) {
@@ -214,22 +245,45 @@ awaitable<Close> converse(Core* core, WebSocket* socket) {
   CancelReason ended_by = CancelReason::kNone;
   tie(core, socket, session, &ended_by);
   const Defer leave([&] { untie(core, socket, session, ended_by); });
-  for (;;) {
-    auto message = co_await socket->read();
-    if (!message || is_in_vain(core, socket)) break;
-    if (message->kind == WebSocket::Kind::kBinary) {
-      const auto sent =
-          co_await socket->send(WebSocket::Kind::kText, error_frame("SESSION_ERROR", "'text'"));
-      break;
+  // Frames that came together are answered together. What takes time holds up no answer before it.
+  Bytes answers;
+  for (bool there = true; there;) {
+    auto message = socket->take();
+    if (!message) {
+      there = co_await send_answers(socket, &answers);
+      if (!there) break;
+      auto read = co_await socket->read();
+      if (!read) break;
+      message = std::move(*read);
     }
-    FrameReply reply = co_await handle_frame_safely(core, session, std::move(message->data));
-    if (reply.close) break;
-    const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(reply.text));
-    if (!sent) break;
+    if (is_in_vain(core, socket)) break;
+    Frame frame;
+    if (message->kind == WebSocket::Kind::kText) {
+      frame = look_at_safely(core, *session, message->data);
+    } else {
+      frame = answered(error_frame("SESSION_ERROR", "'text'"));
+      there = false;
+    }
+    if (frame.kind == Frame::Kind::kClose) break;
+    std::string answer = std::move(frame.answer);
+    if (frame.kind != Frame::Kind::kAnswered) {
+      there = co_await send_answers(socket, &answers);
+      if (!there) break;
+      answer = co_await work_on_safely(core, session, std::move(frame));
+    }
+    if (answer.size() <= kMaxTogether) {
+      socket->append(answers, WebSocket::Kind::kText, answer);
+    } else {
+      const bool before = co_await send_answers(socket, &answers);
+      const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(answer));
+      there = before && sent;
+    }
+    if (answers.size() > kMaxTogether && there) there = co_await send_answers(socket, &answers);
     // Ended from outside while it was busy, or the server is to stop: after the answer.
     if (core->stopping && ended_by == CancelReason::kNone) ended_by = CancelReason::kStopping;
-    if (ended_by != CancelReason::kNone) break;
+    if (ended_by != CancelReason::kNone) there = false;
   }
+  co_await send_answers(socket, &answers);
   co_return close_for(ended_by);
 }
 

@@ -516,10 +516,31 @@ awaitable<Result<WebSocket::Message>> WebSocket::read() {
     if (ended_) co_return Error(ErrorCode::kClosed, "the WebSocket is closed");
     SLUICE_CO_TRY_VOID(co_await wait_for(&readable_));
   }
-  Message message = std::move(waiting_.front());
+  co_return *take();
+}
+
+std::optional<WebSocket::Message> WebSocket::take() {
+  if (waiting_.empty() || stopped_) return std::nullopt;
+  std::optional<Message> message = std::move(waiting_.front());
   waiting_.pop_front();
-  waiting_bytes_ -= message.data.size();
-  co_return message;
+  waiting_bytes_ -= message->data.size();
+  return message;
+}
+
+void WebSocket::append(Bytes& frames, Kind kind, ByteView data) const {
+  websocket::append_frame(frames, role_, kind == Kind::kText ? Opcode::kText : Opcode::kBinary,
+                          data);
+}
+
+awaitable<Result<void>> WebSocket::send_appended(Bytes frames) {
+  co_await acquire();
+  Result<void> sent = Error(ErrorCode::kClosed, "the WebSocket is closed");
+  if (!close_sent_ && !close_received_) {
+    sent = co_await put(frames);
+    if (sent) co_await put_control();
+  }
+  release();
+  co_return sent;
 }
 
 awaitable<Result<void>> WebSocket::send(Kind kind, Bytes data) {

@@ -170,12 +170,19 @@ class WebSocket {
   // The next message. kClosed when no more will come. One reader at a time.
   awaitable<Result<Message>> read();
 
+  // The next message if it is here already and read() would return it at once.
+  std::optional<Message> take();
+
   // read() returns kCancelled from now on; messages still go out. For whoever ends a conversation
   // from outside.
   void stop_reading();
 
   // Returns when the carrier has all of it. Several coroutines may send; each message is whole.
   awaitable<Result<void>> send(Kind kind, Bytes data);
+
+  // Several small messages in one write: append() puts each behind the others in `frames`.
+  void append(Bytes& frames, Kind kind, ByteView data) const;
+  awaitable<Result<void>> send_appended(Bytes frames);
 
   // Called once when no more will be read because of the peer (it closed, it is gone, it broke the
   // protocol), for whoever works on a message at that time. At once if that has happened already.

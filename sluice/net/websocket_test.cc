@@ -400,6 +400,26 @@ TEST_F(WebSocketTest, a_reader_can_be_stopped_and_still_send) {
   EXPECT_EQ(next().data, "bye");
 }
 
+TEST_F(WebSocketTest, what_came_together_can_be_taken_and_answered_together) {
+  WebSocket& server = socket();
+  EXPECT_FALSE(server.take());
+  put(masked(Opcode::kText, "one") + masked(Opcode::kBinary, "two") +
+      masked(Opcode::kText, "three"));
+  EXPECT_EQ(testing::run(shard_, server.read())->data, "one");
+  EXPECT_EQ(server.take()->data, "two");
+  Bytes answers;
+  server.append(answers, WebSocket::Kind::kText, "1");
+  server.append(answers, WebSocket::Kind::kBinary, "2");
+  ASSERT_TRUE(testing::run(shard_, server.send_appended(answers)));
+  EXPECT_EQ(next().data, "1");
+  EXPECT_EQ(next().opcode, Opcode::kBinary);
+  server.stop_reading();
+  EXPECT_FALSE(server.take());
+  put(masked(Opcode::kClose, "", 1000));
+  EXPECT_EQ(next().opcode, Opcode::kClose);
+  EXPECT_EQ(testing::run(shard_, server.send_appended(answers)).error().code, ErrorCode::kClosed);
+}
+
 TEST_F(WebSocketTest, says_why_it_gives_up_on_a_peer) {
   struct Case {
     Bytes bytes;
