@@ -6,8 +6,8 @@
 
 #include "sluice/gate/script_policy.h"
 #include "sluice/json/value.h"
-#include "sluice/net/http_client.h"
 #include "sluice/net/testing.h"
+#include "sluice/rollout/testing.h"
 #include "sluice/sandbox/fake/fake.h"
 #include "sluice/trace/memory.h"
 
@@ -20,62 +20,18 @@ using sandbox::fake::Answer;
 using sandbox::fake::FakeBackend;
 using sandbox::fake::FakeMachine;
 using sandbox::fake::FakeProcess;
+using testing::call_gate;
 using ::testing::HasSubstr;
-
-constexpr char kSpec[] = R"(
-name = "caller"
-version = "1"
-[install]
-commands = ["true"]
-program = "caller"
-[run]
-command = ["caller", "{base_url}"]
-approvals_bypass = ["--yes"]
-timeout_s = 5
-[dialects.chat]
-path = "/v1"
-)";
 
 constexpr char kScript[] = R"(
 [[rules]]
 text = "hello"
 )";
 
-// Each call says something else: equal ones would be taken for resends.
-std::string request_text(int number) {
-  return fmt::format(
-      R"({{"model":"policy","messages":[{{"role":"user","content":"question {}"}}]}})", number);
-}
-
-net::awaitable<Result<std::unique_ptr<net::Stream>>> connect_inside(FakeProcess* self,
-                                                                    uint16_t port) {
-  auto stream = self->connect(port);
-  if (!stream) co_return std::move(stream).error();
-  co_return std::unique_ptr<net::Stream>(std::move(*stream));
-}
-
-// The status of one chat call to the endpoint that the command line names; 0 if there was none.
-net::awaitable<int> call_gate(net::Shard* shard, FakeProcess* self, int number) {
-  auto url = net::Url::parse(self->command().argv.at(1));
-  if (!url) co_return 0;
-  const uint16_t port = url->port;
-  net::Connector connector = [self, port](Deadline) {
-    return connect_inside(self, port);
-  };
-  net::HttpClient client(*shard, std::move(connector), "127.0.0.1");
-  net::HttpRequest request;
-  request.method = "POST";
-  request.target = url->path + "/chat/completions";
-  request.headers.add("Content-Type", "application/json");
-  request.body = request_text(number);
-  const auto response = co_await client.fetch(std::move(request), Deadline::in(3s));
-  co_return response ? response->status : 0;
-}
-
 net::Shard* shard_of_test = nullptr;
 
 net::awaitable<Exit> call_once(FakeProcess* self) {
-  const int status = co_await call_gate(shard_of_test, self, 1);
+  const int status = co_await call_gate(shard_of_test, self, "hi");
   self->machine().put("/home/user/workdir/status", std::to_string(status));
   Exit exit;
   exit.status = status == 200 ? 0 : 1;
@@ -84,7 +40,8 @@ net::awaitable<Exit> call_once(FakeProcess* self) {
 
 net::awaitable<Exit> call_until_refused(FakeProcess* self) {
   for (int i = 0; i < 10; ++i) {
-    const int status = co_await call_gate(shard_of_test, self, i);
+    std::string content = fmt::format("question {}", i);
+    const int status = co_await call_gate(shard_of_test, self, std::move(content));
     if (status == 200) continue;
     Exit exit;
     exit.status = 1;
@@ -94,7 +51,7 @@ net::awaitable<Exit> call_until_refused(FakeProcess* self) {
 }
 
 net::awaitable<Exit> call_then_hang(FakeProcess* self) {
-  co_await call_gate(shard_of_test, self, 1);
+  co_await call_gate(shard_of_test, self, "hi");
   const auto slept = co_await self->sleep(1h);
   static_cast<void>(slept);
   co_return Exit{};
@@ -118,13 +75,14 @@ class RolloutTest : public ::testing::Test {
   }
 
   RolloutResult run(Verifier verifier = {}) {
-    auto spec = agent::parse_spec(kSpec, "caller.toml");
+    auto spec = agent::parse_spec(testing::kCallerSpec, "caller.toml");
     EXPECT_TRUE(spec) << spec.error().message;
     RolloutOptions options;
     options.task = std::make_shared<const Task>(task_);
     options.spec = std::make_shared<const agent::Spec>(std::move(*spec));
     options.policy = {"interception_gate", "script", policy_};
     options.verifier = std::move(verifier);
+    options.on_phase = on_phase_;
     Rollout rollout({shard_, backend_, gate_.for_operator, recorder_, Logger()}, options);
     if (cancel_after_) {
       timer_.arm(Deadline::in(*cancel_after_), [&] { rollout.cancel("interrupted"); });
@@ -147,6 +105,7 @@ class RolloutTest : public ::testing::Test {
   trace::MemoryRecorder recorder_;
   Task task_;
   std::shared_ptr<gate::Policy> policy_;
+  std::function<void(std::string_view)> on_phase_;
   std::optional<Duration> cancel_after_;
   net::Wheel::Timer timer_{shard_.wheel()};
 };
@@ -218,6 +177,24 @@ TEST_F(RolloutTest, InfrastructureIsNeverTheAgentsFault) {
   EXPECT_EQ(result.error_kind, ErrorKind::kInfrastructure);
   EXPECT_EQ(result.reward, std::nullopt);
   EXPECT_EQ(result.error, "create: no room");
+}
+
+// That its gate registration is gone too is looked at after every run.
+TEST_F(RolloutTest, defect_19_an_agent_that_cannot_be_started_leaves_nothing_open) {
+  on_phase_ = [this](std::string_view phase) {
+    if (phase == "start") backend_.last().remove(task_.workdir);
+  };
+  const RolloutResult result = run();
+  EXPECT_THAT(result.error, HasSubstr("start: ")) << result.error;
+  EXPECT_EQ(result.reward, std::nullopt);
+  EXPECT_FALSE(result.report.agent);
+  EXPECT_TRUE(backend_.last().closed());
+}
+
+TEST_F(RolloutTest, defect_18_files_are_uploaded_for_agents_without_files_of_their_own) {
+  task_.uploads = {{"given.txt", "as given", 0644}};
+  EXPECT_EQ(run().reward, 1.0);
+  EXPECT_EQ(backend_.last().file(task_.workdir + "/given.txt")->content, "as given");
 }
 
 TEST_F(RolloutTest, CancelReportsCancelled) {

@@ -3,7 +3,9 @@ agent that does what it is told and, at the end, with the real OpenCode.
 """
 
 import concurrent.futures
+import contextlib
 import json
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -446,7 +448,7 @@ def test_defect_08_finding_33_parameters_reach_the_model(server, opencode):
         assert result["warnings"] == []
 
 
-def test_defect_9_08_agents_that_know_of_no_parameter_have_them_all(server, upstream):
+def test_defect_08_agents_that_know_of_no_parameter_have_them_all(server, upstream):
     asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 99999,
              "chat_template_kwargs": {"tools": 1}}
     result = call(server, arguments(
@@ -505,22 +507,34 @@ class Trainer(threading.Thread):
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
 
+    def take(self, wait_s=1):
+        """The calls that came; those of rollouts that have ended are over."""
+        items = self.post("/v1/next_batch", {"trainer": "t", "max": 8, "wait_s": wait_s})["items"]
+        self.ended += [item for item in items if item["type"] == "ended"]
+        calls = [item for item in items if item["type"] != "ended"]
+        self.calls += calls
+        return calls
+
+    def take_one(self):
+        while not (calls := self.take()):
+            pass
+        return calls[0]
+
+    def answer(self, item, turn):
+        number = sum(m["role"] == "assistant" for m in item["body"]["messages"])
+        choice = {"text": turn, "finish": "stop"} if isinstance(turn, str) else {
+            "text": "", "finish": "tool_calls", "tool_calls": [
+                {"id": f"call_{number}", "name": turn[0], "arguments": json.dumps(turn[1])}]}
+        choice |= {"ids": [number, 7, 9], "logprobs": [-0.5, -0.25, -1.0]}
+        self.post("/v1/reply", {"call": item["id"], "trainer": "t", "answer": {
+            "origin": "sampled", "choices": [choice], "prompt_ids": [1, 2],
+            "usage": {"prompt_tokens": 2, "completion_tokens": 3}}})
+
     def run(self):
         while not self.stopping:
-            for item in self.post("/v1/next_batch", {"trainer": "t", "max": 8, "wait_s": 1})["items"]:
-                if item["type"] == "ended":
-                    self.ended.append(item)
-                    continue
-                self.calls.append(item)
+            for item in self.take():
                 number = sum(m["role"] == "assistant" for m in item["body"]["messages"])
-                turn = self.turns[min(number, len(self.turns) - 1)]
-                choice = {"text": turn, "finish": "stop"} if isinstance(turn, str) else {
-                    "text": "", "finish": "tool_calls", "tool_calls": [
-                        {"id": f"call_{number}", "name": turn[0], "arguments": json.dumps(turn[1])}]}
-                choice |= {"ids": [number, 7, 9], "logprobs": [-0.5, -0.25, -1.0]}
-                self.post("/v1/reply", {"call": item["id"], "trainer": "t", "answer": {
-                    "origin": "sampled", "choices": [choice], "prompt_ids": [1, 2],
-                    "usage": {"prompt_tokens": 2, "completion_tokens": 3}}})
+                self.answer(item, self.turns[min(number, len(self.turns) - 1)])
 
 
 @pytest.fixture
@@ -528,8 +542,17 @@ def gate_server(place):
     with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
                 "--trainer-listen", "127.0.0.1:0", "--trainer-wait-s", 1,
                 env={"SLUICE_TRAINER_KEY": "trainer-key-0123456789",
-                     "SLUICE_OPERATOR_KEY": "operator-key-0123456789"}) as served:
+                     "SLUICE_OPERATOR_KEY": "operator-key-0123456789",
+                     "OPENAI_API_KEY": KEY, "HF_TOKEN": KEY}) as served:
         yield served
+
+
+@pytest.fixture
+def trainer(gate_server):
+    """A trainer that is attached and answers what its test makes it answer."""
+    made = Trainer(gate_server.fetch("/metadata")[1]["trainer"]["api"], "trainer-key-0123456789", [])
+    made.take(0)
+    return made
 
 
 @pytest.mark.parametrize("agent", ["opencode", "pi"])
@@ -566,3 +589,90 @@ def test_finding_49_an_agent_cannot_reach_the_trainers_api(gate_server, upstream
     result = call(gate_server, arguments(upstream, [CALL, {"run": probe}], verify=["true"]))
     said = json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
     assert "Connection refused" in said and "trainer-key" not in said
+
+
+# Everything that an agent can read of itself: what looks like a key of this file's.
+LOOK = ("(env; cat /proc/*/environ /proc/*/cmdline; cat ~/.config/*/* ~/.pi/agent/*; ps axww) "
+        "2>/dev/null | tr '\\0' '\\n' | grep -a -E -o '[a-z]+-key-[0-9]{4,}' || echo nothing found")
+
+
+@pytest.mark.parametrize("agent", ["opencode", "pi"])
+def test_defect_02_defect_03_defect_04_in_gate_mode_no_key_is_where_the_agent_can_read_it(
+        gate_server, server, agent):
+    installed(server, agent)
+    trainer = Trainer(gate_server.fetch("/metadata")[1]["trainer"]["api"], "trainer-key-0123456789",
+                      [("bash", {"command": LOOK, "description": "looks"}), "That is all."])
+    trainer.start()
+    wait_for(lambda: gate_server.fetch("/metadata")[1]["trainer"]["attached"])
+    # An endpoint is given, with its key: in this mode nothing goes there.
+    result = call(gate_server, {"agent": agent, "mode": "interception_gate", "api_key": KEY,
+                                "base_url": "http://127.0.0.1:9/v1", "model": "m",
+                                "instruction": "Look around.", "verify": ["true"]})
+    trainer.stopping = True
+    trainer.join(10)
+    assert result["error"] is None and result["reward"] == 1.0, result
+    seen = [message["content"] for item in trainer.calls for message in item["body"]["messages"]
+            if message["role"] == "tool"]
+    assert "nothing found" in json.dumps(seen), seen
+    assert KEY not in json.dumps(trainer.calls) and KEY not in json.dumps(result)
+
+
+PROBE = """python3 - <<'END'
+import pathlib, urllib.error, urllib.request
+url = next(word for file in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+           for word in file.read_text().split(chr(0)) if word.startswith("http://127.0.0.1:"))
+base = "/".join(url.split("/")[:3])
+for path, body in [(f"/rollout/OTHER/v1/{rest}", b"{}") for rest in (
+        "exit", "chat/completions", "tools/x")] + [("/rollout/OTHER/exit", b"{}"), ("/health", None)]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(base + path, body), timeout=10) as answer:
+            print(path, answer.status, answer.read().decode())
+    except urllib.error.HTTPError as error:
+        print(path, error.code)
+END"""
+
+
+def test_defect_05_an_agent_can_neither_end_nor_ask_nor_see_another_rollout(
+        gate_server, upstream, trainer):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        other = pool.submit(call, gate_server, {
+            "agent": "caller", "mode": "interception_gate", "instruction": json.dumps([CALL]),
+            "verify": ["true"]})
+        parked = trainer.take_one()
+        probe = PROBE.replace("OTHER", parked["rollout"])
+        result = call(gate_server, arguments(upstream, [CALL, {"run": probe}], verify=["true"]))
+        said = json.loads(result["agent_log_tail"].splitlines()[-1])
+        assert said["stdout"].count(" 404\n") == 5, said
+        trainer.answer(parked, "hello")
+        result = other.result(60)
+    assert result["reward"] == 1.0 and result["llm"]["turns"] == 1, result
+
+
+def test_defect_06_a_rollout_that_is_cancelled_does_not_wait_for_its_parked_call(
+        gate_server, trainer):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(call, gate_server, {
+            "agent": "caller", "mode": "interception_gate", "instruction": json.dumps([CALL]),
+            "verify": ["true"], "agent_timeout_s": 600})
+        parked = trainer.take_one()
+        assert gate_server.fetch(f"/rollouts/{parked['rollout']}/cancel", {})[0] == 200
+        # Nobody answers the call, and the agent would wait for it for 50 s more than this.
+        result = running.result(40)
+    assert result["error_kind"] == "cancelled" and result["agent_exit_code"] is None
+
+
+def test_defect_17_no_secret_is_in_a_command_line_of_the_host(server, upstream):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        before = len(upstream.requests)
+        running = pool.submit(call, server, arguments(
+            upstream, [CALL, {"sleep": 50}], task_id="argv", setup=["true"], verify=["true"]))
+        wait_for(lambda: len(upstream.requests) > before)
+        lines = b""
+        for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                lines += file.read_bytes() + b"\n"
+        row = next(row for row in rollouts(server, "running") if row["task_id"] == "argv")
+        server.fetch(f"/rollouts/{row['rollout_id']}/cancel", {})
+        running.result(40)
+    assert b"caller.py" in lines  # the agent is seen from here, so its key would be
+    assert KEY.encode() not in lines

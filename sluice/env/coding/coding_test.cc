@@ -14,8 +14,8 @@
 #include "sluice/base/core/fd.h"
 #include "sluice/base/id.h"
 #include "sluice/llm/answer.h"
-#include "sluice/net/http_client.h"
 #include "sluice/net/testing.h"
+#include "sluice/rollout/testing.h"
 #include "sluice/sandbox/fake/fake.h"
 #include "sluice/trace/memory.h"
 
@@ -23,60 +23,24 @@ namespace sluice::env::coding {
 namespace {
 
 using namespace std::chrono_literals;
+using rollout::testing::call_gate;
+using rollout::testing::kCallerSpec;
 using sandbox::Exit;
 using sandbox::fake::FakeBackend;
 using sandbox::fake::FakeProcess;
 using ::testing::HasSubstr;
 
-constexpr char kSpec[] = R"(
-name = "caller"
-version = "1"
-[install]
-commands = ["true"]
-program = "caller"
-[run]
-command = ["caller", "{base_url}", "{max_output}"]
-approvals_bypass = ["--yes"]
-timeout_s = 5
-[dialects.chat]
-path = "/v1"
-)";
-
-net::awaitable<Result<std::unique_ptr<net::Stream>>> connect_inside(FakeProcess* self,
-                                                                    uint16_t port) {
-  auto stream = self->connect(port);
-  if (!stream) co_return std::move(stream).error();
-  co_return std::unique_ptr<net::Stream>(std::move(*stream));
-}
-
-net::awaitable<int> call_gate(net::Shard* shard, FakeProcess* self) {
-  auto url = net::Url::parse(self->command().argv.at(1));
-  if (!url) co_return 0;
-  const uint16_t port = url->port;
-  net::Connector connector = [self, port](Deadline) {
-    return connect_inside(self, port);
-  };
-  net::HttpClient client(*shard, std::move(connector), "127.0.0.1");
-  net::HttpRequest request;
-  request.method = "POST";
-  request.target = url->path + "/chat/completions";
-  request.headers.add("Content-Type", "application/json");
-  request.body = R"({"model":"policy","messages":[{"role":"user","content":"hi"}]})";
-  const auto response = co_await client.fetch(std::move(request), Deadline::in(3s));
-  co_return response ? response->status : 0;
-}
-
 net::Shard* rollout_shard = nullptr;
 
 net::awaitable<Exit> call_once(FakeProcess* self) {
-  const int status = co_await call_gate(rollout_shard, self);
+  const int status = co_await call_gate(rollout_shard, self, "hi");
   Exit exit;
   exit.status = status == 200 ? 0 : 1;
   co_return exit;
 }
 
 net::awaitable<Exit> call_then_hang(FakeProcess* self) {
-  co_await call_gate(rollout_shard, self);
+  co_await call_gate(rollout_shard, self, "hi");
   const auto slept = co_await self->sleep(1h);
   static_cast<void>(slept);
   co_return Exit{};
@@ -114,7 +78,7 @@ class CodingTest : public ::testing::Test {
     worker_.start();
     rollout_shard = &worker_;
     std::filesystem::create_directories(directory_);
-    CHECK(write_file_atomically(directory_ + "/caller.toml", kSpec));
+    CHECK(write_file_atomically(directory_ + "/caller.toml", kCallerSpec));
     backend_.on("caller http", call_once);
     options_.agents_directory = directory_;
     options_.variables = [](const std::string&) {
@@ -223,7 +187,7 @@ TEST_F(CodingTest, the_cap_on_tokens_reaches_the_agent_and_zero_is_none) {
   EXPECT_THAT(backend_.last().commands(), ::testing::Contains(HasSubstr("/v1 8192")));
 }
 
-TEST_F(CodingTest, defect_9_08_what_a_rollout_asks_of_its_calls_goes_to_the_upstream) {
+TEST_F(CodingTest, defect_08_what_a_rollout_asks_of_its_calls_goes_to_the_upstream) {
   // The default of top_logprobs asks for none: endpoints that refuse it serve all others.
   json::Object result = run();
   EXPECT_FALSE(asked_.disable_thinking);
@@ -243,8 +207,8 @@ TEST_F(CodingTest, defect_9_08_what_a_rollout_asks_of_its_calls_goes_to_the_upst
   EXPECT_EQ(asked_.top_logprobs, std::nullopt);
 }
 
-TEST_F(CodingTest, defect_9_08_what_cannot_be_asked_for_is_told) {
-  std::string spec = kSpec;
+TEST_F(CodingTest, defect_08_what_cannot_be_asked_for_is_told) {
+  std::string spec = kCallerSpec;
   spec.replace(spec.find("[dialects.chat]"), 15, "[dialects.messages]");
   CHECK(write_file_atomically(directory_ + "/caller.toml", spec));
   arguments_["top_logprobs"] = 3;
@@ -377,7 +341,7 @@ TEST_F(CodingTest, a_reset_begins_new_books) {
 TEST_F(CodingTest, tools_are_made_anew_when_agents_come) {
   const auto before = factory().tools();
   EXPECT_EQ(factory().tools(), before);
-  std::string spec = kSpec;
+  std::string spec = kCallerSpec;
   spec.replace(spec.find("\"caller\""), 8, "\"second\"");
   CHECK(write_file_atomically(directory_ + "/second.toml", spec));
   const auto after = factory().tools();
