@@ -2,6 +2,7 @@
 agent that does what it is told and, at the end, with the real OpenCode.
 """
 
+import base64
 import concurrent.futures
 import contextlib
 import json
@@ -591,17 +592,21 @@ def test_finding_49_an_agent_cannot_reach_the_trainers_api(gate_server, upstream
     assert "Connection refused" in said and "trainer-key" not in said
 
 
-# Everything that an agent can read of itself: what looks like a key of this file's.
-LOOK = ("(env; cat /proc/*/environ /proc/*/cmdline; cat ~/.config/*/* ~/.pi/agent/*; ps axww) "
-        "2>/dev/null | tr '\\0' '\\n' | grep -a -E -o '[a-z]+-key-[0-9]{4,}' || echo nothing found")
+# Everything that an agent can read of itself: what looks like a key of this file's. Not in plain
+# words, because OpenCode asks before it lets a command look outside its directory.
+LOOK = base64.b64encode(
+    b"(env; cat /proc/*/environ /proc/*/cmdline; cat ~/.config/*/* ~/.pi/agent/*; ps axww) "
+    b"2>/dev/null | tr '\\0' '\\n' | grep -a -E -o '[a-z]+-key-[0-9]{4,}' || echo nothing found"
+).decode()
 
 
 @pytest.mark.parametrize("agent", ["opencode", "pi"])
 def test_defect_02_defect_03_defect_04_in_gate_mode_no_key_is_where_the_agent_can_read_it(
         gate_server, server, agent):
     installed(server, agent)
+    look = ("bash", {"command": f"echo {LOOK} | base64 -d | sh", "description": "looks"})
     trainer = Trainer(gate_server.fetch("/metadata")[1]["trainer"]["api"], "trainer-key-0123456789",
-                      [("bash", {"command": LOOK, "description": "looks"}), "That is all."])
+                      [look, "That is all."])
     trainer.start()
     wait_for(lambda: gate_server.fetch("/metadata")[1]["trainer"]["attached"])
     # An endpoint is given, with its key: in this mode nothing goes there.
@@ -613,7 +618,7 @@ def test_defect_02_defect_03_defect_04_in_gate_mode_no_key_is_where_the_agent_ca
     assert result["error"] is None and result["reward"] == 1.0, result
     seen = [message["content"] for item in trainer.calls for message in item["body"]["messages"]
             if message["role"] == "tool"]
-    assert "nothing found" in json.dumps(seen), seen
+    assert "nothing found" in json.dumps(seen), result
     assert KEY not in json.dumps(trainer.calls) and KEY not in json.dumps(result)
 
 
