@@ -115,7 +115,7 @@ Result<std::unique_ptr<TrainerSide>> start_trainer_side(const RunFlags& flags,
 
 Result<std::string> make_output_directory(const std::string& wanted) {
   std::error_code error;
-  const std::string directory = fs::absolute(wanted, error).lexically_normal().string();
+  std::string directory = fs::absolute(wanted, error).lexically_normal().string();
   if (fs::exists(directory, error) && !fs::is_empty(directory, error)) {
     return Error(ErrorCode::kAlreadyExists,
                  directory + " exists and is not empty: name a new directory by --out");

@@ -5,7 +5,7 @@
 
 #include "sluice/cli/serve.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's own
 class App;
 }
 

@@ -290,7 +290,11 @@ class Scanner {
         if (unit >= 0xDC00 && unit <= 0xDFFF) return fail("Invalid \\uXXXX escape", escape + 1);
         if (unit >= 0xD800 && unit <= 0xDBFF) {
           uint32_t low = 0;
-          const bool pair = text_.substr(at_, 2) == "\\u" && (++at_, hex4(&low));
+          bool pair = text_.substr(at_, 2) == "\\u";
+          if (pair) {
+            ++at_;
+            pair = hex4(&low);
+          }
           if (!pair || low < 0xDC00 || low > 0xDFFF) {
             return fail("Invalid \\uXXXX escape", escape + 1);
           }
