@@ -94,8 +94,7 @@ json::Object mcp_tool_result(const ToolResult& result);
 json::Object schemas_of(const EnvironmentInfo& info);
 json::Object metadata_of(EnvironmentFactory& factory);
 
-// --- JSON-RPC (rpc.cc)
-// ----------------------------------------------------------------------------
+// --- JSON-RPC (rpc.cc) ---------------------------------------------------------------------------
 
 struct RpcError {
   int code = 0;
@@ -138,8 +137,7 @@ json::Object progress_notification(const json::Value& token, const ProgressNote&
 
 RpcReply refusal_reply(json::Value id, const SessionRefusal& refusal);
 
-// --- Endpoints
-// ------------------------------------------------------------------------------------
+// --- Endpoints -----------------------------------------------------------------------------------
 
 // Each serves one request to its end. The request is a WebSocket's handshake where that is the
 // name.

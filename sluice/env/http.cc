@@ -37,8 +37,7 @@ HttpResponse invalid(const Problems& problems, Urls urls) {
   return json_text(422, python::compact(out));
 }
 
-// --- Bodies as FastAPI reads them
-// -----------------------------------------------------------------
+// --- Bodies as FastAPI reads them ----------------------------------------------------------------
 
 const json::Object& reset_schema() {
   static const json::Object schema = parse_document(R"({
@@ -130,8 +129,7 @@ tl::expected<json::Object, HttpResponse> model(const Body& body, const json::Obj
   return std::move(checked.get_object());
 }
 
-// --- Calls without a session
-// ----------------------------------------------------------------------
+// --- Calls without a session ---------------------------------------------------------------------
 
 HttpResponse refusal_response(const SessionRefusal& refusal) {
   if (refusal.kind == SessionRefusal::Kind::kFactory) {
@@ -205,8 +203,7 @@ awaitable<HttpResponse> state(Core* core) {
   co_return json_text(200, python::compact(out));
 }
 
-// --- /rollouts
-// ------------------------------------------------------------------------------------
+// --- /rollouts -----------------------------------------------------------------------------------
 
 // The value of `name` in "a=b&c=d".
 std::string query_value(std::string_view query, std::string_view name) {
@@ -251,8 +248,7 @@ HttpResponse cancel_rollout(const Core& core, std::string_view id) {
   return show_rollout(core, id);
 }
 
-// --- Event streams
-// --------------------------------------------------------------------------------
+// --- Event streams -------------------------------------------------------------------------------
 
 net::Headers event_stream() {
   return {{"Content-Type", "text/event-stream"}, {"Cache-Control", "no-cache"}};

@@ -478,8 +478,7 @@ TEST_F(EnvServerTest, large_bodies_are_refused_as_too_large) {
   EXPECT_EQ(response.body, R"({"detail":"the body is over 1000 bytes"})");
 }
 
-// --- Keys, origins, hosts
-// -------------------------------------------------------------------------
+// --- Keys, origins, hosts ------------------------------------------------------------------------
 
 TEST_F(EnvServerTest, keys_guard_everything_but_the_health_page) {
   const std::string key = "a-key-of-twenty-one-x";
@@ -532,8 +531,7 @@ TEST_F(EnvServerTest, refuses_options_that_do_not_go_together) {
   EXPECT_TRUE(EnvServer::make(shard_, factory(), options_));
 }
 
-// --- /ws
-// ------------------------------------------------------------------------------------------
+// --- /ws -----------------------------------------------------------------------------------------
 
 TEST_F(EnvServerTest, a_session_over_ws_is_one_frame_for_one_frame) {
   Socket& socket = connect();
@@ -837,8 +835,7 @@ TEST_F(EnvServerTest, stopping_ends_idle_sessions_and_lets_steps_end) {
   EXPECT_EQ(factory().log.last_reason, CancelReason::kStopping);
 }
 
-// --- MCP
-// ------------------------------------------------------------------------------------------
+// --- MCP -----------------------------------------------------------------------------------------
 
 TEST_F(EnvServerTest, lists_tools_for_mcp_without_null_keys) {
   const json::Object reply =
@@ -1182,8 +1179,7 @@ TEST_F(EnvServerTest, an_environment_without_tools_says_so) {
   net::testing::run(shard_, (*made)->stop(Deadline::in(0s)));
 }
 
-// --- /rollouts
-// ------------------------------------------------------------------------------------
+// --- /rollouts -----------------------------------------------------------------------------------
 
 TEST_F(EnvServerTest, rollouts_are_listed_streamed_and_cancelled_beside_the_wire) {
   RolloutBoard board(shard_);
@@ -1241,8 +1237,7 @@ TEST_F(EnvServerTest, other_rooms_routes_are_behind_the_same_rules) {
       "/trainer/next?x");
 }
 
-// --- The page's wire
-// ------------------------------------------------------------------------------
+// --- The page's wire -----------------------------------------------------------------------------
 
 TEST_F(EnvServerTest, the_pages_routes_are_there_only_when_asked_for) {
   EXPECT_EQ(get("/web/metadata").status, 404);

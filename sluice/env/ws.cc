@@ -27,12 +27,11 @@ struct Close {
   std::string reason;
 };
 
-// --- /ws
-// ------------------------------------------------------------------------------------------
+// --- /ws -----------------------------------------------------------------------------------------
 
-std::string error_frame(std::string_view code, std::string message, json::Object more = {}) {
+std::string error_frame(std::string_view code, std::string_view message, json::Object more = {}) {
   json::Object data;
-  data["message"] = std::move(message);
+  data["message"] = message;
   data["code"] = code;
   for (auto& field : more) data[field.key()] = std::move(field.value());
   json::Object out;
@@ -91,8 +90,8 @@ std::string state_frame(Session& session) {
   return frame("state", python::compact(*state));
 }
 
-std::string observation_frame(StepAnswer answer) {
-  return answer.failed ? error_frame("EXECUTION_ERROR", std::move(answer.text))
+std::string observation_frame(const StepAnswer& answer) {
+  return answer.failed ? error_frame("EXECUTION_ERROR", answer.text)
                        : frame("observation", answer.text);
 }
 
@@ -165,7 +164,7 @@ awaitable<std::string> work_on(Core* core, std::shared_ptr<Session> session, Fra
     answer = co_await take_step(core, std::move(session), std::move(frame.action), std::nullopt,
                                 nullptr);
   }
-  co_return observation_frame(std::move(answer));
+  co_return observation_frame(answer);
 }
 
 // A failure of ours in one frame leaves the session as it is.
@@ -287,8 +286,7 @@ awaitable<Close> converse(Core* core, WebSocket* socket) {
   co_return close_for(ended_by);
 }
 
-// --- /mcp
-// -----------------------------------------------------------------------------------------
+// --- /mcp ----------------------------------------------------------------------------------------
 
 // A JSON-RPC conversation. Requests are worked on one after the other; while one is, a reader goes
 // on so that its cancellation is seen.

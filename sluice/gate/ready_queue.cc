@@ -373,13 +373,15 @@ ReadyQueue::Waiting ReadyQueue::take(const TakeRequest& request, How how, Done d
   Waiting waiter = std::make_shared<Waiter>();
   waiter->max = request.max;
   Result<std::vector<Item>> taken;
+  bool waits = false;
   {
     const std::lock_guard lock(mutex_);
     size_t released = expire(Clock::now());
     taken = take_now(request, *waiter, released);
     // What was put back is for others too.
     if (released > 0) offer_all(calls);
-    if (taken && taken->empty() && how == How::kWait && request.max > 0) {
+    waits = taken && taken->empty() && how == How::kWait && request.max > 0;
+    if (waits) {
       auto& list = waiter->lane ? waiter->lane->waiters : waiters_;
       waiter->done = std::move(done);
       waiter->at = list.insert(list.end(), waiter);
@@ -388,8 +390,8 @@ ReadyQueue::Waiting ReadyQueue::take(const TakeRequest& request, How how, Done d
     }
   }
   run(std::move(calls));
-  // `done` is this waiter's own from here on, or not to be touched.
-  if (done) done(std::move(taken));
+  // The done of a waiter that waits is its own from here on.
+  if (!waits) done(std::move(taken));
   return waiter;
 }
 

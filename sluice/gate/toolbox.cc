@@ -160,7 +160,7 @@ std::optional<ToolCallId> ToolBox::call(std::string_view tool, std::string_view 
   request->tool = tool;
   request->arguments = arguments;
   request->deadline = Deadline::in(offered->tool->timeout);
-  const ToolCallId id = request->id;
+  ToolCallId id = request->id;
   const std::shared_ptr<const ToolRequest> shared = std::move(request);
 
   auto running = std::make_unique<Running>(rollout_.shard().wheel(), *offered);
