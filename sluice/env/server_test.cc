@@ -382,6 +382,7 @@ TEST_F(EnvServerTest, failures_of_the_environment_are_told_apart) {
   const HttpResponse response = post("/reset", "{}");
   EXPECT_EQ(response.status, 500);
   EXPECT_EQ(response.body, "Internal Server Error");
+  EXPECT_EQ(response.headers.get_or("Content-Type", ""), "text/plain; charset=utf-8");
   EXPECT_EQ(get("/state").status, 500);
   EXPECT_EQ(get("/health").status, 200);
 }
@@ -432,6 +433,25 @@ TEST_F(EnvServerTest, production_has_no_orchestration_over_http) {
   EXPECT_TRUE(openapi.at("paths").as_object().contains("/mcp"));
   EXPECT_EQ(get("/metadata").status, 200);
   EXPECT_EQ(ask(connect(), R"({"type":"reset"})").substr(0, 22), R"({"type":"observation",)");
+}
+
+// The document is OpenEnv's own, word for word; here, whether it is true of this server.
+TEST_F(EnvServerTest, everything_in_the_document_of_the_api_is_served) {
+  const json::Value openapi = get_json("/openapi.json");
+  int operations = 0;
+  for (const auto& [path, methods] : openapi.at("paths").as_object()) {
+    for (const auto& [method, operation] : methods.as_object()) {
+      std::string name(method);
+      for (char& c : name) c = static_cast<char>(c - 'a' + 'A');
+      const std::string body = name == "POST" ? "{}" : "";
+      const int status = http(name, std::string(path), body).status;
+      EXPECT_TRUE(status == 200 || status == 422) << name << " " << path << ": " << status;
+      EXPECT_TRUE(operation.at("responses").as_object().contains(std::to_string(status)))
+          << name << " " << path << ": " << status;
+      ++operations;
+    }
+  }
+  EXPECT_GE(operations, 7);
 }
 
 TEST_F(EnvServerTest, knows_its_modes_by_name) {
@@ -861,6 +881,17 @@ TEST_F(EnvServerTest, calls_tools_with_both_spellings_of_a_result) {
             R"({"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":)"
             R"("{\"answer\": 42}"}],"structuredContent":{"answer":42},"isError":false,)"
             R"("structured_content":{"answer":42},"data":{"answer":42},"is_error":false}})");
+}
+
+TEST_F(EnvServerTest, a_call_over_mcp_has_no_time_of_its_own_and_is_no_step) {
+  environment_.step_timeout = 1ms;
+  const std::string call =
+      R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wait","arguments":)"
+      R"({"seconds":0.1}}})";
+  EXPECT_NE(mcp(call).find("waited"), std::string::npos);
+  Socket& socket = connect();
+  EXPECT_NE(ask(socket, R"({"type":"mcp","data":)" + call + "}").find("waited"), std::string::npos);
+  EXPECT_EQ(ask_json(socket, R"({"type":"state"})").at("data").at("step_count"), 0);
 }
 
 TEST_F(EnvServerTest, speaks_the_beginning_of_mcp_to_stock_clients) {

@@ -69,6 +69,12 @@ def golden(name):
     return json.loads((HERE / "golden" / name).read_text())
 
 
+def without_nulls(value):
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
 def test_the_tool_is_the_golden_one(server):
     ours = server.rpc("tools/list")["result"]["tools"]
     theirs = golden("tools_list.json")["result"]["tools"]
@@ -89,7 +95,10 @@ def test_openapi_has_the_golden_paths(server):
     theirs = golden("openapi.json")
     assert status == 200 and ours["info"]["version"] == "1.0.0"
     for path, methods in theirs["paths"].items():
-        assert set(methods) <= set(ours["paths"][path]), path
+        for method, operation in methods.items():
+            assert without_nulls(ours["paths"][path][method]) == without_nulls(operation), path
+    for name, schema in theirs["components"]["schemas"].items():
+        assert without_nulls(ours["components"]["schemas"][name]) == without_nulls(schema), name
 
 
 def test_metadata_names_what_there_is(server):
@@ -166,6 +175,26 @@ def test_a_result_has_every_field_in_order(server, upstream):
     assert result["files"]["/home/user/workdir/made.txt"] == "made\n"
     assert len(result["proxy_turns"]) == 1 and result["proxy_turns"][0]["upstream_status"] == 200
     assert result["proxy_log_tail"].startswith("call 1: delivered")
+
+
+def test_files_and_output_are_bounded_as_clients_expect(server, upstream):
+    make = ("mkdir -p a/b; echo deep > a/b/deep; echo here > a/here; head -c 70000 /dev/zero > huge;"
+            "head -c 9000 /dev/zero | tr '\\0' x > long")
+    result = call(server, arguments(upstream, [CALL, {"run": make}], verify=[
+        "seq 1000; seq 2000 >&2", "false", "echo after; ls a/b"]))
+    workdir = "/home/user/workdir/"
+    assert result["files"][workdir + "a/here"] == "here\n"
+    assert result["files"][workdir + "long"] == "x" * 8000
+    # What is too large is at least named.
+    assert set(result["files"]) == {workdir + "a/here", workdir + "long"}
+    assert result["files_extra"] == [workdir + "huge"]
+    rows = result["verify_results"]
+    assert [row["exit_code"] for row in rows] == [0, 1, 0] and rows[2]["stdout"] == "after\ndeep\n"
+    assert rows[0]["stdout"] == "".join(f"{n}\n" for n in range(1, 1001))[-2000:]
+    assert rows[0]["stderr"] == "".join(f"{n}\n" for n in range(1, 2001))[-2000:]
+    assert result["reward"] == pytest.approx(2 / 3)
+    result = call(server, arguments(upstream, [CALL, {"run": "touch $(seq 100)"}], verify=["true"]))
+    assert len(result["files"]) == 32 and len(result["files_extra"]) <= 68
 
 
 def test_defect_10_finding_27_a_failed_setup_keeps_its_results(server, upstream):
