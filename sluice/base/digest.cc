@@ -32,6 +32,24 @@ std::string sha256_hex(ByteView bytes) {
   return to_hex({reinterpret_cast<const char*>(out), size});
 }
 
+Sha256::Sha256()
+    : context_(EVP_MD_CTX_new(), [](void* c) { EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(c)); }) {
+  auto* context = static_cast<EVP_MD_CTX*>(context_.get());
+  CHECK(context != nullptr && EVP_DigestInit_ex(context, EVP_sha256(), nullptr) == 1);
+}
+
+void Sha256::add(ByteView bytes) {
+  CHECK(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_.get()), bytes.data(), bytes.size()) ==
+        1);
+}
+
+std::string Sha256::hex() {
+  unsigned char out[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  CHECK(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_.get()), out, &size) == 1);
+  return to_hex({reinterpret_cast<const char*>(out), size});
+}
+
 Bytes hmac_sha256(ByteView key, ByteView message) {
   unsigned char out[EVP_MAX_MD_SIZE];
   unsigned int size = 0;

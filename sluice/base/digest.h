@@ -5,6 +5,7 @@
 #include <compare>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,17 @@ struct Digest {
 Digest xxh3_128(ByteView bytes);
 
 std::string sha256_hex(ByteView bytes);
+
+// The same of bytes that come piece by piece.
+class Sha256 {
+ public:
+  Sha256();
+  void add(ByteView bytes);
+  std::string hex();  // once, at the end
+
+ private:
+  std::unique_ptr<void, void (*)(void*)> context_;
+};
 
 // 32 raw bytes.
 Bytes hmac_sha256(ByteView key, ByteView message);

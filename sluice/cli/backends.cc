@@ -16,6 +16,7 @@ Result<std::unique_ptr<sandbox::Backend>> make_local(const Logger& log, Carry ca
   options.log = log;
   options.carry_connections = carry == Carry::kConnections;
   options.journal_directory = journal_directory();
+  options.image_directory = cache_directory() + "/images";
   SLUICE_TRY(auto backend, sandbox::local::Backend::start(std::move(options)));
   return std::unique_ptr<sandbox::Backend>(std::move(backend));
 }

@@ -17,4 +17,12 @@ std::string state_directory() {
   return environment("HOME") + "/.local/state/sluice";
 }
 
+std::string cache_directory() {
+  for (const char* name : {"SLUICE_CACHE_DIR", "XDG_CACHE_HOME"}) {
+    const std::string path = environment(name);
+    if (path.starts_with('/')) return name[0] == 'S' ? path : path + "/sluice";
+  }
+  return environment("HOME") + "/.cache/sluice";
+}
+
 }  // namespace sluice::cli

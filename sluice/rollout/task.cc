@@ -77,10 +77,19 @@ void read_limits(TomlReader& root, Task& task) {
   }
 }
 
-void read_sandbox(TomlReader& root, Task& task) {
+// A tarball beside the task's file is meant by its path; all else is the backend's to understand.
+std::string resolve_image(const std::string& directory, std::string image) {
+  if (image.empty() || image.front() == '/') return image;
+  std::error_code error;
+  const auto path = std::filesystem::absolute(resolve(directory, image), error);
+  return !error && std::filesystem::is_regular_file(path, error) ? path.lexically_normal().string()
+                                                                 : image;
+}
+
+void read_sandbox(TomlReader& root, Task& task, const std::string& directory) {
   auto in = root.table("sandbox");
   if (!in) return;
-  task.sandbox.image = in->string("image").value_or("");
+  task.sandbox.image = resolve_image(directory, in->string("image").value_or(""));
   task.workdir = in->string("workdir").value_or(task.workdir);
   if (!task.workdir.starts_with(std::string(sandbox::kHome) + "/") ||
       task.workdir.find("/..") != std::string::npos) {
@@ -158,7 +167,7 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
   task.verify = root.strings("verify");
   task.metadata = root.json("metadata").value_or("");
   read_files(root, task, directory);
-  read_sandbox(root, task);
+  read_sandbox(root, task, directory);
   read_agent(root, task);
   read_tools(root, task);
   read_limits(root, task);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "sluice/base/core/fd.h"
 
@@ -15,6 +16,20 @@ using namespace std::chrono_literals;
 std::string mistake(const std::string& text) {
   const auto task = parse_task(text, "task.toml", "/nonexistent");
   return task ? "none" : task.error().message;
+}
+
+TEST(TaskTest, AnImageBesideTheTaskIsMeantByItsPath) {
+  const std::string directory = ::testing::TempDir();
+  std::ofstream(directory + "/task-image.tar") << "x";
+  const auto image_of = [&](const std::string& name) {
+    const auto task = parse_task("id = 'a'\ninstruction = 'i'\n[sandbox]\nimage = '" + name + "'\n",
+                                 "task.toml", directory);
+    return task ? task->sandbox.image : task.error().message;
+  };
+  EXPECT_EQ(image_of("./task-image.tar"),
+            (std::filesystem::path(directory) / "task-image.tar").lexically_normal());
+  EXPECT_EQ(image_of("debian"), "debian");
+  EXPECT_EQ(image_of("/images/x.tar"), "/images/x.tar");
 }
 
 TEST(TaskTest, ReadsEverything) {

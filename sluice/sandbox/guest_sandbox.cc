@@ -34,6 +34,47 @@ Result<void> check_env(const Env& env) {
   return {};
 }
 
+std::vector<std::string_view> directories_in(std::string_view path) {
+  std::vector<std::string_view> all;
+  while (!path.empty()) {
+    const size_t colon = path.find(':');
+    if (colon != 0) all.push_back(path.substr(0, colon));
+    path = colon == path.npos ? std::string_view() : path.substr(colon + 1);
+  }
+  return all;
+}
+
+std::string join_paths(std::string_view own, std::string_view image) {
+  constexpr std::string_view kStandard[] = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin",
+                                            "/usr/bin",        "/sbin",          "/bin"};
+  std::vector<std::string_view> joined;
+  const auto add = [&](std::string_view directory) {
+    if (std::find(joined.begin(), joined.end(), directory) == joined.end()) {
+      joined.push_back(directory);
+    }
+  };
+  std::vector<std::string_view> standard;
+  for (const std::string_view directory : directories_in(own)) {
+    const bool is_standard =
+        std::find(std::begin(kStandard), std::end(kStandard), directory) != std::end(kStandard);
+    if (is_standard) {
+      standard.push_back(directory);
+    } else {
+      add(directory);
+    }
+  }
+  for (const std::string_view directory : directories_in(image)) {
+    if (directory.starts_with('/')) add(directory);
+  }
+  for (const std::string_view directory : standard) add(directory);
+  std::string path;
+  for (const std::string_view directory : joined) {
+    if (!path.empty()) path += ':';
+    path += directory;
+  }
+  return path;
+}
+
 FileInfo to_info(guest::wire::FileStat stat) {
   using Type = guest::wire::FileStat::Type;
   FileInfo info;
@@ -135,6 +176,7 @@ class GuestSandbox final : public Sandbox {
 
   awaitable<Result<Output>> exec(Command command) override {
     SLUICE_CO_TRY_VOID(check_env(command.env));
+    command.env = with_image_env(std::move(command.env), parts_.image_env);
     const OomWatch oom(parts_.oom_kills);
     const auto began = Clock::now();
     SLUICE_CO_TRY(auto ended, co_await parts_.client->exec(to_request(command)));
@@ -148,6 +190,7 @@ class GuestSandbox final : public Sandbox {
 
   awaitable<Result<std::unique_ptr<Job>>> start(Command command) override {
     SLUICE_CO_TRY_VOID(check_env(command.env));
+    command.env = with_image_env(std::move(command.env), parts_.image_env);
     OomWatch oom(parts_.oom_kills);
     SLUICE_CO_TRY(auto process, co_await parts_.client->start(to_request(command)));
     co_return std::unique_ptr<Job>(std::make_unique<GuestJob>(std::move(process), std::move(oom)));
@@ -260,6 +303,20 @@ class GuestSandbox final : public Sandbox {
 };
 
 }  // namespace
+
+Env with_image_env(Env env, const Env& image) {
+  for (const auto& [name, value] : image) {
+    if (name == "HOME" || name == "USER" || name == "LOGNAME" || name == "PWD") continue;
+    const auto own = std::find_if(env.begin(), env.end(),
+                                  [&](const auto& variable) { return variable.first == name; });
+    if (own == env.end()) {
+      env.emplace_back(name, value);
+    } else if (name == "PATH") {
+      own->second = join_paths(own->second, value);
+    }
+  }
+  return env;
+}
 
 awaitable<Result<void>> restore(guest::Client* client, Snapshot snapshot) {
   if (!snapshot.content) {

@@ -17,6 +17,7 @@ namespace sluice::sandbox {
 struct GuestSandboxParts {
   std::string id;
   std::string image;  // of the options it was made with
+  Env image_env;      // what the image wants in every command's environment
   Capabilities capabilities;
   std::vector<std::string> warnings;
   std::unique_ptr<guest::Client> client;
@@ -37,6 +38,11 @@ struct SnapshotContent {
   std::vector<Bytes> pieces;
 };
 inline constexpr uint64_t kMaxSnapshot = uint64_t{1} << 30;
+
+// A command's environment with an image's: what the command names itself stays, and HOME and USER
+// are never the image's. PATH is the command's own directories, then the image's, then the
+// standard ones that are left.
+Env with_image_env(Env env, const Env& image);
 
 // Fills a fresh sandbox with a snapshot's files.
 awaitable<Result<void>> restore(guest::Client* client, Snapshot snapshot);

@@ -29,9 +29,11 @@ using wire::Reader;
 using wire::Writer;
 
 // Each record: its head's length (u32), the head, and for a file its content.
-enum class Kind : uint8_t { kEnd, kDirectory, kFile, kSymlink, kHardLink, kPipe };
+enum class Kind : uint8_t { kEnd, kDirectory, kFile, kSymlink, kHardLink, kPipe, kImage };
 
 constexpr size_t kPiece = 64 * 1024;
+// Where a sandbox that began as a container image has the image itself (a mount, read-only).
+constexpr char kImagePlace[] = ".image";
 constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxHead = 3 * kMaxPath;
 
@@ -62,7 +64,7 @@ struct Entry {
   static Result<Entry> decode(ByteView bytes) {
     Reader in(bytes);
     Entry entry;
-    entry.kind = in.enumerator(Kind::kPipe);
+    entry.kind = in.enumerator(Kind::kImage);
     entry.path = in.text(kMaxPath);
     entry.link = in.text(kMaxPath);
     entry.mode = in.u32();
@@ -108,6 +110,22 @@ std::string below(const std::string& directory, const std::string& name) {
   return directory == "." ? name : directory + "/" + name;
 }
 
+// The image that the files began as, seen without the changes; none in a sandbox without one.
+Fd open_image(int top) {
+  if (!is_mount(top, kImagePlace)) return Fd();
+  return Fd(::openat(top, kImagePlace, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
+// Whether the file is the image's, unchanged. The time of its last change of any kind, which nobody
+// can set, tells: what was changed was copied, and is younger.
+bool is_of_image(int image, const std::string& path, const struct stat& st) {
+  struct stat was{};
+  if (::fstatat(image, path.c_str(), &was, AT_SYMLINK_NOFOLLOW) != 0) return false;
+  return was.st_mode == st.st_mode && was.st_uid == st.st_uid && was.st_gid == st.st_gid &&
+         (was.st_size == st.st_size || S_ISDIR(st.st_mode)) &&
+         was.st_ctim.tv_sec == st.st_ctim.tv_sec && was.st_ctim.tv_nsec == st.st_ctim.tv_nsec;
+}
+
 class Packer {
  public:
   Packer(int out, uint64_t max) : out_(out), max_(max) {}
@@ -116,6 +134,7 @@ class Packer {
     struct stat st{};
     if (::fstat(top, &st) != 0) return at_path("", errno);
     device_ = st.st_dev;
+    image_ = open_image(top);
     // A directory comes before what is in it. Paths, not descriptors, wait: a tree may be deep.
     std::vector<std::string> waiting = {"."};
     SLUICE_TRY_VOID(put(entry_of(Kind::kDirectory, ".", st)));
@@ -154,14 +173,18 @@ class Packer {
     if (::fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
       return errno == ENOENT ? Result<void>() : at_path(path, errno);
     }
-    if (st.st_dev != device_ || is_mount(directory, name)) return {};
+    // Of an image's files each layer has a number of its own.
+    if ((st.st_dev != device_ && !image_) || is_mount(directory, name)) return {};
     if (path.size() >= kMaxPath) {
       return Error(ErrorCode::kTooLarge, "/" + path.substr(0, 200) + "...: too deep to snapshot");
     }
+    const bool unchanged = image_ && is_of_image(image_.get(), path, st);
     if (S_ISDIR(st.st_mode)) {
       waiting->push_back(path);
+      if (unchanged) return put(entry_of(Kind::kImage, std::move(path), st));
       return put(entry_of(Kind::kDirectory, std::move(path), st));
     }
+    if (unchanged) return put(entry_of(Kind::kImage, std::move(path), st));
     if (st.st_nlink > 1 && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
       const auto [known, fresh] = links_.emplace(st.st_ino, path);
       if (!fresh) {
@@ -229,6 +252,7 @@ class Packer {
   uint64_t written_ = 0;
   Bytes pending_;
   dev_t device_ = 0;
+  Fd image_;
   std::map<ino_t, std::string> links_;
 };
 
@@ -259,6 +283,7 @@ class Unpacker {
   Result<void> note_what_is_there() {
     struct stat st{};
     if (::fstat(top_, &st) != 0) return at_path("", errno);
+    image_ = open_image(top_);
     std::vector<std::string> waiting = {"."};
     while (!waiting.empty()) {
       const std::string path = std::move(waiting.back());
@@ -270,7 +295,7 @@ class Unpacker {
       for (const std::string& name : names) {
         struct stat entry{};
         if (::fstatat(directory.get(), name.c_str(), &entry, AT_SYMLINK_NOFOLLOW) != 0) continue;
-        if (entry.st_dev != st.st_dev || is_mount(directory.get(), name)) continue;
+        if ((entry.st_dev != st.st_dev && !image_) || is_mount(directory.get(), name)) continue;
         there_.insert(below(path, name));
         if (S_ISDIR(entry.st_mode)) waiting.push_back(below(path, name));
       }
@@ -311,6 +336,8 @@ class Unpacker {
 
   Result<void> make(const Entry& entry) {
     if (entry.kind == Kind::kDirectory) return make_directory(entry);
+    // There already, as the clone begins with the same image.
+    if (entry.kind == Kind::kImage && image_) return {};
     SLUICE_TRY(const Fd parent, parent_of(entry.path));
     const std::string name = entry.path.substr(entry.path.rfind('/') + 1);
     if (is_mount(parent.get(), name)) return skip(entry.size);  // the clone has another thing there
@@ -452,6 +479,7 @@ class Unpacker {
   const Users users_;
   Bytes buffer_;
   size_t used_ = 0;
+  Fd image_;
   std::set<std::string> there_;
   std::vector<Entry> directories_;
 };

@@ -1,9 +1,10 @@
 // The writable layer of a sandbox as one stream of bytes, and back: what a group's rollouts are
 // cloned from.
 //
-// Only files travel: processes, mounts and what lies on other mounts (bundles, the host's /usr) do
-// not. Unpacking takes the stream for hostile: it follows no link, leaves no mount, and can do no
-// more than root of the sandbox that it fills.
+// Where the files began as a container image, what is as it was there is only named, since the
+// clone begins with the same. Only files travel: processes, mounts and what lies on other mounts
+// (bundles, the host's /usr) do not. Unpacking takes the stream for hostile: it follows no link,
+// leaves no mount, and can do no more than root of the sandbox that it fills.
 #pragma once
 
 #include <cstdint>

@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <set>
 
+#include "sluice/base/core/bytes.h"
+
 namespace sluice::sandbox::local {
 namespace {
 
@@ -105,11 +107,12 @@ constexpr const char* kDevices[] = {"null", "zero", "full", "random", "urandom",
 
 class Layout {
  public:
-  explicit Layout(Users users) : users_(users) {}
+  explicit Layout(Users users, uint8_t flags = 0) : users_(users), flags_(flags) {}
 
   void directory(std::string path, uint32_t owner = 0, uint32_t mode = 0755) {
     Step step;
     step.kind = Kind::kDirectory;
+    step.flags = flags_;
     step.mode = mode;
     // With one user all is his already.
     step.uid = step.gid = users_ == Users::kMany ? owner : 0;
@@ -119,6 +122,7 @@ class Layout {
   void file(std::string path, std::string content) {
     Step step;
     step.kind = Kind::kFile;
+    step.flags = flags_;
     step.mode = 0644;
     step.path = std::move(path);
     step.text = std::move(content);
@@ -127,6 +131,7 @@ class Layout {
   void symlink(std::string path, std::string target) {
     Step step;
     step.kind = Kind::kSymlink;
+    step.flags = flags_;
     step.path = std::move(path);
     step.text = std::move(target);
     steps_.push_back(std::move(step));
@@ -151,6 +156,7 @@ class Layout {
 
  private:
   const Users users_;
+  const uint8_t flags_;  // of what is made, not of binds
   std::vector<Step> steps_;
 };
 
@@ -172,10 +178,10 @@ void add_usr_sibling(Layout& layout, const std::string& root, const std::string&
 constexpr const char* kOwnEtc[] = {"passwd",      "group",         "hosts", "hostname",
                                    "resolv.conf", "nsswitch.conf", "mtab"};
 
-void add_own_etc(Layout& layout) {
+void add_own_etc(Layout& layout, std::string passwd = kPasswd, std::string group = kGroup) {
   layout.directory("etc");
-  layout.file("etc/passwd", kPasswd);
-  layout.file("etc/group", kGroup);
+  layout.file("etc/passwd", std::move(passwd));
+  layout.file("etc/group", std::move(group));
   layout.file("etc/hosts", kHosts);
   layout.file("etc/hostname", "sandbox\n");
   layout.file("etc/resolv.conf", "");  // nobody to ask; an open network lays the host's over it
@@ -256,15 +262,19 @@ void add_usr(Layout& layout, const std::string& root) {
   }
 }
 
-void add_places(Layout& layout) {
+enum class VarLinks : uint8_t { kMake, kLeave };
+
+void add_places(Layout& layout, VarLinks links = VarLinks::kMake) {
   layout.directory("tmp", 0, 01777);
   layout.directory("run", 0, 0755);
   layout.directory("run/lock", 0, 01777);
   layout.directory("var");
   layout.directory("var/tmp", 0, 01777);
   for (const char* path : {"var/cache", "var/lib", "var/log", "var/spool"}) layout.directory(path);
-  layout.symlink("var/run", "/run");
-  layout.symlink("var/lock", "/run/lock");
+  if (links == VarLinks::kMake) {
+    layout.symlink("var/run", "/run");
+    layout.symlink("var/lock", "/run/lock");
+  }
   for (const char* path : {"mnt", "opt", "srv", "home"}) layout.directory(path);
   layout.directory("root", 0, 0700);
   layout.directory("home/user", kUser);
@@ -312,7 +322,6 @@ std::vector<Step> base_layout(Users users) {
   add_devices(layout, users);
   add_proc(layout);
   add_places(layout);
-  static_cast<void>(kVerifier);
   return layout.take();
 }
 
@@ -322,7 +331,8 @@ Result<std::vector<Step>> image_layout(const std::string& image, Users users) {
     return Error(ErrorCode::kInvalidArgument,
                  "image \"" + image +
                      "\" is no root directory: give the absolute path of one that holds /usr, as "
-                     "debootstrap makes, or leave the image out to see this host's /usr");
+                     "debootstrap makes, or of a tarball, as docker save makes, or leave the image "
+                     "out to see this host's /usr");
   }
   Layout layout(users);
   add_usr(layout, image);
@@ -333,6 +343,46 @@ Result<std::vector<Step>> image_layout(const std::string& image, Users users) {
   add_proc(layout);
   add_places(layout);
   for (const char* name : {"opt", "srv"}) SLUICE_TRY_VOID(add_entries(layout, image, name));
+  return layout.take();
+}
+
+std::string merge_accounts(std::string_view ours, std::string_view theirs) {
+  constexpr size_t kMost = 48 * 1024;
+  const auto is_name = [](std::string_view name) {
+    return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+             c == '_' || c == '-' || c == '.';
+    });
+  };
+  std::string merged(ours);
+  std::set<std::string> names;
+  for (std::string_view rest = ours; !rest.empty();) {
+    names.emplace(rest.substr(0, rest.find(':')));
+    rest.remove_prefix(std::min(rest.size(), rest.find('\n')) + 1);
+  }
+  while (!theirs.empty()) {
+    const size_t end = theirs.find('\n');
+    const std::string_view line = theirs.substr(0, end);
+    theirs = end == theirs.npos ? std::string_view() : theirs.substr(end + 1);
+    const size_t one = line.find(':');
+    const size_t two = line.find(':', one + 1);
+    if (one == line.npos || two == line.npos || !is_name(line.substr(0, one))) continue;
+    const auto id = parse_decimal(line.substr(two + 1, line.find(':', two + 1) - two - 1));
+    if (!id || *id == 0 || *id == kUser || *id == kVerifier) continue;
+    if (merged.size() + line.size() > kMost) break;
+    if (!names.emplace(line.substr(0, one)).second) continue;
+    merged += std::string(line) + "\n";
+  }
+  return merged;
+}
+
+std::vector<Step> overlay_layout(std::string_view passwd, std::string_view group, Users users) {
+  Layout layout(users, Step::kReplace);
+  add_own_etc(layout, merge_accounts(kPasswd, passwd), merge_accounts(kGroup, group));
+  if (users == Users::kOne) layout.bind("etc", "etc", Step::kReadOnly | Step::kInside);
+  add_devices(layout, users);
+  add_proc(layout);
+  add_places(layout, VarLinks::kLeave);
   return layout.take();
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sluice/sandbox/local/plan.h"
@@ -21,6 +22,13 @@ std::vector<Step> base_layout(Users users);
 // The same with the directory `image` of this host in place of the host's root: its /usr, /etc,
 // /opt and /srv, read-only. kInvalidArgument for what is no root directory.
 Result<std::vector<Step>> image_layout(const std::string& image, Users users);
+
+// The same laid over a container image that was unpacked: all of it is seen and can be changed.
+// `passwd` and `group` are the image's own; what in them is not about our users stays.
+std::vector<Step> overlay_layout(std::string_view passwd, std::string_view group, Users users);
+
+// The accounts of a sandbox with an image: ours, then those of `theirs` with other names and ids.
+std::string merge_accounts(std::string_view ours, std::string_view theirs);
 
 // What the options add. kInvalidArgument for a bundle that is not there or whose place is taken.
 Result<std::vector<Step>> extra_layout(const Options& options, Users users);

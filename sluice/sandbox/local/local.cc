@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -24,12 +25,14 @@
 #include "sluice/base/core/fd.h"
 #include "sluice/guest/blob.h"
 #include "sluice/guest/client/client.h"
+#include "sluice/net/shard.h"
 #include "sluice/net/wait.h"
 #include "sluice/sandbox/guest_sandbox.h"
 #include "sluice/sandbox/journal.h"
 #include "sluice/sandbox/local/helper/blob.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
 #include "sluice/sandbox/local/host.h"
+#include "sluice/sandbox/local/image/store.h"
 #include "sluice/sandbox/local/layout.h"
 #include "sluice/sandbox/local/seccomp.h"
 #include "sluice/sandbox/setup_proxy.h"
@@ -95,6 +98,9 @@ std::string random_id() {
 struct Backend::State {
   BackendOptions options;
   std::unique_ptr<Journal> journal;
+  std::unique_ptr<ImageStore> images;
+  net::BlockingPool unpackers{2};
+  std::atomic<bool> no_overlay = false;  // the kernel refused it once
   IdPlan ids;
   SetupDone ready;
   Fd socket;
@@ -303,6 +309,7 @@ Result<std::unique_ptr<Backend>> Backend::start(BackendOptions options) {
   if (options.only_own_uid && facts.uid != 0) facts.tools = false;
   SLUICE_TRY(state->ids, plan_ids(facts));
   state->options = std::move(options);
+  state->images = std::make_unique<ImageStore>(state->options.image_directory);
   SLUICE_TRY_VOID(state->spawn_helper());
   std::unique_ptr<Backend> backend(new Backend(state));
   const auto ready = state->set_up();
@@ -391,6 +398,26 @@ Result<std::string> prepare_kept(const std::string& path, std::vector<std::strin
 
 }  // namespace
 
+namespace {
+
+bool is_file(const std::string& path) {
+  struct stat st{};
+  return ::stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode);
+}
+
+awaitable<Result<std::shared_ptr<const Image>>> open_image(ImageStore* store,
+                                                           net::BlockingPool* pool,
+                                                           std::string path) {
+  Result<std::shared_ptr<const Image>> opened;
+  std::function<void()> work = [&] {
+    opened = store->open(path);
+  };
+  co_await pool->run(std::move(work));
+  co_return opened;
+}
+
+}  // namespace
+
 awaitable<Result<std::unique_ptr<Sandbox>>> Backend::create(net::Shard* shard, Options options) {
   return make(state_, shard, std::move(options), Snapshot());
 }
@@ -406,6 +433,47 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::clone(net::Shard* shard, Sn
                                                      options.image + "\"");
   }
   co_return co_await make(state_, shard, std::move(options), std::move(snapshot));
+}
+
+// What the helper made for a request.
+struct Backend::Asked {
+  Created made;
+  std::string name;
+  Fd link;  // our end
+};
+
+awaitable<Result<Backend::Asked>> Backend::ask(std::shared_ptr<State> state, net::Shard* shard,
+                                               Create request, Labels labels) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    co_return errno_error("make a sandbox's link", errno);
+  }
+  Asked asked;
+  asked.link = Fd(ends[0]);
+  Fd theirs(ends[1]);
+  const auto created = std::make_shared<Awaited<Created>>(shard);
+  asked.name = random_id();
+  request.name = asked.name;
+  Result<void> sent;
+  {
+    const std::lock_guard lock(state->mutex);
+    if (state->ended) co_return Error(ErrorCode::kClosed, "the sandbox helper is gone");
+    request.id = state->next_id++;
+    if (state->journal) {
+      SLUICE_CO_TRY_VOID(state->journal->creating("local", asked.name, labels));
+      state->names[request.id] = asked.name;
+    }
+    state->creating[request.id] = created;
+    sent = state->send(Message::Kind::kCreate, request.encode(), &theirs);
+    if (!sent) {
+      state->creating.erase(request.id);
+      state->forget(request.id);
+    }
+  }
+  theirs.reset();
+  if (!sent) co_return std::move(sent).error();
+  SLUICE_CO_TRY(asked.made, co_await answer_of(created, "make a sandbox"));
+  co_return asked;
 }
 
 awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State> state,
@@ -426,51 +494,56 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   const bool own_network = options.network != Network::kOpen;
   SLUICE_CO_TRY(const LimitPlan limits, plan_limits(options.limits, state->ready, &warnings));
   const auto users = state->one_user() ? Users::kOne : Users::kMany;
-  Create request;
-  SLUICE_CO_TRY(request.extra, extra_layout(options, users));
-  if (has_image) {
-    SLUICE_CO_TRY(auto whole, image_layout(options.image, users));
-    whole.insert(whole.end(), request.extra.begin(), request.extra.end());
-    request.extra = std::move(whole);
-    request.whole_root = true;
+  std::shared_ptr<const Image> image;
+  if (has_image && is_file(options.image)) {
+    auto opening = open_image(state->images.get(), &state->unpackers, options.image);
+    SLUICE_CO_TRY(image, co_await std::move(opening));
   }
+  Create request;
+  SLUICE_CO_TRY(const auto extra, extra_layout(options, users));
   SLUICE_CO_TRY(request.kept_home, prepare_kept(options.keep_files_in, &warnings));
   request.disk_bytes = limits.disk_bytes;
   request.disk_inodes = limits.disk_inodes;
   request.limits = limits.groups;
   request.own_network = own_network;
-
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
-    co_return errno_error("make a sandbox's link", errno);
-  }
-  Fd ours(ends[0]);
-  Fd theirs(ends[1]);
-  const auto created = std::make_shared<Awaited<Created>>(shard);
-  const std::string id = random_id();
-  request.name = id;
-  Result<void> sent;
-  {
-    const std::lock_guard lock(state->mutex);
-    if (state->ended) co_return Error(ErrorCode::kClosed, "the sandbox helper is gone");
-    request.id = state->next_id++;
-    if (state->journal) {
-      SLUICE_CO_TRY_VOID(state->journal->creating("local", id, options.labels));
-      state->names[request.id] = id;
-    }
-    state->creating[request.id] = created;
-    sent = state->send(Message::Kind::kCreate, request.encode(), &theirs);
-    if (!sent) {
-      state->creating.erase(request.id);
-      state->forget(request.id);
+  request.whole_root = has_image;
+  std::optional<Asked> asked;
+  // Subordinate ids are the only ones inside, and the unpacked files are not theirs.
+  if (image && state->ids.mapping != Mapping::kByTools && !state->no_overlay) {
+    request.extra = overlay_layout(image->passwd, image->group, users);
+    request.extra.insert(request.extra.end(), extra.begin(), extra.end());
+    request.image_root = image->root;
+    auto made = co_await ask(state, shard, request, options.labels);
+    if (made) {
+      asked = std::move(*made);
+    } else if (is_no_overlay(made.error())) {
+      state->no_overlay = true;
+      state->options.log.warn("sandbox", "images are read-only here",
+                              {{"why", made.error().message}});
+    } else {
+      co_return std::move(made).error();
     }
   }
-  theirs.reset();
-  if (!sent) co_return std::move(sent).error();
-
-  SLUICE_CO_TRY(auto link, guest::make_socket_link(*shard, std::move(ours)));
+  if (!asked) {
+    request.image_root.clear();
+    request.extra.clear();
+    if (has_image) {
+      SLUICE_CO_TRY(request.extra, image_layout(image ? image->root : options.image, users));
+    }
+    if (image) {
+      warnings.push_back(
+          "the image is read-only here, and only its /usr, /etc, /opt and /srv are seen, of which "
+          "only what everybody may read: laying changes over it needs root, or a single user id");
+    }
+    request.extra.insert(request.extra.end(), extra.begin(), extra.end());
+    auto made = co_await ask(state, shard, request, options.labels);
+    if (!made) co_return std::move(made).error();
+    asked = std::move(*made);
+  }
+  const Created made = std::move(asked->made);
+  const std::string id = std::move(asked->name);
+  SLUICE_CO_TRY(auto link, guest::make_socket_link(*shard, std::move(asked->link)));
   // Should anything fail from here on, the end of the link ends the sandbox.
-  SLUICE_CO_TRY(const Created made, co_await answer_of(created, "make a sandbox"));
   guest::ClientOptions link_options;
   link_options.deadline = options.deadline;
   link_options.single_user = state->one_user();
@@ -496,6 +569,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
     parts.no_snapshot = "its home is kept in " + options.keep_files_in + ": no snapshot of it";
   }
   parts.capabilities.snapshots = parts.no_snapshot.empty();
+  if (image) parts.image_env = image->env;
   parts.capabilities.images = true;
   parts.capabilities.limits = state->ready.memory && state->ready.pids;
   parts.capabilities.network_none = true;
@@ -503,7 +577,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   parts.capabilities.guest_isolated = !state->one_user();
   parts.warnings = std::move(warnings);
   parts.client = std::move(client);
-  parts.destroy = [state, shard, number = request.id] {
+  parts.destroy = [state, shard, number = made.id] {
     return remove(state, shard, number);
   };
   if (!made.oom_file.empty()) {

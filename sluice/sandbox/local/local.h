@@ -18,6 +18,8 @@ struct BackendOptions {
   Logger log;
   // Where it is written down which sandboxes are made (journal.h); empty: nowhere.
   std::string journal_directory;
+  // Where the images of tarballs are unpacked and kept; empty: there are none then.
+  std::string image_directory;
   // For tests of the poorer forms: pretend that only the own uid can be mapped.
   bool only_own_uid = false;
   // And that listening sockets cannot be passed, as with links that carry no descriptors.
@@ -50,6 +52,9 @@ class Backend final : public sandbox::Backend {
   static awaitable<Result<std::unique_ptr<Sandbox>>> make(std::shared_ptr<State> state,
                                                           net::Shard* shard, Options options,
                                                           Snapshot snapshot);
+  struct Asked;
+  static awaitable<Result<Asked>> ask(std::shared_ptr<State> state, net::Shard* shard,
+                                      Create request, Labels labels);
   static awaitable<Result<void>> remove(std::shared_ptr<State> state, net::Shard* shard,
                                         uint64_t number);
   explicit Backend(std::shared_ptr<State> state) : state_(std::move(state)) {}

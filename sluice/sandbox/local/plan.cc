@@ -164,6 +164,7 @@ Bytes Create::encode() const {
   out.u64(limits.swap_bytes);
   put(out, own_network);
   put(out, whole_root);
+  out.string(image_root);
   return out.take();
 }
 Result<Create> Create::decode(ByteView bytes) {
@@ -183,6 +184,7 @@ Result<Create> Create::decode(ByteView bytes) {
     value.limits.swap_bytes = in.u64();
     value.own_network = flag(in);
     value.whole_root = flag(in);
+    value.image_root = in.text(kMaxPath);
   });
 }
 
@@ -205,6 +207,10 @@ Result<Created> Created::decode(ByteView bytes) {
     value.pid = static_cast<int32_t>(in.u32());
     value.oom_file = in.text(kMaxPath);
   });
+}
+
+bool is_no_overlay(const Error& error) {
+  return error.message.find(kNoOverlay) != std::string::npos;
 }
 
 Bytes Destroy::encode() const {

@@ -31,6 +31,8 @@ struct Step {
     kDevices = 4,    // device files work below it
     kInside = 8,     // `text` is a path within the new root
     kOptional = 16,  // what is not there is left out
+    kReplace = 32,   // kFile, kSymlink: whatever is there goes. kDirectory: what is there and is
+                     // none goes, and one that is there gets mode and owner
   };
 
   Kind kind = Kind::kDirectory;
@@ -97,6 +99,9 @@ struct Create {
   CgroupLimits limits;
   bool own_network = true;
   bool whole_root = false;  // `extra` is all of it: Setup::root is left out
+  // A directory of the host whose files the root begins with; what changes lies over them. Where
+  // the kernel cannot do that, the answer is an error that is_no_overlay() knows.
+  std::string image_root;
   // The link's descriptor comes along.
 
   Bytes encode() const;
@@ -113,6 +118,8 @@ struct Created {
   Bytes encode() const;
   static Result<Created> decode(ByteView bytes);
 };
+inline constexpr char kNoOverlay[] = "lay a writable layer over the image";
+bool is_no_overlay(const Error& error);
 
 struct Destroy {
   uint64_t id = 0;

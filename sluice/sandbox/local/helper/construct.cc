@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
 #include <poll.h>
@@ -63,25 +64,65 @@ int restrict(int tree, uint8_t flags) {
                                     &attributes, sizeof attributes));
 }
 
-int attach(int tree, const char* path) {
-  return static_cast<int>(
-      ::syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH));
+int attach(int tree, int at, const char* path) {
+  return static_cast<int>(::syscall(SYS_move_mount, tree, "", at, path, MOVE_MOUNT_F_EMPTY_PATH));
+}
+
+// A filesystem that is being configured.
+class NewFilesystem {
+ public:
+  explicit NewFilesystem(const char* type)
+      : fs_(static_cast<int>(::syscall(SYS_fsopen, type, FSOPEN_CLOEXEC))),
+        good_(static_cast<bool>(fs_)) {}
+  void set(const char* key, const std::string& value) {
+    good_ = good_ &&
+            ::syscall(SYS_fsconfig, fs_.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) == 0;
+  }
+  void set(const char* key) {
+    good_ = good_ && ::syscall(SYS_fsconfig, fs_.get(), FSCONFIG_SET_FLAG, key, nullptr, 0) == 0;
+  }
+  // Attached nowhere yet; none, with errno, if anything failed.
+  Fd mount(unsigned attributes) {
+    if (!good_ ||
+        ::syscall(SYS_fsconfig, fs_.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+      return Fd();
+    }
+    return Fd(static_cast<int>(::syscall(SYS_fsmount, fs_.get(), FSMOUNT_CLOEXEC, attributes)));
+  }
+
+ private:
+  Fd fs_;
+  bool good_;
+};
+
+// Where a step works: a name in a directory.
+struct Place {
+  Fd directory;  // none: the working directory
+  std::string name;
+  bool good = true;
+  int at() const { return directory ? directory.get() : AT_FDCWD; }
+  const char* c_str() const { return name.c_str(); }
+};
+
+bool is_directory(int at, const char* name) {
+  struct stat st{};
+  return ::fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
 // Makes what a bind is put onto, if it is not there: a directory or an empty file, as the source.
-int make_target(int tree, const std::string& path) {
+int make_target(int tree, const Place& place) {
   struct stat st{};
   if (::fstat(tree, &st) != 0) return -1;
-  const int made =
-      S_ISDIR(st.st_mode) ? ::mkdir(path.c_str(), 0755) : ::mknod(path.c_str(), S_IFREG | 0644, 0);
+  const int made = S_ISDIR(st.st_mode) ? ::mkdirat(place.at(), place.c_str(), 0755)
+                                       : ::mknodat(place.at(), place.c_str(), S_IFREG | 0644, 0);
   if (made == 0) return 0;
   return errno == EEXIST ? 0 : -1;
 }
 
 class Builder {
  public:
-  Builder(const Setup& setup, const Create& create, int report)
-      : setup_(setup), create_(create), report_(report) {}
+  Builder(const Setup& setup, const Create& create, int report, Fd image)
+      : setup_(setup), create_(create), report_(report), image_(std::move(image)) {}
 
   // What comes from the host is taken while this process still is the host's user, who may go
   // where the sandbox's may not, and before anything covers it.
@@ -97,27 +138,28 @@ class Builder {
       home_ = clone_tree(AT_FDCWD, create_.kept_home.c_str());
       if (!home_ || restrict(home_.get(), 0) != 0) fail(report_, create_.kept_home, errno);
     }
+    if (has_image() && !image_) {
+      image_ = Fd(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, create_.image_root.c_str(),
+                                             OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+      if (!image_ || restrict(image_.get(), Step::kReadOnly) != 0) {
+        fail(report_, create_.image_root, errno);
+      }
+    }
   }
 
   void make_root() {
-    const Fd fs(static_cast<int>(::syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
-    auto set = [&](const char* key, const std::string& value) {
-      return ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) == 0;
-    };
-    bool good = fs && set("mode", "0755");
-    if (good && create_.disk_bytes != 0) good = set("size", std::to_string(create_.disk_bytes));
-    if (good && create_.disk_inodes != 0) {
-      good = set("nr_inodes", std::to_string(create_.disk_inodes));
-    }
-    good = good && ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0;
-    if (!good) fail(report_, "make the root filesystem", errno);
-    root_ = Fd(static_cast<int>(
-        ::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)));
+    NewFilesystem fs("tmpfs");
+    fs.set("mode", "0755");
+    if (create_.disk_bytes != 0) fs.set("size", std::to_string(create_.disk_bytes));
+    if (create_.disk_inodes != 0) fs.set("nr_inodes", std::to_string(create_.disk_inodes));
+    root_ = fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    if (!root_) fail(report_, "make the root filesystem", errno);
     // It needs a place until it is the root. This one is there on every machine, its content is
     // among the sources already, and only this process sees it covered.
-    if (!root_ || attach(root_.get(), "/usr") != 0 || ::fchdir(root_.get()) != 0) {
+    if (attach(root_.get(), AT_FDCWD, "/usr") != 0 || ::fchdir(root_.get()) != 0) {
       fail(report_, "mount the root filesystem", errno);
     }
+    if (has_image()) lay_over_image();
   }
 
   void build() {
@@ -129,7 +171,9 @@ class Builder {
     };
     if (!create_.whole_root) carry_out_all(setup_.root);
     if (home_ && create_.whole_root) fail(report_, "keep the home of an image", EINVAL);
-    if (home_ && attach(home_.get(), "home/user") != 0) fail(report_, "mount /home/user", errno);
+    if (home_ && attach(home_.get(), AT_FDCWD, "home/user") != 0) {
+      fail(report_, "mount /home/user", errno);
+    }
     carry_out_all(create_.extra);
     home_.reset();
     sources_.clear();
@@ -144,6 +188,83 @@ class Builder {
   }
 
  private:
+  bool has_image() const { return !create_.image_root.empty(); }
+
+  // The root is then an overlay: below the image, read-only, above it the filesystem of bounded
+  // size. That one is seen nowhere once the root has changed.
+  void lay_over_image() {
+    for (const char* name : {"image", "changes", "work", "root"}) {
+      if (::mkdir(name, 0755) != 0) fail(report_, kNoOverlay, errno);
+    }
+    if (attach(image_.get(), AT_FDCWD, "image") != 0) fail(report_, kNoOverlay, errno);
+    image_ = clone_tree(AT_FDCWD, "image");
+    NewFilesystem fs("overlay");
+    fs.set("lowerdir", "image");
+    fs.set("upperdir", "changes");
+    fs.set("workdir", "work");
+    fs.set("userxattr");  // what it notes down is ours to write, as no root of the host
+    Fd overlay = fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    if (!overlay || attach(overlay.get(), AT_FDCWD, "root") != 0 || ::fchdir(overlay.get()) != 0) {
+      fail(report_, kNoOverlay, errno);
+    }
+    root_ = std::move(overlay);
+    // The guest tells from it what has changed.
+    constexpr char kPlace[] = ".image";
+    if (!is_directory(AT_FDCWD, kPlace)) ::unlink(kPlace);
+    const bool made = ::mkdir(kPlace, 0755) == 0 || errno == EEXIST;
+    if (!made || !image_ || attach(image_.get(), AT_FDCWD, kPlace) != 0) {
+      fail(report_, "show the image", errno);
+    }
+    image_.reset();
+  }
+
+  // Links in an image lead where they like, but never out of the new root.
+  Fd open_within(const char* path) const {
+    open_how how{};
+    how.flags = O_PATH | O_CLOEXEC;
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    return Fd(static_cast<int>(::syscall(SYS_openat2, root_.get(), path, &how, sizeof how)));
+  }
+  // Without an image every link below the root is our own.
+  Place place_of(const std::string& path) const {
+    Place place;
+    place.name = path;
+    if (!has_image()) return place;
+    const size_t slash = path.rfind('/');
+    place.directory = open_within(slash == path.npos ? "." : path.substr(0, slash).c_str());
+    place.name = path.substr(slash + 1);
+    place.good = static_cast<bool>(place.directory);
+    return place;
+  }
+  Fd clone_inside(const char* path) const {
+    if (!has_image()) return clone_tree(AT_FDCWD, path);
+    const Fd opened = open_within(path);
+    if (!opened) return Fd();
+    return Fd(static_cast<int>(
+        ::syscall(SYS_open_tree, opened.get(), "",
+                  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH)));
+  }
+
+  int make_directory(const Step& step, const Place& place) {
+    const bool replaces = (step.flags & Step::kReplace) != 0;
+    if (replaces && !is_directory(place.at(), place.c_str())) {
+      ::unlinkat(place.at(), place.c_str(), 0);
+    }
+    if (::mkdirat(place.at(), place.c_str(), step.mode & 0777) != 0) {
+      if (errno != EEXIST) return -1;
+      if (!replaces) return 0;
+    }
+    // With one user all is his already, and nobody else is known.
+    const bool owned = setup_.mapping != Mapping::kOwn;
+    if (owned && (step.uid != 0 || replaces) &&
+        ::fchownat(place.at(), place.c_str(), step.uid, step.gid, AT_SYMLINK_NOFOLLOW) != 0) {
+      return -1;
+    }
+    // Bits that mkdir does not take: the sticky one.
+    if ((step.mode & ~0777u) == 0 && !replaces) return 0;
+    return ::fchmodat(place.at(), place.c_str(), step.mode, 0);
+  }
+
   Fd take(const Step& step) {
     Fd tree = clone_tree(AT_FDCWD, step.text.c_str());
     if (!tree) {
@@ -155,56 +276,96 @@ class Builder {
   }
 
   int carry_out(const Step& step, const Fd& source) {
-    const char* path = step.path.c_str();
+    const Place place = place_of(step.path);
+    if (!place.good) return -1;
+    const int at = place.at();
+    const char* name = place.c_str();
+    const bool replaces = (step.flags & Step::kReplace) != 0;
     switch (step.kind) {
       case Step::Kind::kDirectory:
-        if (::mkdir(path, step.mode & 0777) != 0) return errno == EEXIST ? 0 : -1;
-        if (step.uid != 0 && ::lchown(path, step.uid, step.gid) != 0) return -1;
-        // Bits that mkdir does not take: the sticky one.
-        return (step.mode & ~0777u) != 0 ? ::chmod(path, step.mode) : 0;
+        return make_directory(step, place);
       case Step::Kind::kFile: {
+        if (replaces) ::unlinkat(at, name, 0);
         const Fd file(
-            ::open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, step.mode));
+            ::openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, step.mode));
         if (!file) return -1;
         const auto n = ::write(file.get(), step.text.data(), step.text.size());
         return n == static_cast<ssize_t>(step.text.size()) ? 0 : -1;
       }
       case Step::Kind::kSymlink:
-        return ::symlink(step.text.c_str(), path);
+        if (replaces) ::unlinkat(at, name, 0);
+        return ::symlinkat(step.text.c_str(), at, name);
       case Step::Kind::kBind:
-        return bind(step, source);
-      case Step::Kind::kProc:
-        return ::mount("proc", path, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr);
+        return bind(step, place, source);
+      case Step::Kind::kProc: {
+        NewFilesystem fs("proc");
+        return attach_new(fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC),
+                          place);
+      }
       case Step::Kind::kTerminals: {
-        std::string options = "newinstance,ptmxmode=0666,mode=0620";
-        if (step.gid != 0) options += ",gid=" + std::to_string(step.gid);
-        return ::mount("devpts", path, "devpts", MS_NOSUID | MS_NOEXEC, options.c_str());
+        NewFilesystem fs("devpts");
+        fs.set("newinstance");
+        fs.set("ptmxmode", "0666");
+        fs.set("mode", "0620");
+        if (step.gid != 0) fs.set("gid", std::to_string(step.gid));
+        return attach_new(fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), place);
       }
     }
     errno = EINVAL;
     return -1;
   }
 
-  int bind(const Step& step, const Fd& source) {
+  static int attach_new(const Fd& tree, const Place& place) {
+    return tree ? attach(tree.get(), place.at(), place.c_str()) : -1;
+  }
+
+  int bind(const Step& step, const Place& place, const Fd& source) {
     if ((step.flags & Step::kInside) != 0) {
-      const Fd tree = clone_tree(AT_FDCWD, step.text.c_str());
+      const Fd tree = clone_inside(step.text.c_str());
       if (!tree) return (step.flags & Step::kOptional) != 0 && errno == ENOENT ? 0 : -1;
       if (restrict(tree.get(), step.flags) != 0) return -1;
       struct stat st{};
-      if ((step.flags & Step::kOptional) != 0 && ::stat(step.path.c_str(), &st) != 0) return 0;
-      return attach(tree.get(), step.path.c_str());
+      if ((step.flags & Step::kOptional) != 0 &&
+          ::fstatat(place.at(), place.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        return 0;
+      }
+      return attach(tree.get(), place.at(), place.c_str());
     }
     if (!source) return 0;  // optional, and not there
-    if (make_target(source.get(), step.path) != 0) return -1;
-    return attach(source.get(), step.path.c_str());
+    if (make_target(source.get(), place) != 0) return -1;
+    return attach(source.get(), place.at(), place.c_str());
   }
 
   const Setup& setup_;
   const Create& create_;
   const int report_;
+  Fd image_;
   std::vector<Fd> sources_;
   Fd home_, root_;
 };
+
+// Until the helper says so. What comes along is the image's mount, or nothing.
+Fd wait_at(int gate) {
+  char go = 0;
+  iovec piece{&go, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &piece;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  ssize_t n = 0;
+  while ((n = ::recvmsg(gate, &header, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR) {
+  }
+  if (n != 1) ::_exit(1);  // the helper is gone
+  ::close(gate);
+  int fd = -1;
+  const cmsghdr* head = CMSG_FIRSTHDR(&header);
+  if (head != nullptr && head->cmsg_type == SCM_RIGHTS) {
+    std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
+  }
+  return Fd(fd);
+}
 
 void bring_loopback_up(int report) {
   const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -252,12 +413,7 @@ void install_filter(const Setup& setup, int report) {
 void construct(const Setup& setup, const Create& create, int gate, int report, int guest,
                int link) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  char go = 0;
-  ssize_t n = 0;
-  while ((n = ::read(gate, &go, 1)) < 0 && errno == EINTR) {
-  }
-  if (n != 1) ::_exit(1);  // the helper is gone
-  ::close(gate);
+  Fd image = wait_at(gate);
   ::setsid();
   // A keyring of its own instead of the engine's; where there are none, none is inherited.
   ::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
@@ -268,7 +424,7 @@ void construct(const Setup& setup, const Create& create, int gate, int report, i
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
     fail(report, "make the mounts private", errno);
   }
-  Builder builder(setup, create, report);
+  Builder builder(setup, create, report, std::move(image));
   builder.take_sources();
 
   const uid_t uid = setup.mapping == Mapping::kOwn ? setup.uids[0].inside : 0;

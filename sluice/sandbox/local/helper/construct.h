@@ -10,9 +10,9 @@
 namespace sluice::sandbox::local {
 
 // REQUIRES: this is the fresh child of clone3 with new user, mount, process, IPC, UTS and (if
-// own_network) network namespaces. Waits at `gate` for the parent's word that ids are mapped and
-// groups are joined; says what failed on `report` (closed by a successful exec); `guest` is the
-// program, `link` the guest's end of its link.
+// own_network) network namespaces. Waits at the socket `gate` for the parent's word that ids are
+// mapped and groups are joined; an image's mount may come with it. Says what failed on `report`
+// (closed by a successful exec); `guest` is the program, `link` the guest's end of its link.
 [[noreturn]] void construct(const Setup& setup, const Create& create, int gate, int report,
                             int guest, int link);
 

@@ -1,6 +1,7 @@
 #include "sluice/sandbox/local/helper/helper.h"
 
 #include <fcntl.h>
+#include <linux/mount.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <spawn.h>
@@ -296,7 +297,9 @@ Result<void> Helper::create(const Create& create, Fd link) {
 
 Result<void> Helper::start(Box& box, const Create& create, const Fd& link) {
   int gate[2], report[2];
-  if (::pipe2(gate, O_CLOEXEC) != 0) return errno_error("pipe", errno);
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, gate) != 0) {
+    return errno_error("socketpair", errno);
+  }
   const Fd gate_read(gate[0]);
   const Fd gate_write(gate[1]);
   if (::pipe2(report, O_CLOEXEC) != 0) return errno_error("pipe", errno);
@@ -332,7 +335,52 @@ Result<void> Helper::start(Box& box, const Create& create, const Fd& link) {
   SLUICE_TRY_VOID(Cgroups::add(box.group, box.pid));
   (void)write_proc(box.pid, "oom_score_adj", kOomScore);  // a preference
   box.oom_file = box.group.oom_file;
-  return write_all(gate_write.get(), "g");
+  Fd image;
+  if (!create.image_root.empty() && setup_->mapping == Mapping::kDirect) {
+    SLUICE_TRY(image, image_mount(create.image_root, box));
+  }
+  return open_gate(gate_write.get(), image);
+}
+
+// Lets the child go on, with the image's mount if there is one.
+Result<void> Helper::open_gate(int gate, const Fd& image) {
+  char go = 'g';
+  iovec piece{&go, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &piece;
+  header.msg_iovlen = 1;
+  if (image) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    cmsghdr* head = CMSG_FIRSTHDR(&header);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    const int fd = image.get();
+    std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+  }
+  if (::sendmsg(gate, &header, MSG_NOSIGNAL) != 1) return errno_error("start a sandbox", errno);
+  return {};
+}
+
+// The image's files with the sandbox's ids in place of the host's, so that its root's files are
+// root's inside: a mount of its own, attached nowhere.
+Result<Fd> Helper::image_mount(const std::string& root, const Box& box) {
+  Fd tree(static_cast<int>(
+      ::syscall(SYS_open_tree, AT_FDCWD, root.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+  if (!tree) return errno_error(root, errno);
+  const std::string path = "/proc/" + std::to_string(box.pid) + "/ns/user";
+  const Fd space(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!space) return errno_error(path, errno);
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_IDMAP;
+  attributes.userns_fd = static_cast<uint64_t>(space.get());
+  if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) !=
+      0) {
+    return errno_error(std::string(kNoOverlay) + ": map its owners", errno);
+  }
+  return tree;
 }
 
 Result<void> Helper::map_ids(const Box& box) const {

@@ -51,6 +51,8 @@ class Helper {
   Result<void> create(const Create& create, Fd link);
   Result<void> start(Box& box, const Create& create, const Fd& link);
   Result<void> map_ids(const Box& box) const;
+  static Result<Fd> image_mount(const std::string& root, const Box& box);
+  static Result<void> open_gate(int gate, const Fd& image);
   Result<Range> range_for(const Create& create);
   Result<void> give_home(const std::string& path) const;
   void on_report(Box& box);
