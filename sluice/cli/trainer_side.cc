@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <future>
 
@@ -25,9 +26,21 @@ struct Keys {
   std::string file;
 };
 
+// A key that holds blanks is a mistake of a shell or a file, and no client can send it as it is.
+Result<void> check_key(const char* name, std::string_view key) {
+  constexpr auto kVisible = [](unsigned char c) { return c > 0x20 && c < 0x7F; };
+  if (std::ranges::all_of(key, kVisible)) return {};
+  return Error(ErrorCode::kInvalidArgument,
+               fmt::format("{} holds blanks or what is not printable ASCII: give a key without "
+                           "them, or unset it to have one made",
+                           name));
+}
+
 // From the environment, else made afresh and written where only this user reads them.
 Result<Keys> find_keys(const std::string& file) {
   Keys keys{environment("SLUICE_TRAINER_KEY"), environment("SLUICE_OPERATOR_KEY"), ""};
+  SLUICE_TRY_VOID(check_key("SLUICE_TRAINER_KEY", keys.trainer));
+  SLUICE_TRY_VOID(check_key("SLUICE_OPERATOR_KEY", keys.operators));
   std::string made;
   const auto make = [&](const char* name, std::string& key) {
     if (!key.empty()) return;

@@ -185,6 +185,15 @@ class Start(SystemTest):
         server.send_signal(signal.SIGINT)
         self.assertEqual(server.wait(30), 0)
 
+    def test_finding_06_a_blank_key_is_refused(self):
+        for name in "SLUICE_TRAINER_KEY", "SLUICE_OPERATOR_KEY":
+            for key in " ", "two words", "line\n":
+                done = self.sluice("gate", "serve", "--listen", ":0", "--trainer-listen", ":0",
+                                   "--out", self.tmp / "t", env={**os.environ, name: key})
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertIn(f"{name} holds blanks", done.stderr)
+                self.assertNotIn("words", done.stderr)
+
     def test_wrong_addresses_are_told(self):
         done = self.sluice("gate", "serve", "--listen", "nowhere")
         self.assertEqual(done.returncode, 2)
