@@ -7,7 +7,8 @@
 //   gate_bench_server parked CALLS BODY_BYTES    holds that many calls over guests' multiplexed
 //                                                links and prints what each takes in memory
 //
-// Prints the port. Then prints, for each line that it reads, what it has used so far.
+// Prints the port. Then prints, for each line that it reads, what it has used so far; for "fresh"
+// it first deletes the rollout's trace and opens the rollout anew, which changes the port.
 #include <fmt/format.h>
 #include <malloc.h>
 #include <poll.h>
@@ -16,9 +17,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <thread>
+#include <utility>
 
 #include "sluice/gate/gate.h"
 #include "sluice/guest/client/client.h"
@@ -58,8 +61,7 @@ gate::Registration registration(net::Shard& shard, std::string id) {
   return out;
 }
 
-void announce(const net::Listener& listener) {
-  const std::string address = listener.address();
+void announce(const std::string& address) {
   fmt::print("{}\n", address.substr(address.rfind(':') + 1));
   std::fflush(stdout);
 }
@@ -82,8 +84,12 @@ double cpu_seconds() {
 }
 
 // Until stdin ends.
-void tell_usage() {
+void tell_usage(const std::function<void()>& make_fresh) {
   for (std::string line; std::getline(std::cin, line);) {
+    if (line == "fresh") {
+      make_fresh();
+      continue;
+    }
     fmt::print("{{\"cpu_s\":{:.6f},\"rss_kib\":{}}}\n", cpu_seconds(), rss_kib());
     std::fflush(stdout);
   }
@@ -110,39 +116,70 @@ int serve_bare() {
   });
   auto listener = net::listen_tcp(shard, "127.0.0.1", 0);
   if (!listener) return 1;
-  announce(**listener);
+  const std::string address = (*listener)->address();
+  announce(address);
   server.serve(std::move(*listener));
-  std::thread(tell_usage).detach();
+  std::thread(tell_usage, [address] { announce(address); }).detach();
   shard.run_until([] { return false; });
   return 0;
 }
 
 void train(gate::Trainer trainer) {
   for (;;) {
+    std::vector<gate::Trainer::Given> replies;
     for (const gate::Item& item : trainer.next_batch(256, 1h)) {
-      if (const llm::Call* call = item.call()) trainer.reply(call->id, fixed_answer(), {});
+      if (const llm::Call* call = item.call()) replies.push_back({call->id, fixed_answer()});
     }
+    trainer.reply(std::move(replies));
   }
 }
 
-int serve_gate(const std::string& policy, const char* directory) {
-  net::Shard shard;
-  std::optional<trace::JsonlRecorder> recorder;
-  if (directory != nullptr) recorder.emplace(directory, Logger());
-  gate::Handles gate = gate::make_gate({});
-  gate::Registration rollout = registration(shard, "r0");
-  if (recorder) rollout.recorder = &*recorder;
-  if (policy == "inline") rollout.policy = std::make_shared<InPlace>();
-  auto listener = net::listen_tcp(shard, "127.0.0.1", 0);
-  if (!listener || !gate.for_operator.open(std::move(rollout))) return 1;
-  announce(**listener);
-  if (!gate.for_operator.serve({"r0"}, std::move(*listener))) return 1;
-  gate.for_operator.admit({"r0"});
-  if (policy == "trainer") std::thread(train, gate.for_trainer).detach();
-  std::thread(tell_usage).detach();
-  shard.run_until([] { return false; });
-  return 0;
-}
+// One rollout, and its trace if there is one.
+class Served {
+ public:
+  Served(std::string policy, const char* directory) : policy_(std::move(policy)) {
+    if (directory != nullptr) recorder_.emplace(directory, Logger());
+  }
+
+  void run() {
+    if (!open()) std::_Exit(1);
+    if (policy_ == "trainer") std::thread(train, gate_.for_trainer).detach();
+    std::thread(tell_usage, [this] { shard_.post([this] { shard_.spawn(renew()); }); }).detach();
+    shard_.run_until([] { return false; });
+  }
+
+ private:
+  bool open() {
+    gate::Registration rollout = registration(shard_, "r0");
+    if (recorder_) rollout.recorder = &*recorder_;
+    if (policy_ == "inline") rollout.policy = std::make_shared<InPlace>();
+    auto listener = net::listen_tcp(shard_, "127.0.0.1", 0);
+    if (!listener || !gate_.for_operator.open(std::move(rollout))) return false;
+    const std::string address = (*listener)->address();
+    if (!gate_.for_operator.serve({"r0"}, std::move(*listener))) return false;
+    gate_.for_operator.admit({"r0"});
+    announce(address);
+    return true;
+  }
+
+  net::awaitable<void> renew() {
+    const RolloutId id{"r0"};
+    co_await gate_.for_operator.close(id);
+    if (recorder_) {
+      recorder_->closed(id, {});
+      if (!recorder_->flush(id)) std::_Exit(1);
+      const std::string lines = recorder_->location(id);
+      std::filesystem::remove(lines);
+      std::filesystem::remove(lines.substr(0, lines.rfind('.')) + ".bodies");
+    }
+    if (!open()) std::_Exit(1);
+  }
+
+  const std::string policy_;
+  net::Shard shard_;
+  std::optional<trace::JsonlRecorder> recorder_;
+  gate::Handles gate_ = gate::make_gate({});
+};
 
 // --- Parked calls over a guest's link ------------------------------------------------------------
 
@@ -327,7 +364,7 @@ int run(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "bare") return serve_bare();
-  if (what == "gate" && argc > 2) return serve_gate(argv[2], argc > 3 ? argv[3] : nullptr);
+  if (what == "gate" && argc > 2) Served(argv[2], argc > 3 ? argv[3] : nullptr).run();
   if (what == "parked" && argc > 3) {
     return park(std::strtoull(argv[2], nullptr, 10), std::strtoull(argv[3], nullptr, 10));
   }

@@ -186,19 +186,39 @@ std::future<Result<llm::Outcome>> Trainer::reply(const CallId& call, Reply reply
 }
 
 void Trainer::reply(const CallId& call, Reply reply, Replied told) {
-  auto pending = std::make_shared<PendingOutcome>(std::move(told));
-  if (!gate_->core().ids.is_ours(call)) {
-    pending->resolve(Error(ErrorCode::kNotFound, "no call of this gate has that id"));
-    return;
+  std::vector<Given> one;
+  one.push_back({call, std::move(reply), std::move(told)});
+  this->reply(std::move(one));
+}
+
+void Trainer::reply(std::vector<Given> replies) {
+  struct Work {
+    std::shared_ptr<OpenRollout> rollout;
+    Given given;
+    std::shared_ptr<PendingOutcome> pending;
+  };
+  std::map<net::Shard*, std::vector<Work>> by_shard;
+  for (Given& given : replies) {
+    auto pending = std::make_shared<PendingOutcome>(std::move(given.told));
+    if (!gate_->core().ids.is_ours(given.call)) {
+      pending->resolve(Error(ErrorCode::kNotFound, "no call of this gate has that id"));
+      continue;
+    }
+    auto rollout = gate_->core().owners.find(given.call);
+    if (!rollout) {
+      pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
+      continue;
+    }
+    net::Shard* const shard = &rollout->shard();
+    by_shard[shard].push_back({std::move(rollout), std::move(given), std::move(pending)});
   }
-  const auto rollout = gate_->core().owners.find(call);
-  if (!rollout) {
-    pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
-    return;
+  for (auto& [shard, work] : by_shard) {
+    shard->post([work = std::move(work)]() mutable {
+      for (Work& each : work) {
+        each.rollout->reply(each.given.call, std::move(each.given.reply), std::move(each.pending));
+      }
+    });
   }
-  rollout->shard().post([rollout, call, reply = std::move(reply), pending]() mutable {
-    rollout->reply(call, std::move(reply), std::move(pending));
-  });
 }
 
 void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Result<void>)> done) {

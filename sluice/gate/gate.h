@@ -298,6 +298,13 @@ class Trainer {
     std::function<void(Result<llm::Outcome>)> ended;
   };
   void reply(const CallId& call, Reply reply, Replied told);
+  // The same for many, which is less work than one after the other.
+  struct Given {
+    CallId call;
+    Reply reply;
+    Replied told = {};
+  };
+  void reply(std::vector<Given> replies);
 
   // What comes next of the answer to a call that is being made; reply() then brings the whole,
   // which must begin with what the pieces said, also where answers are delivered whole. Errors as

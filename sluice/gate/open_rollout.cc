@@ -22,6 +22,9 @@ constexpr auto kCloseGrace = std::chrono::milliseconds(500);
 constexpr size_t kMaxWaiters = 4;
 // A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
 constexpr uint64_t kMaxNoted = 100;
+// How often the end of a turn goes to the back of the loop's queue: an answer's delivery takes so
+// many steps.
+constexpr int kTurnHops = 3;
 
 Problem ending(ErrorCode kind, std::string message) {
   Problem problem;
@@ -244,6 +247,47 @@ void OpenRollout::cancel_if_older(uint64_t versions) {
   }
 }
 
+trace::Recorder* OpenRollout::recorder() {
+  trace::Recorder* const recorder = registration_.recorder;
+  if (recorder == nullptr || closed_) return recorder;
+  if (!std::exchange(held_, true)) recorder->hold(registration_.id);
+  at_turn_end();
+  return recorder;
+}
+
+void OpenRollout::at_turn_end() {
+  if (std::exchange(in_turn_, true)) return;
+  turn(kTurnHops);
+}
+
+void OpenRollout::turn(int hops) {
+  shard().post([weak = weak_from_this(), hops] {
+    const auto self = weak.lock();
+    if (!self) return;  // it was closed, and with that its turn ended
+    if (hops > 0) return self->turn(hops - 1);
+    self->end_turn();
+  });
+}
+
+void OpenRollout::end_turn() {
+  in_turn_ = false;
+  if (std::exchange(held_, false)) registration_.recorder->release(registration_.id);
+  if (std::exchange(announce_, false)) core_->ready.announce(registration_.id);
+  for (const Told& told : std::exchange(told_, {})) {
+    if (told.outcome) {
+      told.pending->resolve(*told.outcome);
+    } else {
+      told.pending->accept();
+    }
+  }
+}
+
+void OpenRollout::tell(std::shared_ptr<PendingOutcome> pending, std::optional<Outcome> outcome) {
+  told_.push_back({std::move(pending), outcome});
+  if (closed_) return end_turn();
+  at_turn_end();
+}
+
 // For who watches the gate. `more` is an object whose members are added.
 void OpenRollout::tell_event(std::string_view type, std::string_view more) {
   if (!core_->events.wanted()) return;
@@ -267,8 +311,9 @@ OpenRollout::ResendKey OpenRollout::key_of(const llm::Call& call) {
 }
 
 void OpenRollout::event(std::string_view kind, std::string_view detail) {
-  if (registration_.recorder == nullptr) return;
-  registration_.recorder->event(registration_.id, {std::string(kind), std::string(detail)});
+  if (trace::Recorder* const to = recorder()) {
+    to->event(registration_.id, {std::string(kind), std::string(detail)});
+  }
 }
 
 void OpenRollout::note_refusal(const Problem& problem) {
@@ -402,7 +447,7 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
       return *before;
     }
     session->second.look_for_echoes(*arrival.codec, *peek, [this](const llm::Call& call) {
-      if (registration_.recorder != nullptr) registration_.recorder->confirmed(call);
+      if (trace::Recorder* const to = recorder()) to->confirmed(call);
       GateTotals::add(core_->totals.confirmed);
       tell_call("call_confirmed", call);
     });
@@ -462,7 +507,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   calls_[parked->call->id] = parked;
   by_digest_[key_of(*parked->call)] = parked;
   core_->owners.add(parked->call->id, weak_from_this());
-  if (registration_.recorder != nullptr) registration_.recorder->arrived(*parked->call);
+  if (trace::Recorder* const to = recorder()) to->arrived(*parked->call);
   tell_call("call_arrived", *parked->call);
   return parked;
 }
@@ -475,7 +520,9 @@ void OpenRollout::submit(const std::shared_ptr<ParkedCall>& parked, const Purpos
     return;
   }
   if (!registration_.policy) {
-    parked->ticket = core_->ready.push(parked->call);
+    parked->ticket = core_->ready.push(parked->call, ReadyQueue::Announce::kLater);
+    announce_ = true;
+    at_turn_end();
     return;
   }
   auto target = std::make_shared<PolicyTarget>(weak_from_this(), shard(), parked);
@@ -525,7 +572,7 @@ Result<void> OpenRollout::answer(const std::shared_ptr<ParkedCall>& parked, llm:
 Result<void> OpenRollout::accept(const std::shared_ptr<ParkedCall>& parked, llm::Answer answer) {
   SLUICE_TRY_VOID(llm::complete(answer, *parked->call));
   stamp_versions(*parked, answer);
-  if (registration_.recorder != nullptr) registration_.recorder->answered(*parked->call, answer);
+  if (trace::Recorder* const to = recorder()) to->answered(*parked->call, answer);
   if (answer.origin == llm::Origin::kSampled && !first_epoch_ && parked->ticket) {
     first_epoch_ = core_->ready.state().epoch;
   }
@@ -533,7 +580,7 @@ Result<void> OpenRollout::accept(const std::shared_ptr<ParkedCall>& parked, llm:
   parked->answer = std::make_shared<const llm::Answer>(std::move(answer));
   parked->state = State::kAnswered;
   core_->ready.remove(std::exchange(parked->ticket, nullptr));
-  for (const auto& pending : parked->pending) pending->accept();
+  for (const auto& pending : parked->pending) tell(pending, std::nullopt);
   wake(*parked);
   return {};
 }
@@ -674,9 +721,7 @@ void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome
                                     parked->call->id.value, parked->so_far->reasoning.size(),
                                     parked->so_far->text.size()));
   }
-  if (registration_.recorder != nullptr) {
-    registration_.recorder->ended(*parked->call, outcome, detail);
-  }
+  if (trace::Recorder* const to = recorder()) to->ended(*parked->call, outcome, detail);
   ++counters_.outcomes[static_cast<size_t>(outcome)];
   --counters_.open;
   GateTotals::add(core_->totals.outcomes[static_cast<size_t>(outcome)]);
@@ -691,8 +736,7 @@ void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome
   const auto it = by_digest_.find(key_of(*parked->call));
   if (it != by_digest_.end() && it->second.lock() == parked) by_digest_.erase(it);
   calls_.erase(id);
-  for (const auto& pending : parked->pending) pending->resolve(outcome);
-  parked->pending.clear();
+  for (auto& pending : std::exchange(parked->pending, {})) tell(std::move(pending), outcome);
   wake(*parked);
 }
 
@@ -750,6 +794,8 @@ net::awaitable<bool> OpenRollout::close() {
     end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
   }
   endpoint_.reset();
+  end_turn();
+  closed_ = true;
   tell_event("rollout_closed");
   co_return true;
 }

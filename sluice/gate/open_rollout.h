@@ -234,6 +234,13 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void wake(ParkedCall& parked);
   void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
   void time_is_up();
+  // What is recorded goes to the recorder's file, and who waits for that is told, once for all that
+  // happens in one turn of the loop: behind what is ready now and what follows from it at once.
+  trace::Recorder* recorder();
+  void at_turn_end();
+  void turn(int hops);
+  void end_turn();
+  void tell(std::shared_ptr<PendingOutcome> pending, std::optional<llm::Outcome> outcome);
   void tell_event(std::string_view type, std::string_view more = {});
   void tell_call(std::string_view type, const llm::Call& call, std::string_view more = {});
 
@@ -247,7 +254,16 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   std::unique_ptr<Endpoint> endpoint_;
   bool admitting_ = false;
   bool closing_ = false;
-  bool ended_ = false;  // its agent: it has been admitting, and does so no more
+  bool closed_ = false;    // nothing is put off any more
+  bool in_turn_ = false;   // its end will come
+  bool held_ = false;      // the recorder
+  bool announce_ = false;  // calls to trainers
+  struct Told {
+    std::shared_ptr<PendingOutcome> pending;
+    std::optional<llm::Outcome> outcome;  // none: the answer is recorded
+  };
+  std::vector<Told> told_;  // at the turn's end
+  bool ended_ = false;      // its agent: it has been admitting, and does so no more
   bool out_of_time_ = false;
   std::optional<std::string> cancelled_;  // why
   std::optional<uint64_t> first_epoch_;   // of the gate's versions, at the first sampled answer

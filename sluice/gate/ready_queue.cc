@@ -131,17 +131,27 @@ bool ReadyQueue::has_room() const {
   return waiting_ < limit_;
 }
 
-ReadyQueue::Ticket ReadyQueue::push(std::shared_ptr<const llm::Call> call) {
+ReadyQueue::Ticket ReadyQueue::push(std::shared_ptr<const llm::Call> call, Announce announce) {
   const RolloutId& rollout = call->rollout;
-  return push(rollout, std::move(call));
+  return push(rollout, std::move(call), announce);
 }
 
 ReadyQueue::Ticket ReadyQueue::push(std::shared_ptr<const ToolRequest> tool) {
   const RolloutId& rollout = tool->rollout;
-  return push(rollout, std::move(tool));
+  return push(rollout, std::move(tool), Announce::kNow);
 }
 
-ReadyQueue::Ticket ReadyQueue::push(const RolloutId& rollout, Item::What what) {
+void ReadyQueue::announce(const RolloutId& rollout) {
+  Calls calls;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = lanes_.find(rollout);
+    if (it != lanes_.end() && has_something(*it->second)) offer(std::shared_ptr(it->second), calls);
+  }
+  run(std::move(calls));
+}
+
+ReadyQueue::Ticket ReadyQueue::push(const RolloutId& rollout, Item::What what, Announce announce) {
   Calls calls;
   Ticket ticket;
   {
@@ -156,7 +166,11 @@ ReadyQueue::Ticket ReadyQueue::push(const RolloutId& rollout, Item::What what) {
     ticket->at = list.insert(list.end(), ticket);
     ticket->linked = true;
     if (ticket->is_call()) ++waiting_;
-    offer(lane, calls);
+    if (announce == Announce::kNow) {
+      offer(lane, calls);
+    } else {
+      stand_in_turn(lane);
+    }
   }
   run(std::move(calls));
   return ticket;
@@ -441,9 +455,12 @@ Result<std::vector<Item>> ReadyQueue::take_within(const TakeRequest& request, Du
   const auto deadline = until(wait);
   const How how = wait > Duration::zero() ? How::kWait : How::kNow;
   const Waiting waiting = take(request, how, [here](Result<std::vector<Item>> items) {
-    const std::lock_guard lock(here->mutex);
-    here->taken = std::move(items);
-    here->changed.notify_all();
+    {
+      const std::lock_guard lock(here->mutex);
+      here->taken = std::move(items);
+    }
+    // Without the lock, or the woken thread would run into it.
+    here->changed.notify_one();
   });
   std::unique_lock lock(here->mutex);
   while (!here->taken) {

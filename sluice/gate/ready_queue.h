@@ -51,8 +51,11 @@ class ReadyQueue {
 
   // Whether one more call fits.
   bool has_room() const;
-  Ticket push(std::shared_ptr<const llm::Call> call);
+  // kLater: who waits is not woken before announce(), so that much that comes at once wakes once.
+  enum class Announce : uint8_t { kNow, kLater };
+  Ticket push(std::shared_ptr<const llm::Call> call, Announce announce = Announce::kNow);
   Ticket push(std::shared_ptr<const ToolRequest> tool);
+  void announce(const RolloutId& rollout);
   // Takes back what nobody needs to answer any more, whoever has it.
   void remove(const Ticket& ticket);
   // The version under which the item was handed out, if that is still the current one.
@@ -97,7 +100,7 @@ class ReadyQueue {
   using Calls = std::vector<std::pair<Done, std::vector<Item>>>;
   static void run(Calls calls);
 
-  Ticket push(const RolloutId& rollout, Item::What what);
+  Ticket push(const RolloutId& rollout, Item::What what, Announce announce);
   bool has_something(const Lane& lane) const;
   void offer(const std::shared_ptr<Lane>& lane, Calls& calls);
   void serve(Calls& calls);

@@ -59,6 +59,25 @@ std::vector<std::string> take(ReadyQueue& queue, const TakeRequest& request) {
   return names(*queue.take_within(request, 0s));
 }
 
+TEST(ReadyQueueTest, WhatIsAnnouncedLaterWakesWhoWaitsOnceWithAllOfIt) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  std::vector<std::string> got;
+  TakeRequest any;
+  any.max = 9;
+  queue.take(any, ReadyQueue::How::kWait, [&](auto items) { got = names(*items); });
+  queue.push(call("a", 1), ReadyQueue::Announce::kLater);
+  queue.push(call("a", 2), ReadyQueue::Announce::kLater);
+  EXPECT_TRUE(got.empty());
+  queue.announce({"a"});
+  EXPECT_THAT(got, ElementsAre("a1", "a2"));
+  // Who comes meanwhile need not wait for that.
+  queue.push(call("a", 3), ReadyQueue::Announce::kLater);
+  EXPECT_THAT(names(next_batch(queue, 9, 0s)), ElementsAre("a3"));
+  queue.announce({"a"});
+  queue.announce({"nobody"});
+}
+
 TEST(ReadyQueueTest, ServesRolloutsInTurn) {
   ReadyQueue queue(100);
   for (const char* rollout : {"a", "b", "c"}) queue.open({rollout});

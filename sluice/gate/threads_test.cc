@@ -202,7 +202,7 @@ class FaultyTrainer {
     std::vector<std::future<Result<Outcome>>> waiting;
     std::mt19937 random(7);
     TakeRequest request;
-    request.max = 32;
+    request.max = 4;  // many takes, so that every fault comes
     request.taker = {"trainer", kForever, Taker::Start::kContinue};
     while (rollouts_ > 0) {
       const auto items = trainer_.take(request, kForever);

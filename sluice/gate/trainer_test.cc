@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "sluice/gate/events.h"
 #include "sluice/gate/testing.h"
 #include "sluice/gate/totals.h"
@@ -41,6 +43,38 @@ class TrainerTest : public testing::GateFixture {
     return outcome(trainer().reply(call, std::move(answer)));
   }
 };
+
+TEST_F(TrainerTest, ManyAnswersAtOnceAreTakenOrRefusedEachByItself) {
+  registration_.origins.tokens = OriginRule::Tokens::kWaived;
+  open();
+  auto one = this->agent();
+  auto two = this->agent();
+  one.post(kPath, body(1));
+  two.post(kPath, body(2));
+  const auto first = next_call();
+  const auto second = next_call();
+  std::map<std::string, Result<Outcome>> told;
+  const auto into = [&told](const std::string& name) {
+    Trainer::Replied out;
+    out.ended = [&told, name](Result<Outcome> outcome) {
+      told.emplace(name, std::move(outcome));
+    };
+    return out;
+  };
+  std::vector<Trainer::Given> replies;
+  replies.push_back({first->id, llm::text_answer("x", Origin::kSampled), into("first")});
+  replies.push_back({CallId{"forged"}, llm::text_answer("x", Origin::kSampled), into("forged")});
+  replies.push_back({first->id, llm::text_answer("y", Origin::kSampled), into("again")});
+  replies.push_back({second->id, llm::Refusal(), into("second")});
+  trainer().reply(std::move(replies));
+  one.response();
+  two.response();
+  shard_.run_until([&] { return told.size() == 4; });
+  EXPECT_EQ(told.at("first"), Outcome::kDelivered);
+  EXPECT_EQ(told.at("second"), Outcome::kRefused);
+  EXPECT_EQ(told.at("forged").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(told.at("again").error().code, ErrorCode::kFailedPrecondition);
+}
 
 // ---- origins
 

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 namespace sluice::json {
 namespace {
@@ -22,18 +23,48 @@ void append_real(Bytes& out, Number number) {
   }
 }
 
+constexpr uint64_t kOnes = 0x0101010101010101, kHigh = kOnes * 0x80;
+
+uint64_t eight_bytes(std::string_view text, size_t at) {
+  uint64_t word;
+  std::memcpy(&word, text.data() + at, 8);
+  return word;
+}
+
+bool is_ascii(std::string_view text) {
+  uint64_t seen = 0;
+  size_t at = 0;
+  for (; at + 8 <= text.size(); at += 8) seen |= eight_bytes(text, at);
+  for (; at < text.size(); ++at) seen |= static_cast<unsigned char>(text[at]);
+  return (seen & kHigh) == 0;
+}
+
+bool needs_escape(unsigned char c) {
+  return c < 0x20 || c == '"' || c == '\\';
+}
+
+// The first byte from `at` on that needs an escape. Most text has hardly any, so eight at a time.
+size_t next_escape(std::string_view text, size_t at) {
+  for (; at + 8 <= text.size(); at += 8) {
+    const uint64_t word = eight_bytes(text, at);
+    const uint64_t quote = word ^ (kOnes * '"'), backslash = word ^ (kOnes * '\\');
+    // A byte below what is subtracted from it gets its high bit. So may one behind it, by the
+    // borrow: what is found here is looked at again.
+    const uint64_t found = (word - kOnes * 0x20) | (quote - kOnes) | (backslash - kOnes);
+    if ((found & ~word & kHigh) == 0) continue;
+    for (size_t i = at; i < at + 8; ++i) {
+      if (needs_escape(static_cast<unsigned char>(text[i]))) return i;
+    }
+  }
+  while (at < text.size() && !needs_escape(static_cast<unsigned char>(text[at]))) ++at;
+  return at;
+}
+
 }  // namespace
 
 void append_string(Bytes& out, std::string_view text) {
-  bool ascii = true;
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) >= 0x80) {
-      ascii = false;
-      break;
-    }
-  }
   std::string repaired;
-  if (!ascii && !is_valid_utf8(text)) {
+  if (!is_ascii(text) && !is_valid_utf8(text)) {
     repaired = to_valid_utf8(text);
     text = repaired;
   }
@@ -41,9 +72,8 @@ void append_string(Bytes& out, std::string_view text) {
   out.reserve(out.size() + text.size() + 2);
   out.push_back('"');
   size_t plain = 0;  // where the run of bytes that need no escape began
-  for (size_t i = 0; i < text.size(); ++i) {
+  for (size_t i = next_escape(text, 0); i < text.size(); i = next_escape(text, i + 1)) {
     const auto c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c != '"' && c != '\\') continue;
     out.append(text.substr(plain, i - plain));
     plain = i + 1;
     out.push_back('\\');

@@ -32,6 +32,23 @@ TEST(TextTest, WhatIsWrittenReadsBack) {
   EXPECT_EQ(*to_text(*value), all);
 }
 
+// Bytes are looked at eight at a time, and what precedes one may change how it is seen.
+TEST(TextTest, EscapesAtEveryPlaceBehindEveryByte) {
+  for (const char special : {'"', '\\', '\x1f', '\0'}) {
+    for (const char before : {'a', '!', ' ', '#', '\x7f', '"', '\n'}) {
+      for (size_t at = 1; at < 20; ++at) {
+        std::string text(20, 'x');
+        text[at - 1] = before;
+        text[at] = special;
+        const std::string json = written(text);
+        const auto value = read_value(json);
+        ASSERT_TRUE(value) << json;
+        ASSERT_EQ(*to_text(*value), text) << json;
+      }
+    }
+  }
+}
+
 TEST(TextTest, NumbersReadBackAsTheSame) {
   Bytes out;
   append_number(out, -0.1f);

@@ -4,11 +4,15 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
+#include <span>
+#include <vector>
 
 #include "sluice/base/core/deadline.h"
 #include "sluice/base/core/fd.h"
@@ -42,6 +46,11 @@ Result<uint64_t> size_of(const Fd& fd) {
   return static_cast<uint64_t>(status.st_size);
 }
 
+constexpr size_t kMaxKept = 4 << 20;      // bytes that a held rollout keeps
+constexpr size_t kMaxVectors = 64;        // of one writev(2); IOV_MAX is more
+constexpr uint64_t kMaxAhead = 32 << 20;  // reserved on disk beyond a file's end
+constexpr uint64_t kMinAhead = 1 << 20;
+
 // Appends all of `bytes` or nothing: what a full disk cut short is taken back.
 Result<void> append_whole(const Fd& fd, uint64_t& size, ByteView bytes) {
   auto written = write_all(fd.get(), bytes);
@@ -52,6 +61,14 @@ Result<void> append_whole(const Fd& fd, uint64_t& size, ByteView bytes) {
   // If even that fails, a reader finds one broken line.
   [[maybe_unused]] const int ignored = ::ftruncate(fd.get(), static_cast<off_t>(size));
   return written;
+}
+
+void append_padded(Bytes& out, uint64_t value, size_t digits) {
+  const size_t start = out.size();
+  out.resize(start + digits);
+  for (size_t i = digits; i > 0; value /= 10) {
+    out[start + --i] = static_cast<char>('0' + value % 10);
+  }
 }
 
 // `detail` as it may stand in a line: on one line if it is JSON, else as a string.
@@ -70,26 +87,145 @@ std::string one_line(std::string_view detail) {
 
 }  // namespace
 
+// The file of request bodies. What is written in large pieces does not stay in the page cache: it
+// is read once, much later, and would push out what the sandboxes live from. The cache's own pages
+// are then the same few again and again, too.
+class JsonlRecorder::Bodies {
+ public:
+  Result<void> open(const std::string& path) {
+    fd_ = Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!fd_) return errno_error("cannot open " + path, errno);
+    SLUICE_TRY(end_, size_of(fd_));
+    return {};
+  }
+
+  // Where the next body goes.
+  uint64_t end() const { return end_; }
+
+  // One behind the other, from end() on: all of them or none.
+  Result<void> append(std::span<const std::shared_ptr<const Bytes>> bodies, uint64_t total) {
+    reserve(total);
+    const uint64_t start = end_;
+    const Cache cache = total >= kUncached && uncached_works_ ? Cache::kDrop : Cache::kKeep;
+    while (!bodies.empty()) {
+      const size_t count = std::min(bodies.size(), kMaxVectors);
+      if (auto done = write(bodies.first(count), cache); !done) {
+        [[maybe_unused]] const int ignored = ::ftruncate(fd_.get(), static_cast<off_t>(start));
+        end_ = start;
+        return done;
+      }
+      bodies = bodies.subspan(count);
+    }
+    // The last page, which goes as well, would have to be read to be filled.
+    if (cache == Cache::kDrop) end_ = (end_ + kPage - 1) / kPage * kPage;
+    return {};
+  }
+
+  // Gives back what was reserved and not needed.
+  void close() {
+    if (fd_ && reserved_ > end_) {
+      if (const auto size = size_of(fd_)) {
+        [[maybe_unused]] const int ignored = ::ftruncate(fd_.get(), static_cast<off_t>(*size));
+      }
+    }
+    fd_.reset();
+  }
+
+ private:
+  enum class Cache : uint8_t { kKeep, kDrop };
+  static constexpr uint64_t kPage = 4096;
+  static constexpr uint64_t kUncached = 64 << 10;
+  static constexpr int kDontCache = 0x80;  // RWF_DONTCACHE, of Linux 6.14
+
+  // Blocks in a row, and found before they are needed: half the work for the kernel.
+  void reserve(uint64_t total) {
+    const uint64_t end = end_ + total;
+    if (end <= reserved_ || end < kMinAhead) return;
+    const uint64_t ahead = std::min(end, kMaxAhead);
+    const bool done = ::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end_),
+                                  static_cast<off_t>(total + ahead)) == 0;
+    reserved_ = done ? end + ahead : UINT64_MAX;
+  }
+
+  Result<void> write(std::span<const std::shared_ptr<const Bytes>> bodies, Cache cache) {
+    std::array<iovec, kMaxVectors> vectors;
+    uint64_t left = 0;
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      vectors[i] = {const_cast<char*>(bodies[i]->data()), bodies[i]->size()};
+      left += bodies[i]->size();
+    }
+    std::span<iovec> rest(vectors.data(), bodies.size());
+    while (left > 0) {
+      const bool drop = cache == Cache::kDrop && uncached_works_;
+      const ssize_t n = ::pwritev2(fd_.get(), rest.data(), static_cast<int>(rest.size()),
+                                   static_cast<off_t>(end_), drop ? kDontCache : 0);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && drop && (errno == EOPNOTSUPP || errno == EINVAL)) {
+        uncached_works_ = false;  // an older kernel, or another file system
+        continue;
+      }
+      if (n < 0) return errno_error("write", errno);
+      end_ += static_cast<uint64_t>(n);
+      left -= static_cast<uint64_t>(n);
+      for (auto took = static_cast<size_t>(n); took > 0;) {
+        const size_t here = std::min(took, rest.front().iov_len);
+        rest.front().iov_base = static_cast<char*>(rest.front().iov_base) + here;
+        rest.front().iov_len -= here;
+        took -= here;
+        if (rest.front().iov_len == 0) rest = rest.subspan(1);
+      }
+    }
+    return {};
+  }
+
+  Fd fd_;
+  uint64_t end_ = 0;
+  uint64_t reserved_ = 0;
+  bool uncached_works_ = true;
+};
+
 struct JsonlRecorder::Files {
-  Fd lines, bodies;
-  uint64_t lines_size = 0, bodies_size = 0;
+  Fd lines;
+  uint64_t lines_size = 0;
+  Bodies bodies;
   Clock::time_point opened_at = Clock::now();
   std::optional<Error> error;  // the first
   bool closed = false;
+
+  // What is not written yet.
+  bool held = false;
+  Bytes kept_lines;
+  std::vector<std::shared_ptr<const Bytes>> kept_bodies;
+  uint64_t kept_bodies_size = 0;
+  // Where kept lines refer to kept bodies: position and size.
+  std::vector<std::pair<size_t, size_t>> kept_references;
+
+  // "2026-11-20T10:00:00" of the second in which the last line was made.
+  std::time_t second = -1;
+  std::string second_text;
 };
 
 // {"type":"...","at":"2026-11-20T10:00:00.123456Z","ms":12.345,...}
 class JsonlRecorder::Line {
  public:
-  Line(std::string_view type, Clock::time_point opened_at) {
-    const auto now = std::chrono::system_clock::now();
-    const auto since =
-        std::chrono::duration_cast<std::chrono::microseconds>(now.time_since_epoch());
-    const std::chrono::duration<double, std::milli> ms = Clock::now() - opened_at;
-    fmt::format_to(std::back_inserter(text_), R"({{"type":"{}","at":"{:%FT%T}.{:06}Z","ms":{:.3f})",
-                   type, fmt::gmtime(static_cast<std::time_t>(since.count() / 1'000'000)),
-                   since.count() % 1'000'000, ms.count());
+  Line(std::string_view type, Files& files) : text_(files.kept_lines) {
+    const auto since = std::chrono::duration_cast<std::chrono::microseconds>(
+        std::chrono::system_clock::now().time_since_epoch());
+    const std::time_t second = since.count() / 1'000'000;
+    if (second != files.second) {
+      files.second = second;
+      files.second_text = fmt::format("{:%FT%T}", fmt::gmtime(second));
+    }
+    const auto us =
+        std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - files.opened_at);
+    text_.append("{\"type\":\"").append(type).append("\",\"at\":\"").append(files.second_text);
+    append_padded(text_.append("."), static_cast<uint64_t>(since.count() % 1'000'000), 6);
+    text_.append("Z\",\"ms\":").append(std::to_string(us.count() / 1000));
+    append_padded(text_.append("."), static_cast<uint64_t>(us.count() % 1000), 3);
   }
+  ~Line() { text_.append("}\n"); }
+  Line(const Line&) = delete;
+  Line& operator=(const Line&) = delete;
 
   Line& text(std::string_view name, std::string_view value) {
     json::append_string(key(name), value);
@@ -107,23 +243,18 @@ class JsonlRecorder::Line {
     key(name).append(value);
     return *this;
   }
-
-  Bytes finish() && {
-    text_.append("}\n");
-    return std::move(text_);
-  }
+  // For the value, which has to be on one line.
+  Bytes& key(std::string_view name) { return text_.append(",\"").append(name).append("\":"); }
 
  private:
-  Bytes& key(std::string_view name) {
-    text_.append(",\"").append(name).append("\":");
-    return text_;
-  }
-  Bytes text_;
+  Bytes& text_;
 };
 
 JsonlRecorder::JsonlRecorder(std::string directory, Logger log)
     : directory_(std::move(directory)), log_(std::move(log)) {}
-JsonlRecorder::~JsonlRecorder() = default;
+JsonlRecorder::~JsonlRecorder() {
+  for (const auto& [rollout, files] : rollouts_) write(*files);
+}
 
 std::string JsonlRecorder::path(const RolloutId& rollout, std::string_view suffix) const {
   return fmt::format("{}/{}{}", directory_, rollout.value, suffix);
@@ -139,9 +270,8 @@ Result<void> JsonlRecorder::open_files(const RolloutId& rollout, Files& files) c
   }
   SLUICE_TRY_VOID(make_directories(directory_));
   SLUICE_TRY(files.lines, open_append(path(rollout, ".jsonl")));
-  SLUICE_TRY(files.bodies, open_append(path(rollout, ".bodies")));
+  SLUICE_TRY_VOID(files.bodies.open(path(rollout, ".bodies")));
   SLUICE_TRY(files.lines_size, size_of(files.lines));
-  SLUICE_TRY(files.bodies_size, size_of(files.bodies));
   // A line that an earlier process left torn must not swallow the next one. An empty line is none.
   if (files.lines_size > 0) return append_whole(files.lines, files.lines_size, "\n");
   return {};
@@ -170,98 +300,128 @@ void JsonlRecorder::fail(Files& files, Error error) {
   files.error = std::move(error);
 }
 
-void JsonlRecorder::append(Files& files, Line line) {
-  if (!files.lines) return;
-  const Bytes text = std::move(line).finish();
-  if (auto done = append_whole(files.lines, files.lines_size, text); !done) {
-    fail(files, std::move(done).error().within("while appending to a trace"));
+void JsonlRecorder::written(Files& files) {
+  if (!files.held || files.kept_lines.size() + files.kept_bodies_size > kMaxKept) write(files);
+}
+
+void JsonlRecorder::write(Files& files) {
+  Bytes& lines = files.kept_lines;
+  if (files.lines && !files.kept_bodies.empty()) {
+    // The bodies first: a line never refers to bytes that are not there.
+    if (auto done = files.bodies.append(files.kept_bodies, files.kept_bodies_size); !done) {
+      fail(files, std::move(done).error().within("while appending requests to a trace"));
+      for (const auto& [at, size] : files.kept_references) {
+        std::fill_n(lines.begin() + static_cast<ptrdiff_t>(at), size, ' ');
+        lines.replace(at, 4, "null");
+      }
+    }
   }
+  files.kept_bodies.clear();
+  files.kept_bodies_size = 0;
+  files.kept_references.clear();
+  if (files.lines && !lines.empty()) {
+    if (auto done = append_whole(files.lines, files.lines_size, lines); !done) {
+      fail(files, std::move(done).error().within("while appending to a trace"));
+    }
+  }
+  // An answer may have been large.
+  if (lines.capacity() > kMaxKept) lines = Bytes();
+  lines.clear();
+}
+
+void JsonlRecorder::hold(const RolloutId& rollout) {
+  files(rollout)->held = true;
+}
+
+void JsonlRecorder::release(const RolloutId& rollout) {
+  const auto to = files(rollout);
+  to->held = false;
+  write(*to);
 }
 
 void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
   const auto to = files(rollout);
-  Line line("opened", to->opened_at);
-  line.number("version", 1)
+  Line("opened", *to)
+      .number("version", 1)
       .text("rollout", rollout.value)
       .text("task", info.task)
       .text("agent", info.agent)
       .optional_text("group", info.group)
       .text("mode", info.mode)
       .text("policy", info.policy);
-  append(*to, std::move(line));
+  written(*to);
 }
 
 void JsonlRecorder::arrived(const llm::Call& call) {
   const auto to = files(call.rollout);
   if (!to->lines) return;
-  Line line("arrived", to->opened_at);
-  line.text("call", call.id.value)
-      .number("ordinal", call.ordinal)
-      .optional_text("session", call.session.value)
-      .optional_text("parent_session", call.session.parent)
-      .text("dialect", to_string(call.dialect))
-      .text("purpose", to_string(call.purpose))
-      .text("model", call.model)
-      .number("n", call.n)
-      .json("stream", call.stream ? "true" : "false");
-  // The body first: a line never refers to bytes that are not there.
-  const uint64_t offset = to->bodies_size;
-  if (auto done = append_whole(to->bodies, to->bodies_size, *call.body)) {
-    line.json("body", fmt::format(R"({{"offset":{},"size":{},"digest":"{}"}})", offset,
-                                  call.body->size(), call.digest.hex()));
-  } else {
-    fail(*to, std::move(done).error().within("while appending a request to a trace"));
-    line.json("body", "null");
+  {
+    Line line("arrived", *to);
+    line.text("call", call.id.value)
+        .number("ordinal", call.ordinal)
+        .optional_text("session", call.session.value)
+        .optional_text("parent_session", call.session.parent)
+        .text("dialect", to_string(call.dialect))
+        .text("purpose", to_string(call.purpose))
+        .text("model", call.model)
+        .number("n", call.n)
+        .json("stream", call.stream ? "true" : "false");
+    Bytes& out = line.key("body");
+    const size_t at = out.size();
+    fmt::format_to(std::back_inserter(out), R"({{"offset":{},"size":{},"digest":"{}"}})",
+                   to->bodies.end() + to->kept_bodies_size, call.body->size(), call.digest.hex());
+    to->kept_references.emplace_back(at, out.size() - at);
+    to->kept_bodies.push_back(call.body);
+    to->kept_bodies_size += call.body->size();
   }
-  append(*to, std::move(line));
+  written(*to);
 }
 
 void JsonlRecorder::answered(const llm::Call& call, const llm::Answer& answer) {
   const auto to = files(call.rollout);
-  Line line("answered", to->opened_at);
-  Bytes text;
-  llm::append_json(text, answer);
-  line.text("call", call.id.value).json("answer", text);
-  append(*to, std::move(line));
+  {
+    Line line("answered", *to);
+    line.text("call", call.id.value);
+    llm::append_json(line.key("answer"), answer);
+  }
+  written(*to);
 }
 
 void JsonlRecorder::ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail) {
   const auto to = files(call.rollout);
-  Line line("ended", to->opened_at);
-  line.text("call", call.id.value)
+  Line("ended", *to)
+      .text("call", call.id.value)
       .text("outcome", to_string(outcome))
       .optional_text("detail", detail);
-  append(*to, std::move(line));
+  written(*to);
 }
 
 void JsonlRecorder::confirmed(const llm::Call& call) {
   const auto to = files(call.rollout);
-  Line line("confirmed", to->opened_at);
-  line.text("call", call.id.value);
-  append(*to, std::move(line));
+  Line("confirmed", *to).text("call", call.id.value);
+  written(*to);
 }
 
 void JsonlRecorder::event(const RolloutId& rollout, const Event& event) {
   const auto to = files(rollout);
-  Line line("event", to->opened_at);
-  line.text("kind", event.kind).json("detail", one_line(event.detail));
-  append(*to, std::move(line));
+  Line("event", *to).text("kind", event.kind).json("detail", one_line(event.detail));
+  written(*to);
 }
 
 void JsonlRecorder::closed(const RolloutId& rollout, const ResultSummary& summary) {
   const auto to = files(rollout);
-  Line line("closed", to->opened_at);
   Bytes reward("null");
   if (summary.reward) {
     reward.clear();
     json::append_number(reward, *summary.reward);
   }
-  line.json("reward", reward)
+  Line("closed", *to)
+      .json("reward", reward)
       .optional_text("error_kind", summary.error_kind)
       .optional_text("error", summary.error);
-  append(*to, std::move(line));
+  write(*to);
   to->lines.reset();
-  to->bodies.reset();
+  to->bodies.close();
   to->closed = true;
 }
 
@@ -269,6 +429,7 @@ Result<void> JsonlRecorder::flush(const RolloutId& rollout) {
   const std::lock_guard lock(mutex_);
   const auto it = rollouts_.find(rollout);
   if (it == rollouts_.end()) return {};
+  write(*it->second);
   const std::optional<Error> error = it->second->error;
   if (it->second->closed) rollouts_.erase(it);
   if (error) return *error;

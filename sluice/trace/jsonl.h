@@ -2,8 +2,9 @@
 // and DIR/ROLLOUT.bodies (the exact request bytes, to which the lines refer by offset). Their
 // format is in docs/trace.md; reader.h reads them back.
 //
-// Each line is one write(2) to a file opened for appending, so a killed process leaves whole lines,
-// at worst a torn last one. Threads as in recorder.h.
+// Lines are written with one write(2) each, or with one for all that was said while the rollout was
+// held, to a file opened for appending: a killed process leaves whole lines, at worst a torn last
+// one. Threads as in recorder.h.
 #pragma once
 
 #include <memory>
@@ -29,16 +30,21 @@ class JsonlRecorder final : public Recorder {
   void confirmed(const llm::Call& call) override;
   void event(const RolloutId& rollout, const Event& event) override;
   void closed(const RolloutId& rollout, const ResultSummary& summary) override;
+  void hold(const RolloutId& rollout) override;
+  void release(const RolloutId& rollout) override;
   Result<void> flush(const RolloutId& rollout) override;
   std::string location(const RolloutId& rollout) const override;
 
  private:
+  class Bodies;
   struct Files;
   class Line;
   std::shared_ptr<Files> files(const RolloutId& rollout);
   std::string path(const RolloutId& rollout, std::string_view suffix) const;
   Result<void> open_files(const RolloutId& rollout, Files& files) const;
-  void append(Files& files, Line line);
+  // What the last member said, unless the rollout is held.
+  void written(Files& files);
+  void write(Files& files);
   void fail(Files& files, Error error);
 
   const std::string directory_;

@@ -227,6 +227,87 @@ TEST_F(TraceTest, AFullDiskLosesWholeEntriesNotHalfOnes) {
   EXPECT_EQ(*trace.body(trace.calls[2]), "{\"after\":1}");
 }
 
+TEST_F(TraceTest, WhatWasHeldIsThereWhenItIsReleasedAndReadsBack) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  const Bytes before = lines();
+  // More than one write takes, and large enough to be written past the page cache, twice.
+  std::vector<std::shared_ptr<llm::Call>> calls;
+  for (int round = 0; round < 2; ++round) {
+    recorder.hold(rollout_);
+    recorder.hold(rollout_);
+    for (int i = 0; i < 100; ++i) {
+      calls.push_back(call(std::to_string(i) + Bytes(1000 + 37 * static_cast<size_t>(i), 'x')));
+      recorder.arrived(*calls.back());
+      recorder.answered(*calls.back(), llm::text_answer("a", llm::Origin::kCanned));
+    }
+    recorder.ended(*calls[0], llm::Outcome::kDelivered, "");
+    if (round == 0) {
+      EXPECT_EQ(lines(), before);
+    }
+    recorder.release(rollout_);
+    // A small one in between, by itself.
+    calls.push_back(call("{\"small\":" + std::to_string(round) + "}"));
+    recorder.arrived(*calls.back());
+  }
+  const Trace trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 0u);
+  ASSERT_EQ(trace.calls.size(), calls.size());
+  for (size_t i = 0; i < calls.size(); ++i) {
+    ASSERT_EQ(trace.calls[i].id, calls[i]->id);
+    ASSERT_EQ(*trace.body(trace.calls[i]), *calls[i]->body) << i;
+  }
+  EXPECT_TRUE(recorder.flush(rollout_));
+}
+
+TEST_F(TraceTest, WhatIsHeldForTooLongIsWrittenAllTheSame) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.hold(rollout_);
+  for (int i = 0; i < 8; ++i) recorder.arrived(*call(Bytes(1 << 20, 'x')));
+  EXPECT_GE(load_trace().calls.size(), 4u);
+}
+
+TEST_F(TraceTest, ARecorderThatGoesWritesWhatItHolds) {
+  {
+    JsonlRecorder recorder(directory_, Logger());
+    recorder.hold(rollout_);
+    recorder.arrived(*call("{}"));
+  }
+  EXPECT_EQ(load_trace().calls.size(), 1u);
+}
+
+TEST_F(TraceTest, AClosedTraceTakesNoMoreOfTheDiskThanItHolds) {
+  JsonlRecorder recorder(directory_, Logger());
+  for (int i = 0; i < 40; ++i) recorder.arrived(*call(Bytes(100'000, 'x')));
+  recorder.closed(rollout_, {});
+  struct stat status{};
+  ASSERT_EQ(::stat((directory_ + "/" + rollout_.value + ".bodies").c_str(), &status), 0);
+  EXPECT_GE(status.st_size, 4'000'000);
+  EXPECT_LT(status.st_blocks * 512, status.st_size + (1 << 20));
+}
+
+TEST_F(TraceTest, AFullDiskCostsTheHeldBodiesAndTheLinesSaySo) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  recorder.hold(rollout_);
+  recorder.arrived(*call(Bytes(10'000, 'x')));
+  recorder.arrived(*call("{}"));
+  struct rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit small{4096, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  recorder.release(rollout_);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  const Trace trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 0u);
+  ASSERT_EQ(trace.calls.size(), 2u);
+  EXPECT_FALSE(trace.calls[0].has_body);
+  EXPECT_FALSE(trace.calls[1].has_body);
+  EXPECT_FALSE(recorder.flush(rollout_));
+}
+
 TEST_F(TraceTest, RolloutsRecordSideBySideFromDifferentThreads) {
   JsonlRecorder recorder(directory_, Logger());
   constexpr int kThreads = 4, kCalls = 200;
