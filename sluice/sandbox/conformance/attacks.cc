@@ -276,7 +276,7 @@ void a16_an_end_is_not_forged(Try& t) {
 void a17_a_number_used_again_is_not_signalled(Try& t) {
   Sandbox& sandbox = t.shared();
   const auto job = t.start(sandbox, "echo $$");
-  const std::string pid = t.read(*job, Job::Channel::kOut);
+  SLUICE_EXPECT(t, !t.read(*job, Job::Channel::kOut).empty());
   SLUICE_EXPECT_OK(t, t.wait(job->wait(Deadline::in(kPatience))));
   SLUICE_EXPECT_ERROR(t, t.wait(job->signal(SIGKILL)), ErrorCode::kNotFound);
   SLUICE_EXPECT_OK(t, t.wait(job->kill_tree()));

@@ -531,7 +531,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
       SLUICE_CO_TRY(request.extra, image_layout(image ? image->root : options.image, users));
     }
     if (image) {
-      warnings.push_back(
+      warnings.emplace_back(
           "the image is read-only here, and only its /usr, /etc, /opt and /srv are seen, of which "
           "only what everybody may read: laying changes over it needs root, or a single user id");
     }

@@ -278,7 +278,7 @@ Result<void> Helper::create(const Create& create, Fd link) {
     SLUICE_TRY_VOID(give_home(create.kept_home));
   }
   SLUICE_TRY(box->group, cgroups_.make(create.name, create.limits));
-  const auto started = start(*box, create, link);
+  auto started = start(*box, create, link);
   if (!started) {
     if (box->pid > 0) {
       ::kill(box->pid, SIGKILL);
