@@ -1,11 +1,21 @@
 #include "sluice/sandbox/local/host.h"
 
+#include <fcntl.h>
+#include <linux/mount.h>
 #include <pwd.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <initializer_list>
 #include <optional>
 
 #include "sluice/base/core/bytes.h"
@@ -163,6 +173,162 @@ IdFacts read_id_facts() {
   return facts;
 }
 
+namespace {
+
+// Who has no id in a user namespace makes no file there: root of it is whoever we are.
+void map_own_ids(uid_t uid, gid_t gid) {
+  const auto put = [](const char* path, const std::string& text) {
+    const Fd file(::open(path, O_WRONLY | O_CLOEXEC));
+    [[maybe_unused]] const auto ignored = ::write(file.get(), text.data(), text.size());
+  };
+  put("/proc/self/setgroups", "deny");
+  put("/proc/self/uid_map", "0 " + std::to_string(uid) + " 1");
+  put("/proc/self/gid_map", "0 " + std::to_string(gid) + " 1");
+}
+
+// From within a user and a process namespace. Nothing is left of what it makes.
+Trial walk_to_sandbox() {
+  using Step = Trial::Step;
+  const auto refused = [](Step step) {
+    return Trial{step, errno};
+  };
+  if (::unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) != 0) {
+    return refused(Step::kOtherNamespaces);
+  }
+  const auto new_mount = [](const char* type, std::initializer_list<const char*> settings) {
+    const Fd fs(static_cast<int>(::syscall(SYS_fsopen, type, FSOPEN_CLOEXEC)));
+    bool good = static_cast<bool>(fs);
+    for (auto it = settings.begin(); good && it != settings.end(); it += 2) {
+      good = ::syscall(SYS_fsconfig, fs.get(),
+                       it[1] == nullptr ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, it[0], it[1],
+                       0) == 0;
+    }
+    good = good && ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0;
+    return good ? Fd(static_cast<int>(::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, 0))) : Fd();
+  };
+  const Fd memory = ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0
+                        ? new_mount("tmpfs", {"mode", "0755"})
+                        : Fd();
+  if (!memory ||
+      ::syscall(SYS_move_mount, memory.get(), "", AT_FDCWD, "/usr", MOVE_MOUNT_F_EMPTY_PATH) != 0 ||
+      ::fchdir(memory.get()) != 0) {
+    return refused(Step::kMounts);
+  }
+  if (!new_mount("proc", {})) return refused(Step::kProc);
+  for (const char* name : {"lower", "upper", "work"}) {
+    if (::mkdir(name, 0755) != 0) return refused(Step::kOverlay);
+  }
+  const Fd overlay = new_mount("overlay", {"lowerdir", "lower", "upperdir", "upper", "workdir",
+                                           "work", "userxattr", nullptr});
+  return overlay ? Trial() : refused(Step::kOverlay);
+}
+
+}  // namespace
+
+Trial try_namespaces() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return {Trial::Step::kUserNamespace, errno};
+  const Fd read_end(ends[0]);
+  Fd write_end(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return {Trial::Step::kUserNamespace, errno};
+  if (child == 0) {
+    // A process namespace begins with the next child, and only it sees a /proc of it.
+    Trial trial;
+    const uid_t uid = ::geteuid();
+    const gid_t gid = ::getegid();
+    if (::unshare(CLONE_NEWUSER) != 0) {
+      trial = {Trial::Step::kUserNamespace, errno};
+    } else if (map_own_ids(uid, gid); ::unshare(CLONE_NEWPID) != 0) {
+      trial = {Trial::Step::kOtherNamespaces, errno};
+    } else if (const pid_t inner = ::fork(); inner == 0) {
+      trial = walk_to_sandbox();
+    } else {
+      int status = 0;
+      if (inner > 0) ::waitpid(inner, &status, 0);
+      ::_exit(0);
+    }
+    [[maybe_unused]] const auto ignored = ::write(write_end.get(), &trial, sizeof trial);
+    ::_exit(0);
+  }
+  write_end.reset();
+  Trial trial{Trial::Step::kUserNamespace, EIO};
+  ssize_t n = 0;
+  while ((n = ::read(read_end.get(), &trial, sizeof trial)) < 0 && errno == EINTR) {
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return trial;
+}
+
+namespace {
+
+// Apart from the kernel's own word: whose the image's files are.
+std::string why_images_are_read_only() {
+  if (::geteuid() == 0) {
+    const Fd tree(static_cast<int>(
+        ::syscall(SYS_open_tree, AT_FDCWD, "/usr", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+    if (tree) return "";
+    return std::string("mapping the owners of an image's files needs CAP_SYS_ADMIN (") +
+           std::strerror(errno) + "): images are read-only here, and seen in part";
+  }
+  const auto plan = plan_ids(read_id_facts());
+  if (!plan || plan->mapping != Mapping::kByTools) return "";
+  return "with subordinate ids an image's files belong to nobody inside: images are read-only "
+         "here, "
+         "and seen in part";
+}
+
+}  // namespace
+
+std::string explain_trial(const TrialFacts& facts) {
+  using Step = Trial::Step;
+  const Trial& trial = facts.trial;
+  if (trial.refused == Step::kNone) return "";
+  const std::string said = std::string(" (") + std::strerror(trial.failure) + ")";
+  const bool filtered = facts.status.find("\nSeccomp:\t2") != std::string::npos;
+  const std::string lost = "; without it there are no local sandboxes at all";
+  if (trial.refused == Step::kOverlay) {
+    return "the kernel lays nothing over an image" + said +
+           ": images are read-only here, and seen in part (docs/sandboxes.md)";
+  }
+  if (trial.refused == Step::kProc) {
+    return "this is a container whose /proc is covered in part, and then nobody in it gets a fresh "
+           "one" +
+           said +
+           ": run it with --security-opt systempaths=unconfined (podman: --security-opt "
+           "unmask=ALL)" +
+           lost;
+  }
+  if (facts.max_user_namespaces.starts_with("0") || trial.failure == ENOSPC ||
+      trial.failure == EUSERS) {
+    return "user namespaces are forbidden or used up here or further out" + said +
+           ": sysctl user.max_user_namespaces=10000" + lost;
+  }
+  if (!facts.root && facts.userns_clone.starts_with("0")) {
+    return "user namespaces are for root only" + said +
+           ": sysctl kernel.unprivileged_userns_clone=1, or run as root" + lost;
+  }
+  if (!facts.root && facts.apparmor_restricts.starts_with("1")) {
+    return "AppArmor forbids what programs without a profile do in user namespaces" + said +
+           ": sysctl kernel.apparmor_restrict_unprivileged_userns=0, a profile for sluice, or run "
+           "as root" +
+           lost;
+  }
+  if (filtered && trial.refused != Step::kMounts) {
+    return "a system call filter forbids it" + said +
+           ": in a container, run it with --security-opt seccomp=containers/seccomp.json" + lost;
+  }
+  if (filtered) {
+    return "a system call filter or AppArmor forbids mounts" + said +
+           ": in a container, run it with --security-opt seccomp=containers/seccomp.json "
+           "--security-opt apparmor=unconfined" +
+           lost;
+  }
+  return "the kernel refuses it" + said + lost;
+}
+
 std::vector<Need> inspect_host() {
   std::vector<Need> needs;
   utsname name{};
@@ -173,26 +339,36 @@ std::vector<Need> inspect_host() {
   needs.push_back({"Linux 5.12 or newer", recent ? Need::State::kOk : Need::State::kMissing,
                    std::string("this is ") + name.release});
 
-  auto sysctl = [](const char* path) {
-    return parse_decimal(read_or_empty(path).substr(0, 1));
-  };
-  Need spaces{"user namespaces", Need::State::kOk, ""};
-  const std::string most = read_or_empty("/proc/sys/user/max_user_namespaces");
-  if (most.starts_with("0")) {
-    spaces.state = Need::State::kMissing;
-    spaces.detail = "none are allowed: sysctl user.max_user_namespaces=10000";
-  } else if (::geteuid() != 0 &&
-             sysctl("/proc/sys/kernel/unprivileged_userns_clone").value_or(1) == 0) {
-    spaces.state = Need::State::kMissing;
-    spaces.detail = "only for root: sysctl kernel.unprivileged_userns_clone=1, or run as root";
-  } else if (::geteuid() != 0 &&
-             sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").value_or(0) == 1) {
-    spaces.state = Need::State::kMissing;
-    spaces.detail =
-        "AppArmor forbids them to programs without a profile: sysctl "
-        "kernel.apparmor_restrict_unprivileged_userns=0, a profile for sluice, or run as root";
+  TrialFacts facts;
+  facts.trial = try_namespaces();
+  facts.root = ::geteuid() == 0;
+  facts.status = read_or_empty("/proc/self/status");
+  facts.max_user_namespaces = read_or_empty("/proc/sys/user/max_user_namespaces");
+  facts.userns_clone = read_or_empty("/proc/sys/kernel/unprivileged_userns_clone");
+  facts.apparmor_restricts =
+      read_or_empty("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+  const std::string why = explain_trial(facts);
+  for (const auto& [step, name] : {std::pair(Trial::Step::kUserNamespace, "user namespaces"),
+                                   {Trial::Step::kOtherNamespaces, "namespaces of other kinds"},
+                                   {Trial::Step::kMounts, "mounts in a namespace"},
+                                   {Trial::Step::kProc, "a /proc of its own"},
+                                   {Trial::Step::kOverlay, "changeable container images"}}) {
+    Need need{name, Need::State::kOk, ""};
+    const bool only_images = step == Trial::Step::kOverlay;
+    const std::string images = only_images ? why_images_are_read_only() : "";
+    if (!images.empty()) {
+      need.state = Need::State::kLess;
+      need.detail = images;
+    }
+    if (facts.trial.refused == step) {
+      need.state = only_images ? Need::State::kLess : Need::State::kMissing;
+      need.detail = why;
+    } else if (facts.trial.refused < step) {
+      need.state = Need::State::kMissing;
+      need.detail = "not tried: it comes after what is missing above";
+    }
+    needs.push_back(std::move(need));
   }
-  needs.push_back(std::move(spaces));
 
   Need ids{"a uid per user of the sandbox", Need::State::kOk, ""};
   const auto plan = plan_ids(read_id_facts());

@@ -35,6 +35,31 @@ struct IdFacts {
 Result<IdPlan> plan_ids(const IdFacts& facts);
 IdFacts read_id_facts();
 
+// How far a process of this one gets on the way to a sandbox: the first step that the kernel
+// refuses. Tried in a child that ends.
+struct Trial {
+  enum class Step : uint8_t {
+    kUserNamespace,
+    kOtherNamespaces,
+    kMounts,
+    kProc,
+    kOverlay,  // for container images alone
+    kNone,     // nothing is refused
+  };
+  Step refused = Step::kNone;
+  int failure = 0;  // errno
+};
+Trial try_namespaces();
+// What is in the way and what to do, from the trial and the contents of /proc/self/status,
+// /proc/sys/user/max_user_namespaces, kernel/unprivileged_userns_clone and
+// kernel/apparmor_restrict_unprivileged_userns ("" where there is none).
+struct TrialFacts {
+  Trial trial;
+  bool root = false;
+  std::string status, max_user_namespaces, userns_clone, apparmor_restricts;
+};
+std::string explain_trial(const TrialFacts& facts);
+
 // One need of the backend: for `doctor`.
 struct Need {
   std::string name;

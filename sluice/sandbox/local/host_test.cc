@@ -1,7 +1,15 @@
 #include "sluice/sandbox/local/host.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "sluice/base/core/fd.h"
 
 namespace sluice::sandbox::local {
 namespace {
@@ -110,6 +118,68 @@ TEST(InspectHostTest, NamesEveryNeedAndWhatToDo) {
     EXPECT_NE(need.name, "");
     if (need.state != Need::State::kOk) EXPECT_NE(need.detail, "") << need.name;
   }
+}
+
+Trial refused(Trial::Step step, int failure) {
+  return {step, failure};
+}
+
+TEST(TrialTest, EachRefusalIsExplainedWithWhatToDo) {
+  using Step = Trial::Step;
+  TrialFacts facts;
+  EXPECT_EQ(explain_trial(facts), "");
+  const auto said = [&](Trial trial) {
+    facts.trial = trial;
+    return explain_trial(facts);
+  };
+  EXPECT_THAT(said(refused(Step::kUserNamespace, ENOSPC)), HasSubstr("user.max_user_namespaces"));
+  EXPECT_THAT(said(refused(Step::kProc, EPERM)), HasSubstr("systempaths=unconfined"));
+  EXPECT_THAT(said(refused(Step::kOverlay, EPERM)), HasSubstr("read-only"));
+  facts.status = "Name:\tx\nSeccomp:\t2\n";
+  EXPECT_THAT(said(refused(Step::kUserNamespace, EPERM)), HasSubstr("seccomp=containers/"));
+  EXPECT_THAT(said(refused(Step::kMounts, EACCES)), HasSubstr("apparmor=unconfined"));
+  facts.apparmor_restricts = "1\n";
+  EXPECT_THAT(said(refused(Step::kUserNamespace, EACCES)),
+              HasSubstr("kernel.apparmor_restrict_unprivileged_userns=0"));
+  facts.userns_clone = "0\n";
+  EXPECT_THAT(said(refused(Step::kUserNamespace, EPERM)),
+              HasSubstr("kernel.unprivileged_userns_clone=1"));
+  facts.root = true;  // whom the latter two do not concern
+  EXPECT_THAT(said(refused(Step::kUserNamespace, EPERM)), HasSubstr("seccomp=containers/"));
+  facts.max_user_namespaces = "0\n";
+  EXPECT_THAT(said(refused(Step::kUserNamespace, EPERM)), HasSubstr("user.max_user_namespaces"));
+  EXPECT_THAT(said(refused(Step::kProc, EPERM)), HasSubstr("no local sandboxes at all"));
+}
+
+// A user namespace in which no further one is allowed, as sysctl user.max_user_namespaces=0 does.
+TEST(TrialTest, ForbiddenUserNamespacesAreNoticed) {
+  if (try_namespaces().refused == Trial::Step::kUserNamespace) {
+    GTEST_SKIP() << "they are forbidden already";
+  }
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const auto put = [](const char* path, const std::string& text) {
+      const Fd file(::open(path, O_WRONLY | O_CLOEXEC));
+      return file && ::write(file.get(), text.data(), text.size()) > 0;
+    };
+    const std::string map = "0 " + std::to_string(::geteuid()) + " 1";
+    if (::unshare(CLONE_NEWUSER) != 0 || !put("/proc/self/uid_map", map)) ::_exit(77);
+    if (!put("/proc/sys/user/max_user_namespaces", "0")) ::_exit(77);
+    const Trial trial = try_namespaces();
+    const bool seen = trial.refused == Trial::Step::kUserNamespace && trial.failure == ENOSPC;
+    bool told = false;
+    for (const Need& need : inspect_host()) {
+      told = told || (need.name == "user namespaces" && need.state == Need::State::kMissing &&
+                      need.detail.find("user.max_user_namespaces=10000") != std::string::npos);
+    }
+    ::_exit(seen && told ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "the setting cannot be changed here";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 // What reaches the helper is checked there once more.

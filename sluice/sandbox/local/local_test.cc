@@ -28,6 +28,7 @@
 #include "sluice/net/testing.h"
 #include "sluice/sandbox/guest_sandbox.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
+#include "sluice/sandbox/local/host.h"
 
 namespace sluice::sandbox::local {
 namespace {
@@ -220,6 +221,10 @@ TEST_F(LocalTest, UsersAndPlacesAreAsTheyShouldBe) {
   for (const char* place : {kHome, kWorkdir, "/tmp", "/var/tmp", "/dev/shm"}) {
     EXPECT_EQ(out_of(std::string("echo x > ") + place + "/f && cat " + place + "/f"), "x\n");
   }
+}
+
+TEST_F(LocalTest, WhereSandboxesAreMadeTheTrialSaysSo) {
+  EXPECT_GE(try_namespaces().refused, Trial::Step::kOverlay);
 }
 
 TEST_F(LocalTest, ProgramsOfTheHostWork) {

@@ -369,7 +369,8 @@ Result<void> Helper::open_gate(int gate, const Fd& image) {
 Result<Fd> Helper::image_mount(const std::string& root, const Box& box) {
   Fd tree(static_cast<int>(
       ::syscall(SYS_open_tree, AT_FDCWD, root.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
-  if (!tree) return errno_error(root, errno);
+  // Root of a container may not have mounts of its own.
+  if (!tree) return errno_error(std::string(kNoOverlay) + ": " + root, errno);
   const std::string path = "/proc/" + std::to_string(box.pid) + "/ns/user";
   const Fd space(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!space) return errno_error(path, errno);
@@ -418,6 +419,9 @@ void Helper::on_report(Box& box) {
     const auto code = static_cast<uint8_t>(text[0]);
     created.error = Error(code < kErrorCodes ? static_cast<ErrorCode>(code) : ErrorCode::kIo,
                           "make a sandbox: " + std::string(text + 1, static_cast<size_t>(n) - 1));
+    if (created.error.code == ErrorCode::kPermissionDenied) {
+      created.error.message += " (`sluice doctor` tells what is forbidden here)";
+    }
   }
   send(Message::Kind::kCreated, created.encode());
 }
