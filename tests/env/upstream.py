@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Upstream:
-    def __init__(self, *script, key="upstream-key", delay=0):
+    def __init__(self, *script, key="upstream-key", delay=0, host="127.0.0.1"):
         self.script, self.key, self.delay = script, key, delay
         self.requests = []  # bodies, as they came
         outer = self
@@ -27,9 +27,9 @@ class Upstream:
                 outer.requests.append(body)
                 outer.answer(self, body)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer((host, 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        self.url = f"http://{host}:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def __enter__(self):

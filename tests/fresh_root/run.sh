@@ -3,6 +3,8 @@
 #
 #   run.sh [--as root|user] [--keep] [STEP...]    needs root
 #   run.sh --variables                            the environment variables that are handed on
+#   run.sh --make DIR                             only makes the Debian, in DIR, and prints its
+#                                                 environment
 #
 # The Debian is made by debootstrap with nothing in it but git, ca-certificates and sudo, and
 # entered through enter.sh; visit.sh is what happens in it. STEPs are demo, test, or any other
@@ -32,6 +34,7 @@ variables() {
 
 visitor=root
 keep=0
+make=
 steps=()
 while (($#)); do
   case $1 in
@@ -40,6 +43,10 @@ while (($#)); do
       shift
       ;;
     --keep) keep=1 ;;
+    --make)
+      make=$2
+      shift
+      ;;
     --variables)
       variables | paste -sd,
       exit 0
@@ -64,9 +71,15 @@ for left in "$cache"/root.??????; do
   [[ -d $left ]] || continue
   ! flock --nonblock "$left.lock" true || rm -rf --one-file-system "$left" "$left.lock"
 done
-root=$(mktemp -d "$cache/root.XXXXXX")
-exec 8>"$root.lock"
-flock 8
+if [[ -n $make ]]; then
+  root=$make
+  keep=1
+  exec 8>/dev/null
+else
+  root=$(mktemp -d "$cache/root.XXXXXX")
+  exec 8>"$root.lock"
+  flock 8
+fi
 inside=
 # shellcheck disable=SC2317 # called by the trap
 clean() {
@@ -78,7 +91,7 @@ clean() {
     wait "$inside" 2>/dev/null || true
   fi
   if ((keep)); then
-    echo "==> kept $root" >&2
+    [[ -n $make ]] || echo "==> kept $root" >&2
   else
     rm -rf --one-file-system "$root" "$root.lock"
   fi
@@ -139,6 +152,12 @@ for name in $(variables); do
     hand "${!name}"
   fi
 done
+
+if [[ -n $make ]]; then
+  chroot "$root" update-ca-certificates >/dev/null 2>&1 || true
+  printf '%s\n' "${environment[@]}"
+  exit 0
+fi
 
 # The clone is made from a copy without hard links, so that nothing inside can reach the original.
 git -c safe.directory='*' clone --quiet --bare --no-hardlinks "$repo" "$root/srv/sluice.git"
