@@ -128,6 +128,7 @@ class Serve {
   env::coding::CodingOptions coding_options(const Logger& log) {
     env::coding::CodingOptions options;
     options.agents_directory = settings_.agents_directory;
+    options.templates_directory = settings_.templates_directory;
     options.variables = settings_.variables;
     options.defaults = settings_.defaults;
     options.max_rollouts = settings_.max_rollouts;

@@ -32,7 +32,7 @@ struct ServeFlags {
   std::vector<std::string> allow_origins, allow_hosts;
   std::optional<std::string> backend, network, approvals;
   std::vector<std::string> setup_hosts;
-  std::optional<std::string> agents_directory;
+  std::optional<std::string> agents_directory, templates_directory;
   std::optional<std::string> data;
   std::optional<std::string> trainer_listen;
   std::optional<double> trainer_wait_s;
@@ -51,6 +51,7 @@ struct ServeSettings {
   size_t shards = 0;  // 0: as many as cores, at most 4
   std::string backend = "local";
   std::string agents_directory;
+  std::string templates_directory;  // "" for none
   std::string data;
   std::string trainer_listen;  // "" for none
   Duration trainer_wait = std::chrono::seconds(30);

@@ -74,6 +74,9 @@ void add_serve(CLI::App& app, int* code) {
   option("--approvals", flags->approvals, "what agents would ask about: default, or bypass")
       ->check(CLI::IsMember({"default", "bypass"}));
   option("--agents-dir", flags->agents_directory, "where your agent specs are");
+  option("--templates-dir", flags->templates_directory,
+         "images that clients may name: NAME, a root directory, or NAME.tar [none]")
+      ->envname("SLUICE_TEMPLATES_DIR");
   option("--data", flags->data, "where traces are kept [the state directory]")
       ->envname("SLUICE_DATA_DIR");
   option("--trainer-listen", flags->trainer_listen,

@@ -225,6 +225,7 @@ class Reader {
     out.trainer_wait = seconds(flags_.trainer_wait_s, "trainer_wait_s").value_or(out.trainer_wait);
     out.agents_directory =
         text(flags_.agents_directory, "agents_dir").value_or(agent::default_agents_directory());
+    out.templates_directory = text(flags_.templates_directory, "templates_dir").value_or("");
     rollout::Task& task = out.defaults;
     const auto network = one_of(flags_.network, "network", {"none", "setup", "open"});
     if (network == "setup") task.sandbox.network = sandbox::Network::kSetup;

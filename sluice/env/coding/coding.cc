@@ -9,6 +9,7 @@
 #include "sluice/env/coding/desk.h"
 #include "sluice/env/coding/modes.h"
 #include "sluice/env/coding/request.h"
+#include "sluice/env/coding/templates.h"
 #include "sluice/env/python_text.h"
 
 namespace sluice::env::coding {
@@ -148,6 +149,11 @@ json::Object CodingFactory::extra_metadata() {
   out["modes"] = json::Array({json::Value(kBlackBox), json::Value(kGateMode)});
   out["endpoints"] = catalog_summary(state_->options.variables);
   out["backend"] = state_->parts.backend.name();
+  json::Array templates;
+  for (std::string& name : template_names(state_->options.templates_directory)) {
+    templates.emplace_back(std::move(name));
+  }
+  out["templates"] = std::move(templates);
   out["max_rollouts"] = state_->options.max_rollouts;
   if (state_->options.trainer) {
     json::Object trainer = state_->options.trainer->how;

@@ -47,7 +47,8 @@ struct TrainerDesk {
 
 struct CodingOptions {
   std::string agents_directory;
-  Variables variables;  // the server's environment
+  std::string templates_directory;  // images that clients may name; "" for none
+  Variables variables;              // the server's environment
   // What a rollout's task has besides what the client says: sandbox, time-outs, approvals.
   rollout::Task defaults;
   size_t max_rollouts = 32;  // at a time; more wait their turn

@@ -318,9 +318,26 @@ TEST_F(CodingTest, an_upstream_that_cannot_be_is_the_callers_mistake) {
 }
 
 TEST_F(CodingTest, a_template_names_the_sandboxes_image) {
-  arguments_["template"] = "my-image";
-  run();
-  EXPECT_EQ(backend_.last().options().image, "my-image");
+  const std::string place = directory_ + "/templates";
+  std::filesystem::create_directories(place + "/my-root");
+  CHECK(write_file_atomically(place + "/my-image.tar", "an image"));
+  CHECK(write_file_atomically(place + "/.hidden.tar", "an image"));
+  options_.templates_directory = place;
+  for (const auto& [name, path] :
+       {std::pair("my-root", "/my-root"), {"my-image", "/my-image.tar"}}) {
+    arguments_["template"] = name;
+    run();
+    EXPECT_EQ(backend_.last().options().image, place + path);
+  }
+  // Names and no paths, or a client could have any file of this machine in its sandbox.
+  const size_t made = backend_.machines().size();
+  for (const char* name : {"nope", "/", "../templates/my-root", ".hidden", "..", "my-root/"}) {
+    arguments_["template"] = name;
+    const std::string said = fmt::format(
+        "ValueError: unknown template '{}'; this server has ['my-image', 'my-root']", name);
+    EXPECT_EQ(run().at("error"), json::Value(said));
+  }
+  EXPECT_EQ(backend_.machines().size(), made);
 }
 
 TEST_F(CodingTest, a_reset_begins_new_books) {

@@ -7,6 +7,7 @@
 
 #include "sluice/env/coding/modes.h"
 #include "sluice/env/coding/result.h"
+#include "sluice/env/coding/templates.h"
 #include "sluice/env/python_text.h"
 #include "sluice/net/call_on.h"
 #include "sluice/rollout/rollout.h"
@@ -123,6 +124,13 @@ awaitable<json::Object> RolloutDesk::run(RolloutDesk* self, RolloutRequest reque
     refusal = "ValueError: agent_timeout_s must not be negative";
   } else if (mode == kGateMode && !self->options_.trainer) {
     refusal = "RuntimeError: interception_gate needs a trainer, and this server has no trainer API";
+  } else if (!request.template_name.empty()) {
+    auto image = find_template(self->options_.templates_directory, request.template_name);
+    if (image) {
+      request.image = std::move(*image);
+    } else {
+      refusal = "ValueError: " + image.error().message;
+    }
   }
   if (!refusal.empty()) {
     co_return refused_result(task_id, mode, "task", refusal, seconds_since(began));
@@ -167,7 +175,7 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
   task.instruction = std::move(request.instruction);
   task.setup = std::move(request.setup);
   task.verify = std::move(request.verify);
-  if (!request.template_name.empty()) task.sandbox.image = request.template_name;
+  if (!request.image.empty()) task.sandbox.image = std::move(request.image);
   if (request.agent_timeout_s > 0) {
     constexpr double week = 7 * 24 * 3600;
     task.agent_timeout = std::chrono::duration_cast<Duration>(

@@ -28,6 +28,7 @@ struct RolloutRequest {
   std::optional<int64_t> top_logprobs;  // unless it is the default, or negative
   double agent_timeout_s = 600;
   std::string template_name;
+  std::string image;  // what the template is, when it has been found
 };
 
 // The tool as it stands in lists.
