@@ -20,11 +20,11 @@ TEST(DeferTest, RunsAtTheEndOfTheScopeLastFirst) {
 
 TEST(DeferTest, RunsWhenAnExceptionLeavesTheScope) {
   bool ran = false;
-  try {
+  const auto leave = [&] {
     Defer guard([&] { ran = true; });
     throw std::runtime_error("out");
-  } catch (const std::runtime_error&) {
-  }
+  };
+  EXPECT_THROW(leave(), std::runtime_error);
   EXPECT_TRUE(ran);
 }
 

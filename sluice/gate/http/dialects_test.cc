@@ -12,7 +12,6 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using ::testing::StartsWith;
 
 // How one dialect asks, and what marks its answers.
 struct Way {

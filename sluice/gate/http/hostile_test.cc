@@ -51,7 +51,11 @@ const Attack kAttacks[] = {
     {"space_before_colon", [] { return post("/v1/models", "Content-Length : 5\r\n", "hello"); },
      400},
     {"nul_in_header", [] { return post("/v1/models", std::string("X: a\0b\r\n", 8), ""); }, 400},
-    {"not_http", [] { return std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"); },
+    {"not_http",
+     [] {
+       constexpr char kHello[] = "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
+       return std::string(kHello, sizeof kHello - 1);
+     },
      400},
     {"old_version", [] { return std::string("GET / HTTP/0.9\r\n\r\n"); }, 505},
     {"smuggling_both_lengths",
