@@ -23,6 +23,12 @@ delay_s = 0.2
 """
 
 
+def guests_of(helper):
+    """The first processes of its sandboxes, without those that it has begun for nobody yet."""
+    return [pid for pid in descendants(helper)
+            if parent_of(pid) == helper and b"sluice-guest" in read(f"/proc/{pid}/cmdline")]
+
+
 class Killed(SystemTest):
     def find(self, role, engine):
         """The process of that role in the one rollout that `engine` runs, if it is there now."""
@@ -31,7 +37,7 @@ class Killed(SystemTest):
         helper = helper_of(engine)
         if role == "helper" or helper is None:
             return helper
-        guests = [pid for pid in descendants(helper) if parent_of(pid) == helper]
+        guests = guests_of(helper)
         if role == "guest":
             return guests[0] if guests else None
         for guest in guests:
@@ -108,6 +114,9 @@ verify = ["sleep 0.1", "setsid sleep 1000 & true"]
             self.assertEqual(left, {}, where)
             self.assertEqual(processes_with(mark), [], where)
         print(dict(seen))
+        # Kills that hit nobody show nothing.
+        hits = sum(times for (role, _), times in seen.items() if role != "nobody")
+        self.assertGreaterEqual(2 * hits, count(20, 500), dict(seen))
 
     def test_sigkills_in_a_batch_cost_attempts_and_no_results(self):
         """A dead guest is one failed attempt, which is made again; every other rollout is as it was."""
@@ -128,7 +137,7 @@ verify = ["true"]
         while killed < count(6, 60) and process.poll() is None:
             time.sleep(generator.uniform(0.05, 0.3))
             helper = helper_of(process.pid)
-            guests = [pid for pid in descendants(helper) if parent_of(pid) == helper] if helper else []
+            guests = guests_of(helper) if helper else []
             if guests:
                 os.kill(generator.choice(guests), signal.SIGKILL)
                 killed += 1

@@ -220,6 +220,7 @@ Result<void> Backend::State::set_up() {
   setup.taken = ids.taken;
   setup.uids = ids.uids;
   setup.gids = ids.gids;
+  setup.ready = std::min<uint32_t>(options.ready, 64);
   SLUICE_TRY(const Fd guest, sealed_memfd("sluice-guest", guest::guest_program()));
   SLUICE_TRY_VOID(send(Message::Kind::kSetup, setup.encode(), &guest));
   SLUICE_TRY(const Message answer, receive());

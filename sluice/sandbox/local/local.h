@@ -20,6 +20,9 @@ struct BackendOptions {
   std::string journal_directory;
   // Where the images of tarballs are unpacked and kept; empty: there are none then.
   std::string image_directory;
+  // How many sandboxes are begun ahead of being asked for, while some are: each holds what an idle
+  // one does, for five seconds. 0: none.
+  uint32_t ready = 4;
   // For tests of the poorer forms: pretend that only the own uid can be mapped.
   bool only_own_uid = false;
   // And that listening sockets cannot be passed, as with links that carry no descriptors.

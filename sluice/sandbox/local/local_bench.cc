@@ -17,8 +17,11 @@ struct Place {
   net::Shard shard;
   std::unique_ptr<Backend> backend;
 
+  // Its argument: how many sandboxes are begun ahead.
   explicit Place(benchmark::State& state) {
-    auto started = Backend::start();
+    BackendOptions options;
+    options.ready = static_cast<uint32_t>(state.range(0));
+    auto started = Backend::start(options);
     if (!started) {
       state.SkipWithError(started.error().message.c_str());
       return;
@@ -80,7 +83,13 @@ void cycle(benchmark::State& state) {
   state.counters["destroy_ms"] = median(destroyed);
   state.counters["cycle_ms"] = median(whole);
 }
-BENCHMARK(cycle)->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(3);
+BENCHMARK(cycle)
+    ->Arg(4)
+    ->Arg(0)
+    ->ArgName("ready")
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond)
+    ->MinTime(3);
 
 awaitable<void> cycles(Backend* backend, net::Shard* shard, int count, int* left) {
   for (int i = 0; i < count; ++i) {
@@ -107,7 +116,13 @@ void throughput(benchmark::State& state) {
   }
   state.SetItemsProcessed(done);
 }
-BENCHMARK(throughput)->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(3);
+BENCHMARK(throughput)
+    ->Arg(4)
+    ->Arg(0)
+    ->ArgName("ready")
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond)
+    ->MinTime(3);
 
 }  // namespace
 }  // namespace sluice::sandbox::local

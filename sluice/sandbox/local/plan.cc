@@ -102,6 +102,7 @@ Bytes Setup::encode() const {
   }
   put(out, uids);
   put(out, gids);
+  out.u32(ready);
   return out.take();
 }
 Result<Setup> Setup::decode(ByteView bytes) {
@@ -121,6 +122,8 @@ Result<Setup> Setup::decode(ByteView bytes) {
     }
     value.uids = id_maps(in);
     value.gids = id_maps(in);
+    value.ready = in.u32();
+    if (value.ready > 64) in.fail("too many to be ready");
     if (value.mapping == Mapping::kDirect) {
       if (value.range_first == 0 || value.range_size < 2000) in.fail("no range of ids");
     } else if (value.uids.empty() || value.gids.empty()) {

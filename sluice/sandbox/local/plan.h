@@ -75,6 +75,7 @@ struct Setup {
   std::vector<std::pair<uint32_t, uint32_t>> taken;  // first, count
   // With the others: the maps.
   std::vector<IdMap> uids, gids;
+  uint32_t ready = 0;  // how many sandboxes to have begun before they are asked for
 
   Bytes encode() const;
   static Result<Setup> decode(ByteView bytes);

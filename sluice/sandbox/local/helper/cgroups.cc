@@ -262,23 +262,29 @@ std::vector<std::string> Cgroups::directories() const {
   return all;
 }
 
-Result<Cgroups::Group> Cgroups::make(const std::string& name, const CgroupLimits& limits) const {
+Result<Cgroups::Group> Cgroups::make(const std::string& name) const {
   Group group;
+  for (const Hierarchy& hierarchy : hierarchies_) {
+    // Also where nothing will be limited: so that each has an equal share.
+    const std::string directory = hierarchy.directory + "/" + name;
+    if (::mkdir(directory.c_str(), 0755) != 0) {
+      Error error = errno_error(directory, errno);
+      remove(group);
+      return error;
+    }
+    group.directories.push_back(directory);
+  }
+  return group;
+}
+
+Result<void> Cgroups::limit(Group* group, const std::string& name,
+                            const CgroupLimits& limits) const {
   Result<void> done;
   auto set = [&](const std::string& file, const std::string& value) {
     if (done) done = put(file, value);
   };
   for (const Hierarchy& hierarchy : hierarchies_) {
-    const bool wanted = (hierarchy.memory && limits.memory_bytes != 0) ||
-                        (hierarchy.pids && limits.pids != 0) ||
-                        hierarchy.cpu;  // also without a limit: so that each has an equal share
-    if (!wanted) continue;
     const std::string directory = hierarchy.directory + "/" + name;
-    if (::mkdir(directory.c_str(), 0755) != 0) {
-      done = errno_error(directory, errno);
-      break;
-    }
-    group.directories.push_back(directory);
     const bool two = hierarchy.version == Version::kTwo;
     if (hierarchy.memory && limits.memory_bytes != 0) {
       set(directory + (two ? "/memory.max" : "/memory.limit_in_bytes"),
@@ -289,7 +295,7 @@ Result<Cgroups::Group> Cgroups::make(const std::string& name, const CgroupLimits
         set(directory + (two ? "/memory.swap.max" : "/memory.memsw.limit_in_bytes"),
             std::to_string(most));
       }
-      group.oom_file = directory + (two ? "/memory.events" : "/memory.oom_control");
+      group->oom_file = directory + (two ? "/memory.events" : "/memory.oom_control");
     }
     if (hierarchy.pids && limits.pids != 0) {
       set(directory + "/pids.max", std::to_string(limits.pids));
@@ -304,11 +310,18 @@ Result<Cgroups::Group> Cgroups::make(const std::string& name, const CgroupLimits
       }
     }
   }
-  if (!done) {
-    remove(group);
-    return std::move(done).error();
+  return done;
+}
+
+Result<std::vector<Fd>> Cgroups::doors(const Group& group) {
+  std::vector<Fd> all;
+  for (const std::string& directory : group.directories) {
+    const std::string path = directory + "/cgroup.procs";
+    if (!all.emplace_back(::open(path.c_str(), O_WRONLY | O_CLOEXEC))) {
+      return errno_error(path, errno);
+    }
   }
-  return group;
+  return all;
 }
 
 Result<void> Cgroups::add(const Group& group, pid_t pid) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "sluice/base/core/fd.h"
 #include "sluice/base/core/result.h"
 #include "sluice/sandbox/local/plan.h"
 
@@ -54,13 +55,16 @@ class Cgroups {
   const std::string& problem() const { return problem_; }
   std::vector<std::string> directories() const;
 
-  // The groups of one sandbox with its limits, empty of processes.
+  // The groups of one sandbox, empty of processes and without limits; then its limits.
   struct Group {
     std::vector<std::string> directories;
     std::string oom_file;
   };
-  Result<Group> make(const std::string& name, const CgroupLimits& limits) const;
+  Result<Group> make(const std::string& name) const;
+  Result<void> limit(Group* group, const std::string& name, const CgroupLimits& limits) const;
   static Result<void> add(const Group& group, pid_t pid);
+  // To be written to by who is to join ("0" is the writer), with the rights of who opened them.
+  static Result<std::vector<Fd>> doors(const Group& group);
   // False while the kernel still counts a process in it.
   static bool remove(const Group& group);
 

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -121,19 +122,17 @@ int make_target(int tree, const Place& place) {
 
 class Builder {
  public:
-  Builder(const Setup& setup, const Create& create, int report, Fd image)
-      : setup_(setup), create_(create), report_(report), image_(std::move(image)) {}
+  Builder(const Setup& setup, int report) : setup_(setup), report_(report) {}
 
   // What comes from the host is taken while this process still is the host's user, who may go
-  // where the sandbox's may not, and before anything covers it.
-  void take_sources() {
-    for (const auto* steps : {&setup_.root, &create_.extra}) {
-      if (steps == &setup_.root && create_.whole_root) continue;
-      for (const Step& step : *steps) {
-        const bool outside = step.kind == Step::Kind::kBind && (step.flags & Step::kInside) == 0;
-        sources_.emplace_back(outside ? take(step) : Fd());
-      }
-    }
+  // where the sandbox's may not, and before anything covers it. First what all sandboxes have.
+  void take_common_sources() { take_all(setup_.root); }
+
+  void take_sources(Create create, Fd image) {
+    create_ = std::move(create);
+    image_ = std::move(image);
+    if (create_.whole_root) sources_.clear();
+    take_all(create_.extra);
     if (!create_.kept_home.empty()) {
       home_ = clone_tree(AT_FDCWD, create_.kept_home.c_str());
       if (!home_ || restrict(home_.get(), 0) != 0) fail(report_, create_.kept_home, errno);
@@ -265,6 +264,13 @@ class Builder {
     return ::fchmodat(place.at(), place.c_str(), step.mode, 0);
   }
 
+  void take_all(const std::vector<Step>& steps) {
+    for (const Step& step : steps) {
+      const bool outside = step.kind == Step::Kind::kBind && (step.flags & Step::kInside) == 0;
+      sources_.emplace_back(outside ? take(step) : Fd());
+    }
+  }
+
   Fd take(const Step& step) {
     Fd tree = clone_tree(AT_FDCWD, step.text.c_str());
     if (!tree) {
@@ -321,14 +327,16 @@ class Builder {
 
   int bind(const Step& step, const Place& place, const Fd& source) {
     if ((step.flags & Step::kInside) != 0) {
-      const Fd tree = clone_inside(step.text.c_str());
-      if (!tree) return (step.flags & Step::kOptional) != 0 && errno == ENOENT ? 0 : -1;
-      if (restrict(tree.get(), step.flags) != 0) return -1;
+      // Looked at first: a copy of a mount that is attached nowhere costs the kernel a wait for all
+      // CPUs when it is closed.
       struct stat st{};
       if ((step.flags & Step::kOptional) != 0 &&
           ::fstatat(place.at(), place.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
         return 0;
       }
+      const Fd tree = clone_inside(step.text.c_str());
+      if (!tree) return (step.flags & Step::kOptional) != 0 && errno == ENOENT ? 0 : -1;
+      if (restrict(tree.get(), step.flags) != 0) return -1;
       return attach(tree.get(), place.at(), place.c_str());
     }
     if (!source) return 0;  // optional, and not there
@@ -337,18 +345,24 @@ class Builder {
   }
 
   const Setup& setup_;
-  const Create& create_;
   const int report_;
+  Create create_;
   Fd image_;
   std::vector<Fd> sources_;
   Fd home_, root_;
 };
 
-// Until the helper says so. What comes along is the image's mount, or nothing.
-Fd wait_at(int gate) {
-  char go = 0;
-  iovec piece{&go, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+// What is to be made, and what comes with it.
+struct Told {
+  Create create;
+  Fd link, image;
+};
+
+// Until the helper says so.
+Told wait_at(int gate, int report) {
+  Bytes buffer(kMaxMessage, '\0');
+  iovec piece{buffer.data(), buffer.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))] = {};
   msghdr header{};
   header.msg_iov = &piece;
   header.msg_iovlen = 1;
@@ -357,14 +371,40 @@ Fd wait_at(int gate) {
   ssize_t n = 0;
   while ((n = ::recvmsg(gate, &header, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR) {
   }
-  if (n != 1) ::_exit(1);  // the helper is gone
+  if (n <= 0) ::_exit(1);  // the helper is gone, or has no use for this one
   ::close(gate);
-  int fd = -1;
+  Told told;
   const cmsghdr* head = CMSG_FIRSTHDR(&header);
   if (head != nullptr && head->cmsg_type == SCM_RIGHTS) {
-    std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    int fds[2] = {-1, -1};
+    std::memcpy(fds, CMSG_DATA(head), head->cmsg_len - CMSG_LEN(0));
+    told.link = Fd(fds[0]);
+    told.image = Fd(fds[1]);
   }
-  return Fd(fd);
+  auto create = Create::decode(ByteView(buffer).substr(0, static_cast<size_t>(n)));
+  if (!create || !told.link) fail(report, "understand what is to be made", EPROTO);
+  told.create = std::move(*create);
+  return told;
+}
+
+// This process may wait for long: what belongs to other sandboxes must not live on in it.
+void close_all_but(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned from = 3;
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned>(fd);
+    if (number > from) ::close_range(from, number - 1, 0);
+    from = number + 1;
+  }
+  ::close_range(from, ~0u, 0);
+}
+
+void join_groups(const std::vector<Fd>& groups, int report) {
+  // The kernel may take its time (it waits for all CPUs to notice), which is why this process joins
+  // and is not joined: the helper goes on.
+  for (const Fd& group : groups) {
+    if (::write(group.get(), "0", 1) != 1) fail(report, "join a control group", errno);
+  }
 }
 
 void bring_loopback_up(int report) {
@@ -410,10 +450,12 @@ void install_filter(const Setup& setup, int report) {
 
 }  // namespace
 
-void construct(const Setup& setup, const Create& create, int gate, int report, int guest,
-               int link) {
+void construct(const Setup& setup, const std::vector<Fd>& groups, int gate, int report, int guest) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Fd image = wait_at(gate);
+  std::vector<int> kept = {gate, report, guest};
+  for (const Fd& group : groups) kept.push_back(group.get());
+  close_all_but(std::move(kept));
+  join_groups(groups, report);
   ::setsid();
   // A keyring of its own instead of the engine's; where there are none, none is inherited.
   ::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
@@ -424,8 +466,12 @@ void construct(const Setup& setup, const Create& create, int gate, int report, i
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
     fail(report, "make the mounts private", errno);
   }
-  Builder builder(setup, create, report, std::move(image));
-  builder.take_sources();
+  Builder builder(setup, report);
+  builder.take_common_sources();
+  Told told = wait_at(gate, report);
+  const bool own_network = told.create.own_network;
+  const int link = told.link.get();
+  builder.take_sources(std::move(told.create), std::move(told.image));
 
   const uid_t uid = setup.mapping == Mapping::kOwn ? setup.uids[0].inside : 0;
   const gid_t gid = setup.mapping == Mapping::kOwn ? setup.gids[0].inside : 0;
@@ -439,7 +485,7 @@ void construct(const Setup& setup, const Create& create, int gate, int report, i
   builder.make_root();
   builder.build();
   builder.enter();
-  if (create.own_network) bring_loopback_up(report);
+  if (own_network) bring_loopback_up(report);
   const char name[] = "sandbox";
   if (::sethostname(name, sizeof name - 1) != 0) fail(report, "set the host's name", errno);
 

@@ -5,15 +5,19 @@
 // mounts and network go with the process.
 #pragma once
 
+#include <vector>
+
+#include "sluice/base/core/fd.h"
 #include "sluice/sandbox/local/plan.h"
 
 namespace sluice::sandbox::local {
 
-// REQUIRES: this is the fresh child of clone3 with new user, mount, process, IPC, UTS and (if
-// own_network) network namespaces. Waits at the socket `gate` for the parent's word that ids are
-// mapped and groups are joined; an image's mount may come with it. Says what failed on `report`
-// (closed by a successful exec); `guest` is the program, `link` the guest's end of its link.
-[[noreturn]] void construct(const Setup& setup, const Create& create, int gate, int report,
-                            int guest, int link);
+// REQUIRES: this is the fresh child of clone3 with new user, mount, process, IPC, UTS and (for
+// sandboxes with one of their own) network namespaces. Joins its control groups through `groups`,
+// does what can be done without knowing for what, and waits at the socket `gate` for the parent's
+// word that ids are mapped: a Create, with the guest's end of its link and perhaps an image's
+// mount. Says what failed on `report` (closed by a successful exec); `guest` is the program.
+[[noreturn]] void construct(const Setup& setup, const std::vector<Fd>& groups, int gate, int report,
+                            int guest);
 
 }  // namespace sluice::sandbox::local

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -160,7 +161,7 @@ Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
     }
     case Message::Kind::kCreate: {
       SLUICE_TRY(const auto request, Create::decode(message.body));
-      if (!setup_ || fds.size() != 1 || boxes_.contains(request.id)) {
+      if (!setup_ || fds.size() != 1 || boxes_.contains(request.id) || request.id >= kFirstReady) {
         return Error(ErrorCode::kProtocol, "sandbox helper: a create that does not fit");
       }
       const auto made = create(request, std::move(fds[0]));
@@ -269,53 +270,123 @@ Result<void> Helper::give_home(const std::string& path) const {
 }
 
 Result<void> Helper::create(const Create& create, Fd link) {
-  auto box = std::make_unique<Box>();
-  box->id = create.id;
-  if (ranges_) {
-    SLUICE_TRY(box->range, range_for(create));
-  }
   if (setup_->mapping == Mapping::kByTools && !create.kept_home.empty()) {
     SLUICE_TRY_VOID(give_home(create.kept_home));
   }
-  SLUICE_TRY(box->group, cgroups_.make(create.name, create.limits));
-  auto started = start(*box, create, link);
-  if (!started) {
-    if (box->pid > 0) {
-      ::kill(box->pid, SIGKILL);
-      int status = 0;
-      ::waitpid(box->pid, &status, 0);
-    }
-    Cgroups::remove(box->group);
-    return started;
+  std::unique_ptr<Box> box;
+  if (create.own_network && create.kept_home.empty()) box = take_ready();
+  // One that died meanwhile is none.
+  if (box && !tell(*box, create, link)) {
+    keep(std::move(box), next_ready_++);
+    box = nullptr;
   }
-  Box& made = *box;
-  boxes_.emplace(create.id, std::move(box));
+  if (!box) {
+    Range range;
+    if (ranges_) {
+      SLUICE_TRY(range, range_for(create));
+    }
+    const Network network = create.own_network ? Network::kOwn : Network::kHosts;
+    SLUICE_TRY(box, prepare(create.name, std::move(range), network));
+    const auto told = tell(*box, create, link);
+    if (!told) {
+      ::kill(box->pid, SIGKILL);
+      keep(std::move(box), next_ready_++);
+      return told;
+    }
+  }
+  Box& made = keep(std::move(box), create.id);
   loop_.watch(made.report.get(), EPOLLIN, [this, &made](uint32_t) { on_report(made); });
-  loop_.watch(made.process.get(), EPOLLIN, [this, &made](uint32_t) { on_exit(made); });
   return {};
 }
 
-Result<void> Helper::start(Box& box, const Create& create, const Fd& link) {
+// From here on its end is noticed.
+Helper::Box& Helper::keep(std::unique_ptr<Box> box, uint64_t id) {
+  Box& kept = *box;
+  kept.id = id;
+  boxes_.emplace(id, std::move(box));
+  loop_.watch(kept.process.get(), EPOLLIN, [this, &kept](uint32_t) { on_exit(kept); });
+  return kept;
+}
+
+// A sandbox's process, in its namespaces and on the way into its groups.
+Result<std::unique_ptr<Helper::Box>> Helper::prepare(const std::string& name, Range range,
+                                                     Network network) {
+  auto box = std::make_unique<Box>();
+  box->name = name;
+  box->range = std::move(range);
+  SLUICE_TRY(box->group, cgroups_.make(name));
+  auto started = start(*box, network);
+  if (started) return box;
+  if (box->pid > 0) {
+    ::kill(box->pid, SIGKILL);
+    int status = 0;
+    ::waitpid(box->pid, &status, 0);
+  }
+  Cgroups::remove(box->group);
+  return std::move(started).error();
+}
+
+std::unique_ptr<Helper::Box> Helper::take_ready() {
+  if (ready_.empty()) return nullptr;
+  const auto found = boxes_.find(ready_.front());
+  ready_.pop_front();
+  std::unique_ptr<Box> box = std::move(found->second);
+  boxes_.erase(found);
+  loop_.forget(box->process.get());
+  return box;
+}
+
+// One at a time, so that whoever asks for something else waits for one at most.
+void Helper::refill() {
+  constexpr Duration kFresh = 5s;
+  refilling_ = false;
+  if (ending_ || ready_.size() >= setup_->ready) return;
+  const uint64_t id = next_ready_++;
+  Range range;
+  if (ranges_) {
+    auto taken = ranges_->take();
+    if (!taken) return;
+    range = std::move(*taken);
+  }
+  auto box = prepare("ready-" + std::to_string(id - kFirstReady), std::move(range), Network::kOwn);
+  if (!box) return;  // who asks for a sandbox is told why
+  keep(std::move(*box), id);
+  ready_.push_back(id);
+  loop_.at(Deadline::in(kFresh), [this, id] {
+    const auto found = std::find(ready_.begin(), ready_.end(), id);
+    if (found == ready_.end()) return;
+    ready_.erase(found);
+    ::syscall(SYS_pidfd_send_signal, boxes_[id]->process.get(), SIGKILL, nullptr, 0);
+  });
+  if (ready_.size() >= setup_->ready) return;
+  refilling_ = true;
+  loop_.at(Deadline::in(0ms), [this] { refill(); });
+}
+
+Result<void> Helper::start(Box& box, Network network) {
   int gate[2], report[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, gate) != 0) {
     return errno_error("socketpair", errno);
   }
   const Fd gate_read(gate[0]);
-  const Fd gate_write(gate[1]);
+  box.gate = Fd(gate[1]);
+  const int room = 4 * static_cast<int>(kMaxMessage);
+  ::setsockopt(box.gate.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   if (::pipe2(report, O_CLOEXEC) != 0) return errno_error("pipe", errno);
   box.report = Fd(report[0]);
   const Fd report_write(report[1]);
+  SLUICE_TRY(const auto groups, Cgroups::doors(box.group));
 
   clone_args arguments{};
   int process = -1;
   arguments.flags = CLONE_PIDFD | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC |
-                    CLONE_NEWUTS | (create.own_network ? CLONE_NEWNET : 0);
+                    CLONE_NEWUTS | (network == Network::kOwn ? CLONE_NEWNET : 0);
   arguments.pidfd = reinterpret_cast<uint64_t>(&process);
   arguments.exit_signal = SIGCHLD;
   // This process has one thread: its child may do what it likes.
   const auto pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
   if (pid == 0) {
-    construct(*setup_, create, gate_read.get(), report_write.get(), guest_.get(), link.get());
+    construct(*setup_, groups, gate_read.get(), report_write.get(), guest_.get());
   }
   if (pid < 0) {
     const int failure = errno;
@@ -332,35 +403,42 @@ Result<void> Helper::start(Box& box, const Create& create, const Fd& link) {
   box.pid = static_cast<pid_t>(pid);
   box.process = Fd(process);
   SLUICE_TRY_VOID(map_ids(box));
-  SLUICE_TRY_VOID(Cgroups::add(box.group, box.pid));
   (void)write_proc(box.pid, "oom_score_adj", kOomScore);  // a preference
+  return {};
+}
+
+// Lets the child go on to become what is asked for.
+Result<void> Helper::tell(Box& box, const Create& create, const Fd& link) {
+  SLUICE_TRY_VOID(cgroups_.limit(&box.group, box.name, create.limits));
   box.oom_file = box.group.oom_file;
   Fd image;
   if (!create.image_root.empty() && setup_->mapping == Mapping::kDirect) {
     SLUICE_TRY(image, image_mount(create.image_root, box));
   }
-  return open_gate(gate_write.get(), image);
+  SLUICE_TRY_VOID(open_gate(box, create.encode(), link, image));
+  box.gate.reset();
+  return {};
 }
 
-// Lets the child go on, with the image's mount if there is one.
-Result<void> Helper::open_gate(int gate, const Fd& image) {
-  char go = 'g';
-  iovec piece{&go, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+Result<void> Helper::open_gate(const Box& box, const Bytes& message, const Fd& link,
+                               const Fd& image) {
+  iovec piece{const_cast<char*>(message.data()), message.size()};
+  const int fds[2] = {link.get(), image.get()};
+  const size_t count = image ? 2 : 1;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {};
   msghdr header{};
   header.msg_iov = &piece;
   header.msg_iovlen = 1;
-  if (image) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof control;
-    cmsghdr* head = CMSG_FIRSTHDR(&header);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    const int fd = image.get();
-    std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+  header.msg_control = control;
+  header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+  cmsghdr* head = CMSG_FIRSTHDR(&header);
+  head->cmsg_level = SOL_SOCKET;
+  head->cmsg_type = SCM_RIGHTS;
+  head->cmsg_len = CMSG_LEN(count * sizeof(int));
+  std::memcpy(CMSG_DATA(head), fds, count * sizeof(int));
+  if (::sendmsg(box.gate.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+    return errno_error("start a sandbox", errno);
   }
-  if (::sendmsg(gate, &header, MSG_NOSIGNAL) != 1) return errno_error("start a sandbox", errno);
   return {};
 }
 
@@ -424,11 +502,20 @@ void Helper::on_report(Box& box) {
     }
   }
   send(Message::Kind::kCreated, created.encode());
+  if (refilling_ || ending_) return;
+  // A moment later: what was just made is wanted at once.
+  refilling_ = true;
+  loop_.at(Deadline::in(1ms), [this] { refill(); });
 }
 
 void Helper::on_exit(Box& box) {
   // Its end may come before its report was read.
-  if (box.report) on_report(box);
+  if (is_ready_one(box)) {
+    const auto found = std::find(ready_.begin(), ready_.end(), box.id);
+    if (found != ready_.end()) ready_.erase(found);
+  } else if (box.report) {
+    on_report(box);
+  }
   loop_.forget(box.process.get());
   int status = 0;
   ::waitpid(box.pid, &status, 0);
@@ -448,7 +535,9 @@ void Helper::remove(Box& box) {
   Gone gone;
   gone.id = box.id;
   gone.wait_status = *box.status;
-  boxes_.erase(box.id);
+  const bool asked_for = !is_ready_one(box);
+  boxes_.erase(gone.id);
+  if (!asked_for) return;
   send(Message::Kind::kGone, gone.encode());
 }
 

@@ -41,6 +41,8 @@ class Helper {
     Cgroups::Group group;
     Range range;
     std::string oom_file;
+    Fd gate;           // until it is told what to be
+    std::string name;  // of its control groups
     std::optional<int> status;
     int removals = 0;
   };
@@ -49,10 +51,18 @@ class Helper {
   Result<void> handle(const Message& message, std::vector<Fd>& fds);
   Result<void> set_up(Setup setup, std::vector<Fd>& fds);
   Result<void> create(const Create& create, Fd link);
-  Result<void> start(Box& box, const Create& create, const Fd& link);
+  enum class Network : uint8_t { kOwn, kHosts };
+  Result<std::unique_ptr<Box>> prepare(const std::string& name, Range range, Network network);
+  Result<void> start(Box& box, Network network);
+  Result<void> tell(Box& box, const Create& create, const Fd& link);
+  Box& keep(std::unique_ptr<Box> box, uint64_t id);
+  std::unique_ptr<Box> take_ready();
+  void refill();
+  bool is_ready_one(const Box& box) const { return box.id >= kFirstReady; }
   Result<void> map_ids(const Box& box) const;
   static Result<Fd> image_mount(const std::string& root, const Box& box);
-  static Result<void> open_gate(int gate, const Fd& image);
+  static Result<void> open_gate(const Box& box, const Bytes& message, const Fd& link,
+                                const Fd& image);
   Result<Range> range_for(const Create& create);
   Result<void> give_home(const std::string& path) const;
   void on_report(Box& box);
@@ -70,6 +80,13 @@ class Helper {
   std::unordered_map<uint64_t, std::unique_ptr<Box>> boxes_;
   std::deque<Bytes> unsent_;
   bool ending_ = false;
+  // Sandboxes that were begun for nobody yet: what takes the kernel long (a network, joining
+  // control groups) is done when one is asked for. Each is for a few seconds, so that it shows the
+  // host as it is; with ids that no engine gives.
+  static constexpr uint64_t kFirstReady = uint64_t{1} << 63;
+  std::deque<uint64_t> ready_;
+  uint64_t next_ready_ = kFirstReady;
+  bool refilling_ = false;
 };
 
 }  // namespace sluice::sandbox::local

@@ -126,9 +126,10 @@ TEST(CgroupsTest, LimitsAreSetAndEverythingIsRemovedAgain) {
   CgroupLimits limits;
   limits.memory_bytes = 64 * 1024 * 1024;
   limits.pids = 10;
-  const auto group = groups.make("test", limits);
+  auto group = groups.make("test");
   ASSERT_TRUE(group) << group.error().message;
-  EXPECT_FALSE(groups.make("test", limits));  // the name is taken
+  EXPECT_FALSE(groups.make("test"));  // the name is taken
+  ASSERT_TRUE(groups.limit(&*group, "test", limits));
   const pid_t child = ::fork();
   if (child == 0) {
     ::pause();
@@ -157,7 +158,7 @@ TEST(CgroupsTest, WhatADeadOwnerLeftIsRemovedWithItsProcesses) {
     const Cgroups groups = Cgroups::open();
     CgroupLimits limits;
     limits.pids = 10;
-    const auto group = groups.make("left", limits);
+    const auto group = groups.make("left");
     const pid_t inside = ::fork();
     if (inside == 0) {
       ::pause();
