@@ -170,6 +170,12 @@ Result<Request> parse_head(std::string_view head) {
 
 }  // namespace
 
+Result<SetupRequest> parse_setup_request(std::string_view head) {
+  SLUICE_TRY(Request request, parse_head(head));
+  return SetupRequest{std::move(request.place.host), request.place.port, std::move(request.first),
+                      request.tunnel};
+}
+
 struct SetupProxy::State {
   net::Shard* shard = nullptr;
   std::unique_ptr<net::Listener> listener;

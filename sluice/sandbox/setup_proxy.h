@@ -35,6 +35,15 @@ Result<void> check_setup_hosts(const std::vector<std::string>& hosts);
 // A globally routable unicast address, by its numeric form. False for what is no address.
 bool is_public_address(const std::string& address);
 
+// What a request's head, up to and with its empty line, asks for.
+struct SetupRequest {
+  std::string host;
+  uint16_t port = 0;
+  std::string first;    // what the server gets of the head: nothing for a tunnel
+  bool tunnel = false;  // CONNECT
+};
+Result<SetupRequest> parse_setup_request(std::string_view head);
+
 class SetupProxy {
  public:
   static std::unique_ptr<SetupProxy> start(net::Shard* shard,
