@@ -312,7 +312,8 @@ net::awaitable<void> serve_all(Parking* parking, std::vector<std::unique_ptr<gue
 }
 
 int park(size_t calls, size_t body_bytes) {
-  const size_t rollouts = (calls + kPerRollout - 1) / kPerRollout;
+  // Some more than have to be parked: a guest's connections may be refused, as by a full backlog.
+  const size_t rollouts = (calls + kPerRollout - 1) / kPerRollout + 2;
   std::vector<int> ours, theirs;
   for (size_t i = 0; i < rollouts; ++i) {
     int ends[2];
@@ -322,7 +323,7 @@ int park(size_t calls, size_t body_bytes) {
   }
   if (::fork() == 0) {
     for (const int fd : ours) ::close(fd);
-    be_guests(theirs, calls, body_bytes);
+    be_guests(theirs, rollouts * kPerRollout, body_bytes);
   }
   for (const int fd : theirs) ::close(fd);
   net::Shard shard;

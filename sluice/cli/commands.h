@@ -19,6 +19,7 @@ struct RunFlags {
   std::vector<std::string> options;  // "name=value"
   std::string key_env = "OPENAI_API_KEY";
   std::string trainer_listen = "127.0.0.1:8790";  // for the policy `trainer`
+  bool trainer_text = false;                      // its answers need no tokens
   std::string out;
   std::string log;
   bool json = false;

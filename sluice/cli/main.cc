@@ -92,6 +92,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   run_app->add_option("--trainer-listen", run.trainer_listen, "where the trainer API listens")
       ->capture_default_str();
+  run_app->add_flag("--trainer-text", run.trainer_text,
+                    "take the trainer's sampled answers without token ids and logprobs, too");
   run_app->add_option("--out", run.out, "a new directory for the result, trace and logs");
   run_app->add_option("--log", run.log, "append the engine's log to this file");
   run_app->add_option("--agents-dir", run.agents_directory, "where your agent specs are")

@@ -36,6 +36,7 @@ class Run {
     SLUICE_TRY(auto backend, make_backend(flags_.backend, log));
     trace::JsonlRecorder recorder(directory_, log);
     gate::GateOptions gate_options;
+    if (flags_.trainer_text) gate_options.tokens = gate::OriginRule::Tokens::kWaived;
     gate_options.log = log;
     gate::Handles gate = gate::make_gate(gate_options);
     SLUICE_TRY(const auto trainer, start_trainer_side(flags_, gate, directory_, log));

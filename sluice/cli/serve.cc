@@ -67,6 +67,7 @@ class Serve {
     SLUICE_TRY(auto backend, make_backend(settings_.backend, log));
     trace::JsonlRecorder recorder(settings_.data, log);
     gate::GateOptions gate_options;
+    if (settings_.trainer_text) gate_options.tokens = gate::OriginRule::Tokens::kWaived;
     gate_options.log = log;
     gate::Handles gate = gate::make_gate(gate_options);
     SLUICE_TRY(const auto trainer, start_trainer(gate, log));

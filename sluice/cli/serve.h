@@ -35,6 +35,7 @@ struct ServeFlags {
   std::optional<std::string> agents_directory, templates_directory;
   std::optional<std::string> data;
   std::optional<std::string> trainer_listen;
+  bool trainer_text = false;
   std::optional<double> trainer_wait_s;
   std::optional<std::string> log, log_level;
   bool no_keys = false;
@@ -54,6 +55,7 @@ struct ServeSettings {
   std::string templates_directory;  // "" for none
   std::string data;
   std::string trainer_listen;  // "" for none
+  bool trainer_text = false;   // its answers need no tokens
   Duration trainer_wait = std::chrono::seconds(30);
   std::string log;  // "" for stderr
   LogLevel log_level = LogLevel::kInfo;

@@ -82,6 +82,8 @@ void add_serve(CLI::App& app, int* code) {
   option("--trainer-listen", flags->trainer_listen,
          "the address of the trainer API, for rollouts of the mode interception_gate [none]")
       ->envname("SLUICE_TRAINER_LISTEN");
+  serve->add_flag("--trainer-text", flags->trainer_text,
+                  "take its sampled answers without token ids and logprobs, too");
   option("--trainer-wait-s", flags->trainer_wait_s, "what such a rollout waits for a trainer [30]");
   option("--log", flags->log, "append the log to this file [stderr]");
   option("--log-level", flags->log_level, "debug, info, warn or error [info]")

@@ -222,6 +222,7 @@ class Reader {
   void read_rollouts(ServeSettings& out) {
     out.backend = text(flags_.backend, "backend").value_or(out.backend);
     out.trainer_listen = text(flags_.trainer_listen, "trainer_listen").value_or("");
+    out.trainer_text = flags_.trainer_text || file_.boolean("trainer_text").value_or(false);
     out.trainer_wait = seconds(flags_.trainer_wait_s, "trainer_wait_s").value_or(out.trainer_wait);
     out.agents_directory =
         text(flags_.agents_directory, "agents_dir").value_or(agent::default_agents_directory());

@@ -146,6 +146,8 @@ struct GateOptions {
   Duration delivery_timeout = std::chrono::seconds(30);  // for the peer to acknowledge an answer
   size_t ready_limit = 100'000;  // calls waiting for the trainer, over all rollouts
   TotalBudget total;
+  // kWaived: of every rollout, whatever its registration says.
+  OriginRule::Tokens tokens = OriginRule::Tokens::kRequired;
   // Names that tools may have; empty: any that check_tool() lets through.
   std::set<std::string> tool_names;
   Logger log;

@@ -73,17 +73,17 @@ bool is_failure(const llm::Refusal& refusal) {
 
 void CallOwners::add(const CallId& id, std::weak_ptr<OpenRollout> owner) {
   const std::lock_guard lock(mutex_);
-  owners_[id] = std::move(owner);
+  owners_[xxh3_128(id.value)] = std::move(owner);
 }
 
 void CallOwners::remove(const CallId& id) {
   const std::lock_guard lock(mutex_);
-  owners_.erase(id);
+  owners_.erase(xxh3_128(id.value));
 }
 
 std::shared_ptr<OpenRollout> CallOwners::find(const CallId& id) const {
   const std::lock_guard lock(mutex_);
-  const auto it = owners_.find(id);
+  const auto it = owners_.find(xxh3_128(id.value));
   return it == owners_.end() ? nullptr : it->second.lock();
 }
 
@@ -504,7 +504,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   GateTotals::add(core_->totals.calls);
   GateTotals::add(core_->totals.open_calls);
   GateTotals::add(core_->totals.request_bytes, parked->call->body->size());
-  calls_[parked->call->id] = parked;
+  calls_[parked->call->id.value] = parked;
   by_digest_[key_of(*parked->call)] = parked;
   core_->owners.add(parked->call->id, weak_from_this());
   if (trace::Recorder* const to = recorder()) to->arrived(*parked->call);
@@ -540,7 +540,7 @@ Result<void> OpenRollout::check_open(const ParkedCall& parked) {
 }
 
 Result<void> OpenRollout::piece(const CallId& id, const llm::Piece& piece) {
-  const auto it = calls_.find(id);
+  const auto it = calls_.find(id.value);
   if (it == calls_.end()) return Error(ErrorCode::kFailedPrecondition, "the call has ended");
   return this->piece(std::shared_ptr(it->second), piece);
 }
@@ -594,7 +594,9 @@ Result<void> OpenRollout::check_origin(const llm::Answer& answer) const {
                              to_string(answer.origin)),
                  ErrorOrigin::kCaller);
   }
-  if (!sampled || rule.tokens == OriginRule::Tokens::kWaived) return {};
+  const bool waived =
+      rule.tokens == OriginRule::Tokens::kWaived || options().tokens == OriginRule::Tokens::kWaived;
+  if (!sampled || waived) return {};
   for (const llm::Choice& choice : answer.choices) {
     if (!choice.ids.empty() && choice.logprobs.size() == choice.ids.size()) continue;
     return Error(ErrorCode::kInvalidArgument,
@@ -643,7 +645,7 @@ void OpenRollout::relay(const std::shared_ptr<ParkedCall>& parked, std::unique_p
 
 void OpenRollout::reply(const CallId& id, std::variant<llm::Answer, llm::Refusal> reply,
                         std::shared_ptr<PendingOutcome> pending) {
-  const auto it = calls_.find(id);
+  const auto it = calls_.find(id.value);
   if (it == calls_.end()) {
     pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
     return;
@@ -735,7 +737,7 @@ void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome
   core_->owners.remove(id);
   const auto it = by_digest_.find(key_of(*parked->call));
   if (it != by_digest_.end() && it->second.lock() == parked) by_digest_.erase(it);
-  calls_.erase(id);
+  calls_.erase(id.value);
   for (auto& pending : std::exchange(parked->pending, {})) tell(std::move(pending), outcome);
   wake(*parked);
 }

@@ -40,7 +40,9 @@ class CallOwners {
 
  private:
   mutable std::mutex mutex_;
-  std::unordered_map<CallId, std::weak_ptr<OpenRollout>> owners_;
+  // By the ids' digests, which are a fraction of them. Whose signature is checked cannot be forged
+  // to meet another.
+  std::unordered_map<Digest, std::weak_ptr<OpenRollout>> owners_;
 };
 
 // What all rollouts of a gate share.
@@ -273,7 +275,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   double tokens_ = 0;
   Clock::time_point filled_at_;
 
-  std::unordered_map<CallId, std::shared_ptr<ParkedCall>> calls_;  // not ended
+  // Not ended; by their ids, which are the calls' own.
+  std::unordered_map<std::string_view, std::shared_ptr<ParkedCall>> calls_;
   std::unordered_map<ResendKey, std::weak_ptr<ParkedCall>, ResendKeyHash> by_digest_;
   std::unordered_map<std::string, Session> sessions_;
   // Calls whose agent hung up, in order of the time until which they wait for it. An entry counts

@@ -101,6 +101,16 @@ TEST_F(TrainerTest, WhatIsCalledSampledComesWithItsTokens) {
             Outcome::kDelivered);
 }
 
+TEST_F(TrainerTest, AGateMayWaiveTheTokensOfAllItsRollouts) {
+  registration_.origins = {};
+  options_.tokens = OriginRule::Tokens::kWaived;
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(reply_with(next_call()->id, llm::text_answer("x", Origin::kSampled)),
+            Outcome::kDelivered);
+}
+
 TEST_F(TrainerTest, finding_62_a_rollout_may_take_nothing_but_what_was_sampled) {
   registration_.origins.accept = OriginRule::Accept::kSampledOnly;
   open();

@@ -43,10 +43,11 @@ Result<const Request*> Call::request() const {
   std::call_once(parsed_, [this] {
     const Codec* codec = find_codec(dialect);
     if (codec == nullptr || body == nullptr) {
-      request_ = Error(ErrorCode::kUnsupported,
-                       "the call's body cannot be read as " + std::string(to_string(dialect)));
+      request_ = std::make_unique<Result<Request>>(
+          Error(ErrorCode::kUnsupported,
+                "the call's body cannot be read as " + std::string(to_string(dialect))));
     } else {
-      request_ = codec->parse(*body);
+      request_ = std::make_unique<Result<Request>>(codec->parse(*body));
       // Where the URL names the model, the body does not.
       if (*request_ && (*request_)->model.empty()) (*request_)->model = model;
     }

@@ -113,7 +113,7 @@ class Call {
 
  private:
   mutable std::once_flag parsed_;
-  mutable std::optional<Result<Request>> request_;
+  mutable std::unique_ptr<Result<Request>> request_;  // most calls are never looked into
 };
 
 enum class Finish : uint8_t { kStop, kLength, kToolCalls, kContentFilter };

@@ -21,7 +21,7 @@ namespace {
 constexpr size_t kBuffer = 4096;            // what a connection reads into at first
 constexpr size_t kMaxBuffer = 64 * 1024;    // and at most, for chunked bodies
 constexpr size_t kSpareBuffers = 64;        // kept for the next connections
-constexpr size_t kBodyStep = 64 * 1024;     // reserved for a body before any of it has arrived
+constexpr size_t kBodyStep = 256 * 1024;    // reserved for a body before any of it has arrived
 constexpr size_t kPadding = 64;             // behind a body, for parsers that read ahead
 constexpr size_t kBodyProgress = 4096;      // see HttpLimits::body_idle_timeout
 constexpr size_t kWritePiece = 256 * 1024;  // see HttpLimits::write_timeout
@@ -124,15 +124,16 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
   void consume(size_t n) { begin_ += n; }
   void release_buffer();
   void make_room(size_t max);
-  void arm(Wait wait, Duration timeout);
+  [[gnu::noinline]] void arm(Wait wait, Duration timeout);
   void on_timer();
 
   awaitable<bool> read_head();
-  bool take_buffered_body();
+  [[gnu::noinline]] bool take_buffered_body();
   awaitable<bool> read_body();
   awaitable<bool> read_sized();
   awaitable<bool> read_chunked();
   HttpRequest take_request();
+  [[gnu::noinline]] awaitable<void> handling(Writer* writer);
   awaitable<bool> answer();
   awaitable<void> end_answer(Writer* writer);
   void log_failed_handler(std::string_view what) const;
@@ -375,6 +376,7 @@ void HttpServer::Session::on_timer() {
 }
 
 awaitable<void> HttpServer::Session::run(std::shared_ptr<Session> self) {
+  co_await kNoThrowWhenCancelled;
   try {
     for (;;) {
       const bool have_head = co_await self->read_head();
@@ -461,7 +463,8 @@ awaitable<bool> HttpServer::Session::read_body() {
   if (head_.framing == wire::Framing::kSized && head_.length > limits().body_bytes) {
     wire::Fault fault{413, fmt::format("the body is over {} bytes", limits().body_bytes)};
     // A client that waits to be told to continue will not send it now.
-    co_await refuse(std::move(fault), head_.expects_continue ? 0 : head_.length);
+    const uint64_t expected = head_.expects_continue ? 0 : head_.length;
+    co_await refuse(std::move(fault), expected);
     co_return false;
   }
   if (head_.expects_continue && pending().empty()) {
@@ -539,6 +542,11 @@ HttpRequest HttpServer::Session::take_request() {
   return request;
 }
 
+// No part of answer(), or the request's copies would be in its frame.
+awaitable<void> HttpServer::Session::handling(Writer* writer) {
+  return state_->handler(take_request(), writer);
+}
+
 // True if another request may follow. Its frame lives as long as the handler, so it holds only what
 // a parked request needs; the rest is in end_answer().
 awaitable<bool> HttpServer::Session::answer() {
@@ -546,9 +554,7 @@ awaitable<bool> HttpServer::Session::answer() {
   if (begin_ == end_) release_buffer();
   Writer writer(this);
   try {
-    // A statement of its own: the request's copies end with it.
-    auto handling = state_->handler(take_request(), &writer);
-    co_await std::move(handling);
+    co_await handling(&writer);
   } catch (const std::exception& e) {
     log_failed_handler(e.what());
     writer.do_not_keep();
@@ -678,7 +684,7 @@ awaitable<void> HttpServer::State::accept_from(State* state, std::shared_ptr<Lis
       continue;
     }
     auto session = std::make_shared<Session>(state, std::move(*accepted));
-    state->tasks.spawn(Session::run(std::move(session)));
+    state->tasks.spawn_bare(Session::run(std::move(session)));
   }
   std::erase(state->listeners, listener);
 }

@@ -59,14 +59,14 @@ struct App {
     } else if (path == "/throw-int") {
       throw 7;
     } else if (path == "/throw-midway") {
-      app->results.push_back(co_await writer->start(200, {}));
+      app->results.push_back(co_await writer->start(200, Headers()));
       app->results.push_back(co_await writer->write("half"));
       throw std::runtime_error("secret detail");
     } else if (path == "/half") {
-      app->results.push_back(co_await writer->start(200, {}));
+      app->results.push_back(co_await writer->start(200, Headers()));
       app->results.push_back(co_await writer->write("half"));
     } else if (path == "/abort") {
-      app->results.push_back(co_await writer->start(200, {}));
+      app->results.push_back(co_await writer->start(200, Headers()));
       writer->abort();
     } else if (path == "/park") {
       writer->on_peer_closed([app](PeerClose close) {
@@ -93,7 +93,7 @@ struct App {
       HttpResponse response{200, {}, "once"};
       app->results.push_back(co_await writer->send(response));
       app->results.push_back(co_await writer->send(response));
-      app->results.push_back(co_await writer->start(200, {}));
+      app->results.push_back(co_await writer->start(200, Headers()));
       app->results.push_back(co_await writer->write("x"));
       app->results.push_back(co_await writer->finish());
     } else if (path == "/big") {

@@ -115,20 +115,24 @@ TaskGroup::~TaskGroup() {
 namespace {
 
 awaitable<void> without_throwing_on_cancel(awaitable<void> task) {
-  co_await asio::this_coro::throw_if_cancelled(false);
+  co_await kNoThrowWhenCancelled;
   co_await std::move(task);
 }
 
 }  // namespace
 
 void TaskGroup::spawn(awaitable<void> task) {
+  spawn_bare(without_throwing_on_cancel(std::move(task)));
+}
+
+void TaskGroup::spawn_bare(awaitable<void> task) {
   const auto entry = tasks_.emplace(tasks_.end());
   auto ended = [this, entry](std::exception_ptr failure) {
     if (failure && !failure_) failure_ = failure;
     tasks_.erase(entry);
     if (tasks_.empty() && joining_) empty_.notify();
   };
-  asio::co_spawn(executor_, without_throwing_on_cancel(std::move(task)),
+  asio::co_spawn(executor_, std::move(task),
                  asio::bind_cancellation_slot(entry->signal.slot(), std::move(ended)));
 }
 

@@ -17,6 +17,7 @@
 
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/this_coro.hpp>
 
 #include "sluice/base/core/deadline.h"
 #include "sluice/base/core/result.h"
@@ -91,6 +92,9 @@ class TaskGroup {
   // clean up. An exception that leaves `task` is a bug: it ends that task and is rethrown by
   // join().
   void spawn(awaitable<void> task);
+  // The same, but `task` itself awaits kNoThrowWhenCancelled first: one frame less for as long
+  // as it lives.
+  void spawn_bare(awaitable<void> task);
   // Cancels what every task is suspended in now.
   void cancel();
   // Returns when all tasks have ended. One joiner at a time.
@@ -108,6 +112,9 @@ class TaskGroup {
   bool joining_ = false;
   std::exception_ptr failure_;
 };
+
+// Awaited: from there on a cancelled operation of the task returns an error instead of throwing.
+inline const auto kNoThrowWhenCancelled = boost::asio::this_coro::throw_if_cancelled(false);
 
 // kCancelled if the group was cancelled meanwhile.
 awaitable<Result<void>> sleep_until(Deadline deadline);

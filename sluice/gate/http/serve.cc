@@ -178,7 +178,8 @@ class Delivery {
   bool waits() const { return parked_->state == State::kOpen && !waiter_.hung_up; }
 
   // Until the call is answered or ended, or the agent is gone; then whatever that comes to. Its
-  // frame is what a parked call costs: all that is done meanwhile has frames of its own.
+  // frame is what a parked call costs: all that is done meanwhile has frames of its own, and is not
+  // to be inlined, which would make them part of this one.
   static awaitable<void> wait_and_conclude(std::unique_ptr<Delivery> self) {
     // At once: some agents give up on a call without headers after a minute.
     if (self->waits() && self->stream()) co_await self->start_stream();
@@ -197,7 +198,7 @@ class Delivery {
   }
 
   // Of an answer that goes ahead while it is made: what the agent has not got of it.
-  Bytes next_piece() {
+  [[gnu::noinline]] Bytes next_piece() {
     if (!rollout_->goes_ahead(*parked_)) return {};
     llm::Envelope envelope = this->envelope();
     Bytes piece = codec_.piece(envelope, llm::whole_characters(*parked_->so_far));
@@ -205,13 +206,13 @@ class Delivery {
     return piece;
   }
 
-  awaitable<void> start_stream() {
+  [[gnu::noinline]] awaitable<void> start_stream() {
     net::Headers headers = stream_headers(codec_, envelope());
     const auto started = co_await writer_->start(200, std::move(headers));
     if (!started) waiter_.hung_up = true;
   }
 
-  void arm_keep_alive() {
+  [[gnu::noinline]] void arm_keep_alive() {
     const GateOptions& options = rollout_->options();
     const bool frames = stream() || options.plain_keep_alive == PlainKeepAlive::kWhiteSpace;
     if (!frames || keep_alive_.armed()) return;
@@ -221,13 +222,13 @@ class Delivery {
     });
   }
 
-  awaitable<void> send_piece(Bytes piece) {
+  [[gnu::noinline]] awaitable<void> send_piece(Bytes piece) {
     rollout_->count_answer_bytes(piece.size());
     const auto written = co_await writer_->write(std::move(piece));
     if (!written) waiter_.hung_up = true;
   }
 
-  awaitable<void> send_keep_alive() {
+  [[gnu::noinline]] awaitable<void> send_keep_alive() {
     waiter_.due = false;
     if (!writer_->started()) {
       net::Headers headers({{"Content-Type", std::string(kJson)}});
@@ -242,7 +243,7 @@ class Delivery {
   }
 
   // Whatever the wait came to: the answer, an error, or nobody there to tell.
-  awaitable<void> conclude() {
+  [[gnu::noinline]] awaitable<void> conclude() {
     if (waiter_.hung_up) {
       rollout_->hung_up(parked_, &waiter_);
       writer_->abort();

@@ -260,6 +260,18 @@ Result<ToolResult> tool_result_from(const json::Raw& raw) {
   return result;
 }
 
+Result<llm::Piece> piece_from(const json::Raw& raw) {
+  json::ParseLimits limits;
+  limits.bytes = raw.text.size();
+  SLUICE_TRY(const json::Value value, json::parse(raw.text, limits));
+  Fields in(value, "piece.");
+  llm::Piece piece;
+  piece.reasoning = in.text("reasoning", raw.text.size()).value_or("");
+  piece.text = in.text("text", raw.text.size()).value_or("");
+  SLUICE_TRY_VOID(in.finish());
+  return piece;
+}
+
 Result<llm::Origin> origin_from(const json::RawObject& fields) {
   const json::Raw* value = fields.find("origin");
   if (value == nullptr) return llm::Origin::kSampled;
@@ -286,7 +298,8 @@ Result<void> read_version(const json::RawObject& fields, llm::Answer& answer) {
 }
 
 Result<ReplyMessage> reply_from(const json::RawObject& fields, std::string call) {
-  constexpr std::array<std::string_view, 4> kWays{"answer", "completion", "refusal", "tool_result"};
+  constexpr std::array<std::string_view, 5> kWays{"answer", "completion", "refusal", "tool_result",
+                                                  "piece"};
   for (const json::RawField& field : fields.fields) {
     const bool known = field.name == "call" || field.name == "origin" || field.name == "version" ||
                        std::find(kWays.begin(), kWays.end(), field.name) != kWays.end();
@@ -296,7 +309,9 @@ Result<ReplyMessage> reply_from(const json::RawObject& fields, std::string call)
     return fields.find(way) != nullptr;
   });
   if (call.empty()) return wrong("call", "must be the id of a call");
-  if (ways != 1) return wrong("reply", "must hold one of answer, completion, refusal, tool_result");
+  if (ways != 1) {
+    return wrong("reply", "must hold one of answer, completion, refusal, tool_result, piece");
+  }
   ReplyMessage out;
   out.call = {std::move(call)};
   if (const json::Raw* answer = fields.find("answer")) {
@@ -310,6 +325,8 @@ Result<ReplyMessage> reply_from(const json::RawObject& fields, std::string call)
     out.what = std::move(given);
   } else if (const json::Raw* refusal = fields.find("refusal")) {
     SLUICE_TRY(out.what, refusal_from(refusal->text));
+  } else if (const json::Raw* piece = fields.find("piece")) {
+    SLUICE_TRY(out.what, piece_from(*piece));
   } else {
     SLUICE_TRY(out.what, tool_result_from(*fields.find("tool_result")));
   }
@@ -376,6 +393,12 @@ Result<OriginRule> origins_from(const json::Value& value) {
   if (accept == "sampled") rule.accept = OriginRule::Accept::kSampledOnly;
   SLUICE_TRY_VOID(in.finish());
   return rule;
+}
+
+Result<AnswerDelivery> delivery_from(const json::Value& value) {
+  if (value.is_string() && value.as_string() == "whole") return AnswerDelivery::kWhole;
+  if (value.is_string() && value.as_string() == "incremental") return AnswerDelivery::kIncremental;
+  return wrong("delivery", "must be whole or incremental");
 }
 
 Result<PurposeRule> purpose_from(const json::Value& value) {
@@ -604,6 +627,7 @@ Result<RegisterMessage> registration_from_json(ByteView body) {
   SLUICE_TRY_VOID(read_part(in, "resend", resend_from, registration.resend));
   SLUICE_TRY_VOID(read_part(in, "session_headers", headers_from, registration.session_headers));
   SLUICE_TRY_VOID(read_part(in, "origins", origins_from, registration.origins));
+  SLUICE_TRY_VOID(read_part(in, "delivery", delivery_from, registration.delivery));
   for (const json::Value& each : in.list("purposes", 64)) {
     SLUICE_TRY(PurposeRule rule, purpose_from(each));
     registration.purposes.push_back(std::move(rule));

@@ -38,7 +38,7 @@ Result<TakeMessage> take_from_json(ByteView body);
 
 struct ReplyMessage {
   CallId call;
-  std::variant<llm::Answer, llm::Refusal, ToolResult> what;
+  std::variant<llm::Answer, llm::Refusal, ToolResult, llm::Piece> what;
 };
 struct RepliesMessage {
   std::string trainer;  // who is thereby known to live; "" if it does not say

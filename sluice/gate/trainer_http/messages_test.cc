@@ -117,6 +117,9 @@ TEST(TrainerMessagesTest, ARegistrationIsReadWhole) {
             "budget.call: is not known here");
   EXPECT_THAT(why(registration_from_json(R"({"dialects":["smoke"]})")), HasSubstr("dialects"));
   EXPECT_THAT(why(registration_from_json(R"({"lifetime_s":0})")), HasSubstr("lifetime_s"));
+  EXPECT_EQ(registration_from_json(R"({"delivery":"incremental"})")->registration.delivery,
+            AnswerDelivery::kIncremental);
+  EXPECT_THAT(why(registration_from_json(R"({"delivery":"slow"})")), HasSubstr("delivery: must"));
   EXPECT_TRUE(registration_from_json("{}"));
 }
 

@@ -530,6 +530,11 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
                           [done](Result<void> accepted) { done(accepted, std::nullopt); });
       return;
     }
+    if (auto* piece = std::get_if<llm::Piece>(&message.what)) {
+      trainer_.piece(message.call, std::move(*piece),
+                     [done](Result<void> accepted) { done(accepted, std::nullopt); });
+      return;
+    }
     Trainer::Replied told;
     if (until == Until::kEnded) {
       told.ended = [done](Result<llm::Outcome> outcome) {

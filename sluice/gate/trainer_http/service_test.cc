@@ -130,6 +130,35 @@ TEST_F(ServiceTest, ABatchIsAnsweredPieceByPieceAndMayWaitForItsOutcomes) {
   EXPECT_EQ(first.response().status, 200);
 }
 
+TEST_F(ServiceTest, PiecesGoAheadOfTheAnswerThatTheyBegin) {
+  registration_.delivery = AnswerDelivery::kIncremental;
+  serve();
+  auto agent = this->agent();
+  agent.post(kPath, streaming(1));
+  const std::string id = ids(post("/v1/next_batch", R"({"max":8,"wait_s":10})"))[0];
+  const auto piece = [&](std::string_view what) {
+    return post("/v1/reply", R"({"call":")" + id + R"(","piece":)" + std::string(what) + "}")
+        .at("results")
+        .at(0);
+  };
+  EXPECT_TRUE(piece(R"({"reasoning":"hm"})").at("accepted").as_bool());
+  EXPECT_TRUE(piece(R"({"text":"hel"})").at("accepted").as_bool());
+  EXPECT_EQ(piece(R"({"txt":"hel"})").at("error").at("message").as_string(),
+            "piece.txt: is not known here");
+  // What does not begin so is no answer to them.
+  const auto other =
+      post("/v1/reply", R"({"call":")" + id + R"(","answer":{"choices":[{"text":"other"}]}})");
+  EXPECT_EQ(other.at("results").at(0).at("error").at("code").as_string(), "invalid_argument");
+  const auto told =
+      post("/v1/reply", R"({"wait_s":30,"call":")" + id +
+                            R"(","answer":{"choices":[{"reasoning":"hm","text":"hello"}]}})");
+  EXPECT_EQ(told.at("results").at(0).at("outcome").as_string(), "delivered");
+  const std::string stream = agent.response().body;
+  EXPECT_THAT(stream, HasSubstr(R"("content":"hel")"));
+  EXPECT_THAT(stream, HasSubstr(R"("content":"lo")"));
+  EXPECT_EQ(piece(R"({"text":"more"})").at("error").at("code").as_string(), "failed_precondition");
+}
+
 TEST_F(ServiceTest, ALongPollIsWokenByACallAndByTheAgentsEnd) {
   serve();
   auto poll = client();
