@@ -28,7 +28,9 @@ struct Keys {
 
 // A key that holds blanks is a mistake of a shell or a file, and no client can send it as it is.
 Result<void> check_key(const char* name, std::string_view key) {
-  constexpr auto kVisible = [](unsigned char c) { return c > 0x20 && c < 0x7F; };
+  constexpr auto kVisible = [](unsigned char c) {
+    return c > 0x20 && c < 0x7F;
+  };
   if (std::ranges::all_of(key, kVisible)) return {};
   return Error(ErrorCode::kInvalidArgument,
                fmt::format("{} holds blanks or what is not printable ASCII: give a key without "
