@@ -112,6 +112,8 @@ struct Registration {
   std::vector<Tool> tools;
   // Trainer's rollouts: cancelled when so many versions have come since its first answer.
   std::optional<uint64_t> max_version_lag;
+  // A JSON object that says what the rollout is for, handed to trainers with each of its calls.
+  std::shared_ptr<const std::string> task;
   trace::Recorder* recorder = nullptr;  // none: nothing is recorded
 };
 

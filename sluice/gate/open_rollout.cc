@@ -478,6 +478,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   auto call = std::make_shared<llm::Call>();
   call->id = core_->ids.fresh();
   call->rollout = registration_.id;
+  call->task = registration_.task;
   call->session = std::move(arrival.session);
   call->dialect = arrival.dialect;
   if (rule != nullptr) call->purpose = rule->purpose;

@@ -91,6 +91,7 @@ class Call {
  public:
   CallId id;
   RolloutId rollout;
+  std::shared_ptr<const std::string> task;  // JSON: what its rollout is for; may be none
   SessionKey session;
   Dialect dialect = Dialect::kChat;
   Purpose purpose = Purpose::kMain;

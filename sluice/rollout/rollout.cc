@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "sluice/json/text.h"
 #include "sluice/json/value.h"
 
 namespace sluice::rollout {
@@ -148,6 +149,15 @@ class Rollout::Impl final : public agent::Hooks {
   }
 
  private:
+  // For the trainer.
+  static std::string about(const Task& task) {
+    std::string out = R"({"id":)";
+    json::append_string(out, task.id);
+    if (!task.metadata.empty()) out.append(R"(,"metadata":)").append(task.metadata);
+    out.push_back('}');
+    return out;
+  }
+
   gate::Registration registration() {
     const agent::Spec& spec = *options_.spec;
     gate::Registration registration;
@@ -162,6 +172,7 @@ class Rollout::Impl final : public agent::Hooks {
     registration.policy = options_.policy.policy;
     registration.tools = options_.task->tools;
     registration.recorder = &parts_.recorder;
+    registration.task = std::make_shared<const std::string>(about(*options_.task));
     return registration;
   }
 

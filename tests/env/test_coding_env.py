@@ -276,13 +276,27 @@ def test_finding_43_the_upstreams_key_is_nowhere_but_upstream(server, upstream, 
         assert KEY.encode() not in file.read_bytes()
 
 
-@pytest.mark.parametrize("network", ["none"])
-def test_finding_49_an_agent_cannot_reach_the_server_it_runs_under(server, upstream, network):
+@pytest.fixture(params=["none", "setup"])
+def closed_server(request, server, place):
+    """A server whose agents have no network; with "setup", set-up commands have one before them."""
+    if request.param == "none":
+        yield server
+        return
+    with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
+                "--network", "setup", "--setup-hosts", "packages.invalid") as served:
+        yield served
+
+
+def test_finding_49_an_agent_cannot_reach_the_server_it_runs_under(closed_server, upstream):
+    server = closed_server
     port = server.url.rsplit(":", 1)[1]
     probe = (f"for p in /reset /step /mcp /rollouts /health; do "
              f"python3 -c 'import urllib.request as r; print(r.urlopen("
              f"\"http://127.0.0.1:{port}'$p'\", timeout=2).status)' 2>&1 | tail -1; done")
-    result = call(server, arguments(upstream, [CALL, {"run": probe}], verify=["true"]))
+    ask = f"import urllib.request as r; r.urlopen(\"http://127.0.0.1:{port}/health\", timeout=5)"
+    result = call(server, arguments(upstream, [CALL, {"run": probe}], verify=["true"],
+                                    setup=[f"! python3 -c '{ask}' 2>/dev/null"]))
+    assert result["reward"] == 1.0, result
     said = json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
     assert said.count("Connection refused") == 5, said
 
@@ -616,6 +630,9 @@ def test_finding_76_agents_are_answered_by_a_trainer_over_its_api(gate_server, s
     assert {item["rollout"] for item in trainer.calls} == {result["rollout_id"]}
     row = gate_server.fetch(f"/rollouts/{result['rollout_id']}")[1]
     assert row["task_id"] == "gated" and row["session"]
+    for item in trainer.calls:
+        assert item["task"] == {"id": "gated", "metadata": {
+            "session": row["session"], "episode_id": row["episode_id"]}}
 
 
 def test_finding_49_an_agent_cannot_reach_the_trainers_api(gate_server, upstream):

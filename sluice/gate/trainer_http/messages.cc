@@ -190,6 +190,7 @@ void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical 
   members.text("type", "call");
   members.text("id", call.id.value);
   members.text("rollout", call.rollout.value);
+  if (call.task) members.raw("task", *call.task);
   members.number("ordinal", static_cast<int64_t>(call.ordinal));
   members.number("deliveries", item.deliveries);
   if (!item.version.empty()) members.text("version", item.version);

@@ -152,6 +152,17 @@ TEST(TrainerMessagesTest, ACallsBodyIsHandedOnAsItCameWhateverItIs) {
   }
 }
 
+TEST(TrainerMessagesTest, ACallSaysWhatItsRolloutIsFor) {
+  Item item = call_item("{}");
+  EXPECT_EQ(rendered(item, Canonical::kNo).find("\"task\""), Bytes::npos);
+  auto call = std::make_shared<llm::Call>();
+  call->body = std::make_shared<const Bytes>("{}");
+  call->task = std::make_shared<const std::string>(R"({"id":"t1","metadata":{"session":"s"}})");
+  item.what = std::shared_ptr<const llm::Call>(std::move(call));
+  EXPECT_THAT(rendered(item, Canonical::kNo),
+              HasSubstr(R"("task":{"id":"t1","metadata":{"session":"s"}},)"));
+}
+
 TEST(TrainerMessagesTest, MetricsAreInPrometheussForm) {
   Totals totals;
   totals.calls = 3;
