@@ -489,7 +489,7 @@ class Driver::Impl {
   awaitable<Result<void>> collect_artifacts() {
     TemplateValues values;
     for (const std::string& name : placeholder_names()) values.emplace(name, "");
-    values["home"] = sandbox::kHome;
+    values["home"] = agent_home(plan_);
     values["workdir"] = plan_.workdir;
     for (const ArtifactSpec& wanted : plan_.spec->artifacts) {
       SLUICE_CO_TRY(std::string path, expand(wanted.path, values));

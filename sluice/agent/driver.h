@@ -179,5 +179,8 @@ struct Launch {
   std::vector<Upload> files;
 };
 Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std::string& program);
+// The agent's HOME: the task's, if its environment names one by a whole path. Everything that a
+// spec puts into {home} goes there.
+std::string agent_home(const Plan& plan);
 
 }  // namespace sluice::agent

@@ -60,6 +60,11 @@ Result<json::Value> option_value(const OptionSpec& option, const std::string& te
 
 }  // namespace
 
+std::string agent_home(const Plan& plan) {
+  const auto own = plan.env.find("HOME");
+  return own != plan.env.end() && own->second.starts_with('/') ? own->second : sandbox::kHome;
+}
+
 Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std::string& program) {
   const Spec& spec = *plan.spec;
   const DialectSpec* dialect = spec.dialect(plan.dialect);
@@ -85,7 +90,7 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
   values["model"] = plan.model;
   values["context_window"] = std::to_string(plan.context_window);
   values["max_output"] = std::to_string(plan.max_output);
-  values["home"] = sandbox::kHome;
+  values["home"] = agent_home(plan);
   values["workdir"] = plan.workdir;
   values["bundle"] = bundle_mount(spec);
   values["program"] = program;
@@ -102,7 +107,7 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
                        spec.approvals_bypass.end());
   }
 
-  std::map<std::string, std::string> env = {{"HOME", sandbox::kHome},
+  std::map<std::string, std::string> env = {{"HOME", agent_home(plan)},
                                             {"PATH", kPath},
                                             {"USER", "user"},
                                             {"LOGNAME", "user"},
@@ -115,6 +120,7 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
     SLUICE_TRY(env[name], expand(value, values));
   }
   for (const auto& [name, value] : plan.env) env[name] = value;
+  if (plan.env.contains("HOME")) env["HOME"] = agent_home(plan);
 
   std::map<std::string, json::Value> edited;  // files changed by options, by their path's template
   for (const FileSpec& file : spec.files) {

@@ -71,6 +71,24 @@ TEST(LaunchTest, FillsArgumentsEnvironmentAndFiles) {
             R"({"url": "http://127.0.0.1:81/rollout/r1/v1", "model": "policy", "deep": {}})");
 }
 
+// A task's own home is the agent's everywhere: what it reads its configuration from is what it is
+// told is its home, and nothing goes to another one.
+TEST(LaunchTest, finding_15_configuration_goes_into_the_effective_home_only) {
+  Plan plan = plan_for(kSpec);
+  plan.env["HOME"] = "/home/user/own";
+  const auto launch = make_launch(plan, kEndpoint, "sh");
+  ASSERT_TRUE(launch) << launch.error().message;
+  EXPECT_EQ(env_of(*launch, "HOME"), "/home/user/own");
+  ASSERT_EQ(launch->files.size(), 1u);
+  EXPECT_EQ(launch->files[0].path, "/home/user/own/c.json");
+  // Not a path: the usual one, for both.
+  plan.env["HOME"] = "own";
+  const auto usual = make_launch(plan, kEndpoint, "sh");
+  ASSERT_TRUE(usual) << usual.error().message;
+  EXPECT_EQ(env_of(*usual, "HOME"), "/home/user");
+  EXPECT_EQ(usual->files[0].path, "/home/user/c.json");
+}
+
 TEST(LaunchTest, AnAgentIsToldOfHostToolsWhereItsSpecSays) {
   const std::string mcp =
       "[mcp]\nfile = \"{home}/c.json\"\npointer = \"/mcp/gate\"\n"
