@@ -246,7 +246,9 @@ TEST_F(LocalTest, ProgramsOfTheHostWork) {
   EXPECT_EQ(out_of("python3 -c 'import socket, ssl, threading, multiprocessing as m; "
                    "print(m.Pool(2).map(abs, [-1, -2]))'"),
             "[1, 2]\n");
-  EXPECT_EQ(out_of("echo 'int main(){return 7;}' > a.c; (clang-19 --ld-path=ld.lld-19 a.c -o a && ./a); echo $?"), "7\n");
+  EXPECT_EQ(out_of("echo 'int main(){return 7;}' > a.c; (clang-19 --ld-path=ld.lld-19 a.c -o a && "
+                   "./a); echo $?"),
+            "7\n");
   EXPECT_EQ(out_of("seq 3 | xargs -P3 -n1 echo | sort | tr '\\n' ' '"), "1 2 3 ");
   EXPECT_EQ(out_of("cat <(echo process substitution)"), "process substitution\n");
   EXPECT_EQ(out_of("awk '{print $2}' /proc/net/dev | tail -n +3 | wc -l"), "1\n");
