@@ -87,9 +87,7 @@ std::string one_line(std::string_view detail) {
 
 }  // namespace
 
-// The file of request bodies. What is written in large pieces does not stay in the page cache: it
-// is read once, much later, and would push out what the sandboxes live from. The cache's own pages
-// are then the same few again and again, too.
+// The file of request bodies.
 class JsonlRecorder::Bodies {
  public:
   Result<void> open(const std::string& path) {
@@ -106,18 +104,15 @@ class JsonlRecorder::Bodies {
   Result<void> append(std::span<const std::shared_ptr<const Bytes>> bodies, uint64_t total) {
     reserve(total);
     const uint64_t start = end_;
-    const Cache cache = total >= kUncached && uncached_works_ ? Cache::kDrop : Cache::kKeep;
     while (!bodies.empty()) {
       const size_t count = std::min(bodies.size(), kMaxVectors);
-      if (auto done = write(bodies.first(count), cache); !done) {
+      if (auto done = write(bodies.first(count)); !done) {
         [[maybe_unused]] const int ignored = ::ftruncate(fd_.get(), static_cast<off_t>(start));
         end_ = start;
         return done;
       }
       bodies = bodies.subspan(count);
     }
-    // The last page, which goes as well, would have to be read to be filled.
-    if (cache == Cache::kDrop) end_ = (end_ + kPage - 1) / kPage * kPage;
     return {};
   }
 
@@ -132,11 +127,6 @@ class JsonlRecorder::Bodies {
   }
 
  private:
-  enum class Cache : uint8_t { kKeep, kDrop };
-  static constexpr uint64_t kPage = 4096;
-  static constexpr uint64_t kUncached = 64 << 10;
-  static constexpr int kDontCache = 0x80;  // RWF_DONTCACHE, of Linux 6.14
-
   // Blocks in a row, and found before they are needed: half the work for the kernel.
   void reserve(uint64_t total) {
     const uint64_t end = end_ + total;
@@ -147,7 +137,7 @@ class JsonlRecorder::Bodies {
     reserved_ = done ? end + ahead : UINT64_MAX;
   }
 
-  Result<void> write(std::span<const std::shared_ptr<const Bytes>> bodies, Cache cache) {
+  Result<void> write(std::span<const std::shared_ptr<const Bytes>> bodies) {
     std::array<iovec, kMaxVectors> vectors;
     uint64_t left = 0;
     for (size_t i = 0; i < bodies.size(); ++i) {
@@ -156,14 +146,9 @@ class JsonlRecorder::Bodies {
     }
     std::span<iovec> rest(vectors.data(), bodies.size());
     while (left > 0) {
-      const bool drop = cache == Cache::kDrop && uncached_works_;
-      const ssize_t n = ::pwritev2(fd_.get(), rest.data(), static_cast<int>(rest.size()),
-                                   static_cast<off_t>(end_), drop ? kDontCache : 0);
+      const ssize_t n = ::pwritev(fd_.get(), rest.data(), static_cast<int>(rest.size()),
+                                  static_cast<off_t>(end_));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0 && drop && (errno == EOPNOTSUPP || errno == EINVAL)) {
-        uncached_works_ = false;  // an older kernel, or another file system
-        continue;
-      }
       if (n < 0) return errno_error("write", errno);
       end_ += static_cast<uint64_t>(n);
       left -= static_cast<uint64_t>(n);
@@ -181,7 +166,6 @@ class JsonlRecorder::Bodies {
   Fd fd_;
   uint64_t end_ = 0;
   uint64_t reserved_ = 0;
-  bool uncached_works_ = true;
 };
 
 struct JsonlRecorder::Files {

@@ -231,7 +231,7 @@ TEST_F(TraceTest, WhatWasHeldIsThereWhenItIsReleasedAndReadsBack) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
   const Bytes before = lines();
-  // More than one write takes, and large enough to be written past the page cache, twice.
+  // More than one write takes, twice.
   std::vector<std::shared_ptr<llm::Call>> calls;
   for (int round = 0; round < 2; ++round) {
     recorder.hold(rollout_);
