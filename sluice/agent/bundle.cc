@@ -15,6 +15,7 @@
 
 #include "sluice/base/core/defer.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/core/passwd.h"
 #include "sluice/base/digest.h"
 
 extern char** environ;
@@ -219,7 +220,7 @@ std::string default_bundle_directory() {
   if (const std::string xdg = absolute("XDG_CACHE_HOME"); !xdg.empty()) {
     return xdg + "/sluice/bundles";
   }
-  return absolute("HOME") + "/.cache/sluice/bundles";
+  return home_directory() + "/.cache/sluice/bundles";
 }
 
 }  // namespace sluice::agent

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "sluice/base/core/fd.h"
+#include "sluice/base/core/passwd.h"
 
 namespace sluice::agent {
 namespace {
@@ -61,9 +62,7 @@ std::string default_agents_directory() {
   if (const char* config = std::getenv("XDG_CONFIG_HOME"); config != nullptr && *config == '/') {
     return std::string(config) + "/sluice/agents";
   }
-  // NOLINTNEXTLINE(concurrency-mt-unsafe)
-  const char* home = std::getenv("HOME");
-  return std::string(home != nullptr ? home : "") + "/.config/sluice/agents";
+  return home_directory() + "/.config/sluice/agents";
 }
 
 }  // namespace sluice::agent

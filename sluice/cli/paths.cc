@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "sluice/base/core/passwd.h"
+
 namespace sluice::cli {
 
 std::string environment(const char* name) {
@@ -14,7 +16,7 @@ std::string state_directory() {
   if (const std::string xdg = environment("XDG_STATE_HOME"); xdg.starts_with('/')) {
     return xdg + "/sluice";
   }
-  return environment("HOME") + "/.local/state/sluice";
+  return home_directory() + "/.local/state/sluice";
 }
 
 std::string cache_directory() {
@@ -22,7 +24,7 @@ std::string cache_directory() {
     const std::string path = environment(name);
     if (path.starts_with('/')) return name[0] == 'S' ? path : path + "/sluice";
   }
-  return environment("HOME") + "/.cache/sluice";
+  return home_directory() + "/.cache/sluice";
 }
 
 }  // namespace sluice::cli

@@ -18,7 +18,6 @@ using namespace std::chrono_literals;
 using sandbox::Exit;
 using sandbox::fake::Answer;
 using sandbox::fake::FakeBackend;
-using sandbox::fake::FakeMachine;
 using sandbox::fake::FakeProcess;
 using testing::call_gate;
 using ::testing::HasSubstr;

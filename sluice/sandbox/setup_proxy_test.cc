@@ -167,7 +167,7 @@ TEST_F(SetupProxyServing, NonsenseIsRefused) {
        {std::string("GET / HTTP/1.1\r\n\r\n"), std::string("CONNECT x HTTP/1.1\r\n\r\n"),
         std::string("CONNECT packages.example.org:99999 HTTP/1.1\r\n\r\n"), std::string("\r\n\r\n"),
         std::string("GET http://u:p@packages.example.org/ HTTP/1.1\r\n\r\n"),
-        std::string("CONNECT a\0b:443 HTTP/1.1\r\n\r\n", 29), std::string("x y HTTP/2\r\n\r\n"),
+        std::string("CONNECT a\0b:443 HTTP/1.1\r\n\r\n", 28), std::string("x y HTTP/2\r\n\r\n"),
         std::string("GET ftp://packages.example.org/ HTTP/1.1\r\n\r\n"),
         std::string(40'000, 'x')}) {
     EXPECT_THAT(ask(head), StartsWith("HTTP/1.1 400 ")) << head.substr(0, 60);

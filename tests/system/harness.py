@@ -210,14 +210,18 @@ def running_below_us():
 
 def cgroups(ours):
     """The directories in every cgroup hierarchy that an engine among `ours` made, or one that is
-    gone. Their names are sluice-NAMESPACE-PID-START of the process that did."""
+    gone. Their names are sluice-NAMESPACE-PID-START of the process that did; what processes of
+    another pid namespace make is theirs."""
     found = set()
+    here = str(os.stat("/proc/self/ns/pid").st_ino)
     for top, names, _ in os.walk("/sys/fs/cgroup"):  # what goes meanwhile is passed over
         for name in [name for name in names if "sluice" in name]:
             names.remove(name)
-            pid = re.match(r"sluice-\d+-(\d+)-", name)
-            alive = pid and os.path.exists(f"/proc/{pid[1]}")
-            if not alive or int(pid[1]) in ours:
+            engine = re.match(r"sluice-(\d+)-(\d+)-", name)
+            if engine and engine[1] != here:
+                continue
+            alive = engine and os.path.exists(f"/proc/{engine[2]}")
+            if not alive or int(engine[2]) in ours:
                 found.add(f"{top}/{name}")
     return found
 

@@ -1,8 +1,12 @@
 #include "sluice/base/core/passwd.h"
 
+#include <unistd.h>
+
+#include <cstdlib>
 #include <optional>
 
 #include "sluice/base/core/bytes.h"
+#include "sluice/base/core/fd.h"
 
 namespace sluice {
 namespace {
@@ -78,6 +82,14 @@ Result<User> find_user(std::string_view spec, std::string_view passwd, std::stri
   }
   if (!found->name.empty()) add_groups(*found, group);
   return std::move(*found);
+}
+
+std::string home_directory() {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in this process changes the environment.
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') return home;
+  const auto passwd = read_file("/etc/passwd", 1 << 20);
+  const auto user = find_user(std::to_string(::geteuid()), passwd ? *passwd : Bytes(), "");
+  return user ? user->home : "/";
 }
 
 }  // namespace sluice

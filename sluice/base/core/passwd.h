@@ -25,4 +25,8 @@ struct User {
 // are skipped.
 Result<User> find_user(std::string_view spec, std::string_view passwd, std::string_view group);
 
+// Where this process's user keeps files: HOME if it is an absolute path, else what /etc/passwd
+// says.
+std::string home_directory();
+
 }  // namespace sluice

@@ -1,6 +1,10 @@
 #include "sluice/base/core/passwd.h"
 
 #include <gtest/gtest.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
 
 namespace sluice {
 namespace {
@@ -83,6 +87,19 @@ TEST(PasswdTest, RefusesBadGroupsAndTheNumberThatMeansUnchanged) {
 TEST(PasswdTest, EmptyFilesAreNoUsers) {
   EXPECT_FALSE(find_user("root", "", ""));
   EXPECT_TRUE(find_user("0", "", ""));
+}
+
+TEST(PasswdTest, HomeIsTheVariablesOrTheFiles) {
+  const passwd* entry = ::getpwuid(::geteuid());  // NOLINT(concurrency-mt-unsafe): one thread
+  const std::string in_file = entry != nullptr ? entry->pw_dir : "/";
+  ::setenv("HOME", "/some/where", 1);  // NOLINT(concurrency-mt-unsafe)
+  EXPECT_EQ(home_directory(), "/some/where");
+  for (const char* no_path : {"", "relative"}) {
+    ::setenv("HOME", no_path, 1);  // NOLINT(concurrency-mt-unsafe)
+    EXPECT_EQ(home_directory(), in_file);
+  }
+  ::unsetenv("HOME");  // NOLINT(concurrency-mt-unsafe)
+  EXPECT_EQ(home_directory(), in_file);
 }
 
 }  // namespace
