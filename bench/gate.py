@@ -137,6 +137,8 @@ def tail(figures, context, traces):
             server = Reference() if name == "aiohttp" else Ours("gate", "trainer", f"{traces}/p{each}")
             try:
                 calls = (1024 if name == "aiohttp" else 4096) // (2 if QUICK else 1)
+                load(server, 512, SIZES["128k"], calls)  # for caches and pages
+                server.fresh()
                 p99[name].append(load(server, 512, SIZES["128k"], calls)[1]["p99_ms"])
             finally:
                 server.stop()
