@@ -490,7 +490,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   std::vector<std::string> warnings;
   if (!state->ids.note.empty()) warnings.push_back(state->ids.note);
   if (options.network == Network::kOpen) {
-    warnings.push_back("the network is the host's own, its loopback included");
+    warnings.emplace_back("the network is the host's own, its loopback included");
   }
   const bool own_network = options.network != Network::kOpen;
   SLUICE_CO_TRY(const LimitPlan limits, plan_limits(options.limits, state->ready, &warnings));

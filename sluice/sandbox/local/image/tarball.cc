@@ -122,7 +122,10 @@ class Inflater {
   }
 
   // The closest reason of a failure.
-  Error problem(Error other) const { return problem_ ? *problem_ : std::move(other); }
+  Error problem(Error other) const {
+    if (problem_) return *problem_;
+    return other;
+  }
 
   Result<std::string> digest() {
     const void* ignored = nullptr;
