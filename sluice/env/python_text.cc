@@ -75,51 +75,6 @@ void append_repr(std::string& out, std::string_view text) {
   out.push_back(quote);
 }
 
-void append_repr(std::string& out, const json::Value& value) {
-  switch (value.kind()) {
-    case boost::json::kind::null:
-      out.append("None");
-      break;
-    case boost::json::kind::bool_:
-      out.append(value.get_bool() ? "True" : "False");
-      break;
-    case boost::json::kind::int64:
-      out.append(std::to_string(value.get_int64()));
-      break;
-    case boost::json::kind::uint64:
-      out.append(std::to_string(value.get_uint64()));
-      break;
-    case boost::json::kind::double_:
-      out.append(float_repr(value.get_double()));
-      break;
-    case boost::json::kind::string:
-      append_repr(out, std::string_view(value.get_string()));
-      break;
-    case boost::json::kind::array: {
-      out.push_back('[');
-      bool first = true;
-      for (const json::Value& item : value.get_array()) {
-        if (!std::exchange(first, false)) out.append(", ");
-        append_repr(out, item);
-      }
-      out.push_back(']');
-      break;
-    }
-    case boost::json::kind::object: {
-      out.push_back('{');
-      bool first = true;
-      for (const auto& member : value.get_object()) {
-        if (!std::exchange(first, false)) out.append(", ");
-        append_repr(out, std::string_view(member.key()));
-        out.append(": ");
-        append_repr(out, member.value());
-      }
-      out.push_back('}');
-      break;
-    }
-  }
-}
-
 void append_ascii_string(std::string& out, std::string_view text) {
   out.push_back('"');
   for (size_t at = 0; at < text.size();) {
@@ -150,18 +105,35 @@ void append_ascii_string(std::string& out, std::string_view text) {
   out.push_back('"');
 }
 
+void append_float_repr(std::string& out, double number) {
+  out.append(float_repr(number));
+}
+
+void append_json_number(std::string& out, double number) {
+  out.append(std::isfinite(number) ? float_repr(number) : "null");
+}
+
+// How a value is written.
 struct Style {
+  std::string_view null, yes, no;
   std::string_view comma, colon;
+  void (*number)(std::string& out, double number);
   void (*string)(std::string& out, std::string_view text);
 };
 
-void append_json(std::string& out, const json::Value& value, const Style& style) {
+constexpr Style kRepr{"None", "True", "False", ", ", ": ", append_float_repr, append_repr};
+constexpr Style kCompact{
+    "null", "true", "false", ",", ":", append_json_number, json::append_string};
+constexpr Style kDumps{
+    "null", "true", "false", ", ", ": ", append_json_number, append_ascii_string};
+
+void append_value(std::string& out, const json::Value& value, const Style& style) {
   switch (value.kind()) {
     case boost::json::kind::null:
-      out.append("null");
+      out.append(style.null);
       break;
     case boost::json::kind::bool_:
-      out.append(value.get_bool() ? "true" : "false");
+      out.append(value.get_bool() ? style.yes : style.no);
       break;
     case boost::json::kind::int64:
       out.append(std::to_string(value.get_int64()));
@@ -170,7 +142,7 @@ void append_json(std::string& out, const json::Value& value, const Style& style)
       out.append(std::to_string(value.get_uint64()));
       break;
     case boost::json::kind::double_:
-      out.append(std::isfinite(value.get_double()) ? float_repr(value.get_double()) : "null");
+      style.number(out, value.get_double());
       break;
     case boost::json::kind::string:
       style.string(out, std::string_view(value.get_string()));
@@ -180,7 +152,7 @@ void append_json(std::string& out, const json::Value& value, const Style& style)
       bool first = true;
       for (const json::Value& item : value.get_array()) {
         if (!std::exchange(first, false)) out.append(style.comma);
-        append_json(out, item, style);
+        append_value(out, item, style);
       }
       out.push_back(']');
       break;
@@ -192,7 +164,7 @@ void append_json(std::string& out, const json::Value& value, const Style& style)
         if (!std::exchange(first, false)) out.append(style.comma);
         style.string(out, std::string_view(member.key()));
         out.append(style.colon);
-        append_json(out, member.value(), style);
+        append_value(out, member.value(), style);
       }
       out.push_back('}');
       break;
@@ -430,7 +402,7 @@ std::string_view type_name(const json::Value& value) {
 
 std::string repr(const json::Value& value) {
   std::string out;
-  append_repr(out, value);
+  append_value(out, value, kRepr);
   return out;
 }
 
@@ -439,7 +411,7 @@ std::string str(const json::Value& value) {
 }
 
 void append_compact(std::string& out, const json::Value& value) {
-  append_json(out, value, Style{",", ":", json::append_string});
+  append_value(out, value, kCompact);
 }
 
 std::string compact(const json::Value& value) {
@@ -450,7 +422,7 @@ std::string compact(const json::Value& value) {
 
 std::string dumps(const json::Value& value) {
   std::string out;
-  append_json(out, value, Style{", ", ": ", append_ascii_string});
+  append_value(out, value, kDumps);
   return out;
 }
 
