@@ -386,6 +386,7 @@ ReadyQueue::Waiting ReadyQueue::take(const TakeRequest& request, How how, Done d
   Calls calls;
   Waiting waiter = std::make_shared<Waiter>();
   waiter->max = request.max;
+  waiter->done = std::move(done);
   Result<std::vector<Item>> taken;
   bool waits = false;
   {
@@ -397,15 +398,14 @@ ReadyQueue::Waiting ReadyQueue::take(const TakeRequest& request, How how, Done d
     waits = taken && taken->empty() && how == How::kWait && request.max > 0;
     if (waits) {
       auto& list = waiter->lane ? waiter->lane->waiters : waiters_;
-      waiter->done = std::move(done);
       waiter->at = list.insert(list.end(), waiter);
       waiter->linked = true;
       ++waiter->holder->waits;
     }
   }
   run(std::move(calls));
-  // The done of a waiter that waits is its own from here on.
-  if (!waits) done(std::move(taken));
+  // A waiter that waits may be answered by another thread from here on.
+  if (!waits) std::exchange(waiter->done, nullptr)(std::move(taken));
   return waiter;
 }
 

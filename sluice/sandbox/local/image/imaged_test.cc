@@ -16,7 +16,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using net::testing::run;
-using ::testing::Contains;
 using ::testing::HasSubstr;
 using testing::Layer;
 using testing::plain_layer;
