@@ -1,8 +1,8 @@
 // Recorder: everything that is kept of a rollout, as it happens.
 //
 // What a member was given is with the kernel (appended to a file) when it returns, or when
-// release() does if the rollout is held: a killed process loses nothing that anybody was told of, a
-// power cut may lose the last seconds. Thread-safe; the members for one rollout are called from one
+// release() does if the rollout is held: a killed process loses what was held, a power cut may lose
+// the last seconds. Thread-safe; the members for one rollout are called from one
 // thread at a time. A recorder that cannot write says so once in the log and in flush(); it never
 // stops a rollout by itself.
 #pragma once
@@ -50,7 +50,8 @@ class Recorder {
   virtual void event(const RolloutId& rollout, const Event& event) = 0;
   virtual void closed(const RolloutId& rollout, const ResultSummary& summary) = 0;
   // From hold() to release() a recorder may keep what it is given and write it all at once. Whoever
-  // holds tells nobody of what is not written yet, and does not hold for long. Both are idempotent.
+  // holds acknowledges nothing that is not written yet, and holds for one turn of its loop at most.
+  // Both are idempotent.
   virtual void hold(const RolloutId&) {}
   virtual void release(const RolloutId&) {}
   // The first write error of this rollout, if there was one.
