@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <map>
 #include <thread>
 
 namespace sluice::gate {
@@ -89,6 +90,26 @@ TEST(ReadyQueueTest, ServesRolloutsInTurn) {
   EXPECT_THAT(names(next_batch(queue, 5, 0s)), ElementsAre("a3", "a4"));
   EXPECT_TRUE(next_batch(queue, 5, 0s).empty());
   EXPECT_TRUE(next_batch(queue, 0, kForever).empty());
+}
+
+TEST(ReadyQueueTest, NoneOfManyRolloutsWaitsBehindAnothersCalls) {
+  constexpr int kRollouts = 512, kEach = 3;
+  ReadyQueue queue(10'000);
+  for (int i = 0; i < kRollouts; ++i) {
+    const std::string rollout = "r" + std::to_string(i) + ".";
+    queue.open({rollout});
+    // The first has a thousand calls, before anybody else's first.
+    const int calls = i == 0 ? 1000 : kEach;
+    for (int n = 1; n <= calls; ++n) queue.push(call(rollout, n));
+  }
+  for (int round = 1; round <= kEach; ++round) {
+    std::map<std::string, int> served;
+    for (int batch = 0; batch < kRollouts / 32; ++batch) {
+      for (const Item& item : next_batch(queue, 32, 0s)) ++served[item.call()->rollout.value];
+    }
+    EXPECT_EQ(served.size(), static_cast<size_t>(kRollouts)) << "round " << round;
+  }
+  EXPECT_EQ(next_batch(queue, 10'000, 0s).size(), static_cast<size_t>(1000 - kEach));
 }
 
 TEST(ReadyQueueTest, NextTakesFromOneRolloutAlone) {

@@ -2,6 +2,7 @@
 // whichever of them is first. Run under TSan.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <random>
@@ -354,6 +355,26 @@ TEST_F(ThreadsTest, finding_05_closing_wakes_agents_and_trainers_on_every_thread
   close({"r1"});
   any.join();
   EXPECT_NE(second.get_future().get().find("400"), std::string::npos);
+}
+
+// How long it takes is told in the test's properties; that nothing else wakes the call is checked.
+TEST_F(ThreadsTest, ACancelFromAnotherThreadWakesAParkedCall) {
+  double longest_ms = 0;
+  for (int i = 0; i < 20; ++i) {
+    const RolloutId id{"r" + std::to_string(i)};
+    net::MemoryListener* listener = open(id);
+    std::promise<std::string> agent;
+    shard_.spawn(park(listener, &agent));
+    const auto item = gate_.for_trainer.next(id, kForever);
+    ASSERT_TRUE(item && *item);
+    const auto began = Clock::now();
+    gate_.for_trainer.cancel(id, "stale");
+    EXPECT_NE(agent.get_future().get().find("400"), std::string::npos);
+    const std::chrono::duration<double, std::milli> took = Clock::now() - began;
+    longest_ms = std::max(longest_ms, took.count());
+    close(id);
+  }
+  RecordProperty("longest_wake_ms", std::to_string(longest_ms));
 }
 
 TEST_F(ThreadsTest, finding_02_rollouts_open_and_close_while_others_run) {
