@@ -249,7 +249,18 @@ TEST_F(EngineTest, when_everything_fails_it_gives_up) {
   options_.retries = 1;
   options_.give_up_after = 5;
   for (int i = 0; i < 99; ++i) backend_.fail_next_create(kNoRoom);
-  for (int i = 0; i < 20; ++i) submit(order(fmt::format("{}", i)));
+  // Who gives up takes no more: all are there before the first one fails.
+  std::promise<void> submitted;
+  const std::shared_future<void> all_there = submitted.get_future().share();
+  for (int i = 0; i < 20; ++i) {
+    Order one = order(fmt::format("{}", i));
+    one.make = [make = one.make, all_there](net::Shard& shard) {
+      all_there.wait();
+      return make(shard);
+    };
+    submit(std::move(one));
+  }
+  submitted.set_value();
   size_t failed = 0, untouched = 0;
   for (const Finished& finished : all()) {
     if (finished.result) {
