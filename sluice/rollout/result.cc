@@ -33,7 +33,10 @@ json::Value row_json(const agent::CommandRow& row) {
   out["stderr"] = shown(row.output.err);
   out["duration_s"] = seconds(row.output.wall);
   out["ended"] = sandbox::describe(exit);
-  if (exit.truncated) out["truncated"] = true;
+  if (exit.truncated || row.output.out.size() > kShownOutput ||
+      row.output.err.size() > kShownOutput) {
+    out["truncated"] = true;
+  }
   return out;
 }
 

@@ -96,5 +96,21 @@ TEST(ResultTest, finding_27_finding_67_setup_results_are_real) {
   EXPECT_EQ(rows[1].at("duration_s").as_double(), 1.5);
 }
 
+// What a command's row leaves out is the beginning of a long output, and the row says so.
+TEST(ResultTest, finding_64_output_that_is_left_out_is_told) {
+  for (const bool to_stdout : {true, false}) {
+    RolloutResult result;
+    agent::CommandRow talkative;
+    (to_stdout ? talkative.output.out : talkative.output.err) = "first" + Bytes(16 * 1024, 'x');
+    result.report.setup = {row(0), talkative};
+    const auto parsed = json::parse(to_json(result));
+    ASSERT_TRUE(parsed);
+    const auto& rows = parsed->at("setup_results").as_array();
+    EXPECT_FALSE(rows[0].as_object().contains("truncated"));
+    EXPECT_TRUE(rows[1].at("truncated").as_bool());
+    EXPECT_EQ(rows[1].at(to_stdout ? "stdout" : "stderr").as_string(), Bytes(16 * 1024, 'x'));
+  }
+}
+
 }  // namespace
 }  // namespace sluice::rollout
