@@ -1,7 +1,7 @@
 // RolloutKeys: the keys by which agents of rollouts without a listener of their own are known. A
-// key names one rollout and the second at which it expires, and is signed with a secret that never
-// leaves the gate and is made afresh for each: one rollout's key opens no other, and none outlives
-// the process. Any thread.
+// key names one registration of a rollout and the second at which it expires, and is signed with a
+// secret that never leaves the gate and is made afresh for each: one rollout's key opens no other,
+// nor a later rollout of the same id, and none outlives the process. Any thread.
 #pragma once
 
 #include <chrono>
@@ -18,12 +18,23 @@ class RolloutKeys {
  public:
   using Time = std::chrono::sys_seconds;
 
+  // What a key is for. An id may be registered again when its rollout is closed; what is made at
+  // random for each registration tells them apart.
+  struct Holder {
+    RolloutId rollout;
+    std::string registration;
+    bool is(const Holder& other) const;  // takes the same time wherever they differ
+  };
+  static Holder fresh_holder(RolloutId rollout);
+
   RolloutKeys();
 
-  // "sluice.ROLLOUT.EXPIRY.SIGNATURE"; nothing in it needs escaping in a header or a URL.
-  std::string make(const RolloutId& rollout, Time expires) const;
+  // "sluice.ROLLOUT.REGISTRATION.EXPIRY.SIGNATURE"; nothing in it needs escaping in a header or a
+  // URL.
+  std::string make(const Holder& holder, Time expires) const;
   // Whose key this is. kUnauthenticated, in the same words for a forged, foreign or expired one.
-  Result<RolloutId> check(std::string_view key, Time now) const;
+  Result<Holder> check(std::string_view key, Time now) const;
+  static Error unauthenticated();
 
  private:
   Bytes signature(std::string_view signed_part) const;

@@ -9,22 +9,34 @@ using namespace std::chrono_literals;
 
 constexpr RolloutKeys::Time kNow{1'800'000'000s};
 
-TEST(RolloutKeysTest, AKeyNamesItsRolloutUntilItExpires) {
+TEST(RolloutKeysTest, AKeyNamesItsRegistrationUntilItExpires) {
   const RolloutKeys keys;
-  // Dots in an id do not confuse it.
-  for (const char* id : {"r0", "a.b.c", "018f.1700000000"}) {
-    const std::string key = keys.make({id}, kNow + 10s);
-    EXPECT_EQ(keys.check(key, kNow)->value, id);
-    EXPECT_EQ(keys.check(key, kNow + 9s)->value, id);
+  // Dots in an id do not confuse it, and the longest one fits.
+  for (const std::string& id : {std::string("r0"), std::string("a.b.c"),
+                                std::string("018f.1700000000"), std::string(64, 'x')}) {
+    const auto holder = RolloutKeys::fresh_holder({id});
+    const std::string key = keys.make(holder, kNow + 10s);
+    const auto found = keys.check(key, kNow);
+    ASSERT_TRUE(found) << id;
+    EXPECT_EQ(found->rollout.value, id);
+    EXPECT_TRUE(found->is(holder));
+    EXPECT_TRUE(keys.check(key, kNow + 9s));
     const auto late = keys.check(key, kNow + 10s);
     ASSERT_FALSE(late);
     EXPECT_EQ(late.error().code, ErrorCode::kUnauthenticated);
   }
 }
 
+TEST(RolloutKeysTest, AnIdRegisteredAgainIsAnotherHolder) {
+  const auto first = RolloutKeys::fresh_holder({"r0"}), second = RolloutKeys::fresh_holder({"r0"});
+  EXPECT_TRUE(first.is(first));
+  EXPECT_FALSE(first.is(second));
+  EXPECT_FALSE(first.is({{"r1"}, first.registration}));
+}
+
 TEST(RolloutKeysTest, finding_50_a_forged_or_foreign_key_opens_nothing) {
   const RolloutKeys keys, others;
-  const std::string key = keys.make({"r0"}, kNow + 10s);
+  const std::string key = keys.make(RolloutKeys::fresh_holder({"r0"}), kNow + 10s);
   EXPECT_FALSE(others.check(key, kNow));
   for (size_t i = 0; i < key.size(); ++i) {
     std::string forged = key;

@@ -11,10 +11,6 @@ namespace {
 
 using net::awaitable;
 
-RolloutKeys::Time now() {
-  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
-}
-
 // The key that a request shows, in whichever way its vendor's clients send one.
 std::string key_of(const net::HttpRequest& request) {
   constexpr std::string_view kBearer = "Bearer ";
@@ -46,6 +42,11 @@ net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode
   return response;
 }
 
+net::HttpResponse unauthenticated(const net::HttpRequest& request) {
+  const Error error = RolloutKeys::unauthenticated();
+  return refusal(request, 401, error.code, error.message);
+}
+
 awaitable<void> send(net::ResponseWriter* writer, net::HttpResponse response) {
   const auto sent = co_await writer->send(std::move(response));
   if (!sent) writer->abort();
@@ -63,7 +64,8 @@ net::HttpServerOptions server_options(const Logger& log) {
 }  // namespace
 
 struct SharedEndpoint::Rollout {
-  explicit Rollout(net::Wheel& wheel) : end(wheel) {}
+  Rollout(RolloutKeys::Holder h, net::Wheel& wheel) : holder(std::move(h)), end(wheel) {}
+  const RolloutKeys::Holder holder;  // of its key
   net::Wheel::Timer end;
   bool closing = false;
 };
@@ -81,6 +83,11 @@ SharedEndpoint::SharedEndpoint(net::Shard& shard, Operator gate, Options options
           server_options(options_.log)) {}
 
 SharedEndpoint::~SharedEndpoint() = default;
+
+RolloutKeys::Time SharedEndpoint::now() const {
+  if (options_.clock) return options_.clock();
+  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
+}
 
 void SharedEndpoint::serve(std::unique_ptr<net::Listener> listener) {
   server_.serve(std::move(listener));
@@ -104,11 +111,12 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
         {.task = "", .agent = "", .group = "", .mode = "interception_gate", .policy = "trainer"});
   }
   gate_.admit(id);
-  auto rollout = std::make_unique<Rollout>(shard_.wheel());
+  const auto holder = RolloutKeys::fresh_holder(id);
+  auto rollout = std::make_unique<Rollout>(holder, shard_.wheel());
   rollout->end.arm(Deadline::in(lifetime), [this, id] { tasks_.spawn(expire(id)); });
   rollouts_[id] = std::move(rollout);
   const auto expires = now() + std::chrono::ceil<std::chrono::seconds>(lifetime);
-  return Opened{id, keys_.make(id, expires), expires};
+  return Opened{id, keys_.make(holder, expires), expires};
 }
 
 awaitable<void> SharedEndpoint::expire(RolloutId rollout) {
@@ -148,14 +156,15 @@ awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWr
   if (request.path() == "/health") {
     return send(writer, net::json_response(200, R"({"status":"ok"})"));
   }
-  const auto rollout = keys_.check(key_of(request), now());
-  if (!rollout) {
-    return send(writer, refusal(request, 401, rollout.error().code, rollout.error().message));
-  }
-  const auto found = gate_.find(*rollout);
-  if (!found || !rollouts_.contains(*rollout)) {
+  const auto holder = keys_.check(key_of(request), now());
+  if (!holder) return send(writer, unauthenticated(request));
+  const auto open = rollouts_.find(holder->rollout);
+  const auto found = gate_.find(holder->rollout);
+  if (!found || open == rollouts_.end()) {
     return send(writer, refusal(request, 404, ErrorCode::kNotFound, "rollout not found"));
   }
+  // The key of an earlier rollout of that id ended with it.
+  if (!open->second->holder.is(*holder)) return send(writer, unauthenticated(request));
   return http::handle(found, std::move(request), writer);
 }
 

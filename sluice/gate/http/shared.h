@@ -7,6 +7,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -21,7 +22,8 @@ class SharedEndpoint {
  public:
   struct Options {
     size_t max_rollouts = 10'000;
-    trace::Recorder* recorder = nullptr;  // of rollouts that name none
+    trace::Recorder* recorder = nullptr;       // of rollouts that name none
+    std::function<RolloutKeys::Time()> clock;  // by which keys expire; none: the system's
     Logger log;
   };
 
@@ -51,6 +53,7 @@ class SharedEndpoint {
 
  private:
   struct Rollout;
+  RolloutKeys::Time now() const;
   net::awaitable<void> handle(net::HttpRequest request, net::ResponseWriter* writer);
   net::awaitable<void> expire(RolloutId rollout);
 

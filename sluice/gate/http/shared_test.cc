@@ -22,9 +22,12 @@ class SharedTest : public ::testing::Test {
   }
   ~SharedTest() override { net::testing::run(shard_, shared_.stop(Deadline::in(1s))); }
 
-  static http::SharedEndpoint::Options options() {
+  http::SharedEndpoint::Options options() {
     http::SharedEndpoint::Options options;
     options.max_rollouts = 3;
+    options.clock = [this] {
+      return now_;
+    };
     return options;
   }
 
@@ -50,6 +53,7 @@ class SharedTest : public ::testing::Test {
       R"({"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"contents":[{}]})";
 
   net::Shard shard_;
+  RolloutKeys::Time now_{1'800'000'000s};
   Handles gate_;
   http::SharedEndpoint shared_;
   net::MemoryListener* listener_ = nullptr;
@@ -104,16 +108,45 @@ TEST_F(SharedTest, finding_08_health_is_open_and_tells_nothing) {
   EXPECT_EQ(response.body, R"({"status":"ok"})");
 }
 
-TEST_F(SharedTest, AClosedOrExpiredRolloutIsGone) {
+TEST_F(SharedTest, AClosedRolloutIsGone) {
   const auto a = open("a");
   EXPECT_TRUE(net::testing::run(shard_, shared_.close({"a"})));
   EXPECT_FALSE(net::testing::run(shard_, shared_.close({"a"})));
   EXPECT_EQ(ask("/v1/chat/completions", bearer(a.key)).status, 404);
+}
+
+TEST_F(SharedTest, ARolloutIsClosedWhenItsLifetimeIsOver) {
   const auto b = open("b", 20ms);
   testing::run_until(shard_, [&] { return shared_.size() == 0; });
   EXPECT_FALSE(gate_.for_operator.counters({"b"}));
   // Its key lasts to the end of the second.
-  EXPECT_THAT(ask("/v1/chat/completions", bearer(b.key)).status, ::testing::AnyOf(401, 404));
+  EXPECT_EQ(ask("/v1/chat/completions", bearer(b.key)).status, 404);
+}
+
+TEST_F(SharedTest, AnExpiredKeyOpensNothingThoughItsRolloutIsOpen) {
+  const auto a = open("a", 10s);
+  EXPECT_EQ(a.expires, now_ + 10s);
+  now_ += 9s;
+  EXPECT_EQ(ask("/v1/chat/completions", bearer(a.key)).status, 200);
+  now_ += 1s;
+  const auto late = ask("/v1/chat/completions", bearer(a.key));
+  EXPECT_EQ(late.status, 401);
+  EXPECT_THAT(late.body, Not(HasSubstr("for a")));
+  EXPECT_EQ(shared_.size(), 1u);
+}
+
+TEST_F(SharedTest, finding_50_a_key_ends_with_its_rollout_also_if_the_id_is_used_again) {
+  const auto first = open("a");
+  EXPECT_TRUE(net::testing::run(shard_, shared_.close({"a"})));
+  const auto second = open("a");
+  EXPECT_EQ(first.expires, second.expires);
+  EXPECT_NE(first.key, second.key);
+  for (const char* path : {"/rollout/a/v1/chat/completions", "/v1/chat/completions"}) {
+    const auto old = ask(path, bearer(first.key));
+    EXPECT_EQ(old.status, 401) << path;
+    EXPECT_THAT(old.body, Not(HasSubstr("for a")));
+    EXPECT_EQ(ask(path, bearer(second.key)).status, 200) << path;
+  }
 }
 
 TEST_F(SharedTest, RolloutsAreBounded) {
