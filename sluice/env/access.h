@@ -24,7 +24,7 @@ enum class KeyPolicy : uint8_t {
 };
 
 struct AccessOptions {
-  // Any of them opens everything but /health, which needs none. Sent as "Authorization: Bearer
+  // Any of them opens everything but GET /health, which needs none. Sent as "Authorization: Bearer
   // KEY", or as the password of basic authentication: ws://user:KEY@host is all that OpenEnv's
   // client has a place for.
   std::vector<std::string> keys;
@@ -52,6 +52,7 @@ class Access {
 
   // Whether only this machine reaches the server.
   enum class Reach : uint8_t { kLoopback, kAnywhere };
+  // By the request's head alone.
   std::optional<Refusal> check(const net::HttpRequest& request, Reach reach) const;
 
   bool needs_key() const { return !options_.keys.empty() && options_.policy != KeyPolicy::kOff; }

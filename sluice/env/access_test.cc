@@ -64,6 +64,7 @@ TEST(Access, asks_for_a_key_everywhere_but_at_the_health_page) {
   EXPECT_EQ(status(access, {}), 401);
   EXPECT_EQ(status(access, {}, Reach::kLoopback, "/health"), 200);
   EXPECT_EQ(status(access, {}, Reach::kLoopback, "/health/x"), 401);
+  EXPECT_EQ(status(access, {{"Content-Length", "9"}}, Reach::kLoopback, "/health"), 401);
   EXPECT_EQ(status(access, {{"Authorization", std::string("Bearer ") + kKey}}), 200);
   EXPECT_EQ(status(access, {{"authorization", std::string("bearer  ") + kKey}}), 200);
   EXPECT_EQ(status(access, {{"Authorization", std::string("Bearer ") + kKey + "x"}}), 401);

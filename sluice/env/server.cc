@@ -65,10 +65,13 @@ struct EnvServer::State {
     docs = docs_page(openapi);
   }
 
-  net::HttpServerOptions http_options() const {
+  net::HttpServerOptions http_options() {
     net::HttpServerOptions out;
     out.limits = core.options.http;
     out.log = core.log;
+    out.admit = [this](const HttpRequest& head) {
+      return admit(head);
+    };
     out.refuse = [](const HttpRequest&, int status, const Error& error) {
       if (status == 500) {
         return HttpResponse{
@@ -77,6 +80,17 @@ struct EnvServer::State {
       return detail(status, error.message);
     };
     return out;
+  }
+
+  net::Admission admit(const HttpRequest& head) {
+    net::Admission admission;
+    if (const auto refusal = core.access.check(head, core.reach)) {
+      core.count_request("refused", refusal->status);
+      HttpResponse response = detail(refusal->status, refusal->message);
+      if (refusal->status == 401) response.headers.add("WWW-Authenticate", "Bearer");
+      admission.refusal = std::move(response);
+    }
+    return admission;
   }
 
   void add_routes() {
@@ -227,14 +241,9 @@ awaitable<void> EnvServer::State::handle_web(State* self, std::string path, Http
   co_await send(self, path, std::move(response), writer);
 }
 
+// Of requests that were admitted.
 awaitable<void> EnvServer::State::handle(State* self, HttpRequest request, ResponseWriter* writer) {
   Core* const core = &self->core;
-  if (const auto refusal = core->access.check(request, core->reach)) {
-    HttpResponse response = detail(refusal->status, refusal->message);
-    if (refusal->status == 401) response.headers.add("WWW-Authenticate", "Bearer");
-    co_await send(self, "refused", std::move(response), writer);
-    co_return;
-  }
   const std::string path = net::percent_decode(request.path()).value_or("");
   for (const Mount& mount : core->options.mounts) {
     if (!path.starts_with(mount.prefix)) continue;

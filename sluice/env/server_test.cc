@@ -519,6 +519,21 @@ TEST_F(EnvServerTest, keys_guard_everything_but_the_health_page) {
   EXPECT_TRUE(try_connect("/ws", {{"Authorization", "Basic " + to_base64("user:" + key)}}));
 }
 
+TEST_F(EnvServerTest, who_has_no_key_is_told_before_any_of_the_body_is_there) {
+  options_.access.keys = {"a-key-of-twenty-one-x"};
+  server();
+  for (const char* line : {"POST /reset", "POST /mcp", "GET /health"}) {
+    auto stream = listener_->connect();
+    const std::string head = std::string(line) +
+                             " HTTP/1.1\r\nHost: localhost\r\n"
+                             "Content-Length: 10000000\r\n\r\n";
+    ASSERT_TRUE(net::testing::run(shard_, net::write_all(stream.get(), head)));
+    shard_.run_until([&] { return stream->unread() > 0; });
+    EXPECT_TRUE(stream->take_unread().starts_with("HTTP/1.1 401 ")) << line;
+  }
+  EXPECT_EQ(factory().log.created, 0);
+}
+
 TEST_F(EnvServerTest, foreign_pages_are_refused_over_http_and_websocket) {
   const net::Headers foreign{{"Origin", "https://evil.example"}};
   EXPECT_EQ(http("POST", "/mcp", "{}", foreign).status, 403);

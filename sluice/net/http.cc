@@ -75,6 +75,10 @@ std::string_view HttpRequest::query() const {
   return mark == std::string_view::npos ? std::string_view() : rest.substr(mark + 1);
 }
 
+bool HttpRequest::announces_body() const {
+  return headers.get("Transfer-Encoding") || headers.get_or("Content-Length", "0") != "0";
+}
+
 std::optional<std::string> percent_decode(std::string_view text) {
   std::string out;
   out.reserve(text.size());

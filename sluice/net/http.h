@@ -54,6 +54,8 @@ struct HttpRequest {
   std::string_view path() const;
   // Behind '?', or empty.
   std::string_view query() const;
+  // Whether the head says that a body of some bytes follows, read or not.
+  bool announces_body() const;
 };
 
 struct HttpResponse {

@@ -128,6 +128,9 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
   void on_timer();
 
   awaitable<bool> read_head();
+  uint64_t unread_body() const;
+  std::optional<HttpResponse> turned_away();
+  awaitable<bool> admit();
   [[gnu::noinline]] bool take_buffered_body();
   awaitable<bool> read_body();
   awaitable<bool> read_sized();
@@ -143,6 +146,7 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
   awaitable<Result<void>> write(ByteView bytes);
   HttpResponse shape_refusal(int status, std::string message);
   awaitable<void> write_refusal(int status, std::string message);
+  awaitable<void> write_refusal(HttpResponse response, std::string message);
   awaitable<void> refuse(wire::Fault fault, uint64_t expected);
   awaitable<void> linger(uint64_t expected);
   static awaitable<void> refuse_late(std::shared_ptr<Session> self);
@@ -435,7 +439,11 @@ awaitable<bool> HttpServer::Session::read_head() {
       const ByteView bytes = pending().substr(scanner.start(), *size - scanner.start());
       auto fault = wire::parse_request_head(bytes, limits().header_fields, &head_);
       consume(*size);
-      if (!fault) co_return true;
+      if (!fault) {
+        // Here, since what awaits it has a frame that lives as long as the handler.
+        if (!state_->options.admit) co_return true;
+        co_return co_await admit();
+      }
       co_await refuse(std::move(*fault), 0);
       co_return false;
     }
@@ -443,6 +451,35 @@ awaitable<bool> HttpServer::Session::read_head() {
     const bool more = co_await read_more(limits().header_bytes + 1);
     if (!more) co_return false;
   }
+}
+
+// What the server's owner answers to the head alone, if that is to refuse it.
+std::optional<HttpResponse> HttpServer::Session::turned_away() {
+  try {
+    return state_->options.admit(head_.request).refusal;
+  } catch (const std::exception& e) {
+    state_->options.log.error("net", "admitting a request failed", {{"what", e.what()}});
+  }
+  return shape_refusal(500, "internal error");
+}
+
+// Whether the request goes on to its body.
+awaitable<bool> HttpServer::Session::admit() {
+  std::optional<HttpResponse> refusal = turned_away();
+  if (!refusal) co_return true;
+  timer_.disarm();
+  co_await write_refusal(std::move(*refusal), "refused by its head");
+  const uint64_t expected = unread_body();
+  if (head_.request.announces_body()) co_await linger(expected);
+  const auto drained = co_await stream_->drained(Deadline::in(kDrainTime));
+  co_return false;
+}
+
+// How much may still come of a body of which nothing was used, 0 if that cannot be told.
+uint64_t HttpServer::Session::unread_body() const {
+  if (head_.framing == wire::Framing::kChunked) return limits().discard_bytes;
+  // A client that waits to be told to continue will not send it now.
+  return head_.expects_continue ? 0 : head_.length;
 }
 
 // The usual case without a coroutine: a small body that came with its head.
@@ -462,9 +499,7 @@ bool HttpServer::Session::take_buffered_body() {
 awaitable<bool> HttpServer::Session::read_body() {
   if (head_.framing == wire::Framing::kSized && head_.length > limits().body_bytes) {
     wire::Fault fault{413, fmt::format("the body is over {} bytes", limits().body_bytes)};
-    // A client that waits to be told to continue will not send it now.
-    const uint64_t expected = head_.expects_continue ? 0 : head_.length;
-    co_await refuse(std::move(fault), expected);
+    co_await refuse(std::move(fault), unread_body());
     co_return false;
   }
   if (head_.expects_continue && pending().empty()) {
@@ -612,14 +647,19 @@ HttpResponse HttpServer::Session::shape_refusal(int status, std::string message)
 }
 
 awaitable<void> HttpServer::Session::write_refusal(int status, std::string message) {
+  HttpResponse response = shape_refusal(status, message);
+  co_await write_refusal(std::move(response), std::move(message));
+}
+
+awaitable<void> HttpServer::Session::write_refusal(HttpResponse response, std::string message) {
+  const int status = response.status;
   state_->options.log.debug("net", "request refused",
                             {{"peer", stream_->peer()}, {"status", status}, {"why", message}});
-  HttpResponse response = shape_refusal(status, message);
   Writer writer(this);
   writer.do_not_keep();
   auto sent = co_await writer.send(std::move(response));
   if (!sent && !writer.started()) {
-    // What `refuse` returned cannot be written.
+    // What the owner made of it cannot be written.
     HttpResponse plain = default_refusal(status, Error(code_of(status), message));
     sent = co_await writer.send(std::move(plain));
   }

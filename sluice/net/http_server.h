@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "sluice/base/log.h"
 #include "sluice/net/http.h"
@@ -35,8 +36,17 @@ struct HttpLimits {
   size_t discard_bytes = 64 * 1024 * 1024;
 };
 
+// What is decided on a request's head alone.
+struct Admission {
+  std::optional<HttpResponse> refusal;  // the answer, and the connection's last
+};
+
 struct HttpServerOptions {
   HttpLimits limits;
+  // Looks at each request before any of its body is read or asked for, so that who has no business
+  // here costs no more than a head. None: all are admitted. Between this and the handler lies the
+  // time that the body takes.
+  std::function<Admission(const HttpRequest& head)> admit;
   // Shapes the answer to a request that never reaches the handler (too large, malformed, too slow),
   // and the 500 for one whose handler failed. `request` holds what was understood so far; its body
   // is empty, and after the handler took the request so are its headers. `status` is the answer's,

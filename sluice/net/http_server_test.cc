@@ -389,6 +389,67 @@ TEST_F(HttpServerTest, RefusalsHaveTheirStatusAndCloseTheConnection) {
   EXPECT_TRUE(app_.served.empty());
 }
 
+// ---- admission
+
+TEST_F(HttpServerTest, WhoIsNotAdmittedIsToldBeforeAnyOfTheBodyIsThere) {
+  std::vector<std::string> seen;
+  options_.admit = [&](const HttpRequest& head) {
+    seen.push_back(head.target + " " + std::string(head.headers.get_or("x-key", "-")));
+    EXPECT_TRUE(head.body.empty());
+    Admission admission;
+    if (!head.headers.get("x-key")) {
+      admission.refusal = HttpResponse{401, {{"WWW-Authenticate", "Bearer"}}, "who?"};
+    }
+    return admission;
+  };
+  for (const std::string framing :
+       {"Content-Length: 1000", "Content-Length: 99999999999", "Transfer-Encoding: chunked",
+        "Content-Length: 1000\r\nExpect: 100-continue", "Content-Length: 0", "X: y"}) {
+    auto client = connect();
+    send(*client, "POST /echo HTTP/1.1\r\nHost: h\r\n" + framing + "\r\n\r\n");
+    shard_.run_until([&] { return client->unread() > 0; });
+    EXPECT_THAT(client->take_unread(),
+                AllOf(StartsWith("HTTP/1.1 401 "), HasSubstr("WWW-Authenticate: Bearer\r\n"),
+                      HasSubstr("Connection: close\r\n"), EndsWith("\r\n\r\nwho?")))
+        << framing;
+    client->finish();
+    EXPECT_EQ(read_to_end(shard_, *client), "") << framing;
+  }
+  EXPECT_TRUE(app_.served.empty());
+  EXPECT_THAT(seen, ::testing::Each("/echo -"));
+  EXPECT_THAT(talk("POST /echo HTTP/1.1\r\nHost: h\r\nX-Key: k\r\nContent-Length: 5\r\n\r\nhello"),
+              EndsWith("hello"));
+  EXPECT_EQ(seen.back(), "/echo k");
+}
+
+// What it sends all the same is no request.
+TEST_F(HttpServerTest, WhatFollowsARefusedHeadIsNotServed) {
+  options_.admit = [](const HttpRequest& head) {
+    Admission admission;
+    if (head.path() == "/no") admission.refusal = HttpResponse{403, {}, "no"};
+    return admission;
+  };
+  const std::string inner = "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n";
+  const std::string body = "Content-Length: " + std::to_string(inner.size()) + "\r\n\r\n" + inner;
+  const std::string got = talk("POST /no HTTP/1.1\r\nHost: h\r\n" + body + inner);
+  EXPECT_EQ(count(got, "HTTP/1.1 "), 1u) << got;
+  EXPECT_THAT(got, StartsWith("HTTP/1.1 403 "));
+  EXPECT_TRUE(app_.served.empty());
+}
+
+TEST_F(HttpServerTest, AnAdmissionThatBreaksAdmitsNobody) {
+  options_.admit = [](const HttpRequest& head) -> Admission {
+    if (head.path() == "/throws") throw std::runtime_error("secret detail");
+    Admission admission;
+    admission.refusal = HttpResponse{401, {{"Bad\r\n", "x"}}, ""};
+    return admission;
+  };
+  EXPECT_THAT(talk("GET /throws HTTP/1.1\r\nHost: h\r\n\r\n"),
+              AllOf(StartsWith("HTTP/1.1 500 "), Not(HasSubstr("secret"))));
+  EXPECT_THAT(talk("GET /bad HTTP/1.1\r\nHost: h\r\n\r\n"), StartsWith("HTTP/1.1 401 "));
+  EXPECT_TRUE(app_.served.empty());
+}
+
 TEST_F(HttpServerTest, SmuggledRequestsAreNeverServed) {
   const std::string inner = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
   const std::string size = std::to_string(inner.size());

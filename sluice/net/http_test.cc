@@ -55,6 +55,18 @@ TEST(HttpRequestTest, PathAndQueryOfEveryFormOfTarget) {
   }
 }
 
+TEST(HttpRequestTest, AHeadAnnouncesItsBody) {
+  const auto announces = [](Headers headers) {
+    HttpRequest request;
+    request.headers = std::move(headers);
+    return request.announces_body();
+  };
+  EXPECT_TRUE(announces({{"content-length", "5"}}));
+  EXPECT_TRUE(announces({{"Transfer-Encoding", "chunked"}}));
+  EXPECT_FALSE(announces({{"Content-Length", "0"}}));
+  EXPECT_FALSE(announces({}));
+}
+
 TEST(PercentDecodeTest, DecodesOnceAndRefusesBrokenEscapesAndNul) {
   EXPECT_EQ(percent_decode("/a%2Fb%2f%C3%A9+"), "/a/b/\xC3\xA9+");
   EXPECT_EQ(percent_decode("%2541"), "%41");

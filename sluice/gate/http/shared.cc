@@ -52,13 +52,10 @@ awaitable<void> send(net::ResponseWriter* writer, net::HttpResponse response) {
   if (!sent) writer->abort();
 }
 
-net::HttpServerOptions server_options(const Logger& log) {
-  net::HttpServerOptions options;
-  options.log = log;
-  options.refuse = [](const net::HttpRequest& request, int status, const Error& error) {
-    return refusal(request, status, error.code, error.message);
-  };
-  return options;
+// Open to everybody on purpose, for load balancers and start-up scripts: it tells that there is a
+// server, and nothing of what it holds or does. A body of nobody's is not read for it.
+bool is_open_to_all(const net::HttpRequest& head) {
+  return head.path() == "/health" && !head.announces_body();
 }
 
 }  // namespace
@@ -80,9 +77,21 @@ SharedEndpoint::SharedEndpoint(net::Shard& shard, Operator gate, Options options
           [this](net::HttpRequest request, net::ResponseWriter* writer) {
             return handle(std::move(request), writer);
           },
-          server_options(options_.log)) {}
+          server_options()) {}
 
 SharedEndpoint::~SharedEndpoint() = default;
+
+net::HttpServerOptions SharedEndpoint::server_options() {
+  net::HttpServerOptions options;
+  options.log = options_.log;
+  options.admit = [this](const net::HttpRequest& head) {
+    return admit(head);
+  };
+  options.refuse = [](const net::HttpRequest& request, int status, const Error& error) {
+    return refusal(request, status, error.code, error.message);
+  };
+  return options;
+}
 
 RolloutKeys::Time SharedEndpoint::now() const {
   if (options_.clock) return options_.clock();
@@ -149,23 +158,36 @@ awaitable<void> SharedEndpoint::stop(Deadline deadline) {
   co_await server_.stop(deadline);
 }
 
+SharedEndpoint::Asking SharedEndpoint::asking(const net::HttpRequest& head) const {
+  const auto holder = keys_.check(key_of(head), now());
+  if (!holder) return tl::unexpected(unauthenticated(head));
+  const auto open = rollouts_.find(holder->rollout);
+  auto found = gate_.find(holder->rollout);
+  if (!found || open == rollouts_.end()) {
+    return tl::unexpected(refusal(head, 404, ErrorCode::kNotFound, "rollout not found"));
+  }
+  // The key of an earlier rollout of that id ended with it.
+  if (!open->second->holder.is(*holder)) return tl::unexpected(unauthenticated(head));
+  return found;
+}
+
+net::Admission SharedEndpoint::admit(const net::HttpRequest& head) const {
+  net::Admission admission;
+  if (is_open_to_all(head)) return admission;
+  auto rollout = asking(head);
+  if (!rollout) admission.refusal = std::move(rollout).error();
+  return admission;
+}
+
 // No coroutine, as http::handle().
 awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWriter* writer) {
-  // Open to everybody on purpose, for load balancers and start-up scripts: it tells that there is a
-  // server, and nothing of what it holds or does.
   if (request.path() == "/health") {
     return send(writer, net::json_response(200, R"({"status":"ok"})"));
   }
-  const auto holder = keys_.check(key_of(request), now());
-  if (!holder) return send(writer, unauthenticated(request));
-  const auto open = rollouts_.find(holder->rollout);
-  const auto found = gate_.find(holder->rollout);
-  if (!found || open == rollouts_.end()) {
-    return send(writer, refusal(request, 404, ErrorCode::kNotFound, "rollout not found"));
-  }
-  // The key of an earlier rollout of that id ended with it.
-  if (!open->second->holder.is(*holder)) return send(writer, unauthenticated(request));
-  return http::handle(found, std::move(request), writer);
+  // Once more: while the body came the key may have expired, and the rollout been closed.
+  auto rollout = asking(request);
+  if (!rollout) return send(writer, std::move(rollout).error());
+  return http::handle(std::move(*rollout), std::move(request), writer);
 }
 
 }  // namespace sluice::gate::http

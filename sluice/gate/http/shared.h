@@ -1,7 +1,7 @@
 // SharedEndpoint: one listener for agents of many rollouts, for people whose sandboxes are their
 // own. Each request shows its rollout's key (Authorization: Bearer, x-api-key, x-goog-api-key, or
-// Gemini's ?key=), which is checked before anything else; below /rollout/ID that must be the
-// rollout's own.
+// Gemini's ?key=), which is checked before anything else, and before the request's body is read;
+// below /rollout/ID that must be the rollout's own.
 //
 // Lives on one shard, as do the rollouts opened here; every member runs there.
 #pragma once
@@ -11,6 +11,8 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+
+#include <tl/expected.hpp>
 
 #include "sluice/gate/gate.h"
 #include "sluice/gate/keys.h"
@@ -53,7 +55,12 @@ class SharedEndpoint {
 
  private:
   struct Rollout;
+  // Whose agent a request comes from, or what that is told instead.
+  using Asking = tl::expected<std::shared_ptr<OpenRollout>, net::HttpResponse>;
+  Asking asking(const net::HttpRequest& head) const;
   RolloutKeys::Time now() const;
+  net::HttpServerOptions server_options();
+  net::Admission admit(const net::HttpRequest& head) const;
   net::awaitable<void> handle(net::HttpRequest request, net::ResponseWriter* writer);
   net::awaitable<void> expire(RolloutId rollout);
 

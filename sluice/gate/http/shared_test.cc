@@ -99,6 +99,36 @@ TEST_F(SharedTest, finding_44_without_a_right_key_there_is_nothing_but_401) {
               HasSubstr("authentication_error"));
 }
 
+TEST_F(SharedTest, AKeyIsCheckedBeforeAnyOfTheBodyIsThere) {
+  const auto a = open("a");
+  const std::string length = "Content-Length: 1000000\r\n\r\n";
+  for (const std::string& head :
+       {"POST /rollout/a/v1/chat/completions HTTP/1.1\r\n" + bearer(a.key + "0"),
+        "POST /v1/messages HTTP/1.1\r\n" + bearer(""), std::string("GET /health HTTP/1.1\r\n")}) {
+    testing::Agent agent(shard_, *listener_);
+    agent.send(head + "Host: gate\r\n" + length);
+    EXPECT_EQ(agent.response().status, 401) << head;
+    EXPECT_EQ(agent.stream().unread(), 0u);
+  }
+  // With it the gate waits for the body.
+  testing::Agent agent(shard_, *listener_);
+  agent.send("POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nExpect: 100-continue\r\n" +
+             bearer(a.key) + length);
+  agent.wait_for("HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+TEST_F(SharedTest, AKeyThatExpiresWhileTheBodyComesOpensNothing) {
+  const auto a = open("a", 10s);
+  const std::string body(kBody);
+  testing::Agent agent(shard_, *listener_);
+  agent.send("POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\n" + bearer(a.key) +
+             "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body.substr(0, 10));
+  testing::settle(shard_);
+  now_ += 10s;
+  agent.send(body.substr(10));
+  EXPECT_EQ(agent.response().status, 401);
+}
+
 TEST_F(SharedTest, finding_08_health_is_open_and_tells_nothing) {
   open("a");
   testing::Agent agent(shard_, *listener_);

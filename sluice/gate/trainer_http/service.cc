@@ -105,16 +105,6 @@ net::HttpResponse ok_answer() {
   return json_answer(200, R"({"ok":true})");
 }
 
-net::HttpServerOptions server_options(const Logger& log) {
-  net::HttpServerOptions options;
-  options.log = log;
-  options.limits.body_bytes = 64 * 1024 * 1024;  // many answers with their tokens
-  options.refuse = [](const net::HttpRequest&, int status, const Error& error) {
-    return error_answer(status, error);
-  };
-  return options;
-}
-
 // A take in progress. What the gate tells comes by this shard.
 struct Taking {
   net::Signal wake;
@@ -152,7 +142,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
             [this](net::HttpRequest request, ResponseWriter* writer) {
               return handle(std::move(request), writer);
             },
-            server_options(options_.log)) {
+            server_options()) {
     check_leases();
   }
 
@@ -164,6 +154,21 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
   }
 
  private:
+  net::HttpServerOptions server_options() {
+    net::HttpServerOptions options;
+    options.log = options_.log;
+    options.limits.body_bytes = 64 * 1024 * 1024;  // many answers with their tokens
+    options.admit = [this](const net::HttpRequest& head) {
+      net::Admission admission;
+      if (auto asked = asked_by(head); !asked) admission.refusal = std::move(asked).error();
+      return admission;
+    };
+    options.refuse = [](const net::HttpRequest&, int status, const Error& error) {
+      return error_answer(status, error);
+    };
+    return options;
+  }
+
   // A dead trainer's items come back to those who wait, though nobody asks anew.
   void check_leases() {
     trainer_.expire_leases();
@@ -181,10 +186,12 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     return Who::kNobody;
   }
 
-  static std::optional<net::HttpResponse> refuse(const Row& row, Who who) {
-    if (row.whom == For::kEverybody) return std::nullopt;
+  static std::optional<net::HttpResponse> refuse(const Row& row, Who who,
+                                                 const net::HttpRequest& head) {
+    // Whoever has no key sends no body, which would be read for nobody.
+    if (row.whom == For::kEverybody && !head.announces_body()) return std::nullopt;
     if (who == Who::kNobody) return unauthenticated();
-    const bool allowed = row.whom == For::kBoth ||
+    const bool allowed = row.whom == For::kBoth || row.whom == For::kEverybody ||
                          (row.whom == For::kTrainer ? who == Who::kTrainer : who == Who::kOperator);
     if (allowed) return std::nullopt;
     return error_answer(Error(ErrorCode::kPermissionDenied,
@@ -200,38 +207,45 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     return response;
   }
 
-  awaitable<void> handle(net::HttpRequest request, ResponseWriter* writer) {
-    const std::string path = net::percent_decode(request.path()).value_or("");
-    const Who who = who_asks(request);
-    std::string id, allow;
+  struct Asked {
+    What what;
+    RolloutId rollout;
+  };
+  // What a request is for, or what it is told instead: all that its head alone decides.
+  tl::expected<Asked, net::HttpResponse> asked_by(const net::HttpRequest& head) const {
+    const std::string path = net::percent_decode(head.path()).value_or("");
+    const Who who = who_asks(head);
+    std::string allow;
     for (const Row& row : kRows) {
-      std::string named;
-      if (!matches(row.path, path, &named)) continue;
-      if (row.method != request.method) {
+      std::string id;
+      if (!matches(row.path, path, &id)) continue;
+      if (row.method != head.method) {
         allow += allow.empty() ? "" : ", ";
         allow += row.method;
         continue;
       }
-      id = std::move(named);
-      if (auto refused = refuse(row, who)) {
-        co_await send(writer, std::move(*refused));
-      } else {
-        RolloutId rollout{std::move(id)};
-        co_await answer(row.what, std::move(rollout), std::move(request), writer);
-      }
-      co_return;
+      if (auto refused = refuse(row, who, head)) return tl::unexpected(std::move(*refused));
+      return Asked{row.what, {std::move(id)}};
     }
     // Whoever has no key learns nothing of what there is.
-    net::HttpResponse response;
-    if (who == Who::kNobody) {
-      response = unauthenticated();
-    } else if (allow.empty()) {
-      response = error_answer(Error(ErrorCode::kNotFound, "no such path; see /openapi.json"));
-    } else {
-      response = error_answer(405, Error(ErrorCode::kInvalidArgument, "use " + allow));
-      response.headers.add("Allow", allow);
+    if (who == Who::kNobody) return tl::unexpected(unauthenticated());
+    if (allow.empty()) {
+      return tl::unexpected(
+          error_answer(Error(ErrorCode::kNotFound, "no such path; see /openapi.json")));
     }
-    co_await send(writer, std::move(response));
+    net::HttpResponse response =
+        error_answer(405, Error(ErrorCode::kInvalidArgument, "use " + allow));
+    response.headers.add("Allow", allow);
+    return tl::unexpected(std::move(response));
+  }
+
+  awaitable<void> handle(net::HttpRequest request, ResponseWriter* writer) {
+    auto asked = asked_by(request);
+    if (!asked) {
+      co_await send(writer, std::move(asked).error());
+      co_return;
+    }
+    co_await answer(asked->what, std::move(asked->rollout), std::move(request), writer);
   }
 
   static awaitable<bool> send(ResponseWriter* writer, net::HttpResponse response) {

@@ -320,6 +320,24 @@ TEST_F(ServiceTest, finding_44_nothing_but_health_and_the_document_is_open) {
   EXPECT_EQ(request("POST", "/v1/next_batch", "", key(std::string(rollout_key))).status, 401);
 }
 
+TEST_F(ServiceTest, AKeyIsCheckedBeforeAnyOfTheBodyIsThere) {
+  serve();
+  struct Row {
+    const char* line;
+    std::string headers;
+    int status;
+  };
+  for (const Row& row :
+       {Row{"POST /v1/reply", "", 401}, Row{"POST /v1/reply", key("wrong"), 401},
+        Row{"POST /v1/reply", key(kOperatorKey), 403}, Row{"POST /v1/nothing", key(), 404},
+        Row{"POST /v1/state", key(), 405}, Row{"GET /health", "", 401}}) {
+    auto client = this->client();
+    client.send(std::string(row.line) + " HTTP/1.1\r\nHost: gate\r\n" + row.headers +
+                "Content-Length: 60000000\r\n\r\n");
+    EXPECT_EQ(client.response().status, row.status) << row.line;
+  }
+}
+
 TEST_F(ServiceTest, finding_51_the_trainers_and_the_operators_keys_do_different_things) {
   serve();
   EXPECT_EQ(request("POST", "/v1/rollouts", "{}", key(kTrainerKey)).status, 403);
