@@ -179,6 +179,7 @@ class Reader {
     size_t megabytes = 16;
     number<size_t>(flags_.max_message_mb, "max_message_mb", 1, 1024, megabytes);
     server.http.body_bytes = server.websocket.message_bytes = megabytes << 20;
+    server.http.bodies_bytes = std::max(server.http.bodies_bytes, 4 * server.http.body_bytes);
     const auto gone = one_of(flags_.on_client_gone, "on_client_gone", {"cancel", "finish"});
     if (gone == "finish") server.on_client_gone = env::OnClientGone::kFinish;
   }

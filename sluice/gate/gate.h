@@ -147,6 +147,9 @@ struct GateOptions {
   PlainKeepAlive plain_keep_alive = PlainKeepAlive::kNone;
   Duration delivery_timeout = std::chrono::seconds(30);  // for the peer to acknowledge an answer
   size_t ready_limit = 100'000;  // calls waiting for the trainer, over all rollouts
+  // Of one rollout's requests while they arrive at its own endpoint: 503 above. Such connections
+  // may be 1024, and each body 16 MiB.
+  size_t bodies_bytes = 256 * 1024 * 1024;
   TotalBudget total;
   // kWaived: of every rollout, whatever its registration says.
   OriginRule::Tokens tokens = OriginRule::Tokens::kRequired;

@@ -440,13 +440,12 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
     // Bytes that were relayed are not kept: the call is asked anew.
     end(parked, Outcome::kSuperseded, "asked again by the agent");
   }
-  const auto session = sessions_.find(arrival.session.value);
-  if (session != sessions_.end()) {
-    if (const auto* before = session->second.resend_of(marks, registration_.resend.window)) {
+  if (Session* const session = sessions_.find(arrival.session.value)) {
+    if (const auto* before = session->resend_of(marks, registration_.resend.window)) {
       note_resend(before->call);
       return *before;
     }
-    session->second.look_for_echoes(*arrival.codec, *peek, [this](const llm::Call& call) {
+    session->look_for_echoes(*arrival.codec, *peek, [this](const llm::Call& call) {
       if (trace::Recorder* const to = recorder()) to->confirmed(call);
       GateTotals::add(core_->totals.confirmed);
       tell_call("call_confirmed", call);
@@ -678,7 +677,7 @@ void OpenRollout::delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* w
     GateTotals::add(core_->totals.tokens, tokens);
   }
   const llm::Call& call = *parked->call;
-  Session& session = sessions_[call.session.value];
+  Session& session = sessions_.open(call.session.value);
   session.delivered(
       {parked->marks, call.id, llm::envelope(call), call.stream, parked->answer, Clock::now()});
   // All that recorders need of a call is who it is; its body would be held for long.

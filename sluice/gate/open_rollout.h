@@ -278,7 +278,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   // Not ended; by their ids, which are the calls' own.
   std::unordered_map<std::string_view, std::shared_ptr<ParkedCall>> calls_;
   std::unordered_map<ResendKey, std::weak_ptr<ParkedCall>, ResendKeyHash> by_digest_;
-  std::unordered_map<std::string, Session> sessions_;
+  Sessions sessions_;
   // Calls whose agent hung up, in order of the time until which they wait for it. An entry counts
   // if its call still names the same time: the agent may have come back meanwhile.
   struct Abandoned {

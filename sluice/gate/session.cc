@@ -1,5 +1,7 @@
 #include "sluice/gate/session.h"
 
+#include <algorithm>
+
 #include "sluice/llm/history.h"
 
 namespace sluice::gate {
@@ -47,6 +49,26 @@ void Session::look_for_echoes(const llm::Codec& codec, const llm::Peek& peek,
       ++it;
     }
   }
+}
+
+Session* Sessions::find(const std::string& name) {
+  const auto it = sessions_.find(name);
+  if (it == sessions_.end()) return nullptr;
+  it->second.at = ++uses_;
+  return &it->second.session;
+}
+
+Session& Sessions::open(const std::string& name) {
+  if (Session* found = find(name)) return *found;
+  if (sessions_.size() >= kMost) {
+    // Agents have one session and a few of sub-agents: to look through all of them is rare enough.
+    sessions_.erase(
+        std::min_element(sessions_.begin(), sessions_.end(),
+                         [](const auto& a, const auto& b) { return a.second.at < b.second.at; }));
+  }
+  Used& made = sessions_[name];
+  made.at = ++uses_;
+  return made.session;
 }
 
 }  // namespace sluice::gate

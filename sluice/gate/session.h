@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 
 #include "sluice/base/core/deadline.h"
 #include "sluice/base/digest.h"
@@ -56,6 +57,27 @@ class Session {
   };
   std::deque<Delivered> delivered_;  // the last at the back
   std::deque<Expected> expected_;
+};
+
+// The sessions of a rollout by the names that its agent gives them: those that were used last. An
+// agent may name as many as it likes.
+class Sessions {
+ public:
+  static constexpr size_t kMost = 256;
+
+  // Nothing if there is none of that name, or it was forgotten.
+  Session* find(const std::string& name);
+  // Made if there is none.
+  Session& open(const std::string& name);
+  size_t size() const { return sessions_.size(); }
+
+ private:
+  struct Used {
+    Session session;
+    uint64_t at = 0;
+  };
+  std::unordered_map<std::string, Used> sessions_;
+  uint64_t uses_ = 0;
 };
 
 }  // namespace sluice::gate

@@ -115,5 +115,21 @@ TEST_F(EchoTest, ForgetsWhatIsNeverEchoed) {
             std::vector<std::string>{"last"});
 }
 
+TEST(SessionsTest, OnlyTheLastUsedAreRemembered) {
+  Sessions sessions;
+  EXPECT_EQ(sessions.find("first"), nullptr);
+  sessions.open("first").delivered(delivered(1));
+  sessions.open("second");
+  for (size_t i = 0; i < 10 * Sessions::kMost; ++i) {
+    sessions.open("s" + std::to_string(i));
+    ASSERT_NE(sessions.find("first"), nullptr) << i;
+  }
+  EXPECT_EQ(sessions.size(), Sessions::kMost);
+  EXPECT_NE(sessions.find("first")->resend_of(marks(1), 60s), nullptr);
+  EXPECT_EQ(sessions.find("second"), nullptr);
+  EXPECT_EQ(sessions.find("s0"), nullptr);
+  EXPECT_NE(sessions.find("s" + std::to_string(10 * Sessions::kMost - 1)), nullptr);
+}
+
 }  // namespace
 }  // namespace sluice::gate

@@ -40,6 +40,8 @@ ErrorCode code_of(int status) {
       return ErrorCode::kTooLarge;
     case 500:
       return ErrorCode::kInternal;
+    case 503:
+      return ErrorCode::kUnavailable;
     case 501:
     case 505:
       return ErrorCode::kUnsupported;
@@ -64,11 +66,45 @@ std::string date_line(std::time_t now) {
                      months[t.tm_mon], t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
 }
 
+// What one body that is being read takes of its server's budget, and of its client's own.
+class HeldBody {
+ public:
+  HeldBody(BodyBudget* all, std::shared_ptr<BodyBudget> own) : all_(all), own_(std::move(own)) {}
+  ~HeldBody() {
+    all_->give_back(bytes_);
+    if (own_) own_->give_back(bytes_);
+  }
+  HeldBody(const HeldBody&) = delete;
+  HeldBody& operator=(const HeldBody&) = delete;
+
+  // False, and nothing has changed, if there is no room for it.
+  bool grow_to(size_t bytes) {
+    if (bytes <= bytes_) return true;
+    const size_t more = bytes - bytes_;
+    if (own_ && !own_->take(more)) return false;
+    if (!all_->take(more)) {
+      if (own_) own_->give_back(more);
+      return false;
+    }
+    bytes_ = bytes;
+    return true;
+  }
+
+ private:
+  BodyBudget* const all_;
+  const std::shared_ptr<BodyBudget> own_;
+  size_t bytes_ = 0;
+};
+
 }  // namespace
 
 struct HttpServer::State {
   State(Shard& s, HttpHandler h, HttpServerOptions o)
-      : shard(s), handler(std::move(h)), options(std::move(o)), tasks(s.executor()) {}
+      : shard(s),
+        handler(std::move(h)),
+        options(std::move(o)),
+        bodies(options.limits.bodies_bytes),
+        tasks(s.executor()) {}
 
   static awaitable<void> accept_from(State* state, std::shared_ptr<Listener> listener);
 
@@ -87,6 +123,7 @@ struct HttpServer::State {
   Shard& shard;
   const HttpHandler handler;
   const HttpServerOptions options;
+  BodyBudget bodies;
   bool stopping = false;
   std::list<std::shared_ptr<Listener>> listeners;
   std::unordered_set<Session*> sessions;
@@ -133,6 +170,8 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
   awaitable<bool> admit();
   [[gnu::noinline]] bool take_buffered_body();
   awaitable<bool> read_body();
+  bool hold(size_t bytes);
+  awaitable<void> refuse_without_room(uint64_t expected);
   awaitable<bool> read_sized();
   awaitable<bool> read_chunked();
   HttpRequest take_request();
@@ -161,6 +200,7 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
   size_t end_ = 0;
   // The request being served; from the handler's start on only its method and target.
   wire::RequestHead head_;
+  std::unique_ptr<HeldBody> held_;  // of a body that is being read
 };
 
 class HttpServer::Session::Writer final : public ResponseWriter {
@@ -456,7 +496,11 @@ awaitable<bool> HttpServer::Session::read_head() {
 // What the server's owner answers to the head alone, if that is to refuse it.
 std::optional<HttpResponse> HttpServer::Session::turned_away() {
   try {
-    return state_->options.admit(head_.request).refusal;
+    Admission admission = state_->options.admit(head_.request);
+    if (admission.budget) {
+      held_ = std::make_unique<HeldBody>(&state_->bodies, std::move(admission.budget));
+    }
+    return std::move(admission.refusal);
   } catch (const std::exception& e) {
     state_->options.log.error("net", "admitting a request failed", {{"what", e.what()}});
   }
@@ -497,9 +541,15 @@ bool HttpServer::Session::take_buffered_body() {
 }
 
 awaitable<bool> HttpServer::Session::read_body() {
+  const uint64_t expected = unread_body();
   if (head_.framing == wire::Framing::kSized && head_.length > limits().body_bytes) {
     wire::Fault fault{413, fmt::format("the body is over {} bytes", limits().body_bytes)};
-    co_await refuse(std::move(fault), unread_body());
+    co_await refuse(std::move(fault), expected);
+    co_return false;
+  }
+  const bool sized = head_.framing == wire::Framing::kSized;
+  if (sized && !hold(std::min<uint64_t>(head_.length, kBodyStep))) {
+    co_await refuse_without_room(expected);
     co_return false;
   }
   if (head_.expects_continue && pending().empty()) {
@@ -507,9 +557,22 @@ awaitable<bool> HttpServer::Session::read_body() {
     if (!told) co_return false;
   }
   arm(Wait::kBody, limits().body_idle_timeout);
-  const bool sized = head_.framing == wire::Framing::kSized;
   if (sized) co_return co_await read_sized();
   co_return co_await read_chunked();
+}
+
+// Counts the body that is being read as `bytes`; false if there is no room for that.
+bool HttpServer::Session::hold(size_t bytes) {
+  if (!held_) held_ = std::make_unique<HeldBody>(&state_->bodies, nullptr);
+  return held_->grow_to(bytes);
+}
+
+awaitable<void> HttpServer::Session::refuse_without_room(uint64_t expected) {
+  // It makes room at once, not only when the client has read why.
+  head_.request.body = Bytes();
+  held_.reset();
+  wire::Fault fault{503, "too many bytes of requests are being received at once"};
+  co_await refuse(std::move(fault), expected);
 }
 
 awaitable<bool> HttpServer::Session::read_sized() {
@@ -525,6 +588,11 @@ awaitable<bool> HttpServer::Session::read_sized() {
   while (have < length) {
     if (have == body.size()) {
       const size_t space = std::min(length, std::max(kBodyStep, have * 4));
+      if (!hold(space)) {
+        const uint64_t expected = length - have;
+        co_await refuse_without_room(expected);
+        co_return false;
+      }
       body.reserve(space + kPadding);
       body.resize(space);
     }
@@ -548,6 +616,15 @@ awaitable<bool> HttpServer::Session::read_chunked() {
   uint64_t raw = 0;
   size_t noted = 0;
   for (;;) {
+    // At most all that has come belongs to it.
+    if (const size_t most = body.size() + pending().size(); most > body.capacity()) {
+      const size_t space = std::max(most, std::min(2 * body.size(), limits().body_bytes));
+      if (!hold(space)) {
+        co_await refuse_without_room(limits().discard_bytes);
+        co_return false;
+      }
+      body.reserve(space + kPadding);
+    }
     auto used = decoder.decode(pending(), &body);
     if (used && raw > max_raw) {
       used = tl::unexpected(wire::Fault{413, "the body's chunks are too small for its size"});
@@ -573,6 +650,7 @@ awaitable<bool> HttpServer::Session::read_chunked() {
 // The request for its handler. What shapes a refusal (method and target) stays.
 HttpRequest HttpServer::Session::take_request() {
   HttpRequest request = std::move(head_.request);
+  held_.reset();
   head_.request = HttpRequest{request.method, request.target, {}, {}};
   return request;
 }
@@ -758,6 +836,10 @@ awaitable<void> HttpServer::stop(Deadline deadline) {
 
 size_t HttpServer::connections() const {
   return state_->sessions.size();
+}
+
+size_t HttpServer::bodies_bytes() const {
+  return state_->bodies.held();
 }
 
 }  // namespace sluice::net

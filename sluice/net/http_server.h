@@ -24,7 +24,10 @@ struct HttpLimits {
   size_t header_bytes = 64 * 1024;  // request line and fields: 431 above
   size_t header_fields = 100;
   size_t body_bytes = 16 * 1024 * 1024;  // 413 above
-  size_t connections = 10'000;           // further ones are accepted and closed at once
+  // Of all bodies together that are being read, until their handlers have them: 503 above. At least
+  // body_bytes. A body that came whole with its head does not count: its handler has it at once.
+  size_t bodies_bytes = 256 * 1024 * 1024;
+  size_t connections = 10'000;  // further ones are accepted and closed at once
   Duration header_timeout = std::chrono::seconds(20);  // from a request's first byte: 408
   // For each further 4 KiB of a body (or its rest): 408. So it is also the least speed.
   Duration body_idle_timeout = std::chrono::seconds(30);
@@ -36,9 +39,30 @@ struct HttpLimits {
   size_t discard_bytes = 64 * 1024 * 1024;
 };
 
+// How many bytes of bodies may be in the reading at once. A server has one over all its connections
+// (HttpLimits::bodies_bytes); those of one client may have another besides (Admission). Lives on
+// the server's shard.
+class BodyBudget {
+ public:
+  explicit BodyBudget(size_t limit) : limit_(limit) {}
+
+  bool take(size_t bytes) {
+    if (bytes > limit_ - held_) return false;
+    held_ += bytes;
+    return true;
+  }
+  void give_back(size_t bytes) { held_ -= bytes; }
+  size_t held() const { return held_; }
+
+ private:
+  const size_t limit_;
+  size_t held_ = 0;
+};
+
 // What is decided on a request's head alone.
 struct Admission {
   std::optional<HttpResponse> refusal;  // the answer, and the connection's last
+  std::shared_ptr<BodyBudget> budget;   // its client's own, if it has one
 };
 
 struct HttpServerOptions {
@@ -72,6 +96,8 @@ class HttpServer {
   awaitable<void> stop(Deadline deadline);
 
   size_t connections() const;
+  // What bodies in the reading hold now.
+  size_t bodies_bytes() const;
 
  private:
   class Session;

@@ -555,6 +555,81 @@ TEST_F(HttpServerTest, AClaimedLengthReservesNothing) {
   shard_.run_until([&] { return server().connections() == 0; });
 }
 
+// ---- bodies in the reading
+
+TEST_F(HttpServerTest, BodiesInTheReadingAreBoundedTogether) {
+  constexpr size_t kMiB = 1024 * 1024;
+  options_.limits.body_bytes = 2 * kMiB;
+  options_.limits.bodies_bytes = 4 * kMiB;
+  for (const std::string framing : {"Content-Length: 1048577", "Transfer-Encoding: chunked"}) {
+    std::vector<std::unique_ptr<MemoryStream>> clients;
+    for (int i = 0; i < 16; ++i) {
+      clients.push_back(connect());
+      const std::string size = framing[0] == 'T' ? "100001\r\n" : "";
+      shard_.spawn(write_bytes(
+          clients.back().get(),
+          "POST /echo HTTP/1.1\r\nHost: h\r\n" + framing + "\r\n\r\n" + size + Bytes(kMiB, 'x')));
+      shard_.context().poll();
+      EXPECT_LE(server().bodies_bytes(), 4 * kMiB);
+    }
+    size_t refused = 0;
+    for (const auto& client : clients) {
+      const Bytes told = client->take_unread();
+      if (told.empty()) continue;
+      EXPECT_THAT(told, AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("at once"))) << framing;
+      ++refused;
+    }
+    EXPECT_GE(refused, 12u) << framing;
+    EXPECT_LT(refused, 16u) << framing;
+    EXPECT_GE(server().bodies_bytes(), kMiB) << framing;
+    // What comes whole with its head needs no room.
+    EXPECT_THAT(talk("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"),
+                EndsWith("hello"));
+    // And what is let go makes room.
+    for (const auto& client : clients) client->reset();
+    shard_.run_until([&] { return server().connections() == 0; });
+    EXPECT_EQ(server().bodies_bytes(), 0u) << framing;
+    EXPECT_THAT(talk("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2097152\r\n\r\n" +
+                     Bytes(2 * kMiB - 1, 'x') + "!"),
+                EndsWith("x!"));
+  }
+}
+
+TEST_F(HttpServerTest, ABodyCountsUntilItsHandlerHasIt) {
+  auto client = connect();
+  const std::string head = "POST /park HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";
+  send(*client, head + Bytes(99'999, 'x'));
+  EXPECT_EQ(server().bodies_bytes(), 100'000u);
+  send(*client, "x");
+  EXPECT_EQ(app_.served.size(), 1u);
+  EXPECT_EQ(server().bodies_bytes(), 0u);
+  app_.go.notify();
+  shard_.run_until([&] { return !app_.requests.empty(); });
+  EXPECT_EQ(app_.requests.at(0).body, Bytes(100'000, 'x'));
+}
+
+TEST_F(HttpServerTest, OneClientsBodiesLeaveRoomForOthers) {
+  const auto budget = std::make_shared<BodyBudget>(300'000);
+  options_.admit = [&](const HttpRequest& head) {
+    Admission admission;
+    if (head.path() == "/park") admission.budget = budget;
+    return admission;
+  };
+  const std::string length = " HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n";
+  auto one = connect(), two = connect(), other = connect();
+  send(*one, "POST /park" + length + "x");
+  EXPECT_EQ(budget->held(), 200'000u);
+  send(*two, "POST /park" + length + "x");
+  EXPECT_THAT(two->take_unread(), StartsWith("HTTP/1.1 503 "));
+  send(*other, "POST /echo" + length + Bytes(200'000, 'x'));
+  shard_.run_until([&] { return !app_.requests.empty(); });
+  EXPECT_EQ(one->take_unread(), "");
+  one->reset();
+  two->reset();
+  shard_.run_until([&] { return server().connections() == 1; });
+  EXPECT_EQ(budget->held(), 0u);
+}
+
 TEST_F(HttpServerTest, SlowHeadsGet408) {
   options_.limits.header_timeout = 20ms;
   std::string seen;

@@ -26,6 +26,7 @@ class HttpEndpoint final : public Endpoint {
     net::HttpServerOptions options;
     options.log = rollout->options().log;
     options.limits.connections = 1024;  // of one agent
+    options.limits.bodies_bytes = rollout->options().bodies_bytes;
     options.refuse = [weak = std::weak_ptr(rollout)](const net::HttpRequest& request, int status,
                                                      const Error& error) {
       return refuse_early(*weak.lock(), request, status, error);

@@ -61,8 +61,10 @@ bool is_open_to_all(const net::HttpRequest& head) {
 }  // namespace
 
 struct SharedEndpoint::Rollout {
-  Rollout(RolloutKeys::Holder h, net::Wheel& wheel) : holder(std::move(h)), end(wheel) {}
+  Rollout(RolloutKeys::Holder h, size_t bodies_bytes, net::Wheel& wheel)
+      : holder(std::move(h)), bodies(std::make_shared<net::BodyBudget>(bodies_bytes)), end(wheel) {}
   const RolloutKeys::Holder holder;  // of its key
+  const std::shared_ptr<net::BodyBudget> bodies;
   net::Wheel::Timer end;
   bool closing = false;
 };
@@ -84,6 +86,7 @@ SharedEndpoint::~SharedEndpoint() = default;
 net::HttpServerOptions SharedEndpoint::server_options() {
   net::HttpServerOptions options;
   options.log = options_.log;
+  options.limits.bodies_bytes = options_.bodies_bytes;
   options.admit = [this](const net::HttpRequest& head) {
     return admit(head);
   };
@@ -121,7 +124,7 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
   }
   gate_.admit(id);
   const auto holder = RolloutKeys::fresh_holder(id);
-  auto rollout = std::make_unique<Rollout>(holder, shard_.wheel());
+  auto rollout = std::make_unique<Rollout>(holder, options_.rollout_bodies_bytes, shard_.wheel());
   rollout->end.arm(Deadline::in(lifetime), [this, id] { tasks_.spawn(expire(id)); });
   rollouts_[id] = std::move(rollout);
   const auto expires = now() + std::chrono::ceil<std::chrono::seconds>(lifetime);
@@ -158,7 +161,8 @@ awaitable<void> SharedEndpoint::stop(Deadline deadline) {
   co_await server_.stop(deadline);
 }
 
-SharedEndpoint::Asking SharedEndpoint::asking(const net::HttpRequest& head) const {
+tl::expected<SharedEndpoint::Asker, net::HttpResponse> SharedEndpoint::asker_of(
+    const net::HttpRequest& head) const {
   const auto holder = keys_.check(key_of(head), now());
   if (!holder) return tl::unexpected(unauthenticated(head));
   const auto open = rollouts_.find(holder->rollout);
@@ -168,14 +172,18 @@ SharedEndpoint::Asking SharedEndpoint::asking(const net::HttpRequest& head) cons
   }
   // The key of an earlier rollout of that id ended with it.
   if (!open->second->holder.is(*holder)) return tl::unexpected(unauthenticated(head));
-  return found;
+  return Asker{std::move(found), open->second->bodies};
 }
 
 net::Admission SharedEndpoint::admit(const net::HttpRequest& head) const {
   net::Admission admission;
   if (is_open_to_all(head)) return admission;
-  auto rollout = asking(head);
-  if (!rollout) admission.refusal = std::move(rollout).error();
+  auto asker = asker_of(head);
+  if (asker) {
+    admission.budget = std::move(asker->bodies);
+  } else {
+    admission.refusal = std::move(asker).error();
+  }
   return admission;
 }
 
@@ -185,9 +193,9 @@ awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWr
     return send(writer, net::json_response(200, R"({"status":"ok"})"));
   }
   // Once more: while the body came the key may have expired, and the rollout been closed.
-  auto rollout = asking(request);
-  if (!rollout) return send(writer, std::move(rollout).error());
-  return http::handle(std::move(*rollout), std::move(request), writer);
+  auto asker = asker_of(request);
+  if (!asker) return send(writer, std::move(asker).error());
+  return http::handle(std::move(asker->rollout), std::move(request), writer);
 }
 
 }  // namespace sluice::gate::http

@@ -26,6 +26,10 @@ class SharedEndpoint {
     size_t max_rollouts = 10'000;
     trace::Recorder* recorder = nullptr;       // of rollouts that name none
     std::function<RolloutKeys::Time()> clock;  // by which keys expire; none: the system's
+    // Of requests while they arrive, of one rollout and in all: 503 above. One rollout's cannot use
+    // up what others need.
+    size_t rollout_bodies_bytes = 64 * 1024 * 1024;
+    size_t bodies_bytes = 1024 * 1024 * 1024;
     Logger log;
   };
 
@@ -55,9 +59,12 @@ class SharedEndpoint {
 
  private:
   struct Rollout;
-  // Whose agent a request comes from, or what that is told instead.
-  using Asking = tl::expected<std::shared_ptr<OpenRollout>, net::HttpResponse>;
-  Asking asking(const net::HttpRequest& head) const;
+  struct Asker {
+    std::shared_ptr<OpenRollout> rollout;
+    std::shared_ptr<net::BodyBudget> bodies;
+  };
+  // Whose agent a request comes from, or what it is told instead.
+  tl::expected<Asker, net::HttpResponse> asker_of(const net::HttpRequest& head) const;
   RolloutKeys::Time now() const;
   net::HttpServerOptions server_options();
   net::Admission admit(const net::HttpRequest& head) const;

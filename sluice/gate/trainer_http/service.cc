@@ -158,6 +158,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     net::HttpServerOptions options;
     options.log = options_.log;
     options.limits.body_bytes = 64 * 1024 * 1024;  // many answers with their tokens
+    options.limits.bodies_bytes = options_.bodies_bytes;
     options.admit = [this](const net::HttpRequest& head) {
       net::Admission admission;
       if (auto asked = asked_by(head); !asked) admission.refusal = std::move(asked).error();

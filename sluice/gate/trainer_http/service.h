@@ -23,6 +23,7 @@ struct ServiceOptions {
   std::string agents_url;  // what such agents reach it by: "http://10.0.0.1:8080"
   Duration heartbeat = std::chrono::seconds(15);  // between comments of a silent event stream
   size_t max_response = 64 * 1024 * 1024;         // bytes of items in one answer
+  size_t bodies_bytes = 256 * 1024 * 1024;        // of requests while they arrive: 503 above
   Logger log;
 };
 
