@@ -158,6 +158,7 @@ void append_request(Bytes& out, const llm::Request& request) {
     };
     one.text("text", message.text);
     text("reasoning", message.reasoning);
+    text("reasoning_seal", message.reasoning_seal);
     text("refusal", message.refusal);
     if (!message.tool_calls.empty()) {
       append_list(one["tool_calls"], message.tool_calls, [&](const llm::ToolCall& call) {
@@ -166,10 +167,13 @@ void append_request(Bytes& out, const llm::Request& request) {
         tool.text("name", call.name);
         tool.text("arguments", call.arguments);
         if (call.kind == llm::ToolCall::Kind::kCustom) tool.text("kind", "custom");
+        if (!call.space.empty()) tool.text("namespace", call.space);
         tool.close();
       });
     }
     text("tool_call_id", message.tool_call_id);
+    // Images, and whatever else no other member says.
+    if (!message.raw.empty()) one.raw("raw", message.raw);
     one.close();
   });
   if (!request.tools.empty()) members.raw("tools", request.tools);

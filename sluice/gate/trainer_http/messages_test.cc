@@ -145,11 +145,52 @@ TEST(TrainerMessagesTest, ACallsBodyIsHandedOnAsItCameWhateverItIs) {
       "{ \"model\":\"m\",\n \"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
   EXPECT_THAT(rendered(call_item(body), Canonical::kNo), HasSubstr("\"body\":" + body));
   EXPECT_THAT(rendered(call_item(body), Canonical::kYes),
-              HasSubstr(R"("request":{"model":"m","messages":[{"role":"user","text":"x"}])"));
+              HasSubstr(R"("request":{"model":"m","messages":[{"role":"user","text":"x","raw":)"
+                        R"({"role":"user","content":"x"}}])"));
   for (const char* broken : {"{\"a\":}", "\"\xff\"", "{\"a\":1}}", ""}) {
     EXPECT_THAT(rendered(call_item(broken), Canonical::kYes),
                 HasSubstr("\"body_base64\":\"" + to_base64(broken) + "\""));
   }
+}
+
+// The call's `request`, written and read.
+json::Value canonical(llm::Dialect dialect, std::string body) {
+  Item item = call_item(std::move(body));
+  std::const_pointer_cast<llm::Call>(std::get<0>(item.what))->dialect = dialect;
+  const auto value = json::parse(rendered(item, Canonical::kYes));
+  return value->at("request");
+}
+
+TEST(TrainerMessagesTest, TheCanonicalFormKeepsWhatItHasNoWordsFor) {
+  // An image, in `raw` alone; reasoning with what seals it.
+  const auto claude = canonical(llm::Dialect::kMessages, R"({"model":"m","max_tokens":1,"messages":[
+      {"role":"user","content":[{"type":"text","text":"look"},
+        {"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}}]},
+      {"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"sealed"},
+        {"type":"text","text":"I see"}]}]})");
+  const auto& looked = claude.at("messages").at(0);
+  EXPECT_EQ(looked.at("text").as_string(), "look");
+  EXPECT_EQ(looked.at("raw").at("content").at(1).at("source").at("data").as_string(), "AAAA");
+  const auto& thought = claude.at("messages").at(1);
+  EXPECT_EQ(thought.at("reasoning").as_string(), "hm");
+  EXPECT_EQ(thought.at("reasoning_seal").as_string(), "sealed");
+
+  // Several items that are one message; a call of a tool in a namespace; an item of another kind.
+  const auto codex = canonical(llm::Dialect::kResponses, R"({"model":"m","input":[
+      {"type":"reasoning","summary":[],"encrypted_content":"gAAA"},
+      {"type":"function_call","call_id":"c1","name":"answer","namespace":"mcp__env",
+       "arguments":"{}"},
+      {"type":"web_search_call","id":"ws_1","status":"completed"},
+      {"type":"function_call_output","call_id":"c1","output":"42"}],
+      "tools":[{"type":"namespace","name":"mcp__env","tools":[
+        {"type":"function","name":"answer","parameters":{"type":"object"}}]}]})");
+  const auto& called = codex.at("messages").at(0);
+  EXPECT_EQ(called.at("reasoning_seal").as_string(), "gAAA");
+  EXPECT_EQ(called.at("tool_calls").at(0).at("name").as_string(), "mcp__env__answer");
+  EXPECT_EQ(called.at("tool_calls").at(0).at("namespace").as_string(), "mcp__env");
+  EXPECT_EQ(called.at("raw").as_array().size(), 3u);
+  EXPECT_EQ(called.at("raw").at(2).at("id").as_string(), "ws_1");
+  EXPECT_EQ(codex.at("messages").at(1).at("raw").at("output").as_string(), "42");
 }
 
 TEST(TrainerMessagesTest, ACallSaysWhatItsRolloutIsFor) {
