@@ -57,7 +57,7 @@ struct ResendRules {
   // An equal request this long after a delivery is taken for a resend; 0 turns that off.
   Duration window = std::chrono::seconds(60);
   // How long a call whose agent hung up stays open, and answerable, for the agent to come back for
-  // it (agents do in 0.2 to 40 s); 0 ends it at once.
+  // it (agents do in 0.2 to 40 s); 0 ends it at once. An answer is kept beyond that.
   Duration grace = std::chrono::seconds(60);
   // Top-level fields of the body that differ between resends and are left out of the digest.
   std::vector<std::string> ignore_fields;
@@ -124,7 +124,7 @@ struct Counters {
   uint64_t turns = 0;    // delivered
   uint64_t refused = 0;  // before they were calls: by budget, admission or malformed body
   uint64_t open = 0;
-  uint64_t tokens = 0;  // of delivered answers, prompts included, as far as usage told
+  uint64_t tokens = 0;  // of answers that were received, prompts included, as far as usage told
   uint64_t bytes = 0;   // of requests and answers
   uint64_t tool_calls = 0;
   bool budget_exhausted = false;

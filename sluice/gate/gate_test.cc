@@ -273,10 +273,82 @@ TEST_F(GateTest, AnAgentThatDoesNotComeBackLeavesItsCallUndelivered) {
   EXPECT_EQ(counters().ended(Outcome::kUndelivered), 3u);
   EXPECT_EQ(outcome(reply(first->id, "x")).error().code, ErrorCode::kFailedPrecondition);
   EXPECT_FALSE(a_call_waits()) << "a call that nobody waits for is still offered";
-  // Too late to be a resend: it is asked anew.
+  // Nobody answered this one, so it is asked anew.
   auto late = agent();
   late.post(kPath, body(1));
   EXPECT_EQ(answer_next("y"), Outcome::kDelivered);
+}
+
+TEST_F(GateTest, AnAnswerThatNobodyGotIsForTheAgentThatComesForItLate) {
+  registration_.resend.grace = 0s;
+  registration_.resend.window = 0s;
+  open();
+  auto first = agent();
+  first.post(kPath, streaming());
+  const auto call = next_call();
+  first.stream().set_acknowledge(net::MemoryStream::Acknowledge::kByHand);
+  auto told = reply(call->id, "once");
+  first.wait_for("[DONE]");
+  first.reset();
+  EXPECT_EQ(outcome(std::move(told)), Outcome::kUndelivered);
+  EXPECT_EQ(counters().open, 0u);
+
+  // It breaks again: the answer is still nobody's.
+  auto second = agent();
+  second.stream().set_acknowledge(net::MemoryStream::Acknowledge::kByHand);
+  second.post(kPath, streaming());
+  second.wait_for("[DONE]");
+  second.reset();
+  testing::settle(shard_);
+  EXPECT_EQ(recorder_.count("event:received_late"), 0u);
+
+  auto third = agent();
+  third.post(kPath, streaming());
+  EXPECT_THAT(third.response().body, HasSubstr("once"));
+  testing::settle(shard_);
+  EXPECT_EQ(recorder_.count("event:received_late"), 1u);
+  EXPECT_FALSE(a_call_waits());
+  // One call, one answer, one outcome, which stays what the trainer was told.
+  EXPECT_EQ(counters().calls, 1u);
+  EXPECT_EQ(counters().resends, 2u);
+  EXPECT_EQ(counters().turns, 0u);
+  EXPECT_EQ(counters().ended(Outcome::kUndelivered), 1u);
+  EXPECT_THAT(recorded(), ElementsAre("arrived", "answered", "ended:undelivered", "event:resend",
+                                      "event:resend", "event:received_late"));
+
+  // That it has the answer now is seen in what it asks next.
+  third.post(kPath, R"({"model":"m","messages":[{"role":"user","content":"question 0"},)"
+                    R"({"role":"assistant","content":"once"},)"
+                    R"({"role":"user","content":"more"}]})");
+  EXPECT_EQ(answer_next("yes"), Outcome::kDelivered);
+  EXPECT_EQ(recorder_.count("confirmed"), 1u);
+  // And with that the same question is another.
+  third.response();
+  third.post(kPath, streaming());
+  EXPECT_EQ(answer_next("twice"), Outcome::kDelivered);
+}
+
+TEST_F(GateTest, TokensOfAnAnswerThatIsReceivedLateCountOnce) {
+  registration_.resend.grace = 0s;
+  open();
+  auto first = agent();
+  first.post(kPath, body());
+  const auto call = next_call();
+  first.stream().set_acknowledge(net::MemoryStream::Acknowledge::kByHand);
+  llm::Answer answer = llm::text_answer("x", llm::Origin::kSampled);
+  answer.usage = llm::Usage{10, 5};
+  auto told = gate_->for_trainer.reply(call->id, answer);
+  first.wait_for("\"x\"");
+  first.reset();
+  EXPECT_EQ(outcome(std::move(told)), Outcome::kUndelivered);
+  EXPECT_EQ(counters().tokens, 0u);
+  for (int i = 0; i < 2; ++i) {
+    auto again = agent();
+    again.post(kPath, body());
+    EXPECT_THAT(again.response().body, HasSubstr("\"x\""));
+    testing::settle(shard_);
+    EXPECT_EQ(counters().tokens, 15u);
+  }
 }
 
 TEST_F(GateTest, ComingBackInTimeStopsTheClock) {

@@ -670,22 +670,43 @@ void OpenRollout::delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* w
   detach(parked, waiter);
   if (parked->state != State::kAnswered) return;  // another connection was first
   end(parked, Outcome::kDelivered, "");
-  if (const auto& usage = parked->answer->usage) {
-    const auto tokens = static_cast<uint64_t>(std::max<int64_t>(0, usage->prompt_tokens) +
-                                              std::max<int64_t>(0, usage->completion_tokens));
-    counters_.tokens += tokens;
-    GateTotals::add(core_->totals.tokens, tokens);
-  }
-  const llm::Call& call = *parked->call;
+  count_tokens(*parked->answer);
+  remember(*parked, Received::kYes);
+}
+
+void OpenRollout::count_tokens(const llm::Answer& answer) {
+  if (!answer.usage) return;
+  const auto tokens = static_cast<uint64_t>(std::max<int64_t>(0, answer.usage->prompt_tokens) +
+                                            std::max<int64_t>(0, answer.usage->completion_tokens));
+  counters_.tokens += tokens;
+  GateTotals::add(core_->totals.tokens, tokens);
+}
+
+// Keeps the answer of a call that has ended, to be sent again and to be recognised.
+void OpenRollout::remember(const ParkedCall& parked, Received received) {
+  const llm::Call& call = *parked.call;
   Session& session = sessions_.open(call.session.value);
-  session.delivered(
-      {parked->marks, call.id, llm::envelope(call), call.stream, parked->answer, Clock::now()});
+  session.keep({parked.marks, call.session.value, call.id, llm::envelope(call), call.stream,
+                parked.answer, received, Clock::now()});
   // All that recorders need of a call is who it is; its body would be held for long.
   auto outline = std::make_shared<llm::Call>();
   outline->id = call.id;
   outline->rollout = call.rollout;
   outline->ordinal = call.ordinal;
-  session.expect_echo(std::move(outline), parked->mark, parked->conversation_size, parked->answer);
+  // Also of what was not received, as far as is known: an agent that echoes it has it.
+  session.expect_echo(std::move(outline), parked.mark, parked.conversation_size, parked.answer);
+}
+
+void OpenRollout::received_late(const KeptAnswer& kept) {
+  if (closed_) return;
+  Session* const session = sessions_.find(kept.session);
+  const auto answer = session != nullptr ? session->received_late(kept.call) : nullptr;
+  if (!answer) return;
+  // Its call has ended, and what became of it was told: that does not change.
+  const Bytes detail = fmt::format(R"({{"call":"{}"}})", kept.call.value);
+  event("received_late", detail);
+  tell_event("call_received_late", detail);
+  count_tokens(*answer);
 }
 
 void OpenRollout::hung_up(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter) {
@@ -745,7 +766,7 @@ void OpenRollout::end(const std::shared_ptr<ParkedCall>& parked, Outcome outcome
 void OpenRollout::abandon(const std::shared_ptr<ParkedCall>& parked) {
   const Duration grace = registration_.resend.grace;
   if (grace <= Duration::zero() || closing_) {
-    end(parked, Outcome::kUndelivered, "the agent hung up");
+    give_up(parked, "the agent hung up");
     return;
   }
   const auto until = Deadline::in(grace).at();
@@ -765,8 +786,14 @@ void OpenRollout::end_abandoned() {
       return;
     }
     abandoned_.pop_front();
-    if (still) end(parked, Outcome::kUndelivered, "the agent hung up and did not come back");
+    if (still) give_up(parked, "the agent hung up and did not come back");
   }
+}
+
+// An answer that nobody got is kept for an agent that comes for it later still.
+void OpenRollout::give_up(const std::shared_ptr<ParkedCall>& parked, std::string_view detail) {
+  end(parked, Outcome::kUndelivered, detail);
+  if (parked->answer) remember(*parked, Received::kNever);
 }
 
 net::awaitable<bool> OpenRollout::close() {

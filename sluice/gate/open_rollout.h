@@ -155,7 +155,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   // given to delivered(), hung_up() or detach().
   using Judged = std::variant<llm::Problem,                 // told to the agent; no call
                               std::shared_ptr<ParkedCall>,  // wait for its answer
-                              Delivered>;                   // the same bytes again
+                              KeptAnswer>;                  // its bytes again
   Judged arrive(Arrival arrival, Waiter* waiter);
   // Why the agent may call no tool now, if so.
   std::optional<Error> judge_tool_call();
@@ -167,6 +167,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
   // The agent's side is gone, before the answer or in the middle of it.
   void hung_up(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
+  // An agent has got the kept answer of a call that had ended undelivered.
+  void received_late(const KeptAnswer& kept);
   // The waiter leaves; what became of the call is known already.
   void detach(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
   // A relayed call is over.
@@ -246,7 +248,10 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void tell_event(std::string_view type, std::string_view more = {});
   void tell_call(std::string_view type, const llm::Call& call, std::string_view more = {});
 
+  void count_tokens(const llm::Answer& answer);
+  void remember(const ParkedCall& parked, Received received);
   void abandon(const std::shared_ptr<ParkedCall>& parked);
+  void give_up(const std::shared_ptr<ParkedCall>& parked, std::string_view detail);
   void end_abandoned();
 
   const Registration registration_;

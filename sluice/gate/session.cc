@@ -13,20 +13,36 @@ constexpr size_t kExpectedEchoes = 16;
 
 }  // namespace
 
-void Session::delivered(Delivered delivered) {
-  delivered_.push_back(std::move(delivered));
-  if (delivered_.size() > kKeptAnswers) delivered_.pop_front();
+void Session::keep(KeptAnswer answer) {
+  answers_.push_back(std::move(answer));
+  if (answers_.size() > kKeptAnswers) answers_.pop_front();
 }
 
-const Delivered* Session::resend_of(const ResendMarks& marks, Duration window) const {
-  for (auto it = delivered_.rbegin(); it != delivered_.rend(); ++it) {
+const KeptAnswer* Session::resend_of(const ResendMarks& marks, Duration window) const {
+  bool last = true;  // of those that were received
+  for (auto it = answers_.rbegin(); it != answers_.rend(); ++it) {
+    const bool never = it->received == Received::kNever;
+    const bool is_last = !never && std::exchange(last, false);
     if (it->marks.digest != marks.digest || it->marks.dialect != marks.dialect) continue;
     const bool says_so = marks.retry_count > 0 ||
                          (!marks.request_id.empty() && marks.request_id == it->marks.request_id);
-    const bool last = it == delivered_.rbegin();
-    if (says_so || (last && Clock::now() - it->at < window)) return &*it;
+    if (never || says_so || (is_last && Clock::now() - it->at < window)) return &*it;
   }
   return nullptr;
+}
+
+std::shared_ptr<const llm::Answer> Session::received_late(const CallId& call) {
+  const auto it = std::find_if(answers_.begin(), answers_.end(), [&](const KeptAnswer& one) {
+    return one.call == call && one.received == Received::kNever;
+  });
+  if (it == answers_.end()) return nullptr;
+  // With that it is the session's last.
+  KeptAnswer answer = std::move(*it);
+  answers_.erase(it);
+  answer.received = Received::kYes;
+  answer.at = Clock::now();
+  answers_.push_back(std::move(answer));
+  return answers_.back().answer;
 }
 
 void Session::expect_echo(std::shared_ptr<const llm::Call> call, llm::HistoryMark mark,

@@ -1,5 +1,5 @@
 // Session: what the gate remembers of one agent session within a rollout, to recognise resends of
-// delivered calls and to see answers confirmed. Small, bounded, on the rollout's shard.
+// calls that have ended and to see answers confirmed. Small, bounded, on the rollout's shard.
 #pragma once
 
 #include <deque>
@@ -23,25 +23,36 @@ struct ResendMarks {
   uint32_t retry_count = 0;  // x-stainless-retry-count
 };
 
-// A delivered answer, kept to be sent again. No body: that may be large and is in the trace.
-struct Delivered {
+// Whether the agent has acknowledged all of an answer.
+enum class Received : uint8_t {
+  kYes,
+  kNever,  // its call has ended undelivered
+};
+
+// The answer of a call that has ended, kept to be sent again. No body: that may be large and is in
+// the trace.
+struct KeptAnswer {
   ResendMarks marks;
+  std::string session;
   CallId call;
   llm::Envelope envelope;
   bool stream = false;
   std::shared_ptr<const llm::Answer> answer;
-  Clock::time_point at;
+  Received received = Received::kYes;
+  Clock::time_point at;  // when that was known
 };
 
 class Session {
  public:
-  void delivered(Delivered delivered);
-  // The delivered call that a request with these marks repeats, or nullptr: an equal body within
-  // `window` of the session's last delivery; or, of any delivery still remembered, one that says
-  // itself that it is a retry.
-  const Delivered* resend_of(const ResendMarks& marks, Duration window) const;
+  void keep(KeptAnswer answer);
+  // The kept answer that a request with these marks asks for again, or nullptr. Of those that were
+  // received: an equal body within `window` of the session's last, or one that says itself that it
+  // is a retry. One that was never received is for whoever asks the same, however late.
+  const KeptAnswer* resend_of(const ResendMarks& marks, Duration window) const;
+  // The agent has this one now. Nothing if it was known to have it, or the answer is kept no more.
+  std::shared_ptr<const llm::Answer> received_late(const CallId& call);
 
-  // A delivered answer that a later request should echo at `mark`. `call` needs no body.
+  // An answer that a later request should echo at `mark`. `call` needs no body.
   void expect_echo(std::shared_ptr<const llm::Call> call, llm::HistoryMark mark,
                    size_t conversation_size, std::shared_ptr<const llm::Answer> answer);
   // Calls `confirmed` for each expected answer that the conversation of `peek` holds.
@@ -55,7 +66,7 @@ class Session {
     size_t conversation_size;
     std::shared_ptr<const llm::Answer> answer;
   };
-  std::deque<Delivered> delivered_;  // the last at the back
+  std::deque<KeptAnswer> answers_;  // the last at the back
   std::deque<Expected> expected_;
 };
 

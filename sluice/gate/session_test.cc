@@ -17,18 +17,25 @@ ResendMarks marks(uint64_t digest, std::string request_id = "", uint32_t retry_c
   return out;
 }
 
-Delivered delivered(uint64_t digest, Duration ago = 0s, std::string request_id = "") {
-  Delivered out;
+KeptAnswer delivered(uint64_t digest, Duration ago = 0s, std::string request_id = "") {
+  KeptAnswer out;
   out.marks = marks(digest, std::move(request_id));
   out.call = {"call" + std::to_string(digest)};
   out.at = Clock::now() - ago;
+  out.answer = std::make_shared<const llm::Answer>();
+  return out;
+}
+
+KeptAnswer undelivered(uint64_t digest) {
+  KeptAnswer out = delivered(digest, 1h);
+  out.received = Received::kNever;
   return out;
 }
 
 TEST(SessionTest, AnEqualBodyWithinTheWindowIsAResend) {
   Session session;
   EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
-  session.delivered(delivered(1));
+  session.keep(delivered(1));
   EXPECT_NE(session.resend_of(marks(1), 60s), nullptr);
   EXPECT_EQ(session.resend_of(marks(2), 60s), nullptr);
   ResendMarks other_dialect = marks(1);
@@ -39,7 +46,7 @@ TEST(SessionTest, AnEqualBodyWithinTheWindowIsAResend) {
 
 TEST(SessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
   Session session;
-  session.delivered(delivered(1, 61s, "req-1"));
+  session.keep(delivered(1, 61s, "req-1"));
   EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
   EXPECT_NE(session.resend_of(marks(1, "", 1), 60s), nullptr);
   EXPECT_NE(session.resend_of(marks(1, "req-1"), 0s), nullptr);
@@ -49,8 +56,8 @@ TEST(SessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
 
 TEST(SessionTest, OnlyTheLastDeliveryCountsByTimeAlone) {
   Session session;
-  session.delivered(delivered(1));
-  session.delivered(delivered(2));
+  session.keep(delivered(1));
+  session.keep(delivered(2));
   EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
   EXPECT_NE(session.resend_of(marks(2), 60s), nullptr);
   EXPECT_EQ(session.resend_of(marks(1, "", 2), 60s)->call.value, "call1");
@@ -58,9 +65,36 @@ TEST(SessionTest, OnlyTheLastDeliveryCountsByTimeAlone) {
 
 TEST(SessionTest, RemembersAFewAnswers) {
   Session session;
-  for (uint64_t i = 1; i <= 10; ++i) session.delivered(delivered(i));
+  for (uint64_t i = 1; i <= 10; ++i) session.keep(delivered(i));
   EXPECT_EQ(session.resend_of(marks(1, "", 1), 60s), nullptr);
   EXPECT_NE(session.resend_of(marks(10, "", 1), 60s), nullptr);
+}
+
+TEST(SessionTest, WhatWasNeverReceivedIsForWhoeverAsksTheSame) {
+  Session session;
+  session.keep(undelivered(1));
+  session.keep(delivered(2));
+  session.keep(undelivered(3));
+  for (const Duration window : {Duration(0s), Duration(60s)}) {
+    EXPECT_EQ(session.resend_of(marks(1), window)->call.value, "call1");
+    EXPECT_EQ(session.resend_of(marks(3), window)->call.value, "call3");
+  }
+  EXPECT_EQ(session.resend_of(marks(4), 60s), nullptr);
+  // It is no delivery, so another one stays the last.
+  EXPECT_NE(session.resend_of(marks(2), 60s), nullptr);
+}
+
+TEST(SessionTest, ReceivedLateItIsTheLastDelivery) {
+  Session session;
+  session.keep(undelivered(1));
+  session.keep(delivered(2));
+  EXPECT_NE(session.received_late({"call1"}), nullptr);
+  EXPECT_EQ(session.received_late({"call1"}), nullptr) << "that is known";
+  EXPECT_EQ(session.received_late({"call2"}), nullptr) << "it was never late";
+  EXPECT_EQ(session.received_late({"call3"}), nullptr) << "there is no such call";
+  EXPECT_EQ(session.resend_of(marks(1), 60s)->call.value, "call1");
+  EXPECT_EQ(session.resend_of(marks(1), 0s), nullptr);
+  EXPECT_EQ(session.resend_of(marks(2), 60s), nullptr);
 }
 
 llm::Peek peek(const Bytes& body) {
@@ -118,7 +152,7 @@ TEST_F(EchoTest, ForgetsWhatIsNeverEchoed) {
 TEST(SessionsTest, OnlyTheLastUsedAreRemembered) {
   Sessions sessions;
   EXPECT_EQ(sessions.find("first"), nullptr);
-  sessions.open("first").delivered(delivered(1));
+  sessions.open("first").keep(delivered(1));
   sessions.open("second");
   for (size_t i = 0; i < 10 * Sessions::kMost; ++i) {
     sessions.open("s" + std::to_string(i));

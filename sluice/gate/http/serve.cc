@@ -133,8 +133,9 @@ class Delivery {
     if (const auto* problem = std::get_if<Problem>(&judged)) {
       return send(self->writer_, error_response(self->codec_, *problem));
     }
-    if (const auto* delivered = std::get_if<Delivered>(&judged)) {
-      return send(self->writer_, self->repeat(*delivered));
+    if (auto* kept = std::get_if<KeptAnswer>(&judged)) {
+      if (kept->received == Received::kNever) return send_late(std::move(self), std::move(*kept));
+      return send(self->writer_, self->repeat(*kept));
     }
     self->parked_ = std::get<std::shared_ptr<ParkedCall>>(std::move(judged));
     const ParkedCall& parked = *self->parked_;
@@ -159,13 +160,27 @@ class Delivery {
   }
 
   // The same answer again, to an agent that lost it.
-  net::HttpResponse repeat(const Delivered& delivered) {
-    net::HttpResponse response =
-        delivered.stream ? ok(codec_.stream_type(delivered.envelope),
-                              codec_.streamed(delivered.envelope, *delivered.answer))
-                         : ok(kJson, codec_.plain(delivered.envelope, *delivered.answer));
+  net::HttpResponse repeat(const KeptAnswer& kept) {
+    net::HttpResponse response = kept.stream ? ok(codec_.stream_type(kept.envelope),
+                                                  codec_.streamed(kept.envelope, *kept.answer))
+                                             : ok(kJson, codec_.plain(kept.envelope, *kept.answer));
     rollout_->count_answer_bytes(response.body.size());
     return response;
+  }
+
+  // The same to one that never had it, of which books are kept.
+  static awaitable<void> send_late(std::unique_ptr<Delivery> self, KeptAnswer kept) {
+    net::HttpResponse response = self->repeat(kept);
+    auto arrived = co_await self->writer_->send(std::move(response));
+    if (arrived) {
+      const Deadline deadline = Deadline::in(self->rollout_->options().delivery_timeout);
+      arrived = co_await self->writer_->drained(deadline);
+    }
+    if (arrived) {
+      self->rollout_->received_late(kept);
+    } else {
+      self->writer_->abort();
+    }
   }
 
   llm::Envelope envelope() const {
