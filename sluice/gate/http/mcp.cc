@@ -163,13 +163,6 @@ awaitable<void> serve_call(std::shared_ptr<OpenRollout> rollout, Message message
   co_await send(writer, std::move(response));
 }
 
-net::HttpResponse error_object(int status, std::string_view text) {
-  Bytes body("{\"error\": ");
-  json::append_string(body, text);
-  body.push_back('}');
-  return net::json_response(status, std::move(body));
-}
-
 // The arguments in the body of the plain route.
 Result<std::string> plain_arguments(const Bytes& body) {
   if (body.empty()) return std::string("{}");
@@ -190,12 +183,12 @@ net::HttpResponse plain_result(const Result<ToolResult>& result) {
     // In the words and statuses of the interface that this route is kept for.
     switch (result.error().code) {
       case ErrorCode::kInternal:
-        return error_object(500, "tool execution failed");
+        return plain_error(500, "tool execution failed");
       default:
-        return error_object(http_status(result.error().code), result.error().message);
+        return plain_error(http_status(result.error().code), result.error().message);
     }
   }
-  if (result->failed) return error_object(200, result->text);
+  if (result->failed) return plain_error(200, result->text);
   json::ParseLimits limits;
   limits.bytes = result->text.size();
   const auto value = json::parse(result->text, limits);
@@ -207,6 +200,13 @@ net::HttpResponse plain_result(const Result<ToolResult>& result) {
 }
 
 }  // namespace
+
+net::HttpResponse plain_error(int status, std::string_view text) {
+  Bytes body("{\"error\": ");
+  json::append_string(body, text);
+  body.push_back('}');
+  return net::json_response(status, std::move(body));
+}
 
 awaitable<void> serve_mcp(std::shared_ptr<OpenRollout> rollout, net::HttpRequest request,
                           ResponseWriter* writer) {
@@ -239,7 +239,7 @@ awaitable<void> serve_tool(std::shared_ptr<OpenRollout> rollout, std::string too
   auto arguments = plain_arguments(request.body);
   request.body = Bytes();
   if (!arguments) {
-    net::HttpResponse response = error_object(400, arguments.error().message);
+    net::HttpResponse response = plain_error(400, arguments.error().message);
     co_await send(writer, std::move(response));
     co_return;
   }

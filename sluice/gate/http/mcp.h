@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "sluice/gate/open_rollout.h"
 #include "sluice/net/http.h"
@@ -19,5 +20,8 @@ net::awaitable<void> serve_mcp(std::shared_ptr<OpenRollout> rollout, net::HttpRe
 // its text as {"result":"..."}, or with {"error":"..."}.
 net::awaitable<void> serve_tool(std::shared_ptr<OpenRollout> rollout, std::string tool,
                                 net::HttpRequest request, net::ResponseWriter* writer);
+
+// How the plain route tells errors: {"error": "..."}, spaced as Python's json.dumps does.
+net::HttpResponse plain_error(int status, std::string_view text);
 
 }  // namespace sluice::gate::http

@@ -200,12 +200,16 @@ TEST_F(McpTest, finding_76_the_plain_route_answers_as_the_original_did) {
   const auto list = post("/v1/tools/search", R"({"arguments":[]})");
   EXPECT_EQ(list.status, 400);
   EXPECT_EQ(list.body, R"({"error": "tool arguments must be a JSON object"})");
-  EXPECT_EQ(post("/rollout/other/v1/tools/search", "{}").status, 404);
+  const auto other = post("/rollout/other/v1/tools/search", "{}");
+  EXPECT_EQ(other.status, 404);
+  EXPECT_EQ(other.body, R"({"error": "rollout not found"})");
 }
 
 TEST_F(McpTest, AnAgentMaySayThatItHasEnded) {
   open();
-  EXPECT_EQ(post("/rollout/other/v1/exit", "").status, 404);
+  const auto other = post("/rollout/other/v1/exit", "");
+  EXPECT_EQ(other.status, 404);
+  EXPECT_EQ(other.body, R"({"error": "rollout not found"})");
   const auto told = post("/rollout/r0/v1/exit", R"({"code":0})");
   EXPECT_EQ(told.body, R"({"status": "ok"})");
   const auto items = gate_->for_trainer.next_batch(1, 0s);

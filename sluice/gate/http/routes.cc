@@ -1,5 +1,6 @@
 #include "sluice/gate/http/routes.h"
 
+#include <algorithm>
 #include <array>
 
 #include "sluice/llm/gemini.h"
@@ -78,14 +79,17 @@ Route model_route(const net::HttpRequest& request, std::string_view rest, Dialec
   return unless(request.method, "POST", std::move(found));
 }
 
-}  // namespace
+// The plain routes: of host tools, and of the agent's end.
+bool is_plain(std::string_view path) {
+  if (take(path, "/rollout")) path.remove_prefix(std::min(path.find('/', 1), path.size()));
+  if (!take(path, "/v1beta")) take(path, "/v1");
+  return path == "/exit" || (take(path, "/tools") && path.size() > 1);
+}
 
-Route route(const net::HttpRequest& request, const RolloutId& rollout) {
+Route find(const net::HttpRequest& request, const std::string& path, const RolloutId& rollout) {
   const std::string_view method = request.method;
   Dialect vendor = vendor_of(request);
-  const auto decoded = net::percent_decode(request.path());
-  if (!decoded) return of(Kind::kUnknown, vendor);
-  std::string_view rest = *decoded;
+  std::string_view rest = path;
   if (take(rest, "/rollout") && !take(rest, "/" + rollout.value)) {
     return of(Kind::kOtherRollout, vendor);
   }
@@ -114,6 +118,16 @@ Route route(const net::HttpRequest& request, const RolloutId& rollout) {
     return model_route(request, rest.substr(1), vendor);
   }
   return of(Kind::kUnknown, vendor);
+}
+
+}  // namespace
+
+Route route(const net::HttpRequest& request, const RolloutId& rollout) {
+  const auto path = net::percent_decode(request.path());
+  if (!path) return of(Kind::kUnknown, vendor_of(request));
+  Route found = find(request, *path, rollout);
+  if (is_plain(*path)) found.errors = Route::Errors::kPlain;
+  return found;
 }
 
 }  // namespace sluice::gate::http

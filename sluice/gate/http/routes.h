@@ -27,8 +27,12 @@ struct Route {
     kWrongMethod,   // known, but not by this method: `allow`
     kUnknown,
   };
+  // In which shape errors are told: in the dialect's, or as {"error": "..."} where the path, below
+  // whichever rollout, is one of the plain routes of OpenEnv's own server.
+  enum class Errors : uint8_t { kOfDialect, kPlain };
   Kind kind = Kind::kUnknown;
-  llm::Dialect dialect = llm::Dialect::kChat;  // in whose shape errors are told
+  llm::Dialect dialect = llm::Dialect::kChat;
+  Errors errors = Errors::kOfDialect;
   llm::Target target;
   std::string tool;
   std::string_view allow;

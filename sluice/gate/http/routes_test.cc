@@ -94,6 +94,20 @@ TEST(RoutesTest, AnotherRolloutsPathIsNotServed) {
   EXPECT_EQ(kind("GET", "/rollout/r1/v1/models"), Kind::kOtherRollout);
 }
 
+TEST(RoutesTest, PlainRoutesAreToldOfErrorsPlainlyBelowWhicheverRollout) {
+  for (const char* path :
+       {"/rollout/r0/v1/tools/search", "/rollout/r1/v1/tools/search", "/rollout/r1/v1/exit",
+        "/rollout/r0/exit", "/v1/exit", "/tools/search", "/rollout/r1/v1/tools/a%2Fb"}) {
+    EXPECT_EQ(routed("POST", path).errors, Route::Errors::kPlain) << path;
+    EXPECT_EQ(routed("GET", path).errors, Route::Errors::kPlain) << path;
+  }
+  for (const char* path :
+       {"/rollout/r1/v1/chat/completions", "/rollout/exit", "/rollout/tools/x", "/v1/tools",
+        "/v1/exit/x", "/rollout", "/rollout/r0/v1/mcp", "/", "/%zz/exit"}) {
+    EXPECT_EQ(routed("POST", path).errors, Route::Errors::kOfDialect) << path;
+  }
+}
+
 TEST(RoutesTest, Models) {
   EXPECT_EQ(kind("GET", "/v1/models"), Kind::kModels);
   EXPECT_EQ(kind("GET", "/rollout/r0/v1/models"), Kind::kModels);

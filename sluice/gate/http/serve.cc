@@ -437,13 +437,11 @@ class Delivery {
   std::unique_ptr<Relayed> relayed_;
 };
 
-awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, llm::Dialect dialect,
-                             Problem problem, int status, std::string allow,
-                             ResponseWriter* writer) {
+awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, Route route, Problem problem,
+                             int status, ResponseWriter* writer) {
   rollout->note_refusal(problem);
-  net::HttpResponse response = error_response(codec_for_errors(dialect), problem);
-  response.status = status;
-  if (!allow.empty()) response.headers.add("Allow", std::move(allow));
+  net::HttpResponse response = error_response(route, status, problem);
+  if (!route.allow.empty()) response.headers.add("Allow", std::string(route.allow));
   co_await send(writer, std::move(response));
 }
 
@@ -467,8 +465,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
   Route found = route(request, registration.id);
   const llm::Codec& codec = codec_for_errors(found.dialect);
   const auto refuse = [&](ErrorCode kind, std::string message, int status) {
-    return send_problem(rollout, found.dialect, problem_of(kind, std::move(message)), status,
-                        std::string(found.allow), writer);
+    return send_problem(rollout, found, problem_of(kind, std::move(message)), status, writer);
   };
   switch (found.kind) {
     case Route::Kind::kCall:
@@ -499,7 +496,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
       }
       Problem problem = problem_of(ErrorCode::kNotFound, "no such model");
       problem.code = "model_not_found";
-      return send_problem(std::move(rollout), found.dialect, std::move(problem), 404, "", writer);
+      return send_problem(std::move(rollout), std::move(found), std::move(problem), 404, writer);
     }
     case Route::Kind::kMcp:
       return serve_mcp(std::move(rollout), std::move(request), writer);
@@ -524,10 +521,14 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
 
 net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& request, int status,
                                const Error& error) {
-  const Route found = route(request, rollout.registration().id);
   const Problem problem = problem_of(error.code, error.message);
   rollout.note_refusal(problem);
-  net::HttpResponse response = error_response(codec_for_errors(found.dialect), problem);
+  return error_response(route(request, rollout.registration().id), status, problem);
+}
+
+net::HttpResponse error_response(const Route& route, int status, const Problem& problem) {
+  if (route.errors == Route::Errors::kPlain) return plain_error(status, problem.message);
+  net::HttpResponse response = error_response(codec_for_errors(route.dialect), problem);
   response.status = status;
   return response;
 }

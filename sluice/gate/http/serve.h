@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "sluice/gate/http/routes.h"
 #include "sluice/gate/open_rollout.h"
 #include "sluice/net/http.h"
 
@@ -17,6 +18,9 @@ net::awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpReque
 // Shapes the answer to a request that was refused before handle() could see it, and counts it.
 net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& request, int status,
                                const Error& error);
+
+// An error in the shape that who asked along `route` reads.
+net::HttpResponse error_response(const Route& route, int status, const llm::Problem& problem);
 
 // An HTTP server for the rollout's listeners.
 std::unique_ptr<Endpoint> make_endpoint(const std::shared_ptr<OpenRollout>& rollout);

@@ -29,22 +29,23 @@ std::string key_of(const net::HttpRequest& request) {
   return {};
 }
 
-// In the shape of the dialect whose client asks.
+// In the shape that whose client asks reads.
 net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode kind,
                           std::string message) {
-  const Route asked = route(request, RolloutId());
   llm::Problem problem;
   problem.kind = kind;
   problem.message = std::move(message);
-  net::HttpResponse response =
-      net::json_response(status, llm::find_codec(asked.dialect)->error(problem).body);
-  if (status == 401) response.headers.add("WWW-Authenticate", "Bearer");
-  return response;
+  return error_response(route(request, RolloutId()), status, problem);
 }
 
 net::HttpResponse unauthenticated(const net::HttpRequest& request) {
   const Error error = RolloutKeys::unauthenticated();
-  return refusal(request, 401, error.code, error.message);
+  // The plain routes have a word of their own for it.
+  const bool plain = route(request, RolloutId()).errors == Route::Errors::kPlain;
+  net::HttpResponse response =
+      refusal(request, 401, error.code, plain ? "Unauthorized" : error.message);
+  response.headers.add("WWW-Authenticate", "Bearer");
+  return response;
 }
 
 awaitable<void> send(net::ResponseWriter* writer, net::HttpResponse response) {

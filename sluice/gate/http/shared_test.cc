@@ -129,6 +129,25 @@ TEST_F(SharedTest, AKeyThatExpiresWhileTheBodyComesOpensNothing) {
   EXPECT_EQ(agent.response().status, 401);
 }
 
+// As OpenEnv's own server says it, to the byte.
+TEST_F(SharedTest, finding_76_the_plain_routes_errors_are_the_originals) {
+  const auto a = open("a");
+  open("b");
+  for (const char* path : {"/rollout/a/v1/tools/search", "/rollout/a/v1/exit", "/v1/exit"}) {
+    const auto unknown = ask(path, bearer("wrong"));
+    EXPECT_EQ(unknown.status, 401) << path;
+    EXPECT_EQ(unknown.body, R"({"error": "Unauthorized"})") << path;
+    EXPECT_THAT(unknown.head, HasSubstr("Content-Type: application/json"));
+  }
+  for (const char* path : {"/rollout/b/v1/tools/search", "/rollout/z/v1/exit"}) {
+    const auto other = ask(path, bearer(a.key));
+    EXPECT_EQ(other.status, 404) << path;
+    EXPECT_EQ(other.body, R"({"error": "rollout not found"})") << path;
+  }
+  EXPECT_TRUE(net::testing::run(shard_, shared_.close({"a"})));
+  EXPECT_EQ(ask("/rollout/a/v1/exit", bearer(a.key)).body, R"({"error": "rollout not found"})");
+}
+
 TEST_F(SharedTest, finding_08_health_is_open_and_tells_nothing) {
   open("a");
   testing::Agent agent(shard_, *listener_);
