@@ -1,23 +1,33 @@
+// SHA256_CTX can be copied as it is. What OpenSSL would rather have used takes memory for each
+// copy.
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "sluice/base/digest.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
+#include <openssl/sha.h>
+
+#include <algorithm>
+#include <array>
 
 #include "sluice/base/core/check.h"
 
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // by what the processor has, not the compiler's target
+#else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#endif
 
 namespace sluice {
 
 std::string Digest::hex() const {
-  Bytes raw(16, '\0');
-  for (int i = 0; i < 8; ++i) {
-    raw[static_cast<size_t>(i)] = static_cast<char>(high >> (56 - 8 * i));
-    raw[static_cast<size_t>(i) + 8] = static_cast<char>(low >> (56 - 8 * i));
+  std::array<char, 16> raw;
+  for (size_t i = 0; i < 8; ++i) {
+    raw[i] = static_cast<char>(high >> (56 - 8 * i));
+    raw[i + 8] = static_cast<char>(low >> (56 - 8 * i));
   }
-  return to_hex(raw);
+  return to_hex({raw.data(), raw.size()});
 }
 
 Digest xxh3_128(ByteView bytes) {
@@ -25,11 +35,19 @@ Digest xxh3_128(ByteView bytes) {
   return {hash.high64, hash.low64};
 }
 
-std::string sha256_hex(ByteView bytes) {
+namespace {
+
+Bytes sha256(ByteView bytes) {
   unsigned char out[EVP_MAX_MD_SIZE];
   unsigned int size = 0;
   CHECK(EVP_Digest(bytes.data(), bytes.size(), out, &size, EVP_sha256(), nullptr) == 1);
-  return to_hex({reinterpret_cast<const char*>(out), size});
+  return {reinterpret_cast<const char*>(out), size};
+}
+
+}  // namespace
+
+std::string sha256_hex(ByteView bytes) {
+  return to_hex(sha256(bytes));
 }
 
 Sha256::Sha256()
@@ -50,15 +68,45 @@ std::string Sha256::hex() {
   return to_hex({reinterpret_cast<const char*>(out), size});
 }
 
+// The hash's state behind the key's inner and outer block.
+struct HmacSha256::State {
+  SHA256_CTX inner, outer;
+};
+
+HmacSha256::HmacSha256(ByteView key) {
+  std::array<unsigned char, SHA256_CBLOCK> block{};
+  const Bytes hashed = key.size() > block.size() ? sha256(key) : Bytes();
+  const ByteView short_key = hashed.empty() ? key : ByteView(hashed);
+  std::copy(short_key.begin(), short_key.end(), block.begin());
+  const auto start = [&block](unsigned char pad) {
+    std::array<unsigned char, SHA256_CBLOCK> padded;
+    for (size_t i = 0; i < block.size(); ++i) padded[i] = block[i] ^ pad;
+    SHA256_CTX context;
+    SHA256_Init(&context);
+    SHA256_Update(&context, padded.data(), padded.size());
+    OPENSSL_cleanse(padded.data(), padded.size());
+    return context;
+  };
+  state_ = std::make_shared<const State>(State{start(0x36), start(0x5C)});
+  OPENSSL_cleanse(block.data(), block.size());
+}
+
+HmacSha256::Signature HmacSha256::sign(ByteView message) const {
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> out;
+  SHA256_CTX context = state_->inner;
+  SHA256_Update(&context, message.data(), message.size());
+  SHA256_Final(out.data(), &context);
+  context = state_->outer;
+  SHA256_Update(&context, out.data(), out.size());
+  SHA256_Final(out.data(), &context);
+  Signature signature;
+  std::copy(out.begin(), out.end(), signature.begin());
+  return signature;
+}
+
 Bytes hmac_sha256(ByteView key, ByteView message) {
-  unsigned char out[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  // To OpenSSL a null key is "the key of last time", not an empty one.
-  const char* key_bytes = key.empty() ? "" : key.data();
-  CHECK(HMAC(EVP_sha256(), key_bytes, static_cast<int>(key.size()),
-             reinterpret_cast<const unsigned char*>(message.data()), message.size(), out,
-             &size) != nullptr);
-  return {reinterpret_cast<const char*>(out), size};
+  const HmacSha256::Signature signature = HmacSha256(key).sign(message);
+  return {signature.data(), signature.size()};
 }
 
 bool equal_in_constant_time(ByteView a, ByteView b) {

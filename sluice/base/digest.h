@@ -2,6 +2,7 @@
 // content, HMAC-SHA-256 to sign. Any thread.
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <functional>
@@ -32,6 +33,20 @@ class Sha256 {
 
  private:
   std::unique_ptr<void, void (*)(void*)> context_;
+};
+
+// HMAC-SHA-256 (RFC 2104) under one key, which is worked in once: a tenth of the price of
+// hmac_sha256() for a short message. Any thread.
+class HmacSha256 {
+ public:
+  using Signature = std::array<char, 32>;  // raw bytes
+
+  explicit HmacSha256(ByteView key);
+  Signature sign(ByteView message) const;
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
 };
 
 // 32 raw bytes.

@@ -32,6 +32,16 @@ TEST(DigestTest, HmacMatchesRfc4231) {
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
 }
 
+TEST(DigestTest, AKeyThatIsWorkedInOnceSignsManyMessages) {
+  const HmacSha256 key("Jefe");
+  for (int i = 0; i < 2; ++i) {
+    const auto signature = key.sign("what do ya want for nothing?");
+    EXPECT_EQ(to_hex({signature.data(), signature.size()}),
+              "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  }
+  EXPECT_NE(key.sign(""), HmacSha256("jefe").sign(""));
+}
+
 TEST(DigestTest, HmacOfNothingUnderNothing) {
   const std::string expected = "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad";
   EXPECT_EQ(to_hex(hmac_sha256("", "")), expected);

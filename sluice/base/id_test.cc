@@ -1,6 +1,8 @@
 #include "sluice/base/id.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <regex>
@@ -21,6 +23,24 @@ TEST(IdTest, finding_32_uuids_have_version_7s_form_and_differ) {
     seen.insert(id);
   }
   EXPECT_EQ(seen.size(), 1000u);
+}
+
+TEST(IdTest, AForkedProcessDrawsUuidsOfItsOwn) {
+  new_uuid();  // some that are drawn ahead
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const std::string id = new_uuid();
+    ::_exit(::write(ends[1], id.data(), id.size()) == static_cast<ssize_t>(id.size()) ? 0 : 1);
+  }
+  const std::string ours = new_uuid();
+  std::string theirs(36, '\0');
+  ASSERT_EQ(::read(ends[0], theirs.data(), theirs.size()), 36);
+  ::waitpid(child, nullptr, 0);
+  ::close(ends[0]);
+  ::close(ends[1]);
+  EXPECT_NE(ours.substr(16), theirs.substr(16));
 }
 
 TEST(IdTest, UuidsSortByTheMillisecondTheyWereMadeIn) {

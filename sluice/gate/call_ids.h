@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "sluice/base/core/bytes.h"
+#include "sluice/base/digest.h"
 #include "sluice/base/id.h"
 
 namespace sluice::gate {
@@ -18,9 +19,9 @@ class CallIds {
   bool is_ours(const CallId& id) const;
 
  private:
-  Bytes signature(std::string_view uuid) const;
+  void append_signature(Bytes& out, std::string_view uuid) const;
 
-  const Bytes key_;
+  const HmacSha256 key_;
 };
 
 }  // namespace sluice::gate

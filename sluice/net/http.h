@@ -33,6 +33,8 @@ class Headers {
     fields_.emplace_back(std::move(name), std::move(value));
   }
   void set(std::string_view name, std::string value);
+  // Room for so many fields, for who is about to add them.
+  void reserve(size_t fields) { fields_.reserve(fields); }
 
   const std::vector<Field>& fields() const { return fields_; }
 

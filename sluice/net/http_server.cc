@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <ctime>
 #include <exception>
-#include <iterator>
 #include <list>
 #include <optional>
 #include <unordered_set>
@@ -18,7 +17,7 @@
 namespace sluice::net {
 namespace {
 
-constexpr size_t kBuffer = 4096;            // what a connection reads into at first
+constexpr size_t kBuffer = 16 * 1024;       // what a connection reads into at first
 constexpr size_t kMaxBuffer = 64 * 1024;    // and at most, for chunked bodies
 constexpr size_t kSpareBuffers = 64;        // kept for the next connections
 constexpr size_t kBodyStep = 256 * 1024;    // reserved for a body before any of it has arrived
@@ -269,7 +268,8 @@ Result<void> HttpServer::Session::Writer::append_head(Bytes& out, int status,
   if (chunked_) {
     out.append("Transfer-Encoding: chunked\r\n");
   } else if (body == Body::kSized && !bodiless) {
-    fmt::format_to(std::back_inserter(out), "Content-Length: {}\r\n", size);
+    append_decimal(out.append("Content-Length: "), size);
+    out.append("\r\n");
   }
   if (!keep_) {
     out.append("Connection: close\r\n");

@@ -89,6 +89,7 @@ template <bool kIsRequest>
 class HeadParser : public http::basic_parser<kIsRequest> {
  public:
   HeadParser(size_t max_fields, Headers* headers) : max_fields_(max_fields), headers_(headers) {
+    headers_->reserve(std::min<size_t>(max_fields, 12));
     this->header_limit(UINT32_MAX);  // HeadScanner has counted
     this->body_limit(boost::none);   // and the body is read by others
   }

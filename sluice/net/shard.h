@@ -56,7 +56,9 @@ class Shard {
 
  private:
   const int index_;
-  IoContext context_{1};
+  // Only this thread touches what does I/O, so the reactor takes no lock for each descriptor;
+  // posting is from any thread.
+  IoContext context_{BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO};
   boost::asio::executor_work_guard<Executor> work_;
   Wheel wheel_;
   std::thread thread_;

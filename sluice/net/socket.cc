@@ -5,7 +5,6 @@
 #include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,11 +13,14 @@
 #include <vector>
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
+
+#include "sluice/base/core/defer.h"
 
 namespace sluice::net {
 namespace {
@@ -54,6 +56,8 @@ std::string name_of(int fd, GetName get_name) {
   return address_text(address);
 }
 
+using Timer = asio::basic_waitable_timer<Clock, asio::wait_traits<Clock>, Executor>;
+
 // What the kernel's watch for a closed peer shares with the stream, which may go first.
 template <class Protocol>
 struct SocketState {
@@ -61,7 +65,9 @@ struct SocketState {
       : socket(std::move(s)) {}
   typename Protocol::socket::template rebind_executor<Executor>::other socket;
   std::function<void(PeerClose)> on_closed;
+  Timer* draining = nullptr;  // to be woken by whatever the peer sends
   bool watching = false;
+  char peeked = 0;
 };
 
 template <class Protocol>
@@ -93,40 +99,32 @@ class SocketStream final : public Stream {
   }
 
   awaitable<Result<void>> drained(Deadline deadline) override {
-    // The kernel has no event for "all acknowledged". On loopback it nearly always holds at once;
-    // else it is asked again, ever less often.
+    // The kernel has no event for "all acknowledged". On loopback it nearly always holds at once.
+    // Else the acknowledgement most likely comes with what the peer sends next (RFC 1122, 4.2.3.2
+    // lets it wait for that), so that is watched for; and it is asked again, ever less often.
     Duration pause = std::chrono::milliseconds(1);
-    for (;;) {
-      if (!state_->socket.is_open()) co_return Error(ErrorCode::kClosed, "drain: closed here");
-      const int fd = state_->socket.native_handle();
-      int unacknowledged = 0;
-      if constexpr (std::is_same_v<Protocol, asio::ip::tcp>) {
-        if (::ioctl(fd, SIOCOUTQ, &unacknowledged) != 0) {
-          co_return errno_error("drain to " + peer_, errno);
-        }
-        // A reset empties the queue as well.
-        tcp_info info{};
-        socklen_t size = sizeof info;
-        if (unacknowledged == 0 && ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-            info.tcpi_state == TCP_CLOSE) {
-          co_return Error(ErrorCode::kClosed, "drain to " + peer_ + ": connection reset");
+    for (bool first = true;; first = false) {
+      SLUICE_CO_TRY(const bool done, acknowledged());
+      if (done) co_return Result<void>();
+      if (deadline.expired()) {
+        co_return Error(ErrorCode::kTimedOut, "not all was acknowledged by " + peer_);
+      }
+      if (first) {
+        const auto state = state_;
+        Timer timer(state->socket.get_executor(), Deadline::in(pause).earlier(deadline).at());
+        state->draining = &timer;
+        const Defer forget([&state] { state->draining = nullptr; });
+        if (!state->watching) watch(state);
+        const auto result = co_await timer.async_wait(kUse);
+        const bool woken = state->draining == nullptr;
+        if (std::get<0>(result) && !woken) {
+          co_return Error(ErrorCode::kCancelled, "cancelled while waiting");
         }
       } else {
-        int failure = 0;
-        socklen_t size = sizeof failure;
-        if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure != 0) {
-          co_return errno_error("drain to " + peer_, failure);
-        }
+        const auto slept = co_await sleep_until(Deadline::in(pause).earlier(deadline));
+        if (!slept) co_return slept.error();
+        pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(50));
       }
-      // A unix socket's bytes are in the peer's queue as soon as they are written.
-      if (unacknowledged == 0) co_return Result<void>();
-      if (deadline.expired()) {
-        co_return Error(ErrorCode::kTimedOut,
-                        fmt::format("{} bytes were not acknowledged by {}", unacknowledged, peer_));
-      }
-      const auto slept = co_await sleep_until(Deadline::in(pause).earlier(deadline));
-      if (!slept) co_return slept.error();
-      pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(50));
     }
   }
 
@@ -144,19 +142,52 @@ class SocketStream final : public Stream {
   std::string peer() const override { return peer_; }
 
  private:
+  // Whether the peer's kernel has all that was written.
+  Result<bool> acknowledged() const {
+    if (!state_->socket.is_open()) return Error(ErrorCode::kClosed, "drain: closed here");
+    const int fd = state_->socket.native_handle();
+    if constexpr (std::is_same_v<Protocol, asio::ip::tcp>) {
+      int left = 0;
+      if (::ioctl(fd, SIOCOUTQ, &left) != 0) return errno_error("drain to " + peer_, errno);
+      if (left == 0) return true;
+      // What a reset left unacknowledged stays so. It leaves no peer (ENOTCONN).
+      sockaddr_storage address;
+      socklen_t size = sizeof address;
+      if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+        return Error(ErrorCode::kClosed, "drain to " + peer_ + ": connection reset");
+      }
+      return false;
+    } else {
+      // A unix socket's bytes are in the peer's queue as soon as they are written.
+      int failure = 0;
+      socklen_t size = sizeof failure;
+      if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure != 0) {
+        return errno_error("drain to " + peer_, failure);
+      }
+      return true;
+    }
+  }
+
+  // Looks at what comes next without taking it. A wait for readability would do, but that costs
+  // Asio a system call to arm.
   static void watch(std::shared_ptr<SocketState<Protocol>> state) {
     state->watching = true;
     auto& socket = state->socket;
-    socket.async_wait(Socket::wait_read, [state = std::move(state)](error_code error) {
-      state->watching = false;
-      if (error || !state->on_closed || !state->socket.is_open()) return;
-      char byte;
-      const ssize_t n = ::recv(state->socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-      if (n > 0) return;  // bytes: they wait for the next read, and so does the news of an end
-      if (n < 0 && (errno == EAGAIN || errno == EINTR)) return watch(std::move(state));
-      const auto callback = std::exchange(state->on_closed, nullptr);
-      callback(n == 0 ? PeerClose::kFin : PeerClose::kReset);
-    });
+    const auto buffer = asio::buffer(&state->peeked, 1);
+    socket.async_receive(buffer, asio::socket_base::message_peek,
+                         [state = std::move(state)](error_code error, size_t) {
+                           state->watching = false;
+                           seen(*state, error);
+                         });
+  }
+
+  static void seen(SocketState<Protocol>& state, error_code error) {
+    if (error == asio::error::operation_aborted) return;
+    if (Timer* const draining = std::exchange(state.draining, nullptr)) draining->cancel();
+    // Bytes wait for the next read, and so does the news of an end behind them.
+    if (!error || !state.on_closed || !state.socket.is_open()) return;
+    const auto callback = std::exchange(state.on_closed, nullptr);
+    callback(error == asio::error::eof ? PeerClose::kFin : PeerClose::kReset);
   }
 
   std::shared_ptr<SocketState<Protocol>> state_;
@@ -171,10 +202,22 @@ std::unique_ptr<Stream> make_stream(typename SocketStream<Protocol>::Socket sock
   return std::make_unique<SocketStream<Protocol>>(std::move(socket));
 }
 
+// Within a machine there is no congestion to control; where BBR is the default, it would pace every
+// answer with a timer. A kernel that does not let us choose does without.
+void keep_simple_on_loopback(SocketStream<Tcp>::Socket& socket) {
+  error_code error;
+  const auto peer = socket.remote_endpoint(error);
+  if (error || !peer.address().is_loopback()) return;
+  constexpr std::string_view kReno = "reno";
+  [[maybe_unused]] const int ignored =
+      ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_CONGESTION, kReno.data(), kReno.size());
+}
+
 template <>
 std::unique_ptr<Stream> make_stream<Tcp>(SocketStream<Tcp>::Socket socket) {
   error_code ignored;
   socket.set_option(Tcp::no_delay(true), ignored);
+  keep_simple_on_loopback(socket);
   return std::make_unique<SocketStream<Tcp>>(std::move(socket));
 }
 

@@ -1,7 +1,9 @@
 #include "sluice/base/core/bytes.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstring>
 
 namespace sluice {
 namespace {
@@ -32,7 +34,37 @@ size_t utf8_sequence(ByteView s) {
 constexpr std::string_view kBase64 =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+// memcmp() is as fast as memory, but does not say where the first difference is: blocks, then
+// smaller ones, then bytes.
+constexpr size_t kBlocks[] = {512, 32, 1};
+
 }  // namespace
+
+size_t common_prefix(ByteView a, ByteView b) {
+  const size_t most = std::min(a.size(), b.size());
+  size_t same = 0;
+  for (const size_t block : kBlocks) {
+    while (same + block <= most && std::memcmp(a.data() + same, b.data() + same, block) == 0) {
+      same += block;
+    }
+  }
+  return same;
+}
+
+size_t common_suffix(ByteView a, ByteView b) {
+  const size_t most = std::min(a.size(), b.size());
+  const char* a_end = a.data() + a.size();
+  const char* b_end = b.data() + b.size();
+  size_t same = 0;
+  for (const size_t block : kBlocks) {
+    while (same + block <= most && std::memcmp(a_end - block, b_end - block, block) == 0) {
+      same += block;
+      a_end -= block;
+      b_end -= block;
+    }
+  }
+  return same;
+}
 
 bool is_valid_utf8(ByteView bytes) {
   while (!bytes.empty()) {
@@ -59,15 +91,27 @@ std::string to_valid_utf8(ByteView bytes) {
   return out;
 }
 
-std::string to_hex(ByteView bytes) {
+void append_hex(Bytes& out, ByteView bytes) {
   constexpr std::string_view digits = "0123456789abcdef";
-  std::string out;
-  out.reserve(bytes.size() * 2);
-  for (unsigned char c : bytes) {
-    out.push_back(digits[c >> 4]);
-    out.push_back(digits[c & 15]);
+  const size_t start = out.size();
+  out.resize(start + bytes.size() * 2);
+  char* to = out.data() + start;
+  for (const unsigned char c : bytes) {
+    *to++ = digits[c >> 4];
+    *to++ = digits[c & 15];
   }
+}
+
+std::string to_hex(ByteView bytes) {
+  std::string out;
+  append_hex(out, bytes);
   return out;
+}
+
+void append_decimal(Bytes& out, uint64_t number) {
+  std::array<char, 20> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), number).ptr;
+  out.append(text.data(), static_cast<size_t>(end - text.data()));
 }
 
 std::string to_base64(ByteView bytes) {

@@ -24,6 +24,10 @@ inline ByteView as_view(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// How many bytes the two have in common at their beginnings, and at their ends.
+size_t common_prefix(ByteView a, ByteView b);
+size_t common_suffix(ByteView a, ByteView b);
+
 bool is_valid_utf8(ByteView bytes);
 
 // `bytes` with every ill-formed sequence replaced by U+FFFD: for showing and for JSON, never for
@@ -31,6 +35,9 @@ bool is_valid_utf8(ByteView bytes);
 std::string to_valid_utf8(ByteView bytes);
 
 std::string to_hex(ByteView bytes);
+void append_hex(Bytes& out, ByteView bytes);
+// In decimal.
+void append_decimal(Bytes& out, uint64_t number);
 std::string to_base64(ByteView bytes);
 // The standard alphabet, padded or not. Nothing is skipped: not a space, not a line break.
 std::optional<Bytes> from_base64(std::string_view text);

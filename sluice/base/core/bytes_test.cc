@@ -88,5 +88,32 @@ TEST(ParseDecimalTest, OnlyDigitsAndTheWholeText) {
   }
 }
 
+TEST(BytesTest, NumbersAndHexAreAppended) {
+  Bytes out("=");
+  append_decimal(out, 0);
+  append_hex(out, "\xFF\x01");
+  append_decimal(out, UINT64_MAX);
+  EXPECT_EQ(out, "=0ff0118446744073709551615");
+}
+
+TEST(BytesTest, CommonBeginningsAndEndsAreExact) {
+  EXPECT_EQ(common_prefix("", ""), 0u);
+  EXPECT_EQ(common_suffix("", "x"), 0u);
+  EXPECT_EQ(common_prefix("abc", "abd"), 2u);
+  EXPECT_EQ(common_suffix("abc", "xbc"), 2u);
+  // A difference at every place around the blocks in which they are compared.
+  const Bytes a(1600, 'a');
+  for (size_t at = 0; at < a.size(); at += at % 512 > 500 || at % 512 < 10 ? 1 : 97) {
+    Bytes b = a;
+    b[at] = 'b';
+    EXPECT_EQ(common_prefix(a, b), at);
+    EXPECT_EQ(common_suffix(a, b), a.size() - 1 - at);
+    EXPECT_EQ(common_prefix(a, b + "more"), at);
+    EXPECT_EQ(common_suffix(a, "more" + b), a.size() - 1 - at);
+  }
+  EXPECT_EQ(common_prefix(a, a + "x"), a.size());
+  EXPECT_EQ(common_suffix(a, "x" + a), a.size());
+}
+
 }  // namespace
 }  // namespace sluice
