@@ -31,9 +31,8 @@ class Walk {
  public:
   Walk(ByteView document, const char* parsed) : document_(document), parsed_(parsed) {}
 
-  Result<std::vector<std::optional<Peeked>>> run(ondemand::document& root,
-                                                 std::span<const std::string_view> names) {
-    std::vector<std::optional<Peeked>> found(names.size());
+  Result<Peeker::Fields> run(ondemand::document& root, std::span<const std::string_view> names) {
+    Peeker::Fields found(names.size());
     ondemand::object object;
     if (const auto error = root.get_object().get(object)) return failure(root, error);
     for (auto next : object) {
@@ -46,6 +45,12 @@ class Walk {
                    offset(field.key().raw()) - 1);
       }
       SLUICE_TRY(found[*name], peek(root, field));
+      const Raw& value = found[*name]->value;
+      if (value.is(Type::kArray) && value.text.size() > longest_size_) {
+        longest_ = *name;
+        longest_size_ = value.text.size();
+        longest_elements_.swap(elements_);
+      }
     }
     const char* behind = nullptr;
     if (root.current_location().get(behind) != simdjson::OUT_OF_BOUNDS) {
@@ -53,6 +58,12 @@ class Walk {
     }
     return found;
   }
+
+  // The longest array among what was found, if there is one, and where its elements begin.
+  std::optional<size_t> longest() const {
+    return longest_size_ > 0 ? std::optional(longest_) : std::nullopt;
+  }
+  std::vector<size_t> take_elements() { return std::move(longest_elements_); }
 
  private:
   size_t offset(const char* in_parsed) const { return static_cast<size_t>(in_parsed - parsed_); }
@@ -77,7 +88,7 @@ class Walk {
     return static_cast<size_t>(it - names.begin());
   }
 
-  Result<Peeked> peek(ondemand::document& root, ondemand::field& field) const {
+  Result<Peeked> peek(ondemand::document& root, ondemand::field& field) {
     Peeked out;
     out.name_offset = offset(field.key().raw()) - 1;
     ondemand::value value = field.value();
@@ -103,15 +114,19 @@ class Walk {
     return out;
   }
 
-  Result<Peeked> peek_array(ondemand::document& root, ondemand::value& value, Peeked out) const {
+  Result<Peeked> peek_array(ondemand::document& root, ondemand::value& value, Peeked out) {
     ondemand::array array;
     const char* start = nullptr;
     if (const auto error = root.current_location().get(start)) return failure(root, error);
     if (const auto error = value.get_array().get(array)) return failure(root, error);
+    elements_.clear();
     for (auto element : array) {
       if (const auto error = element.error()) return failure(root, error);
-      ++out.count;
+      const char* at = nullptr;
+      if (const auto error = root.current_location().get(at)) return failure(root, error);
+      elements_.push_back(offset(at));
     }
+    out.count = elements_.size();
     const char* end = nullptr;  // the token behind the array
     if (const auto error = root.current_location().get(end)) return failure(root, error);
     out.value_offset = offset(start);
@@ -134,7 +149,34 @@ class Walk {
 
   ByteView document_;
   const char* parsed_;
+  std::vector<size_t> elements_;  // of the array that was peeked into last
+  size_t longest_ = 0;
+  size_t longest_size_ = 0;
+  std::vector<size_t> longest_elements_;
 };
+
+// Where the elements of `text` begin, which is an array of which only the first level is read. Is
+// in a parser's buffer.
+std::optional<std::vector<size_t>> elements_of(ondemand::parser& parser, const Bytes& text) {
+  ondemand::document root;
+  ondemand::array array;
+  if (parser.iterate(text, text.capacity()).get(root) || root.get_array().get(array)) {
+    return std::nullopt;
+  }
+  std::vector<size_t> out;
+  for (auto element : array) {
+    const char* at = nullptr;
+    if (element.error() || root.current_location().get(at)) return std::nullopt;
+    out.push_back(static_cast<size_t>(at - text.data()));
+  }
+  const char* behind = nullptr;
+  if (root.current_location().get(behind) != simdjson::OUT_OF_BOUNDS) return std::nullopt;
+  return out;
+}
+
+ByteView trimmed_front(ByteView text) {
+  return text.substr(std::min(text.find_first_not_of(" \n\r\t"), text.size()));
+}
 
 }  // namespace
 
@@ -146,28 +188,122 @@ struct Peeker::State {
 Peeker::Peeker() : state_(std::make_unique<State>()) {}
 Peeker::~Peeker() = default;
 
-Result<std::vector<std::optional<Peeked>>> Peeker::fields(const Bytes& document,
-                                                          std::span<const std::string_view> names) {
+Result<Peeker::Fields> Peeker::fields(const Document& given,
+                                      std::span<const std::string_view> names) {
+  if (auto known = by_likeness(given, names)) return std::move(*known);
+  const Bytes& document = given.bytes;
   const Bytes* parsed = &document;
   if (document.capacity() - document.size() < simdjson::SIMDJSON_PADDING) {
     state_->copy.reserve(document.size() + simdjson::SIMDJSON_PADDING);
     state_->copy = document;
     parsed = &state_->copy;
   }
-  auto result = [&]() -> Result<std::vector<std::optional<Peeked>>> {
+  auto result = [&]() -> Result<Fields> {
     ondemand::document root;
     // Finds every token, and on the way checks UTF-8 and that strings end.
     const auto error = state_->parser->iterate(*parsed, parsed->capacity()).get(root);
     if (error == simdjson::UTF8_ERROR) return bad("the text is not UTF-8", 0);
     if (error == simdjson::EMPTY) return bad("the document is empty,", 0);
     if (error != simdjson::SUCCESS) return bad("malformed", document.size());
-    return Walk(document, parsed->data()).run(root, names);
+    Walk walk(document, parsed->data());
+    SLUICE_TRY(Fields found, walk.run(root, names));
+    if (given.outline != nullptr) {
+      Outline& out = *given.outline;
+      out.names_ = names.data();
+      out.document_size_ = document.size();
+      out.longest_ = walk.longest().value_or(names.size());
+      out.elements_ = walk.take_elements();
+      out.fields_.clear();
+      for (const auto& field : found) {
+        if (field) {
+          out.fields_.emplace_back(Outline::Field{field->name_offset, field->value_offset,
+                                                  field->value.text.size(), field->value.type,
+                                                  field->count});
+        } else {
+          out.fields_.emplace_back();
+        }
+      }
+    }
+    return found;
   }();
   if (state_->parser->capacity() > kKeptCapacity) {
     state_->parser = std::make_unique<ondemand::parser>();
     state_->copy = Bytes();
   }
   return result;
+}
+
+std::optional<Peeker::Fields> Peeker::by_likeness(const Document& given,
+                                                  std::span<const std::string_view> names) {
+  const Outline* const old = given.like;
+  if (old == nullptr || old->names_ != names.data() || old->fields_.size() != names.size() ||
+      old->longest_ >= names.size()) {
+    return std::nullopt;
+  }
+  const ByteView document = given.bytes;
+  const Outline::Field& list = *old->fields_[old->longest_];
+  const size_t open = list.value_offset;
+  const size_t close = open + list.size - 1;
+  // In the old document what has changed is [prefix, changed), and all of it is inside the array.
+  const size_t changed = old->document_size_ - given.suffix;
+  if (given.prefix <= open || changed > close || given.prefix > changed) return std::nullopt;
+  const auto moved = [&](size_t offset) {
+    return offset + document.size() - old->document_size_;
+  };
+
+  // The elements that changed: from the last that begins where nothing has changed yet, to the
+  // first that begins where nothing changes any more. Before and behind these the two documents
+  // read the same, because reading them comes to the same point.
+  const std::vector<size_t>& was = old->elements_;
+  const auto upper = std::upper_bound(was.begin(), was.end(), given.prefix);
+  const auto first = upper == was.begin() ? upper : upper - 1;
+  const auto last = std::lower_bound(upper, was.end(), changed);
+  const size_t begin = upper == was.begin() ? open + 1 : *first;
+  ByteView between = document.substr(begin, moved(last == was.end() ? close : *last) - begin);
+  if (last != was.end() && !trimmed_front(between).empty()) {
+    between = trimmed(between);
+    if (between.back() != ',') return std::nullopt;
+    between.remove_suffix(1);
+    if (trimmed_front(between).empty()) return std::nullopt;
+  } else if (last != was.end() && upper != was.begin()) {
+    return std::nullopt;
+  }
+  Bytes& copy = state_->copy;
+  copy.reserve(between.size() + 2 + simdjson::SIMDJSON_PADDING);
+  copy.assign("[").append(between).append("]");
+  const auto found = elements_of(*state_->parser, copy);
+  if (!found) return std::nullopt;
+
+  std::vector<size_t> elements(was.begin(), first);
+  elements.reserve(elements.size() + found->size() + static_cast<size_t>(was.end() - last));
+  for (const size_t offset : *found) elements.push_back(begin + offset - 1);
+  for (auto it = last; it != was.end(); ++it) elements.push_back(moved(*it));
+
+  Fields fields(names.size());
+  std::vector<std::optional<Outline::Field>> now = old->fields_;
+  for (size_t i = 0; i < now.size(); ++i) {
+    if (!now[i]) continue;
+    Outline::Field& field = *now[i];
+    if (i == old->longest_) {
+      field.size = moved(field.size);
+      field.count = elements.size();
+    } else if (field.value_offset > open) {
+      field.name_offset = moved(field.name_offset);
+      field.value_offset = moved(field.value_offset);
+    }
+    fields[i] =
+        Peeked{field.name_offset, field.value_offset,
+               Raw{document.substr(field.value_offset, field.size), field.type}, field.count};
+  }
+  if (given.outline != nullptr) {
+    Outline& out = *given.outline;
+    out.names_ = names.data();
+    out.document_size_ = document.size();
+    out.longest_ = old->longest_;
+    out.elements_ = std::move(elements);
+    out.fields_ = std::move(now);
+  }
+  return fields;
 }
 
 }  // namespace sluice::json

@@ -22,6 +22,36 @@ struct Peeked {
   size_t count = 0;  // of an array's elements
 };
 
+// What peeking found in a document: enough to peek into one like it without reading again what the
+// two have in common.
+class Outline {
+ private:
+  friend class Peeker;
+  struct Field {
+    size_t name_offset, value_offset, size;
+    Type type;
+    size_t count;
+  };
+  const std::string_view* names_ = nullptr;  // that were asked for
+  std::vector<std::optional<Field>> fields_;
+  size_t document_size_ = 0;
+  size_t longest_ = 0;  // which of the fields is the longest array; past the last if none is
+  std::vector<size_t> elements_;  // where that one's begin
+};
+
+// A document to peek into, and what is known of it.
+struct Document {
+  Document(const Bytes& b) : bytes(b) {}  // NOLINT(google-explicit-constructor)
+
+  const Bytes& bytes;
+  // Of an earlier document, with which this one has so many bytes at its beginning and at its end
+  // in common.
+  const Outline* like = nullptr;
+  size_t prefix = 0, suffix = 0;
+  // Gets what was found, if it is wanted.
+  Outline* outline = nullptr;
+};
+
 class Peeker {
  public:
   Peeker();
@@ -31,16 +61,22 @@ class Peeker {
 
   // The fields of `document`'s object called `names`, in that order; nullopt for one that is
   // absent. The views point into `document`. A body with simdjson's padding of spare capacity is
-  // read where it is, another one is copied first.
+  // read where it is, another one is copied first. Of one that is like an earlier one, in which
+  // the same names (the same objects) were looked for and only the longest array has changed,
+  // nothing is read but the elements that changed.
   //
   // kInvalidArgument with an offset if the document is no JSON object, as far as the walk sees it;
   // if it is not UTF-8; if a named field stands there twice (readers disagree about which counts);
   // if its value is malformed at its first level.
-  Result<std::vector<std::optional<Peeked>>> fields(const Bytes& document,
-                                                    std::span<const std::string_view> names);
+  using Fields = std::vector<std::optional<Peeked>>;
+  Result<Fields> fields(const Document& document, std::span<const std::string_view> names);
 
  private:
   struct State;
+  // What stands in `document` by what stood in the one that it is like, or nothing if that does not
+  // tell.
+  std::optional<Fields> by_likeness(const Document& document,
+                                    std::span<const std::string_view> names);
   std::unique_ptr<State> state_;
 };
 

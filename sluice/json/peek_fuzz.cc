@@ -58,13 +58,56 @@ bool same(const json::Raw& raw, const json::Value& value) {
   return false;
 }
 
+constexpr std::array names{"a"sv, "model"sv, "messages"sv, "stream"sv};
+
+// Peeking into a document by what is known of one like it comes to the same as reading all of it.
+void check_likeness(const std::string& document, const std::string& other) {
+  json::Peeker peeker;
+  json::Outline outline;
+  json::Document first(document);
+  first.outline = &outline;
+  if (!peeker.fields(first, names)) return;
+  json::Document second(other);
+  second.like = &outline;
+  second.prefix = sluice::common_prefix(document, other);
+  second.suffix = sluice::common_suffix(std::string_view(document).substr(second.prefix),
+                                        std::string_view(other).substr(second.prefix));
+  const auto found = peeker.fields(second, names);
+  const auto expected = peeker.fields(other, names);
+  CHECK(found.has_value() == expected.has_value());
+  if (!found) return;
+  for (size_t i = 0; i < names.size(); ++i) {
+    CHECK((*found)[i].has_value() == (*expected)[i].has_value());
+    if (!(*found)[i]) continue;
+    CHECK((*found)[i]->value.text.data() == (*expected)[i]->value.text.data());
+    CHECK((*found)[i]->value.text.size() == (*expected)[i]->value.text.size());
+    CHECK((*found)[i]->count == (*expected)[i]->count);
+    CHECK((*found)[i]->name_offset == (*expected)[i]->name_offset);
+  }
+}
+
+// With pieces cut out of the document, and put in twice.
+void check_likenesses(const std::string& document) {
+  for (size_t at = 0; at < 4 && document.size() > 4; ++at) {
+    const auto byte = static_cast<unsigned char>(document[document.size() / 4 * at]);
+    const size_t begin = (byte * 131 + at * 17) % document.size();
+    const size_t length = byte % 23 + 1;
+    std::string cut = document;
+    cut.erase(begin, length);
+    std::string twice = document;
+    twice.insert(begin, document.substr(begin, length));
+    check_likeness(document, cut);
+    check_likeness(document, twice);
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static constexpr std::array names{"a"sv, "model"sv, "messages"sv, "stream"sv};
   json::Peeker peeker;
   const std::string document(reinterpret_cast<const char*>(data), size);
   const auto found = peeker.fields(document, names);
+  check_likenesses(document);
   if (found) {
     for (const auto& field : *found) {
       if (!field) continue;

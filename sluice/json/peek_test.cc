@@ -4,6 +4,8 @@
 
 #include <array>
 #include <memory>
+#include <string>
+#include <vector>
 
 namespace sluice::json {
 namespace {
@@ -119,6 +121,129 @@ TEST(PeekTest, APeekerServesLargeAndSmallDocumentsInTurn) {
     EXPECT_EQ((*peeker.fields(small, kNames))[0]->value.text, "\"small\"");
     EXPECT_FALSE(peeker.fields(Bytes("{"), kNames));
   }
+}
+
+// Peeks into `now` by what is known of `before`, which must come to what reading all of it comes
+// to.
+void expect_same_by_likeness(const Bytes& before, const Bytes& now) {
+  SCOPED_TRACE(before.substr(0, 300) + "\n" + now.substr(0, 300));
+  Peeker peeker;
+  Outline outline;
+  Document first(before);
+  first.outline = &outline;
+  ASSERT_TRUE(peeker.fields(first, kNames));
+  Outline after;
+  Document second(now);
+  second.like = &outline;
+  second.prefix = common_prefix(before, now);
+  second.suffix =
+      common_suffix(ByteView(before).substr(second.prefix), ByteView(now).substr(second.prefix));
+  second.outline = &after;
+  const auto found = peeker.fields(second, kNames);
+  const auto expected = Peeker().fields(now, kNames);
+  ASSERT_EQ(found.has_value(), expected.has_value());
+  if (!found) {
+    EXPECT_EQ(found.error().message, expected.error().message);
+    return;
+  }
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    ASSERT_EQ((*found)[i].has_value(), (*expected)[i].has_value());
+    if (!(*found)[i]) continue;
+    const Peeked &one = *(*found)[i], &other = *(*expected)[i];
+    EXPECT_EQ(one.value.text.data(), other.value.text.data()) << kNames[i];
+    EXPECT_EQ(one.value.text.size(), other.value.text.size()) << kNames[i];
+    EXPECT_EQ(one.value.type, other.value.type) << kNames[i];
+    EXPECT_EQ(one.count, other.count) << kNames[i];
+    EXPECT_EQ(one.name_offset, other.name_offset) << kNames[i];
+    EXPECT_EQ(one.value_offset, other.value_offset) << kNames[i];
+  }
+  // What is known of this one serves the next as well.
+  Document third(now);
+  third.like = &after;
+  third.prefix = now.size();
+  const auto again = peeker.fields(third, kNames);
+  ASSERT_TRUE(again);
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    if ((*found)[i]) EXPECT_EQ((*again)[i]->value.text, (*found)[i]->value.text);
+  }
+}
+
+TEST(PeekLikenessTest, EveryChangeReadsAsIfAllWasRead) {
+  const std::vector<std::string> conversations{
+      "[]",
+      "[ ]",
+      R"([{"role":"user","content":"hello"}])",
+      R"([{"role":"user","content":"hellooo"}])",
+      R"([{"role":"user","content":"hello"},{"role":"assistant","content":null}])",
+      R"([{"role":"user","content":"hello"} , {"role":"assistant","content":null} ,[1,"]"], "}" ])",
+      R"([ {"role":"assistant","content":null}])",
+      R"([1,2,3])",
+      R"([1,2,3,4])",
+      R"([1,22,3])",
+      R"([2,3])",
+      R"(["\"","\\"])",
+      R"(["\"","\\\"]"])",
+      // No JSON, or no array.
+      R"([1,2,3,])",
+      R"([1,,3])",
+      R"([1 2 3])",
+      R"([,1,2,3])",
+      R"([1,2],[3])",
+      R"([1,2)",
+      R"([1,2,"3])",
+      R"([1,2,{"a":[}])",
+      R"("[1,2,3]")",
+      "[1,2,\"\xFF\"]",
+  };
+  for (const std::string& before : conversations) {
+    const Bytes old = R"({"model":"m","messages":)" + before + R"(,"stream":true})";
+    if (!Peeker().fields(old, kNames)) continue;
+    for (const std::string& now : conversations) {
+      expect_same_by_likeness(old, R"({"model":"m","messages":)" + now + R"(,"stream":true})");
+    }
+    expect_same_by_likeness(old, R"({"model":"n","messages":)" + before + R"(,"stream":true})");
+    expect_same_by_likeness(old, R"({"model":"m","messages":)" + before + R"(,"stream":false})");
+    expect_same_by_likeness(old, R"({"messages":)" + before + "}");
+    expect_same_by_likeness(
+        old, R"({"model":"m","messages":)" + before + R"(,"model":"m","stream":true})");
+  }
+}
+
+TEST(PeekLikenessTest, NothingButTheChangedElementsIsRead) {
+  const Bytes before = R"({"messages":[{"a":1},{"b":2}],"model":"m"})";
+  const Bytes now = R"({"messages":[{"a":1},{"b":2},{"c":3}],"model":"m"})";
+  Peeker peeker;
+  Outline outline;
+  Document first(before);
+  first.outline = &outline;
+  ASSERT_TRUE(peeker.fields(first, kNames));
+  Bytes broken = now;
+  broken[broken.find('a')] = '\xFF';  // which nobody who reads all of it accepts
+  ASSERT_FALSE(Peeker().fields(broken, kNames));
+  Document second(broken);
+  second.like = &outline;
+  second.prefix = before.find(R"({"b":2})") + 7;
+  second.suffix = before.size() - second.prefix;
+  const auto found = peeker.fields(second, kNames);
+  ASSERT_TRUE(found);
+  EXPECT_EQ((*found)[1]->count, 3u);
+}
+
+TEST(PeekLikenessTest, OtherNamesAreLookedForAnew) {
+  constexpr std::array<std::string_view, 3> kOthers{"stream", "model", "messages"};
+  const Bytes document = R"({"messages":[1],"model":"m"})";
+  Peeker peeker;
+  Outline outline;
+  Document first(document);
+  first.outline = &outline;
+  ASSERT_TRUE(peeker.fields(first, kNames));
+  Document second(document);
+  second.like = &outline;
+  second.prefix = document.size();
+  const auto found = peeker.fields(second, kOthers);
+  ASSERT_TRUE(found);
+  EXPECT_FALSE((*found)[0]);
+  EXPECT_EQ((*found)[2]->value.text, "[1]");
 }
 
 }  // namespace

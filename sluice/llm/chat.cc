@@ -223,7 +223,7 @@ class ChunkWriter {
 
 class ChatCodec final : public Codec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
                                       const Target&) const override {
     enum Index { kModel, kMessages, kStream, kN, kStreamOptions, kTools, kCount };
     static constexpr std::array<std::string_view, kCount> kNames{

@@ -107,7 +107,7 @@ class Codec {
 
   // The request side. `peek` looks at required fields and those the gate needs; its views point
   // into `body`.
-  virtual tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+  virtual tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
                                               const Target& target) const = 0;
   virtual Result<Request> parse(const Bytes& body) const = 0;
   // The text of the system prompt: of what stands beside the conversation, and of its leading

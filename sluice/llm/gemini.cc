@@ -343,7 +343,7 @@ void append_model(Bytes& out, std::string_view name) {
 
 class GeminiCodec final : public Codec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
                                       const Target& target) const override {
     auto prompt = read_prompt(peeker, body, target);
     if (!prompt) return tl::unexpected(std::move(prompt).error());
@@ -533,7 +533,8 @@ class GeminiCodec final : public Codec {
     return {"Invalid JSON payload received. " + error.message, "", ""};
   }
 
-  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker, const Bytes& body,
+  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker,
+                                                      const json::Document& body,
                                                       const Target& target) {
     static constexpr std::array<std::string_view, kCount> kNames{
         "contents",          "tools",
@@ -575,7 +576,8 @@ class GeminiCodec final : public Codec {
     return out;
   }
 
-  static tl::expected<std::string, BadRequest> count_prompt(json::Peeker& peeker, const Bytes& body,
+  static tl::expected<std::string, BadRequest> count_prompt(json::Peeker& peeker,
+                                                            const json::Document& body,
                                                             const Target& target) {
     const auto prompt = read_prompt(peeker, body, target);
     if (!prompt) return tl::unexpected(prompt.error());

@@ -431,7 +431,7 @@ void append_model(Bytes& out, std::string_view name) {
 
 class MessagesCodec final : public Codec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
                                       const Target&) const override {
     auto prompt = read_prompt(peeker, body);
     if (!prompt) return tl::unexpected(std::move(prompt).error());
@@ -614,7 +614,8 @@ class MessagesCodec final : public Codec {
   };
 
   // What a call and a request to count have in common.
-  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker, const Bytes& body) {
+  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker,
+                                                      const json::Document& body) {
     static constexpr std::array<std::string_view, kCount> kNames{"model", "messages",   "system",
                                                                  "tools", "max_tokens", "stream"};
     auto found = peeker.fields(body, kNames);

@@ -562,7 +562,7 @@ std::optional<BadRequest> find_reference(const Raw& input) {
 
 class ResponsesCodec final : public Codec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const Bytes& body,
+  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
                                       const Target&) const override {
     enum Index {
       kModel,
