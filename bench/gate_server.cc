@@ -49,8 +49,11 @@ llm::Answer fixed_answer() {
 class InPlace final : public gate::Policy {
  public:
   void submit(std::shared_ptr<const llm::Call>, gate::Reply reply) override {
-    reply.answer(fixed_answer());
+    reply.answer(answer_);
   }
+
+ private:
+  const llm::Answer answer_ = fixed_answer();
 };
 
 gate::Registration registration(net::Shard& shard, std::string id) {
@@ -125,10 +128,11 @@ int serve_bare() {
 }
 
 void train(gate::Trainer trainer) {
+  const llm::Answer answer = fixed_answer();
   for (;;) {
     std::vector<gate::Trainer::Given> replies;
     for (const gate::Item& item : trainer.next_batch(256, 1h)) {
-      if (const llm::Call* call = item.call()) replies.push_back({call->id, fixed_answer()});
+      if (const llm::Call* call = item.call()) replies.push_back({call->id, answer});
     }
     trainer.reply(std::move(replies));
   }

@@ -22,9 +22,10 @@ constexpr auto kCloseGrace = std::chrono::milliseconds(500);
 constexpr size_t kMaxWaiters = 4;
 // A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
 constexpr uint64_t kMaxNoted = 100;
-// How often the end of a turn goes to the back of the loop's queue: an answer's delivery takes so
-// many steps.
-constexpr int kTurnHops = 3;
+// How often the end of a turn goes to the back of the loop's queue with nothing happening meanwhile:
+// an answer's delivery takes so many steps. And in all: under load something always happens.
+constexpr int kQuietHops = 3;
+constexpr int kMaxHops = 32;
 
 Problem ending(ErrorCode kind, std::string message) {
   Problem problem;
@@ -256,16 +257,18 @@ trace::Recorder* OpenRollout::recorder() {
 }
 
 void OpenRollout::at_turn_end() {
+  active_ = true;
   if (std::exchange(in_turn_, true)) return;
-  turn(kTurnHops);
+  turn(kQuietHops, kMaxHops);
 }
 
-void OpenRollout::turn(int hops) {
-  shard().post([weak = weak_from_this(), hops] {
+void OpenRollout::turn(int quiet_hops, int hops) {
+  shard().post([weak = weak_from_this(), quiet_hops, hops] {
     const auto self = weak.lock();
     if (!self) return;  // it was closed, and with that its turn ended
-    if (hops > 0) return self->turn(hops - 1);
-    self->end_turn();
+    const int quiet = std::exchange(self->active_, false) ? kQuietHops : quiet_hops;
+    if (quiet == 0 || hops == 0) return self->end_turn();
+    self->turn(quiet - 1, hops - 1);
   });
 }
 
@@ -413,7 +416,18 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
     return refuse(ending(ErrorCode::kFailedPrecondition,
                          "this rollout takes no calls now: its agent is not running"));
   }
-  const auto peek = arrival.codec->peek(*peeker_, *arrival.body, arrival.target);
+  // Most of a conversation was read when it was shorter.
+  const auto like = recent_bodies_.likeness(arrival.session, *arrival.body);
+  json::Outline outline;
+  json::Document document(*arrival.body);
+  document.outline = &outline;
+  if (like) {
+    document.like = like->outline;
+    document.prefix = like->what.prefix;
+    document.suffix = like->what.suffix;
+    arrival.like = like->what;
+  }
+  const auto peek = arrival.codec->peek(*peeker_, document, arrival.target);
   if (!peek) return refuse(Problem::of(peek.error()));
   auto digest = digest_of(*arrival.body);
   if (!digest) {
@@ -456,6 +470,7 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
   const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
   if (for_trainer && !core_->ready.has_room()) return refuse(come_again());
   auto parked = park(std::move(arrival), *peek, *digest, rule, waiter);
+  recent_bodies_.add(*parked->call, std::move(outline));
   submit(parked, rule);
   return parked;
 }
@@ -496,6 +511,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   parked->mark = llm::mark_of(peek);
   parked->conversation_size = peek.conversation.text.size();
   parked->waiters.push_back(waiter);
+  call->like = std::move(arrival.like);
   call->body = std::move(arrival.body);  // `peek` pointed into it
   parked->call = std::move(call);
 

@@ -20,6 +20,7 @@
 #include "sluice/gate/events.h"
 #include "sluice/gate/gate.h"
 #include "sluice/gate/ready_queue.h"
+#include "sluice/gate/recent_bodies.h"
 #include "sluice/gate/session.h"
 #include "sluice/gate/toolbox.h"
 #include "sluice/gate/totals.h"
@@ -114,6 +115,7 @@ struct Arrival {
   llm::Dialect dialect = llm::Dialect::kChat;
   llm::Target target;
   std::shared_ptr<const Bytes> body;
+  std::optional<llm::Likeness> like;  // once it was judged
   llm::SessionKey session;
   std::string request_id;
   uint32_t retry_count = 0;
@@ -239,10 +241,11 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
   void time_is_up();
   // What is recorded goes to the recorder's file, and who waits for that is told, once for all that
-  // happens in one turn of the loop: behind what is ready now and what follows from it at once.
+  // happens in one turn of the loop: behind what is ready now and what follows from it at once, until
+  // nothing more follows, or for long enough.
   trace::Recorder* recorder();
   void at_turn_end();
-  void turn(int hops);
+  void turn(int quiet_hops, int hops);
   void end_turn();
   void tell(std::shared_ptr<PendingOutcome> pending, std::optional<llm::Outcome> outcome);
   void tell_event(std::string_view type, std::string_view more = {});
@@ -263,6 +266,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   bool closing_ = false;
   bool closed_ = false;    // nothing is put off any more
   bool in_turn_ = false;   // its end will come
+  bool active_ = false;    // something has happened since the turn's last hop
   bool held_ = false;      // the recorder
   bool announce_ = false;  // calls to trainers
   struct Told {
@@ -284,6 +288,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   std::unordered_map<std::string_view, std::shared_ptr<ParkedCall>> calls_;
   std::unordered_map<ResendKey, std::weak_ptr<ParkedCall>, ResendKeyHash> by_digest_;
   Sessions sessions_;
+  RecentBodies recent_bodies_;
   // Calls whose agent hung up, in order of the time until which they wait for it. An entry counts
   // if its call still names the same time: the agent may have come back meanwhile.
   struct Abandoned {

@@ -86,6 +86,13 @@ struct SessionKey {
 // array (Gemini, unless asked for events).
 enum class Framing : uint8_t { kEvents, kArray };
 
+// What a body has in common with that of an earlier call of its rollout: an agent sends its whole
+// conversation with every call.
+struct Likeness {
+  uint64_t ordinal = 0;             // of the earlier call
+  uint64_t prefix = 0, suffix = 0;  // bytes at the beginning and the end, which do not overlap
+};
+
 // One intercepted request.
 class Call {
  public:
@@ -104,6 +111,7 @@ class Call {
   uint64_t ordinal = 0;  // 1, 2, ... within the rollout, in order of arrival
   std::chrono::system_clock::time_point arrived_at;
   std::shared_ptr<const Bytes> body;  // exactly as received
+  std::optional<Likeness> like;       // if it has much in common with an earlier one
   // The vendor's own headers (openai-beta, anthropic-version), for whoever passes the call on.
   // Never credentials.
   std::vector<std::pair<std::string, std::string>> headers;

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <deque>
 #include <filesystem>
 #include <span>
 #include <vector>
@@ -48,6 +49,8 @@ Result<uint64_t> size_of(const Fd& fd) {
 
 constexpr size_t kMaxKept = 4 << 20;      // bytes that a held rollout keeps
 constexpr size_t kMaxVectors = 64;        // of one writev(2); IOV_MAX is more
+constexpr size_t kMaxParts = 64;          // of one body
+constexpr size_t kLocated = 64;           // bodies whose parts are remembered
 constexpr uint64_t kMaxAhead = 32 << 20;  // reserved on disk beyond a file's end
 constexpr uint64_t kMinAhead = 1 << 20;
 
@@ -68,6 +71,39 @@ void append_padded(Bytes& out, uint64_t value, size_t digits) {
   out.resize(start + digits);
   for (size_t i = digits; i > 0; value /= 10) {
     out[start + --i] = static_cast<char>('0' + value % 10);
+  }
+}
+
+// Where a piece of a body lies in the file of bodies.
+struct Part {
+  uint64_t offset = 0, size = 0;
+};
+using Parts = std::vector<Part>;
+
+uint64_t size_of(const Parts& parts) {
+  uint64_t size = 0;
+  for (const Part& part : parts) size += part.size;
+  return size;
+}
+
+// Appends `part`, as one with what stands before it in body and file.
+void append_part(Parts& to, Part part) {
+  if (part.size == 0) return;
+  if (!to.empty() && to.back().offset + to.back().size == part.offset) {
+    to.back().size += part.size;
+  } else {
+    to.push_back(part);
+  }
+}
+
+// Appends the bytes [begin, end) of the body that `of` is.
+void append_range(Parts& to, const Parts& of, uint64_t begin, uint64_t end) {
+  uint64_t at = 0;  // of the part's first byte in the body
+  for (const Part& part : of) {
+    const uint64_t from = std::clamp(begin, at, at + part.size) - at;
+    const uint64_t until = std::clamp(end, at, at + part.size) - at;
+    append_part(to, {part.offset + from, until - from});
+    at += part.size;
   }
 }
 
@@ -101,17 +137,17 @@ class JsonlRecorder::Bodies {
   uint64_t end() const { return end_; }
 
   // One behind the other, from end() on: all of them or none.
-  Result<void> append(std::span<const std::shared_ptr<const Bytes>> bodies, uint64_t total) {
+  Result<void> append(std::span<const ByteView> pieces, uint64_t total) {
     reserve(total);
     const uint64_t start = end_;
-    while (!bodies.empty()) {
-      const size_t count = std::min(bodies.size(), kMaxVectors);
-      if (auto done = write(bodies.first(count)); !done) {
+    while (!pieces.empty()) {
+      const size_t count = std::min(pieces.size(), kMaxVectors);
+      if (auto done = write(pieces.first(count)); !done) {
         [[maybe_unused]] const int ignored = ::ftruncate(fd_.get(), static_cast<off_t>(start));
         end_ = start;
         return done;
       }
-      bodies = bodies.subspan(count);
+      pieces = pieces.subspan(count);
     }
     return {};
   }
@@ -137,14 +173,14 @@ class JsonlRecorder::Bodies {
     reserved_ = done ? end + ahead : UINT64_MAX;
   }
 
-  Result<void> write(std::span<const std::shared_ptr<const Bytes>> bodies) {
+  Result<void> write(std::span<const ByteView> pieces) {
     std::array<iovec, kMaxVectors> vectors;
     uint64_t left = 0;
-    for (size_t i = 0; i < bodies.size(); ++i) {
-      vectors[i] = {const_cast<char*>(bodies[i]->data()), bodies[i]->size()};
-      left += bodies[i]->size();
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      vectors[i] = {const_cast<char*>(pieces[i].data()), pieces[i].size()};
+      left += pieces[i].size();
     }
-    std::span<iovec> rest(vectors.data(), bodies.size());
+    std::span<iovec> rest(vectors.data(), pieces.size());
     while (left > 0) {
       const ssize_t n = ::pwritev(fd_.get(), rest.data(), static_cast<int>(rest.size()),
                                   static_cast<off_t>(end_));
@@ -180,9 +216,16 @@ struct JsonlRecorder::Files {
   bool held = false;
   Bytes kept_lines;
   std::vector<std::shared_ptr<const Bytes>> kept_bodies;
-  uint64_t kept_bodies_size = 0;
+  std::vector<ByteView> kept_pieces;  // of these
+  uint64_t kept_pieces_size = 0;
   // Where kept lines refer to kept bodies: position and size.
   std::vector<std::pair<size_t, size_t>> kept_references;
+
+  // The last bodies, by their calls' ordinals, the newest at the back.
+  std::deque<std::pair<uint64_t, Parts>> located;
+
+  // Keeps of a call's body what is to be written, and tells where all of it will be found.
+  Parts locate(const llm::Call& call);
 
   // "2026-11-20T10:00:00" of the second in which the last line was made.
   std::time_t second = -1;
@@ -204,7 +247,7 @@ class JsonlRecorder::Line {
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - files.opened_at);
     text_.append("{\"type\":\"").append(type).append("\",\"at\":\"").append(files.second_text);
     append_padded(text_.append("."), static_cast<uint64_t>(since.count() % 1'000'000), 6);
-    text_.append("Z\",\"ms\":").append(std::to_string(us.count() / 1000));
+    append_decimal(text_.append("Z\",\"ms\":"), static_cast<uint64_t>(us.count() / 1000));
     append_padded(text_.append("."), static_cast<uint64_t>(us.count() % 1000), 3);
   }
   ~Line() { text_.append("}\n"); }
@@ -219,7 +262,12 @@ class JsonlRecorder::Line {
     return value.empty() ? *this : text(name, value);
   }
   Line& number(std::string_view name, uint64_t value) {
-    key(name).append(std::to_string(value));
+    append_decimal(key(name), value);
+    return *this;
+  }
+  // What needs no escapes: names of ours, and ids.
+  Line& word(std::string_view name, std::string_view value) {
+    key(name).append("\"").append(value).append("\"");
     return *this;
   }
   // JSON that is on one line already.
@@ -285,15 +333,16 @@ void JsonlRecorder::fail(Files& files, Error error) {
 }
 
 void JsonlRecorder::written(Files& files) {
-  if (!files.held || files.kept_lines.size() + files.kept_bodies_size > kMaxKept) write(files);
+  if (!files.held || files.kept_lines.size() + files.kept_pieces_size > kMaxKept) write(files);
 }
 
 void JsonlRecorder::write(Files& files) {
   Bytes& lines = files.kept_lines;
-  if (files.lines && !files.kept_bodies.empty()) {
+  if (files.lines && !files.kept_pieces.empty()) {
     // The bodies first: a line never refers to bytes that are not there.
-    if (auto done = files.bodies.append(files.kept_bodies, files.kept_bodies_size); !done) {
+    if (auto done = files.bodies.append(files.kept_pieces, files.kept_pieces_size); !done) {
       fail(files, std::move(done).error().within("while appending requests to a trace"));
+      files.located.clear();
       for (const auto& [at, size] : files.kept_references) {
         std::fill_n(lines.begin() + static_cast<ptrdiff_t>(at), size, ' ');
         lines.replace(at, 4, "null");
@@ -301,7 +350,8 @@ void JsonlRecorder::write(Files& files) {
     }
   }
   files.kept_bodies.clear();
-  files.kept_bodies_size = 0;
+  files.kept_pieces.clear();
+  files.kept_pieces_size = 0;
   files.kept_references.clear();
   if (files.lines && !lines.empty()) {
     if (auto done = append_whole(files.lines, files.lines_size, lines); !done) {
@@ -326,7 +376,7 @@ void JsonlRecorder::release(const RolloutId& rollout) {
 void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
   const auto to = files(rollout);
   Line("opened", *to)
-      .number("version", 1)
+      .number("version", 2)
       .text("rollout", rollout.value)
       .text("task", info.task)
       .text("agent", info.agent)
@@ -336,27 +386,68 @@ void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
   written(*to);
 }
 
+Parts JsonlRecorder::Files::locate(const llm::Call& call) {
+  const uint64_t size = call.body->size();
+  const uint64_t end = bodies.end() + kept_pieces_size;
+  ByteView piece = *call.body;
+  Parts parts;
+  parts.reserve(4);
+  if (call.like) {
+    const auto same = [&](const auto& entry) {
+      return entry.first == call.like->ordinal;
+    };
+    const auto base = std::find_if(located.rbegin(), located.rend(), same);
+    const uint64_t base_size = base == located.rend() ? 0 : size_of(base->second);
+    const uint64_t prefix = call.like->prefix;
+    const uint64_t suffix = call.like->suffix;
+    if (prefix + suffix <= std::min(size, base_size)) {
+      append_range(parts, base->second, 0, prefix);
+      append_part(parts, {end, size - prefix - suffix});
+      append_range(parts, base->second, base_size - suffix, base_size);
+      piece = piece.substr(prefix, size - prefix - suffix);
+    }
+  }
+  if (parts.empty() || parts.size() > kMaxParts) {
+    piece = *call.body;
+    parts.clear();
+    append_part(parts, {end, size});
+  }
+  if (!piece.empty()) {
+    kept_bodies.push_back(call.body);
+    kept_pieces.push_back(piece);
+    kept_pieces_size += piece.size();
+  }
+  located.emplace_back(call.ordinal, parts);
+  if (located.size() > kLocated) located.pop_front();
+  return parts;
+}
+
 void JsonlRecorder::arrived(const llm::Call& call) {
   const auto to = files(call.rollout);
   if (!to->lines) return;
   {
     Line line("arrived", *to);
-    line.text("call", call.id.value)
+    line.word("call", call.id.value)
         .number("ordinal", call.ordinal)
         .optional_text("session", call.session.value)
         .optional_text("parent_session", call.session.parent)
-        .text("dialect", to_string(call.dialect))
-        .text("purpose", to_string(call.purpose))
+        .word("dialect", to_string(call.dialect))
+        .word("purpose", to_string(call.purpose))
         .text("model", call.model)
         .number("n", call.n)
         .json("stream", call.stream ? "true" : "false");
+    const Parts parts = to->locate(call);
     Bytes& out = line.key("body");
     const size_t at = out.size();
-    fmt::format_to(std::back_inserter(out), R"({{"offset":{},"size":{},"digest":"{}"}})",
-                   to->bodies.end() + to->kept_bodies_size, call.body->size(), call.digest.hex());
+    append_decimal(out.append("{\"size\":"), call.body->size());
+    out.append(",\"digest\":\"").append(call.digest.hex()).append("\",\"parts\":[");
+    for (const Part& part : parts) {
+      append_decimal(out.append(&part == parts.data() ? "[" : ",["), part.offset);
+      append_decimal(out.append(","), part.size);
+      out.append("]");
+    }
+    out.append("]}");
     to->kept_references.emplace_back(at, out.size() - at);
-    to->kept_bodies.push_back(call.body);
-    to->kept_bodies_size += call.body->size();
   }
   written(*to);
 }
@@ -365,7 +456,7 @@ void JsonlRecorder::answered(const llm::Call& call, const llm::Answer& answer) {
   const auto to = files(call.rollout);
   {
     Line line("answered", *to);
-    line.text("call", call.id.value);
+    line.word("call", call.id.value);
     llm::append_json(line.key("answer"), answer);
   }
   written(*to);
@@ -374,15 +465,15 @@ void JsonlRecorder::answered(const llm::Call& call, const llm::Answer& answer) {
 void JsonlRecorder::ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail) {
   const auto to = files(call.rollout);
   Line("ended", *to)
-      .text("call", call.id.value)
-      .text("outcome", to_string(outcome))
+      .word("call", call.id.value)
+      .word("outcome", to_string(outcome))
       .optional_text("detail", detail);
   written(*to);
 }
 
 void JsonlRecorder::confirmed(const llm::Call& call) {
   const auto to = files(call.rollout);
-  Line("confirmed", *to).text("call", call.id.value);
+  Line("confirmed", *to).word("call", call.id.value);
   written(*to);
 }
 
@@ -406,6 +497,7 @@ void JsonlRecorder::closed(const RolloutId& rollout, const ResultSummary& summar
   write(*to);
   to->lines.reset();
   to->bodies.close();
+  to->located.clear();
   to->closed = true;
 }
 

@@ -1,6 +1,7 @@
 // JsonlRecorder: a rollout's trace as two append-only files, DIR/ROLLOUT.jsonl (one event a line)
-// and DIR/ROLLOUT.bodies (the exact request bytes, to which the lines refer by offset). Their
-// format is in docs/trace.md; reader.h reads them back.
+// and DIR/ROLLOUT.bodies (the exact request bytes, to which the lines refer by offset; of what a
+// body repeats of an earlier one, only where that stands). Their format is in docs/trace.md;
+// reader.h reads them back.
 //
 // Lines are written with one write(2) each, or with one for all that was said while the rollout was
 // held, to a file opened for appending: a killed process leaves whole lines, at worst a torn last

@@ -114,6 +114,123 @@ TEST_F(TraceTest, ReadsBackWhatWasRecorded) {
   EXPECT_EQ(trace.summary->error_kind, "agent");
 }
 
+class LikeBodiesTest : public TraceTest {
+ protected:
+  // A call whose body is that of `earlier` but for what stands between its first `prefix` and its
+  // last `suffix` bytes.
+  std::shared_ptr<llm::Call> like(const llm::Call& earlier, size_t prefix, Bytes middle,
+                                  size_t suffix) {
+    const Bytes& before = *earlier.body;
+    auto made = call(before.substr(0, prefix) + middle + before.substr(before.size() - suffix));
+    made->like = llm::Likeness{earlier.ordinal, prefix, suffix};
+    return made;
+  }
+  uint64_t bodies_size() {
+    return std::filesystem::file_size(directory_ + "/" + rollout_.value + ".bodies");
+  }
+  void expect_bodies(const std::vector<std::shared_ptr<llm::Call>>& calls) {
+    const Trace trace = load_trace();
+    ASSERT_EQ(trace.calls.size(), calls.size());
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const auto body = trace.body(trace.calls[i]);
+      ASSERT_TRUE(body) << i << ": " << body.error().message;
+      EXPECT_EQ(*body, *calls[i]->body) << i;
+    }
+  }
+};
+
+TEST_F(LikeBodiesTest, WhatABodyRepeatsIsWrittenOnce) {
+  JsonlRecorder recorder(directory_, Logger());
+  const auto first = call("system,one]tools");
+  const auto grown = like(*first, 10, ",two", 6);
+  const auto again = like(*grown, 14, ",three", 6);
+  const auto cut = like(*again, 6, "", 6);  // an agent that compacted its history
+  const auto same = like(*cut, 12, "", 0);  // nothing new
+  const auto other = call("something else");
+  recorder.hold(rollout_);  // what is not written yet is referred to as well
+  recorder.arrived(*first);
+  recorder.arrived(*grown);
+  recorder.release(rollout_);
+  for (const auto& one : {again, cut, same, other}) recorder.arrived(*one);
+  EXPECT_EQ(bodies_size(), 16u + 4 + 6 + 14);
+  expect_bodies({first, grown, again, cut, same, other});
+}
+
+TEST_F(LikeBodiesTest, ALikenessToWhatIsNotKnownIsNotUsed) {
+  JsonlRecorder recorder(directory_, Logger());
+  const auto first = call("0123456789");
+  recorder.arrived(*first);
+  auto stranger = call("0123456789");
+  stranger->like = llm::Likeness{1000, 5, 5};
+  auto overlapping = call("0123456789");
+  overlapping->like = llm::Likeness{first->ordinal, 8, 8};
+  recorder.arrived(*stranger);
+  recorder.arrived(*overlapping);
+  EXPECT_EQ(bodies_size(), 30u);
+  expect_bodies({first, stranger, overlapping});
+}
+
+TEST_F(LikeBodiesTest, ALongConversationIsNowAndThenWrittenWhole) {
+  JsonlRecorder recorder(directory_, Logger());
+  std::vector<std::shared_ptr<llm::Call>> calls{call(Bytes(1000, 'a') + Bytes(1000, 'z'))};
+  recorder.arrived(*calls[0]);
+  size_t whole = calls[0]->body->size();
+  for (int i = 0; i < 200; ++i) {
+    const llm::Call& last = *calls.back();
+    calls.push_back(like(last, last.body->size() - 1000, std::to_string(i), 1000));
+    recorder.arrived(*calls.back());
+    whole += calls.back()->body->size();
+  }
+  EXPECT_LT(bodies_size(), whole / 20);
+  const Trace trace = load_trace();
+  for (const CallRecord& call : trace.calls) EXPECT_LE(call.body_parts.size(), 64u);
+  expect_bodies(calls);
+}
+
+TEST_F(LikeBodiesTest, NothingRefersToWhatCouldNotBeWritten) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.opened(rollout_, {});
+  const auto first = call(Bytes(8192, 'x'));
+  const auto after = like(*first, 8192, "y", 0);
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{4096, old.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  recorder.arrived(*first);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
+  std::signal(SIGXFSZ, handler);
+  recorder.arrived(*after);
+  const Trace trace = load_trace();
+  ASSERT_EQ(trace.calls.size(), 2u);
+  EXPECT_FALSE(trace.calls[0].has_body);
+  EXPECT_EQ(*trace.body(trace.calls[1]), *after->body);
+}
+
+TEST_F(LikeBodiesTest, PiecesThatDoNotAddUpAreRefused) {
+  JsonlRecorder recorder(directory_, Logger());
+  const auto first = call("0123456789");
+  recorder.arrived(*first);
+  Trace trace = load_trace();
+  CallRecord& record = trace.calls[0];
+  for (const std::vector<CallRecord::Part>& parts :
+       {std::vector<CallRecord::Part>{}, {{0, 9}}, {{0, 10}, {0, 1}}, {{0, UINT64_MAX}, {0, 10}}}) {
+    record.body_parts = parts;
+    EXPECT_FALSE(trace.body(record));
+  }
+  record.body_parts = {{5, 5}, {0, 5}};
+  EXPECT_EQ(*trace.body(record), "5678901234");
+}
+
+TEST(TraceReaderTest, BodiesOfVersionOneAreOnePiece) {
+  const auto trace = parse(
+      R"({"type":"arrived","call":"c1","body":{"offset":7,"size":3,"digest":"00"}})", "x.jsonl");
+  ASSERT_TRUE(trace);
+  ASSERT_EQ(trace->calls[0].body_parts.size(), 1u);
+  EXPECT_EQ(trace->calls[0].body_parts[0].offset, 7u);
+  EXPECT_EQ(trace->calls[0].body_parts[0].size, 3u);
+}
+
 TEST_F(TraceTest, AnUnknownRewardIsNullNotZero) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 #include <unordered_map>
 
 #include "sluice/base/core/fd.h"
@@ -22,6 +23,11 @@ std::optional<Enum> named(std::string_view name, std::initializer_list<Enum> val
     if (to_string(value) == name) return value;
   }
   return std::nullopt;
+}
+
+// 0 for what is no whole number, or a negative one.
+uint64_t whole(const json::Raw& number) {
+  return static_cast<uint64_t>(std::max<int64_t>(json::to_integer(number).value_or(0), 0));
 }
 
 // One line's members, with defaults for what is absent or of another type.
@@ -42,8 +48,7 @@ class Line {
   }
   uint64_t whole(std::string_view name) const {
     const json::Raw* value = fields_.find(name);
-    if (value == nullptr) return 0;
-    return static_cast<uint64_t>(std::max<int64_t>(json::to_integer(*value).value_or(0), 0));
+    return value == nullptr ? 0 : trace::whole(*value);
   }
   std::optional<double> real(std::string_view name) const {
     const json::Raw* value = fields_.find(name);
@@ -61,6 +66,21 @@ class Line {
  private:
   json::RawObject fields_;
 };
+
+// All of `to`, from `offset` on.
+Result<void> read_at(const Fd& fd, uint64_t offset, std::span<char> to, const std::string& file) {
+  while (!to.empty()) {
+    const ssize_t n = ::pread(fd.get(), to.data(), to.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error("cannot read " + file, errno);
+    if (n == 0) {
+      return Error(ErrorCode::kProtocol, file + " ends before the request that the trace names");
+    }
+    offset += static_cast<uint64_t>(n);
+    to = to.subspan(static_cast<size_t>(n));
+  }
+  return {};
+}
 
 class Loader {
  public:
@@ -102,6 +122,26 @@ class Loader {
     return true;  // of a newer writer
   }
 
+  // [[offset, size], ...]
+  static std::vector<CallRecord::Part> parts_of(const Line& body) {
+    std::vector<CallRecord::Part> parts;
+    if (const json::Raw* offset = body.raw("offset")) {
+      // As version 1 wrote them: in one piece.
+      parts.push_back({whole(*offset), body.whole("size")});
+    }
+    const json::Raw* const raw = body.raw("parts");
+    const auto rows = raw == nullptr ? std::vector<json::Raw>() : elements_of(*raw);
+    for (const json::Raw& row : rows) {
+      const auto numbers = elements_of(row);
+      if (numbers.size() == 2) parts.push_back({whole(numbers[0]), whole(numbers[1])});
+    }
+    return parts;
+  }
+  static std::vector<json::Raw> elements_of(const json::Raw& value) {
+    if (!value.is(json::Type::kArray)) return {};
+    return json::elements(value).value_or(std::vector<json::Raw>());
+  }
+
   bool arrived(const Line& line) {
     using llm::Dialect;
     using llm::Purpose;
@@ -124,9 +164,9 @@ class Loader {
     if (const json::Raw* raw = line.raw("body"); raw != nullptr) {
       if (const auto fields = json::fields(*raw)) {
         const Line body(*fields);
-        call.body_offset = body.whole("offset");
         call.body_size = body.whole("size");
         call.digest = body.text("digest");
+        call.body_parts = parts_of(body);
         call.has_body = true;
       }
     }
@@ -186,17 +226,15 @@ Result<Bytes> Trace::body(const CallRecord& call) const {
   file += ".bodies";
   const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return errno_error("cannot open " + file, errno);
-  Bytes out(call.body_size, '\0');
-  size_t got = 0;
-  while (got < out.size()) {
-    const ssize_t n = ::pread(fd.get(), out.data() + got, out.size() - got,
-                              static_cast<off_t>(call.body_offset + got));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno_error("cannot read " + file, errno);
-    if (n == 0) {
-      return Error(ErrorCode::kProtocol, file + " ends before the request that the trace names");
-    }
-    got += static_cast<size_t>(n);
+  Bytes out;
+  for (const CallRecord::Part& part : call.body_parts) {
+    if (part.size > call.body_size - out.size()) break;
+    const size_t start = out.size();
+    out.resize(start + part.size);
+    SLUICE_TRY_VOID(read_at(fd, part.offset, std::span(out).subspan(start), file));
+  }
+  if (out.size() != call.body_size) {
+    return Error(ErrorCode::kProtocol, "the pieces of this request are not as long as it is");
   }
   return out;
 }

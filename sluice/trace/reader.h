@@ -21,7 +21,12 @@ struct CallRecord {
   uint32_t n = 1;
   bool stream = false;
   std::string digest;
-  uint64_t body_offset = 0, body_size = 0;
+  // Where the body's pieces are in the file of bodies.
+  struct Part {
+    uint64_t offset = 0, size = 0;
+  };
+  std::vector<Part> body_parts;
+  uint64_t body_size = 0;
   bool has_body = false;
 
   std::string arrived_at;  // UTC, as written

@@ -50,7 +50,8 @@ class Trace:
         for line in self.lines:
             if line["type"] == "arrived":
                 where = line["body"]
-                body = self._bodies[where["offset"] : where["offset"] + where["size"]]
+                body = b"".join(
+                    self._bodies[offset : offset + size] for offset, size in where["parts"])
                 calls[line["call"]] = dict(line, body=body, answer=None, outcome=None,
                                            confirmed=False)
             elif line["type"] == "answered":
