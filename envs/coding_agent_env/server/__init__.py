@@ -1,1 +1,1 @@
-"""The server's entry point; imports nothing of the client."""
+"""The server's entry points; imports nothing of a client."""
