@@ -212,7 +212,8 @@ Result<std::string> Bundles::install(const Spec& spec,
 
 std::string default_bundle_directory() {
   auto absolute = [](const char* name) -> std::string {
-    // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in this process changes the environment.
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes the environment once there are
+    // threads.
     const char* value = std::getenv(name);
     return value != nullptr && *value == '/' ? value : "";
   };

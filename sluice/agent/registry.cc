@@ -58,7 +58,7 @@ std::vector<Registry::Entry> Registry::list() const {
 }
 
 std::string default_agents_directory() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in this process changes the environment.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes the environment once there are threads.
   if (const char* config = std::getenv("XDG_CONFIG_HOME"); config != nullptr && *config == '/') {
     return std::string(config) + "/sluice/agents";
   }

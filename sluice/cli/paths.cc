@@ -7,7 +7,7 @@
 namespace sluice::cli {
 
 std::string environment(const char* name) {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in this process changes the environment.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes the environment once there are threads.
   const char* value = std::getenv(name);
   return value != nullptr ? value : "";
 }

@@ -17,7 +17,6 @@ namespace sluice::cli {
 // What flags and variables said; nothing for what neither did.
 struct ServeFlags {
   std::string config;
-  std::string env_file;
   std::optional<std::string> host;
   std::optional<uint16_t> port;
   std::optional<std::string> mode;
@@ -63,8 +62,7 @@ struct ServeSettings {
   env::coding::Variables variables;
 };
 
-// `variables` is the process's environment; what an --env-file says comes behind it. Errors name
-// the flag, or file, line and key.
+// `variables` is the process's environment. Errors name the flag, or file, line and key.
 Result<ServeSettings> make_settings(const ServeFlags& flags,
                                     const env::coding::Variables& variables);
 

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "sluice/cli/env_file.h"
+
 namespace sluice::cli {
 namespace {
 
@@ -9,7 +11,8 @@ constexpr char kFooter[] =
     R"(Every setting may stand in the TOML file under its flag's name with underscores
 (max_sessions = 8), and besides them: no_keys, web (true or false), calls (LLM calls a rollout may
 make), setup_timeout_s, verify_timeout_s (per command) and a table [limits] of sandboxes (memory_mb,
-disk_mb, pids, open_files, cpus, enforce). Flags come before variables, variables before the file.
+disk_mb, pids, open_files, cpus, enforce). Flags come before variables, variables before the file. What
+--env-file says of a variable counts as if it were set, where it is not.
 
 Model endpoints that run_rollout may name (endpoint=...), and what configures them:
   vllm       VLLM_URL, VLLM_API_KEY, VLLM_MODEL
@@ -23,8 +26,17 @@ The trainer API's keys are SLUICE_TRAINER_KEY and SLUICE_OPERATOR_KEY; what is n
 written to trainer-keys below --data (docs/trainer-api.md).
 E2B_API_KEY is not read: this build has no remote backends.
 
+Where things are kept that no flag names: bundles of agents and unpacked images in SLUICE_CACHE_DIR,
+else in sluice below XDG_CACHE_HOME [~/.cache]; without --data and --agents-dir, traces in sluice below
+XDG_STATE_HOME [~/.local/state] and agent specs in sluice/agents below XDG_CONFIG_HOME [~/.config].
+
 SIGTERM stops it in order: no new sessions, what runs has --drain-s to end, then it is cancelled. A
 second signal cancels at once. Documents: docs/openenv.md.)";
+
+void load_variables(const std::string& path) {
+  const auto loaded = load_env_file(path);
+  if (!loaded) throw CLI::ValidationError("--env-file", loaded.error().message);
+}
 
 }  // namespace
 
@@ -36,8 +48,12 @@ void add_serve(CLI::App& app, int* code) {
     return serve->add_option(name, value, help);
   };
   option("--config", flags->config, "a TOML file with settings")->envname("SLUICE_CONFIG");
-  option("--env-file", flags->env_file,
-         "a file of NAME=VALUE lines; the environment comes before it");
+  // Read where it stands: the options that have a variable look for it when all is parsed.
+  serve
+      ->add_option_function<std::string>("--env-file", load_variables,
+                                         "a file of NAME=VALUE lines; the environment comes "
+                                         "before it")
+      ->trigger_on_parse();
   option("--host", flags->host, "the address to listen on [127.0.0.1]")->envname("SLUICE_HOST");
   option("--port", flags->port, "the port; 0 takes a free one [8000]")->envname("PORT");
   option("--mode", flags->mode, "simulation, or production: no reset, step and state over HTTP");

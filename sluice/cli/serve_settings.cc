@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/base/toml.h"
+#include "sluice/cli/lines.h"
 #include "sluice/cli/paths.h"
 #include "sluice/cli/serve.h"
 
@@ -23,24 +23,6 @@ Duration to_duration(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
 }
 
-std::string trimmed(std::string_view text) {
-  constexpr std::string_view blanks = " \t\r\n";
-  const size_t begin = text.find_first_not_of(blanks);
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find_last_not_of(blanks) - begin + 1));
-}
-
-std::vector<std::string> lines_of(std::string_view text, char separator) {
-  std::vector<std::string> lines;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find(separator), text.size());
-    std::string line = trimmed(text.substr(0, end));
-    if (!line.empty() && !line.starts_with('#')) lines.push_back(std::move(line));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return lines;
-}
-
 // "max_sessions" is --max-sessions.
 std::string flag_name(std::string_view key) {
   std::string name = "--" + std::string(key);
@@ -52,27 +34,6 @@ bool is_true(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   return text == "true" || text == "1" || text == "yes";
-}
-
-// KEY=VALUE lines, as the environment's .env has them; quotes around a value are dropped.
-Result<std::map<std::string, std::string>> read_env_file(const std::string& path) {
-  SLUICE_TRY(const Bytes text, read_file(path, kMaxFile));
-  std::map<std::string, std::string> values;
-  for (std::string line : lines_of(text, '\n')) {
-    if (line.starts_with("export ")) line = trimmed(line.substr(7));
-    const size_t equals = line.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return Error(ErrorCode::kInvalidArgument, path + ": every line must be NAME=VALUE",
-                   ErrorOrigin::kCaller);
-    }
-    std::string value = trimmed(line.substr(equals + 1));
-    if (value.size() >= 2 && value.front() == value.back() &&
-        (value.front() == '"' || value.front() == '\'')) {
-      value = value.substr(1, value.size() - 2);
-    }
-    values[trimmed(line.substr(0, equals))] = std::move(value);
-  }
-  return values;
 }
 
 // Reads each setting from the flags if they have it, else from the file.
@@ -272,15 +233,6 @@ Result<ServeSettings> make_settings(const ServeFlags& flags,
                                     const env::coding::Variables& variables) {
   ServeSettings settings;
   settings.variables = variables;
-  if (!flags.env_file.empty()) {
-    SLUICE_TRY(auto values, read_env_file(flags.env_file));
-    settings.variables = [variables, values = std::move(values)](const std::string& name) {
-      std::string value = variables(name);
-      if (!value.empty()) return value;
-      const auto found = values.find(name);
-      return found == values.end() ? std::string() : found->second;
-    };
-  }
   std::string text;
   if (!flags.config.empty()) {
     auto read = read_file(flags.config, kMaxFile);

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -74,11 +75,22 @@ def test_mistakes_in_the_file_are_named_with_their_line(tmp_path, text, said):
 @pytest.mark.parametrize("flags, said", [
     (["--max-sessions", "0"], "--max-sessions"), (["--drain-s", "-1"], "--drain-s"),
     (["--mode", "half"], "mode"), (["--key-file", "/nonexistent"], "key file"),
-    (["--backend", "moon"], "--backend"), (["--network", "open"], "--key-file"),
+    (["--network", "open"], "--key-file"),
     (["--host", "not an address"], "address"),
 ])
 def test_mistakes_in_flags_are_named(flags, said):
     assert said in refused("--port", 0, *flags)
+
+
+@pytest.mark.parametrize("where", ["flag", "variable", "file"])
+def test_finding_21_a_backend_that_is_not_there_is_refused_by_name(tmp_path, where):
+    config = tmp_path / "serve.toml"
+    config.write_text('backend = "moon"\n')
+    said = refused("--port", 0, *(["--backend", "moon"] if where == "flag" else []),
+                   *(["--config", config] if where == "file" else []),
+                   env={"SLUICE_BACKEND": "moon" if where == "variable" else ""})
+    # What it was, and what there is.
+    assert "backend" in said and "moon" in said and "local" in said
 
 
 def test_help_names_every_setting():
@@ -87,7 +99,13 @@ def test_help_names_every_setting():
     for name in ("MAX_CONCURRENT_ENVS", "ENABLE_WEB_INTERFACE", "ENV_README_PATH", "E2B_API_KEY",
                  "VLLM_URL", "VLLM_API_KEY", "VLLM_MODEL", "OPENAI_API_KEY", "HF_ROUTER_API_KEY",
                  "SLUICE_KEYS", "--no-keys", "--drain-s", "--network", "max_sessions = "):
-        assert name in text
+        assert name in text, name
+    # Whatever variable of ours, or of the desktop's directories, some source reads.
+    sources = "".join(path.read_text() for path in (SOURCE / "sluice").rglob("*.cc")
+                      if not path.stem.endswith(("_test", "_fuzz", "_bench"))
+                      and "conformance" not in path.parts)
+    for name in set(re.findall(r'"(SLUICE_[A-Z_]+|XDG_[A-Z_]+)"', sources)):
+        assert name in text, name
     # What the file knows and flags do not is told at the end.
     source = (SOURCE / "sluice" / "cli" / "serve_settings.cc").read_text()
     keys = set(re.findall(r'file_\.(?:seconds|integer|boolean|string|strings|one_of|number)\("(\w+)"',
@@ -98,10 +116,62 @@ def test_help_names_every_setting():
 
 def test_an_env_file_comes_behind_the_environment(tmp_path):
     file = tmp_path / ".env"
-    file.write_text("# models\nexport VLLM_URL='http://gpu:8000'\nOPENAI_API_KEY=\"k\"\n")
+    file.write_text("# models\nexport VLLM_URL='http://gpu:8000'\nOPENAI_API_KEY=\"k\"\n"
+                    "HF_ROUTER_API_KEY=of-the-file\n")
     with serve(tmp_path, "--env-file", file, env={"VLLM_URL": ""}) as served:
         rows = {row["kind"]: row["configured"] for row in served.fetch("/metadata")[1]["endpoints"]}
-    assert rows == {"vllm": True, "openai": True, "hf_router": False}
+    assert rows == {"vllm": True, "openai": True, "hf_router": True}
+
+
+def test_an_env_file_has_every_variable_that_help_names(tmp_path):
+    file = tmp_path / ".env"
+    config = tmp_path / "serve.toml"
+    config.write_text("max_sessions = 7\n")
+    key = "trainer-key-of-the-file"
+    file.write_text(f"SLUICE_CONFIG={config}\nSLUICE_MAX_ROLLOUTS=5\nSLUICE_HOST=127.0.0.2\n"
+                    "MAX_CONCURRENT_ENVS=2\nENABLE_WEB_INTERFACE=true\n"
+                    f"SLUICE_DATA_DIR={tmp_path}/data\nSLUICE_TRAINER_LISTEN=127.0.0.1:0\n"
+                    f"SLUICE_TRAINER_KEY={key}\nSLUICE_OPERATOR_KEY={key}-2\n")
+
+    def served(*flags, env=None):
+        return Served("sluice", "serve", "--env-file", file, *flags, env=env)
+
+    def sessions(server):
+        count = 0
+        while "result" in server.rpc("openenv/session/create"):
+            count += 1
+        return count
+
+    with served("--port", 0) as server:
+        assert server.address.startswith("127.0.0.2:")
+        metadata = server.fetch("/metadata")[1]
+        assert metadata["max_rollouts"] == 5
+        assert server.fetch("/web/metadata")[0] == 200
+        assert sessions(server) == 2  # the TOML file comes behind it
+        request = urllib.request.Request(metadata["trainer"]["api"] + "/v1/next_batch",
+                                         b'{"trainer": "t", "max": 1, "wait_s": 0}',
+                                         {"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 200
+    assert not (tmp_path / "data" / "trainer-keys").exists()
+    # What the environment says comes before it, and flags before both.
+    with served("--port", 0, "--max-sessions", 1,
+                env={"SLUICE_MAX_ROLLOUTS": "6", "MAX_CONCURRENT_ENVS": "3"}) as server:
+        assert server.fetch("/metadata")[1]["max_rollouts"] == 6
+        assert sessions(server) == 1
+    with served("--port", 0, env={"MAX_CONCURRENT_ENVS": "3"}) as server:
+        assert sessions(server) == 3
+    file.write_text("PORT=nonsense\n")
+    assert "--port" in refused("--env-file", file, env={"PORT": ""})
+
+
+@pytest.mark.parametrize("text", ["nonsense\n", "=x\n", None])
+def test_an_env_file_that_is_none_is_refused(tmp_path, text):
+    file = tmp_path / ".env"
+    if text is not None:
+        file.write_text(text)
+    said = refused("--port", 0, "--env-file", file)
+    assert "--env-file" in said and str(file) in said
 
 
 def test_beyond_loopback_it_wants_keys_or_plain_words(tmp_path):

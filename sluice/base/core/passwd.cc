@@ -85,7 +85,7 @@ Result<User> find_user(std::string_view spec, std::string_view passwd, std::stri
 }
 
 std::string home_directory() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing in this process changes the environment.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes the environment once there are threads.
   if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') return home;
   const auto passwd = read_file("/etc/passwd", 1 << 20);
   const auto user = find_user(std::to_string(::geteuid()), passwd ? *passwd : Bytes(), "");

@@ -1,0 +1,38 @@
+#include "sluice/cli/env_file.h"
+
+#include <cstdlib>
+
+#include "sluice/base/core/fd.h"
+#include "sluice/cli/lines.h"
+#include "sluice/cli/paths.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr size_t kMaxFile = 1 << 20;
+
+}  // namespace
+
+Result<void> load_env_file(const std::string& path) {
+  SLUICE_TRY(const Bytes text, read_file(path, kMaxFile));
+  for (std::string line : lines_of(text, '\n')) {
+    if (line.starts_with("export ")) line = trimmed(line.substr(7));
+    const size_t equals = line.find('=');
+    const std::string name = trimmed(line.substr(0, equals));
+    if (equals == std::string::npos || name.empty()) {
+      return Error(ErrorCode::kInvalidArgument, path + ": every line must be NAME=VALUE",
+                   ErrorOrigin::kCaller);
+    }
+    std::string value = trimmed(line.substr(equals + 1));
+    if (value.size() >= 2 && value.front() == value.back() &&
+        (value.front() == '"' || value.front() == '\'')) {
+      value = value.substr(1, value.size() - 2);
+    }
+    if (!environment(name.c_str()).empty()) continue;
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): there is no second thread yet.
+    ::setenv(name.c_str(), value.c_str(), 1);
+  }
+  return {};
+}
+
+}  // namespace sluice::cli
