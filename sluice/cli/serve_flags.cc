@@ -78,7 +78,8 @@ void add_serve(CLI::App& app, int* code) {
   option("--allow-hosts", flags->allow_hosts, "names of a loopback server besides localhost");
   option("--web", flags->web, "true: the page's routes below /web")
       ->envname("ENABLE_WEB_INTERFACE");
-  option("--readme", flags->readme, "what /web/metadata shows")->envname("ENV_README_PATH");
+  option("--readme", flags->readme, "what /web/metadata shows [/app/README.md]")
+      ->envname("ENV_README_PATH");
   option("--backend", flags->backend, "where sandboxes come from [local]")
       ->envname("SLUICE_BACKEND")
       ->check(CLI::IsMember({"local"}));

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -171,6 +172,9 @@ class Reader {
     }
     std::string readme = text(flags_.readme, "readme").value_or("");
     if (readme.empty()) readme = out.variables("ENV_README_PATH");
+    // Where images of OpenEnv's environments have it.
+    constexpr char kUsual[] = "/app/README.md";
+    if (readme.empty() && ::access(kUsual, R_OK) == 0) readme = kUsual;
     if (!readme.empty()) {
       auto content = read_file(readme, kMaxFile);
       if (content) {
