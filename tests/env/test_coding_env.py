@@ -198,6 +198,7 @@ def test_files_and_output_are_bounded_as_clients_expect(server, upstream):
     assert [row["exit_code"] for row in rows] == [0, 1, 0] and rows[2]["stdout"] == "after\ndeep\n"
     assert rows[0]["stdout"] == "".join(f"{n}\n" for n in range(1, 1001))[-2000:]
     assert rows[0]["stderr"] == "".join(f"{n}\n" for n in range(1, 2001))[-2000:]
+    assert [row.get("truncated", False) for row in rows] == [True, False, False]
     assert result["reward"] == pytest.approx(2 / 3)
     result = call(server, arguments(upstream, [CALL, {"run": "touch $(seq 100)"}], verify=["true"]))
     assert len(result["files"]) == 32 and len(result["files_extra"]) <= 68

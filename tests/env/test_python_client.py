@@ -84,6 +84,15 @@ def test_failures_are_typed(server, model):
         assert result.reward is None and result.error_kind == "task"
 
 
+def test_finding_64_output_that_is_left_out_is_told(server, model):
+    with CodingAgentEnv(server.url).sync() as env:
+        result = env.run_rollout(**task(model, setup=["seq 2000"], 
+                                        verify=["echo all", "head -c 2000 /dev/zero",
+                                                "head -c 2001 /dev/zero >&2"]))
+    assert result.setup_results[0].truncated and result.setup_results[0].stdout.endswith("2000\n")
+    assert [row.truncated for row in result.verify_results] == [False, False, True]
+
+
 def test_sessions_side_by_side(server, model):
     async def one(number):
         async with CodingAgentEnv(server.url) as env:

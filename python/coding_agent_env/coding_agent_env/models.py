@@ -30,7 +30,8 @@ class _Model:
 
 @dataclass
 class CommandResult(_Model):
-    """One setup or verify command. `exit_code` is None where it was killed or never ended."""
+    """One setup or verify command. `exit_code` is None where it was killed or never ended;
+    `truncated` says that it printed more than the end that is here."""
 
     cmd: str = ""
     exit_code: int | None = None
@@ -38,6 +39,7 @@ class CommandResult(_Model):
     stderr: str = ""
     duration_s: float = 0.0
     ended: str = ""
+    truncated: bool = False
 
 
 @dataclass

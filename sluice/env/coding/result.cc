@@ -42,6 +42,10 @@ json::Array rows_json(const std::vector<agent::CommandRow>& rows) {
     one["stderr"] = tail(row.output.err, kOutputTail);
     one["duration_s"] = rounded(row.output.wall);
     one["ended"] = sandbox::describe(row.output.exit);
+    if (row.output.exit.truncated || row.output.out.size() > kOutputTail ||
+        row.output.err.size() > kOutputTail) {
+      one["truncated"] = true;
+    }
     out.push_back(std::move(one));
   }
   return out;
