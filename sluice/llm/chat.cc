@@ -391,6 +391,25 @@ class ChatCodec final : public Codec {
     return std::move(writer).take();
   }
 
+  void note(const Raw& event, Said& said) const override {
+    const auto choices = wire::at(event, {"choices"});
+    if (!choices) return;
+    auto elements = wire::Elements::of(*choices);
+    while (const auto choice = elements.next()) {
+      if (!choice->is(Type::kObject)) continue;
+      const auto fields = json::fields(*choice);
+      if (!fields) continue;
+      const Raw* index = fields->find("index");
+      if (index != nullptr && json::to_integer(*index).value_or(0) != 0) continue;
+      const Raw* finish = fields->find("finish_reason");
+      if (finish != nullptr && finish->is(Type::kString)) {
+        said.finish = json::to_text(*finish).value_or(said.finish);
+      }
+      const Raw* logprobs = fields->find("logprobs");
+      if (logprobs != nullptr) wire::note_tokens(wire::at(*logprobs, {"content"}), "logprob", said);
+    }
+  }
+
   ErrorReply error(const Problem& problem) const override { return openai::error(problem); }
 
   using Codec::streamed_error;

@@ -99,6 +99,17 @@ struct HistoryMark {
 };
 HistoryMark mark_of(const Peek& peek);
 
+// What an answer of somebody else's that only passes through says of its first choice.
+struct Said {
+  std::string
+      finish;  // why it ended, in chat's words ("stop", "tool_calls"); "" if it does not say
+  // Where the request asked for logprobs: the tokens' texts as the server gives them, and one for
+  // each.
+  std::vector<std::string> tokens;
+  std::vector<float> logprobs;
+  bool calls_tools = false;
+};
+
 inline constexpr auto kBetweenPieces = std::chrono::milliseconds(100);
 
 class Codec {
@@ -149,6 +160,10 @@ class Codec {
   // A frame that every client of the dialect ignores, and that keeps it waiting. The envelope then
   // counts it.
   virtual std::string keep_alive(const Envelope& envelope) const = 0;
+
+  // Adds what one event of a streamed answer, or the whole of a plain one, says. What cannot be
+  // read says nothing.
+  virtual void note(const json::Raw& event, Said& said) const = 0;
 
   virtual ErrorReply error(const Problem& problem) const = 0;
   // The same inside a stream whose status is spent, in pieces to be written one by one, with

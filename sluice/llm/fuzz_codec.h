@@ -48,6 +48,11 @@ inline void check_turn(const Codec& codec, const Message& turn, const json::Raw&
 
 inline void run(const Codec& codec, const Target& target, const uint8_t* data, size_t size) {
   const Bytes body(reinterpret_cast<const char*>(data), size);
+  if (const auto value = json::read_value(body)) {
+    Said said;
+    codec.note(*value, said);
+    CHECK(said.tokens.size() == said.logprobs.size());
+  }
   json::Peeker peeker;
   const auto peek = codec.peek(peeker, body, target);
   const auto request = codec.parse(body);

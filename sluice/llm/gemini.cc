@@ -197,6 +197,15 @@ std::string_view finish_reason(Finish finish) {
   return "STOP";
 }
 
+// The same the other way round, of a candidate whose parts were seen; what chat has no word for
+// stays as it is.
+std::string finish_of(std::string reason, bool calls_tools) {
+  if (reason == "STOP") return calls_tools ? "tool_calls" : "stop";
+  if (reason == "MAX_TOKENS") return "length";
+  if (reason == "SAFETY" || reason == "PROHIBITED_CONTENT") return "content_filter";
+  return reason;
+}
+
 // Clients decode signatures and fail on one that is no base64.
 bool is_base64(std::string_view text) {
   const size_t end = text.find_last_not_of('=') + 1;
@@ -481,6 +490,26 @@ class GeminiCodec final : public Codec {
   // An empty line, which both framings and every client skip. A comment makes Gemini CLI throw the
   // reply away; a response without candidates makes the SDKs' chats forget the turn.
   std::string keep_alive(const Envelope&) const override { return "\n"; }
+
+  // A stream that is one array comes as a whole.
+  void note(const Raw& event, Said& said) const override {
+    auto parts = wire::Elements::of(event);
+    while (const auto part = parts.next()) note(*part, said);
+    const auto candidates = wire::at(event, {"candidates"});
+    const auto candidate = candidates ? wire::Elements::of(*candidates).next() : std::nullopt;
+    if (!candidate) return;
+    if (const auto content = wire::at(*candidate, {"content", "parts"})) {
+      auto pieces = wire::Elements::of(*content);
+      while (const auto piece = pieces.next()) {
+        said.calls_tools |= wire::at(*piece, {"functionCall"}).has_value();
+      }
+    }
+    if (auto reason = wire::text_at(*candidate, {"finishReason"}); !reason.empty()) {
+      said.finish = finish_of(std::move(reason), said.calls_tools);
+    }
+    wire::note_tokens(wire::at(*candidate, {"logprobsResult", "chosenCandidates"}),
+                      "logProbability", said);
+  }
 
   ErrorReply error(const Problem& problem) const override {
     return {shape_of(problem).code, error_body(problem)};

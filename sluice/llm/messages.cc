@@ -166,6 +166,15 @@ std::string_view stop_reason(const Choice& choice) {
   return "end_turn";
 }
 
+// The same the other way round; what chat has no word for stays as it is.
+std::string finish_of(std::string reason) {
+  if (reason == "end_turn" || reason == "stop_sequence") return "stop";
+  if (reason == "max_tokens") return "length";
+  if (reason == "tool_use") return "tool_calls";
+  if (reason == "refusal") return "content_filter";
+  return reason;
+}
+
 // What the dialect has no place for is said as text.
 std::string_view text_of(const Message& message) {
   return message.text.empty() ? message.refusal : message.text;
@@ -570,6 +579,13 @@ class MessagesCodec final : public Codec {
     Bytes out;
     wire::append_event(out, "ping", R"({"type":"ping"})");
     return out;
+  }
+
+  // The whole of a message has it at its top, a stream in its last event but one.
+  void note(const Raw& event, Said& said) const override {
+    std::string reason = wire::text_at(event, {"stop_reason"});
+    if (reason.empty()) reason = wire::text_at(event, {"delta", "stop_reason"});
+    if (!reason.empty()) said.finish = finish_of(std::move(reason));
   }
 
   ErrorReply error(const Problem& problem) const override {

@@ -560,6 +560,16 @@ std::optional<BadRequest> find_reference(const Raw& input) {
   return std::nullopt;
 }
 
+void note_item(const Raw& item, Said& said) {
+  said.calls_tools |= wire::text_at(item, {"type"}).ends_with("_call");
+  const auto content = wire::at(item, {"content"});
+  if (!content) return;
+  auto parts = wire::Elements::of(*content);
+  while (const auto part = parts.next()) {
+    wire::note_tokens(wire::at(*part, {"logprobs"}), "logprob", said);
+  }
+}
+
 class ResponsesCodec final : public Codec {
  public:
   tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
@@ -802,6 +812,21 @@ class ResponsesCodec final : public Codec {
       writer.response("response.in_progress", "in_progress");
     }
     return std::move(writer).take();
+  }
+
+  // A stream's last event has the whole response in it.
+  void note(const Raw& event, Said& said) const override {
+    const Raw response = wire::at(event, {"response"}).value_or(event);
+    const std::string status = wire::text_at(response, {"status"});
+    if (status != "completed" && status != "incomplete") return;
+    if (const auto output = wire::at(response, {"output"})) {
+      auto items = wire::Elements::of(*output);
+      while (const auto item = items.next()) note_item(*item, said);
+    }
+    said.finish = said.calls_tools ? "tool_calls" : "stop";
+    if (status == "completed") return;
+    const std::string why = wire::text_at(response, {"incomplete_details", "reason"});
+    said.finish = why == "content_filter" ? "content_filter" : "length";
   }
 
   ErrorReply error(const Problem& problem) const override { return openai::error(problem); }

@@ -59,6 +59,42 @@ Result<std::vector<std::string>> strings_of(const Raw& value) {
   return out;
 }
 
+std::optional<Raw> at(const Raw& value, std::initializer_list<std::string_view> names) {
+  Raw here = value;
+  for (const std::string_view name : names) {
+    if (!here.is(Type::kObject)) return std::nullopt;
+    const auto fields = json::fields(here);
+    const Raw* inner = fields ? fields->find(name) : nullptr;
+    if (inner == nullptr) return std::nullopt;
+    here = *inner;
+  }
+  return here;
+}
+
+std::string text_at(const Raw& value, std::initializer_list<std::string_view> names) {
+  const auto found = at(value, names);
+  if (!found || !found->is(Type::kString)) return {};
+  return json::to_text(*found).value_or(std::string());
+}
+
+void note_tokens(const std::optional<Raw>& list, std::string_view logprob, Said& said) {
+  if (!list) return;
+  auto rows = Elements::of(*list);
+  while (const auto row = rows.next()) {
+    if (!row->is(Type::kObject)) continue;
+    const auto fields = json::fields(*row);
+    const Raw* text = fields ? fields->find("token") : nullptr;
+    const Raw* number = fields ? fields->find(logprob) : nullptr;
+    if (text == nullptr || !text->is(Type::kString)) continue;
+    if (number == nullptr || !number->is(Type::kNumber)) continue;
+    auto token = json::to_text(*text);
+    const auto value = json::to_float(*number);
+    if (!token || !value) continue;
+    said.tokens.push_back(std::move(*token));
+    said.logprobs.push_back(*value);
+  }
+}
+
 void append_line(std::string& text, std::string_view piece) {
   if (piece.empty()) return;
   if (!text.empty()) text.push_back('\n');

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,6 +30,14 @@ std::string text_in(const json::RawObject& fields, std::string_view name);
 
 // The strings in a string or in an array of strings.
 Result<std::vector<std::string>> strings_of(const json::Raw& value);
+
+// The value that the names lead to, each in the object before it; nothing where they lead nowhere.
+std::optional<json::Raw> at(const json::Raw& value, std::initializer_list<std::string_view> names);
+// The string there, or "".
+std::string text_at(const json::Raw& value, std::initializer_list<std::string_view> names);
+
+// Adds the rows of a list of {"token": "...", LOGPROB: -0.5, ...} that have both.
+void note_tokens(const std::optional<json::Raw>& list, std::string_view logprob, Said& said);
 
 // Appends a piece of text in a line of its own.
 void append_line(std::string& text, std::string_view piece);

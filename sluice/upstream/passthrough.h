@@ -1,6 +1,6 @@
 // passthrough: the gate's policy for black-box rollouts. Each call goes to one fixed model endpoint
-// and its answer comes back byte for byte as it arrives; nothing is parked, and no tokens are
-// captured (sizes, times and status are).
+// and its answer comes back byte for byte as it arrives; nothing is parked, and no token ids
+// are captured (sizes, times, status and what the answer says of itself are).
 //
 // The key is added here and is never in a sandbox, a log or a trace. An agent chooses neither host
 // nor path nor credentials: its own authorization goes no further than the gate, and redirects are

@@ -138,8 +138,7 @@ json::Object result_json(const rollout::RolloutResult& result, const std::string
   for (const std::string& warning : report.warnings) warnings.emplace_back(to_valid_utf8(warning));
   if (turns.tokens_left_out()) {
     warnings.emplace_back(
-        "proxy_turns: the token ids of later turns are left out; the trace has "
-        "them");
+        "proxy_turns: the tokens of later turns are left out; the trace has them");
   }
   out["warnings"] = std::move(warnings);
   return out;

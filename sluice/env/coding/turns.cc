@@ -64,16 +64,32 @@ void TurnLog::confirmed(const llm::Call& call) {
 
 void TurnLog::event(const RolloutId& rollout, const trace::Event& event) {
   if (event.kind == "relay") {
-    if (const auto detail = json::parse(event.detail); detail && detail->is_object()) {
-      const json::Object& fields = detail->get_object();
-      const auto found = ordinals_.find(json::get_string(fields, "call").value_or(""));
-      if (found != ordinals_.end()) {
-        const auto status = json::get_integer(fields, "status");
-        if (status && *status > 0) turns_[found->second].status = status;
-      }
-    }
+    const auto detail = json::parse(event.detail, json::ParseLimits{event.detail.size()});
+    if (detail && detail->is_object()) relayed(detail->get_object());
   }
   next_.event(rollout, event);
+}
+
+// A model endpoint's own answer: what it said of itself.
+void TurnLog::relayed(const json::Object& detail) {
+  const auto found = ordinals_.find(json::get_string(detail, "call").value_or(""));
+  if (found == ordinals_.end()) return;
+  Turn& turn = turns_[found->second];
+  const auto status = json::get_integer(detail, "status");
+  if (status && *status > 0) turn.status = status;
+  if (const auto reason = json::get_string(detail, "finish_reason")) turn.finish_reason = *reason;
+  const json::Array* tokens = json::get_array(detail, "tokens");
+  const json::Array* logprobs = json::get_array(detail, "logprobs");
+  if (tokens == nullptr || logprobs == nullptr) return;
+  if (tokens_ + tokens->size() > kMaxTokens) {
+    tokens_left_out_ = true;
+    return;
+  }
+  tokens_ += tokens->size();
+  for (const json::Value& token : *tokens) turn.tokens.emplace_back(token.as_string());
+  for (const json::Value& logprob : *logprobs) {
+    turn.logprobs.push_back(logprob.to_number<float>());
+  }
 }
 
 void TurnLog::closed(const RolloutId& rollout, const trace::ResultSummary& summary) {
@@ -96,8 +112,8 @@ json::Array TurnLog::turns() const {
     row["turn"] = ordinal;
     row["finish_reason"] =
         turn.finish_reason ? json::Value(*turn.finish_reason) : json::Value(nullptr);
-    // The tokens' texts are the inference server's to know; their ids say the same.
-    row["completion_tokens"] = json::Array();
+    // Of a trainer's answers only the ids are known, of a model endpoint's own only the texts.
+    row["completion_tokens"] = json::Array(turn.tokens.begin(), turn.tokens.end());
     row["completion_token_ids"] = json::Array(turn.ids.begin(), turn.ids.end());
     row["per_token_logps"] = json::Array(turn.logprobs.begin(), turn.logprobs.end());
     row["latency_s"] = turn.latency_s;
@@ -109,13 +125,21 @@ json::Array TurnLog::turns() const {
   return rows;
 }
 
+bool TurnLog::lacks_logprobs() const {
+  return std::any_of(turns_.begin(), turns_.end(), [](const auto& entry) {
+    const Turn& turn = entry.second;
+    return turn.ended && !turn.error && turn.logprobs.empty();
+  });
+}
+
 std::string TurnLog::tail(size_t bytes) const {
   std::string text;
   for (const auto& [ordinal, turn] : turns_) {
     if (!turn.ended) continue;
     text += fmt::format("call {}: {}, {:.3f} s", ordinal, turn.outcome, turn.latency_s);
     if (turn.status) text += fmt::format(", upstream status {}", *turn.status);
-    if (!turn.ids.empty()) text += fmt::format(", {} tokens", turn.ids.size());
+    const size_t tokens = std::max(turn.ids.size(), turn.tokens.size());
+    if (tokens > 0) text += fmt::format(", {} tokens", tokens);
     text += '\n';
   }
   if (text.size() > bytes) text.erase(0, text.size() - bytes);

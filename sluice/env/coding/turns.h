@@ -32,14 +32,19 @@ class TurnLog final : public trace::Recorder {
   json::Array turns() const;
   // The end of a text of one line for each.
   std::string tail(size_t bytes) const;
-  // Whether the token ids of some turns were left out, because there were too many in all.
+  // Whether the tokens of some turns were left out, because there were too many in all.
   bool tokens_left_out() const { return tokens_left_out_; }
+  // Whether there is an answered call without logprobs.
+  bool lacks_logprobs() const;
 
  private:
+  void relayed(const json::Object& detail);
+
   struct Turn {
     double timestamp = 0;
     double latency_s = 0;
     std::optional<std::string> finish_reason;
+    std::vector<std::string> tokens;  // where the model endpoint gave their texts
     std::vector<int32_t> ids;
     std::vector<float> logprobs;
     std::optional<int64_t> status;

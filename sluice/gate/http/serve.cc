@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "sluice/gate/http/heard.h"
 #include "sluice/gate/http/mcp.h"
 #include "sluice/gate/http/routes.h"
 #include "sluice/json/text.h"
@@ -375,6 +376,7 @@ class Delivery {
       SLUICE_CO_TRY(Bytes piece, co_await source->read_some());
       if (piece.empty()) break;
       relayed_->bytes += piece.size();
+      relayed_->heard.pass(piece);
       if (auto written = co_await writer_->write(std::move(piece)); !written) {
         waiter_.hung_up = true;
         co_return std::move(written).error();
@@ -398,7 +400,9 @@ class Delivery {
                                parked_->call->body->size(), relayed_->bytes);
     if (relayed_->first_byte)
       detail += fmt::format(R"("head_ms":{:.3f},)", ms(*relayed_->first_byte));
-    detail += fmt::format(R"("end_ms":{:.3f}}})", ms(Clock::now()));
+    detail += fmt::format(R"("end_ms":{:.3f})", ms(Clock::now()));
+    append_said(detail, relayed_->heard.said(codec_));
+    detail.push_back('}');
     rollout_->event("relay", detail);
     rollout_->count_answer_bytes(relayed_->bytes);
 
@@ -421,6 +425,7 @@ class Delivery {
     bool over = false;
     int status = 0;
     uint64_t bytes = 0;
+    Heard heard;
     std::optional<Error> failure;
     const Clock::time_point began = Clock::now();
     std::optional<Clock::time_point> first_byte;

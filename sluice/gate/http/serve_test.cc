@@ -369,6 +369,24 @@ TEST_F(RelayTest, PassesStatusHeadersAndPiecesThrough) {
   EXPECT_EQ(ended_detail(), "status 200, 23 bytes");
 }
 
+TEST_F(RelayTest, WhatAnAnswerSaidOfItselfIsToldWhenItHasGoneBy) {
+  const Bytes answer =
+      "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\",\"logprobs\":{\"content\":"
+      "[{\"token\":\"hi\",\"logprob\":-0.5}]}}]}\n\ndata: [DONE]\n\n";
+  open_with([&] {
+    return std::make_unique<testing::FakeRelay>(200, std::vector<Result<Bytes>>{answer});
+  });
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  EXPECT_EQ(agent.response().body, answer);
+  testing::run_until(shard_, [&] { return counters().open == 0; });
+  std::string told;
+  for (const auto& entry : recorder_.entries()) {
+    if (entry.kind == "event:relay") told = entry.detail;
+  }
+  EXPECT_THAT(told, HasSubstr(R"("finish_reason":"stop","tokens":["hi"],"logprobs":[-0.5]})"));
+}
+
 TEST_F(RelayTest, AnUpstreamsErrorIsPassedThroughAndIsNoTurn) {
   open_with([] {
     return std::make_unique<testing::FakeRelay>(429,

@@ -1,0 +1,64 @@
+#include "sluice/gate/http/heard.h"
+
+#include "sluice/json/text.h"
+#include "sluice/net/sse.h"
+
+namespace sluice::gate::http {
+namespace {
+
+constexpr size_t kMost = 256 * 1024;  // read in a millisecond
+constexpr size_t kEnd = 32 * 1024;    // of what is longer
+
+void note(const llm::Codec& codec, ByteView text, llm::Said& said) {
+  const auto value = json::read_value(text);
+  if (value) codec.note(*value, said);
+}
+
+}  // namespace
+
+void Heard::pass(ByteView piece) {
+  kept_.append(piece);
+  if (kept_.size() <= kMost) return;
+  whole_ = false;
+  kept_.erase(0, kept_.size() - kEnd);
+}
+
+llm::Said Heard::said(const llm::Codec& codec) const {
+  llm::Said said;
+  const size_t first = kept_.find_first_not_of(" \n\r\t");
+  const bool plain = first != Bytes::npos && (kept_[first] == '{' || kept_[first] == '[');
+  if (plain && whole_) {
+    note(codec, kept_, said);
+    return said;
+  }
+  net::SseReader events(kMost);
+  const auto fed = events.feed(kept_);
+  if (!fed) return said;
+  while (const auto event = events.next()) note(codec, event->data, said);
+  if (!whole_) {
+    said.tokens.clear();
+    said.logprobs.clear();
+  }
+  return said;
+}
+
+void append_said(Bytes& out, const llm::Said& said) {
+  if (!said.finish.empty()) {
+    out.append(",\"finish_reason\":");
+    json::append_string(out, said.finish);
+  }
+  if (said.tokens.empty()) return;
+  out.append(",\"tokens\":[");
+  for (size_t i = 0; i < said.tokens.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    json::append_string(out, said.tokens[i]);
+  }
+  out.append("],\"logprobs\":[");
+  for (size_t i = 0; i < said.logprobs.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    json::append_number(out, said.logprobs[i]);
+  }
+  out.push_back(']');
+}
+
+}  // namespace sluice::gate::http
