@@ -76,6 +76,16 @@ std::string observation_text(Observation observation) {
   return observation_text(std::move(observation.fields), observation.reward, observation.done);
 }
 
+// Takes the defaults out of `checked` again.
+void keep_given(const json::Value& given, json::Value& checked) {
+  json::Object out;
+  for (auto& member : checked.get_object()) {
+    const bool is_given = given.is_object() && given.get_object().contains(member.key());
+    if (is_given) out[member.key()] = std::move(member.value());
+  }
+  checked = std::move(out);
+}
+
 Duration seconds(double number) {
   // A deadline beyond any other limit is none.
   constexpr double most = 1e9;
@@ -209,6 +219,7 @@ awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<Session> session, st
     fail(to_text(problems, fmt::format("call[{}]", name)));
     co_return answer;
   }
+  if (found->second->defaults == Tool::Defaults::kLeftOut) keep_given(arguments, checked);
   const Duration limit = timeout_s ? seconds(*timeout_s) : core->options.max_call_time;
   options.deadline = Deadline::in(std::min(limit, core->options.max_call_time));
   auto work = [name, given = std::move(checked.get_object())](Environment* environment,

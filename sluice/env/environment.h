@@ -72,6 +72,9 @@ struct Tool {
   json::Object input_schema;  // of an object; validation.h says what is understood
   std::optional<json::Object> output_schema;
   json::Object meta;  // as it stands in tools/list; left out if empty
+  // Of arguments that a client leaves out: whether call_tool() is given the schema's defaults, or
+  // nothing, so that it can tell what was asked for.
+  enum class Defaults : uint8_t { kFilledIn, kLeftOut } defaults = Defaults::kFilledIn;
 };
 using Tools = std::vector<Tool>;
 
@@ -92,9 +95,10 @@ class Environment {
   // An action that fits the action schema. For environments with actions of their own.
   virtual awaitable<Result<Observation>> step(json::Object action, CallContext* context);
 
-  // A call of one of the factory's tools with arguments that fit its input schema, defaults filled
-  // in. An Error is told to the client with its message. Being asked to step() counts as a step of
-  // the episode or not as the environment likes; MCP calls come here too and are no steps.
+  // A call of one of the factory's tools with arguments that fit its input schema (Tool::defaults
+  // says what of those that were left out). An Error is told to the client with its message. Being
+  // asked to step() counts as a step of the episode or not as the environment likes; MCP calls come
+  // here too and are no steps.
   virtual awaitable<Result<ToolResult>> call_tool(std::string name, json::Object arguments,
                                                   CallContext* context);
 

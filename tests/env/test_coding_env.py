@@ -486,17 +486,40 @@ def test_real_agents_earn_their_reward_through_openenvs_client(server, agent):
         assert env.state().episode_id == "e1"
 
 
-def test_defect_08_finding_33_parameters_reach_the_model(server, opencode):
-    with Upstream(*SCRIPT, key=KEY) as model, client(server.url, message_timeout_s=300) as env:
+# What each agent calls its limit of tokens.
+LIMITS = {"opencode": "max_tokens", "pi": "max_completion_tokens"}
+
+
+@pytest.mark.parametrize("agent", ["opencode", "pi"])
+def test_defect_08_finding_33_parameters_reach_the_model(server, agent):
+    installed(server, agent)
+    with (Upstream(*SCRIPTS[agent], key=KEY) as model,
+          client(server.url, message_timeout_s=300) as env):
         env.reset()
-        result = json.loads(env.call_tool("run_rollout", base_url=model.url, max_tokens_cap=1234,
-                                          disable_thinking=True, top_logprobs=2, **TASK))
+        result = json.loads(env.call_tool("run_rollout", agent=agent, base_url=model.url,
+                                          max_tokens_cap=1234, disable_thinking=True,
+                                          top_logprobs=2, **TASK))
         assert result["reward"] == 1.0
         for body in model.requests:
-            assert body["max_tokens"] == 1234 and body["model"] == "m1"
-            assert body["chat_template_kwargs"] == {"enable_thinking": False}
+            assert body[LIMITS[agent]] == 1234 and body["model"] == "m1"
+            assert body["chat_template_kwargs"]["enable_thinking"] is False
             assert body["logprobs"] is True and body["top_logprobs"] == 2
         assert warnings_of(result) == []
+        # What the model said of its answers is in the result.
+        turns = result["proxy_turns"]
+        assert [turn["finish_reason"] for turn in turns] == ["tool_calls", "stop"]
+        for turn in turns:
+            assert turn["completion_tokens"] == ["to", "ken"]
+            assert turn["per_token_logps"] == [-0.5, -0.25]
+
+
+def test_logprobs_that_were_asked_for_and_did_not_come_are_told(server):
+    with Upstream("hello", key=KEY, logprobs=None) as model:
+        result = call(server, arguments(model, top_logprobs=2, verify=["true"]))
+        turn = result["proxy_turns"][0]
+        assert turn["finish_reason"] == "stop" and turn["per_token_logps"] == []
+        assert ["not captured" in text for text in warnings_of(result)] == [True]
+        assert warnings_of(call(server, arguments(model, verify=["true"]))) == []
 
 
 def test_defect_08_agents_that_know_of_no_parameter_have_them_all(server, upstream):
@@ -513,8 +536,13 @@ def test_defect_08_agents_that_know_of_no_parameter_have_them_all(server, upstre
     assert plain["chat_template_kwargs"] == {"enable_thinking": False}
     assert named["chat_template_kwargs"] == {"tools": 1, "enable_thinking": False}
     # The defaults: a cap, and nothing that an endpoint could refuse.
-    call(server, arguments(upstream, max_tokens_cap=4096, top_logprobs=5, verify=["true"]))
+    result = call(server, arguments(upstream, verify=["true"]))
     assert set(upstream.requests[-1]) == {"model", "messages", "max_tokens"}
+    assert warnings_of(result) == []
+    # Whoever asks for just the default is told that it is not asked of the model.
+    result = call(server, arguments(upstream, max_tokens_cap=4096, top_logprobs=5, verify=["true"]))
+    assert set(upstream.requests[-1]) == {"model", "messages", "max_tokens"}
+    assert ["top_logprobs has no effect: 5" in text for text in warnings_of(result)] == [True]
     call(server, arguments(upstream, max_tokens_cap=0, verify=["true"]))
     assert set(upstream.requests[-1]) == {"model", "messages"}
 
@@ -634,6 +662,36 @@ def test_finding_76_agents_are_answered_by_a_trainer_over_its_api(gate_server, s
     for item in trainer.calls:
         assert item["task"] == {"id": "gated", "metadata": {
             "session": row["session"], "episode_id": row["episode_id"]}}
+
+
+@pytest.mark.parametrize("agent", ["opencode", "pi"])
+def test_finding_33_parameters_reach_the_trainer_or_a_warning_says_why_not(
+        gate_server, server, agent):
+    installed(server, agent)
+    trainer = Trainer(gate_server.fetch("/metadata")[1]["trainer"]["api"], "trainer-key-0123456789",
+                      ["Nothing to do."])
+    trainer.start()
+    wait_for(lambda: gate_server.fetch("/metadata")[1]["trainer"]["attached"])
+    result = call(gate_server, {
+        "agent": agent, "mode": "interception_gate", "instruction": "Say that there is nothing to do.",
+        "verify": ["true"], "disable_thinking": True, "max_tokens_cap": 1234, "top_logprobs": 5})
+    trainer.stopping = True
+    trainer.join(10)
+    assert result["reward"] == 1.0, result
+    for item in trainer.calls:
+        assert item["body"][LIMITS[agent]] == 1234
+        assert item["body"]["chat_template_kwargs"]["enable_thinking"] is False
+    assert warnings_of(result) == ["top_logprobs has no effect: the trainer decides what it captures"]
+
+
+def test_what_a_spec_cannot_say_is_a_warning_in_gate_mode(gate_server, trainer):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(call, gate_server, {
+            "agent": "caller", "mode": "interception_gate", "instruction": json.dumps([CALL]),
+            "disable_thinking": True, "verify": ["true"]})
+        trainer.answer(trainer.take_one(), "hello")
+        told = warnings_of(running.result(60))
+    assert [text.split(" has no effect")[0] for text in told] == ["disable_thinking", "max_tokens_cap"]
 
 
 def test_finding_49_an_agent_cannot_reach_the_trainers_api(gate_server, upstream):

@@ -11,8 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Upstream:
-    def __init__(self, *script, key="upstream-key", delay=0, host="127.0.0.1"):
-        self.script, self.key, self.delay = script, key, delay
+    # Where logprobs are asked for, an answer has two tokens.
+    LOGPROBS = {"content": [{"token": "to", "logprob": -0.5, "bytes": None, "top_logprobs": []},
+                            {"token": "ken", "logprob": -0.25, "bytes": None, "top_logprobs": []}]}
+
+    def __init__(self, *script, key="upstream-key", delay=0, host="127.0.0.1", logprobs=LOGPROBS):
+        self.script, self.key, self.delay, self.logprobs = script, key, delay, logprobs
         self.requests = []  # bodies, as they came
         outer = self
 
@@ -56,15 +60,18 @@ class Upstream:
                 "name": turn[0], "arguments": json.dumps(turn[1])}}]
         finish = "stop" if isinstance(turn, str) else "tool_calls"
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        logprobs = self.logprobs if body.get("logprobs") else None
         frame = {"id": "chatcmpl-1", "created": 1, "model": body["model"], "usage": usage}
         if not body.get("stream"):
             return self.send(request, 200, "application/json", json.dumps(
                 {**frame, "object": "chat.completion",
-                 "choices": [{"index": 0, "message": message, "finish_reason": finish}]}).encode())
+                 "choices": [{"index": 0, "message": message, "finish_reason": finish,
+                              "logprobs": logprobs}]}).encode())
         for index, call in enumerate(message.get("tool_calls", [])):
             call["index"] = index
         frame["object"] = "chat.completion.chunk"
-        frames = [{**frame, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
+        frames = [{**frame, "choices": [{"index": 0, "delta": message, "finish_reason": None,
+                                         "logprobs": logprobs}]},
                   {**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}]
         text = "".join(f"data: {json.dumps(one)}\n\n" for one in frames) + "data: [DONE]\n\n"
         return self.send(request, 200, "text/event-stream", text.encode())

@@ -140,6 +140,18 @@ class InEveryDialect:
                 self.assertEqual(rollout.result["reward"], 0.0)
 
 
+    # The option by which it is told not to think, and what of its requests says so, by dialect.
+    not_to_think = ""
+    thinking_in = {}
+
+    def test_finding_33_its_own_option_switches_thinking_off(self):
+        for dialect, seen in self.thinking_in.items():
+            with self.subTest(dialect=dialect):
+                rollout = self.run_rollout(HELLO / "task.toml", self.script(TALK), self.agent,
+                                           "--dialect", dialect, "--option", self.not_to_think)
+                for call in rollout.trace.calls():
+                    self.assertTrue(seen(json.loads(call["body"])), call["body"])
+
     # What an agent might take for options, files, commands or something to quote; and white space,
     # which some of them trim.
     prompts = ["- first\n- second", "@notes.txt says it all", "--help", "-@x",
@@ -158,6 +170,8 @@ class InEveryDialect:
 
 class OpenCode(InEveryDialect, SystemTest):
     agent = "opencode"
+    not_to_think = 'chat_template_kwargs={"enable_thinking": false}'
+    thinking_in = {"chat": lambda body: body["chat_template_kwargs"] == {"enable_thinking": False}}
 
     def test_the_example_is_for_it(self):
         self.check(self.hello("chat", SCRIPT))
@@ -169,6 +183,13 @@ class ClaudeCode(InEveryDialect, SystemTest):
     flags = ("--approvals", "bypass")
     turns = [("Bash", {"command": COMMAND, "description": "d"})]
     prompts = [prompt.replace("/help me", "Help me") for prompt in InEveryDialect.prompts]
+    not_to_think = "disable_thinking=1"
+    thinking_in = {"messages": lambda body: "thinking" not in body}
+
+    def test_it_thinks_where_it_is_let(self):
+        rollout = self.run_rollout(HELLO / "task.toml", self.script(TALK), self.agent, "--option",
+                                   "disable_thinking=0")
+        self.assertIn("thinking", json.loads(rollout.trace.calls()[0]["body"]))
 
     def test_a_prompt_that_is_a_command_to_it_is_no_silent_success(self):
         task = self.task('instruction = "/help me"\nverify = ["true"]\n')
@@ -183,11 +204,20 @@ class Codex(InEveryDialect, SystemTest):
     flags = ("--approvals", "bypass")
     turns = [("exec_command", {"cmd": COMMAND})]
     shown_tools = ["command_execution"]
+    not_to_think = "reasoning_effort=none"
+    thinking_in = {"responses": lambda body: body["reasoning"]["effort"] == "none"}
 
 
 class Pi(InEveryDialect, SystemTest):
     agent = "pi"
     prompts = ["  space before and behind \n\n", *InEveryDialect.prompts]
+    not_to_think = "thinking=off"
+    thinking_in = {
+        "chat": lambda body: body["chat_template_kwargs"]["enable_thinking"] is False,
+        "responses": lambda body: body["reasoning"] == {"effort": "none"},
+        "messages": lambda body: body["thinking"] == {"type": "disabled"},
+        "gemini": lambda body: body["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 0},
+    }
 
     def test_the_example_is_for_it_too(self):
         self.check(self.hello("chat", SCRIPT))

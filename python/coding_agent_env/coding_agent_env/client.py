@@ -112,21 +112,23 @@ class CodingAgentEnv:
                           setup: Sequence[str] | None = None, verify: Sequence[str] | None = None,
                           task_id: str = "", mode: str = "black_box",
                           disable_thinking: bool | None = None, max_tokens_cap: int = 4096,
-                          top_logprobs: int = 5, agent_timeout_s: float = 600.0,
+                          top_logprobs: int | None = None, agent_timeout_s: float = 600.0,
                           template: str = "") -> RolloutResult:
         """Runs one coding agent on one task, to its verified end.
 
         The model is named by `endpoint` ("vllm", "openai", "hf_router"), or by `base_url`, `api_key`
         and `model`; with mode "interception_gate" by none: a trainer answers. `setup` commands run
         before the agent, `verify` commands when everything it started is dead; each has a shell of
-        its own.
+        its own. `top_logprobs` are asked of the model where a number is given, and come back in the
+        result's `proxy_turns`.
         """
+        asked = {} if top_logprobs is None else {"top_logprobs": top_logprobs}
         text = await self.call_tool(
             "run_rollout", agent=agent, endpoint=endpoint, base_url=base_url, api_key=api_key,
             model=model, instruction=instruction, setup=None if setup is None else list(setup),
             verify=None if verify is None else list(verify), task_id=task_id, mode=mode,
             disable_thinking=disable_thinking, max_tokens_cap=max_tokens_cap,
-            top_logprobs=top_logprobs, agent_timeout_s=agent_timeout_s, template=template)
+            agent_timeout_s=agent_timeout_s, template=template, **asked)
         return RolloutResult.from_json(text)
 
     async def _ask(self, frame: dict[str, Any]) -> dict[str, Any]:

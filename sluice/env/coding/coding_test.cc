@@ -92,7 +92,7 @@ class CodingTest : public ::testing::Test {
     arguments_ = json::parse(R"({"agent":"caller","endpoint":"","base_url":"http://up/v1/",
         "api_key":"k","model":"m","instruction":"do it","setup":null,"verify":["check"],
         "task_id":"t1","mode":"black_box","disable_thinking":null,"max_tokens_cap":4096,
-        "top_logprobs":5,"agent_timeout_s":5.0,"template":""})")
+        "agent_timeout_s":5.0,"template":""})")
                      ->get_object();
   }
   ~CodingTest() override { worker_.stop(); }
@@ -188,11 +188,18 @@ TEST_F(CodingTest, the_cap_on_tokens_reaches_the_agent_and_zero_is_none) {
 }
 
 TEST_F(CodingTest, defect_08_what_a_rollout_asks_of_its_calls_goes_to_the_upstream) {
-  // The default of top_logprobs asks for none: endpoints that refuse it serve all others.
   json::Object result = run();
   EXPECT_FALSE(asked_.disable_thinking);
   EXPECT_EQ(asked_.max_tokens_cap, 4096);
   EXPECT_EQ(asked_.top_logprobs, std::nullopt);
+  EXPECT_TRUE(result.at("warnings").as_array().empty());
+  // The default asks for none: endpoints that refuse it serve all others. Who asks for it is told.
+  arguments_["top_logprobs"] = 5;
+  result = run();
+  EXPECT_EQ(asked_.top_logprobs, std::nullopt);
+  ASSERT_EQ(result.at("warnings").as_array().size(), 1U);
+  EXPECT_THAT(std::string(result.at("warnings").at(0).as_string()),
+              HasSubstr("top_logprobs has no effect: 5, its default,"));
   arguments_["disable_thinking"] = true;
   arguments_["max_tokens_cap"] = 12;
   arguments_["top_logprobs"] = 3;
@@ -200,7 +207,9 @@ TEST_F(CodingTest, defect_08_what_a_rollout_asks_of_its_calls_goes_to_the_upstre
   EXPECT_TRUE(asked_.disable_thinking);
   EXPECT_EQ(asked_.max_tokens_cap, 12);
   EXPECT_EQ(asked_.top_logprobs, 3);
-  EXPECT_TRUE(result.at("warnings").as_array().empty());
+  // This model's answers have none.
+  ASSERT_EQ(result.at("warnings").as_array().size(), 1U);
+  EXPECT_THAT(std::string(result.at("warnings").at(0).as_string()), HasSubstr("not captured"));
   arguments_["max_tokens_cap"] = arguments_["top_logprobs"] = -1;
   run();
   EXPECT_EQ(asked_.max_tokens_cap, std::nullopt);

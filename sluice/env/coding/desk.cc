@@ -28,14 +28,19 @@ double seconds_since(Clock::time_point began) {
   return std::round(passed.count() * 1e3) / 1e3;
 }
 
-// An option by which an agent's spec lets thinking be switched off, and its value.
+// The options by which agents' specs let thinking be switched off, and their values. By these names
+// specs of users are understood, too (docs/agent-specs.md).
+constexpr std::pair<std::string_view, std::string_view> kThinkingOff[] = {
+    {"chat_template_kwargs", R"({"enable_thinking":false})"},
+    {"thinking", "off"},
+    {"reasoning_effort", "none"},
+    {"disable_thinking", "1"}};
+
 bool set_thinking_off(const agent::Spec& spec, std::map<std::string, std::string>* options) {
-  if (spec.options.contains("chat_template_kwargs")) {
-    (*options)["chat_template_kwargs"] = R"({"enable_thinking":false})";
-    return true;
-  }
-  if (spec.options.contains("thinking")) {
-    (*options)["thinking"] = "off";
+  for (const auto& [option, off] : kThinkingOff) {
+    const auto found = spec.options.find(std::string(option));
+    if (found == spec.options.end()) continue;
+    (*options)[found->first] = off;
     return true;
   }
   return false;
@@ -166,7 +171,7 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
   job->context = context;
   job->make_upstream = options_.upstream;
   job->upstream = {request.endpoint.base_url, request.endpoint.key, request.disable_thinking,
-                   request.max_tokens_cap, request.top_logprobs};
+                   request.max_tokens_cap, std::nullopt};
   const agent::Spec& spec = request.spec;
 
   rollout::Task task = options_.defaults;
@@ -194,8 +199,14 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
   const llm::Dialect dialect = dialect_for(spec, request.mode);
   const bool told = request.disable_thinking && set_thinking_off(spec, &task.options);
   if (black_box) {
-    if (request.top_logprobs && dialect == llm::Dialect::kMessages) {
+    if (request.top_logprobs == default_top_logprobs()) {
+      cannot("top_logprobs", fmt::format("{}, its default, is not asked of the model, because "
+                                         "endpoints may refuse it; another number is",
+                                         *request.top_logprobs));
+    } else if (request.top_logprobs && dialect == llm::Dialect::kMessages) {
       cannot("top_logprobs", "the messages dialect has none");
+    } else {
+      job->upstream.top_logprobs = request.top_logprobs;
     }
   } else {
     if (request.disable_thinking && !told) {
@@ -340,6 +351,11 @@ awaitable<json::Object> RolloutDesk::run_on_shard(std::shared_ptr<Job> job) {
   if (failure) std::rethrow_exception(failure);
   result.report.warnings.insert(result.report.warnings.begin(), job->warnings.begin(),
                                 job->warnings.end());
+  if (job->upstream.top_logprobs && job->turns.lacks_logprobs()) {
+    result.report.warnings.emplace_back(
+        "proxy_turns: an answer's logprobs were not captured: the model endpoint gave none, or the "
+        "answer was too long");
+  }
   co_return result_json(result, options.task->workdir, job->turns);
 }
 

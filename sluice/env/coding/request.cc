@@ -27,7 +27,8 @@ Error refuse(std::string message) {
 }
 
 std::string text(const json::Object& arguments, std::string_view name) {
-  return std::string(json::get_string(arguments, name).value_or(""));
+  const json::Value* given = arguments.if_contains(name);
+  return std::string((given != nullptr ? *given : default_of(name)).as_string());
 }
 
 std::vector<std::string> commands(const json::Object& arguments, std::string_view name) {
@@ -67,7 +68,12 @@ Tool rollout_tool(const std::vector<std::string>& agents) {
   json::Object fastmcp;
   fastmcp["tags"] = json::Array();
   tool.meta["fastmcp"] = std::move(fastmcp);
+  tool.defaults = Tool::Defaults::kLeftOut;
   return tool;
+}
+
+int64_t default_top_logprobs() {
+  return default_of("top_logprobs").as_int64();
 }
 
 std::vector<std::string> agent_names(const agent::Registry& registry) {
@@ -120,9 +126,8 @@ Result<RolloutRequest> parse_request(const json::Object& arguments, const agent:
       json::get_bool(arguments, "disable_thinking").value_or(endpoint.thinking_off);
   const int64_t cap = json::get_integer(arguments, "max_tokens_cap").value_or(4096);
   if (cap > 0) request.max_tokens_cap = cap;
-  // The default asks for none: what nobody asked for must not fail at endpoints that refuse it.
   const auto top = json::get_integer(arguments, "top_logprobs");
-  if (top && *top >= 0 && *top != default_of("top_logprobs")) request.top_logprobs = top;
+  if (top && *top >= 0) request.top_logprobs = top;
   request.agent_timeout_s = json::get_number(arguments, "agent_timeout_s").value_or(600);
   request.template_name = text(arguments, "template");
   return request;

@@ -25,7 +25,7 @@ struct RolloutRequest {
   std::string mode;  // as given: an unknown one is told in the rollout's result
   bool disable_thinking = false;
   std::optional<int64_t> max_tokens_cap;
-  std::optional<int64_t> top_logprobs;  // unless it is the default, or negative
+  std::optional<int64_t> top_logprobs;  // as given; a negative number is none
   double agent_timeout_s = 600;
   std::string template_name;
   std::string image;  // what the template is, when it has been found
@@ -37,8 +37,13 @@ Tool rollout_tool(const std::vector<std::string>& agents);
 // The names of the agents that can be run.
 std::vector<std::string> agent_names(const agent::Registry& registry);
 
-// `arguments` fit the tool's input schema, defaults filled in. An error's message is told to the
-// client.
+// What the tool's schema gives for top_logprobs. Whoever asks for this asks for nothing that a
+// client which sends every default does not, so it is not asked of a model endpoint, which may
+// refuse it.
+int64_t default_top_logprobs();
+
+// `arguments` fit the tool's input schema; what is left out has its default. An error's message is
+// told to the client.
 Result<RolloutRequest> parse_request(const json::Object& arguments, const agent::Registry& registry,
                                      const Variables& variables);
 
