@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sluice/base/core/deadline.h"
@@ -152,6 +153,21 @@ class EnvironmentFactory {
   virtual std::vector<Listing> listings();
   // What /metadata says besides, under names of its own ("agents", how to attach a trainer, ...).
   virtual json::Object extra_metadata();
+};
+
+// Makes an Environment of the type for each session, if nothing else has to be known for it.
+template <class T>
+class FactoryOf final : public EnvironmentFactory {
+ public:
+  explicit FactoryOf(EnvironmentInfo info) : info_(std::move(info)) {}
+  const EnvironmentInfo& info() const override { return info_; }
+  awaitable<Result<std::unique_ptr<Environment>>> create(std::string) override {
+    std::unique_ptr<Environment> made = std::make_unique<T>();
+    co_return made;
+  }
+
+ private:
+  const EnvironmentInfo info_;
 };
 
 }  // namespace sluice::env
