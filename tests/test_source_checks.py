@@ -82,6 +82,16 @@ def test_layers_finds_a_test_that_is_never_built(tmp_path):
     assert "a_test.cc" not in done.stdout.replace("b_test.cc", "")
 
 
+def test_layers_finds_a_second_starter_of_agents(tmp_path):
+    done = run(tmp_path, "layers", {
+        "sluice/rollout/CMakeLists.txt": "sluice_room(NAME rollout SOURCES a.cc TESTS a_test.cc)\n",
+        "sluice/rollout/a.cc": "auto launch = agent::make_launch(plan, endpoint, program);\n",
+        "sluice/rollout/a_test.cc": "auto launch = agent::make_launch(plan, endpoint, program);\n"})
+    assert done.returncode == 1, done.stdout
+    assert "sluice/rollout/a.cc: must not call make_launch" in done.stdout
+    assert "a_test.cc" not in done.stdout
+
+
 def test_layers_accepts_what_is_allowed(tmp_path):
     done = run(tmp_path, "layers", {
         "sluice/gate/gate.cc":
@@ -150,8 +160,37 @@ def test_findings_finds(tmp_path, table, test, why):
     assert why in done.stdout
 
 
+INVARIANT = "| 1 | an agent is data | {} |\n"
+
+
+@pytest.mark.parametrize("shown, why", [
+    ("`nobody_shows_it`", "row 1: there is no test nobody_shows_it"),
+    ("`tests/gone.py`", "row 1: there is no tests/gone.py"),
+    ("`sluice/gate/gate_test.cc`", "row 1 names no test"),
+    ("design", "row 1 names no test"),
+])
+def test_findings_finds_an_invariant_that_nothing_shows(tmp_path, shown, why):
+    done = run(tmp_path, "findings", {
+        "docs/review-findings.md": findings(range(1, 81)),
+        "docs/invariants.md": INVARIANT.format(shown), "sluice/gate/gate_test.cc": "\n"})
+    assert done.returncode == 1
+    assert why in done.stdout
+
+
+@pytest.mark.parametrize("shown", ["`is_seen` in `sluice/gate/gate_test.cc`", "`test_a_row`",
+                                   "`a_case`", "`sluice sandboxes test`: `a_case`", "`x_fuzz`"])
+def test_findings_accepts_invariants_that_are_shown(tmp_path, shown):
+    done = run(tmp_path, "findings", {
+        "docs/review-findings.md": findings(range(1, 81)),
+        "docs/invariants.md": INVARIANT.format(shown),
+        "sluice/gate/gate_test.cc": "TEST(Gate, is_seen) {}\n", "tests/test_a.py": "def test_a_row(): pass\n",
+        "sluice/sandbox/cases.cc": "void a_case(Try& t) {}\n", "sluice/json/x_fuzz.cc": "\n"})
+    assert done.returncode == 0, done.stdout
+
+
 def test_findings_accepts_a_true_table(tmp_path):
     done = run(tmp_path, "findings", {
         "docs/review-findings.md": findings(range(1, 81)) + f"`{NAME}`\n",
+        "docs/invariants.md": INVARIANT.format(f"`{NAME}`"),
         "sluice/gate/gate_test.cc": f"TEST(Gate, {NAME}) {{}}\n"})
     assert done.returncode == 0, done.stdout

@@ -898,6 +898,35 @@ TEST_F(EnvServerTest, calls_tools_with_both_spellings_of_a_result) {
             R"("structured_content":{"answer":42},"data":{"answer":42},"is_error":false}})");
 }
 
+class EnvServerModeTest : public EnvServerTest, public ::testing::WithParamInterface<ServerMode> {};
+
+TEST_P(EnvServerModeTest, tools_over_mcp_and_over_steps_are_the_same) {
+  options_.mode = GetParam();
+  Socket& socket = connect();
+  const json::Value listed = ask_json(socket, R"({"type":"step","data":{"type":"list_tools"}})");
+  const json::Array& over_steps = listed.at("data").at("observation").at("tools").as_array();
+  const json::Object reply =
+      parse_document(mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/list"})"));
+  const json::Array& over_mcp = reply.at("result").at("tools").as_array();
+  ASSERT_EQ(over_steps.size(), over_mcp.size());
+  for (size_t i = 0; i < over_mcp.size(); ++i) {
+    EXPECT_EQ(over_steps[i].at("name"), over_mcp[i].at("name"));
+    EXPECT_EQ(over_steps[i].at("input_schema"), over_mcp[i].at("inputSchema"));
+  }
+  const json::Value step = ask_json(
+      socket,
+      R"({"type":"step","data":{"tool_name":"echo","arguments":{"message":"x","times":2}}})");
+  const json::Object call = parse_document(
+      mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":)"
+          R"({"message":"x","times":2}}})"));
+  EXPECT_EQ(call.at("result").at("data"), "xx");
+  EXPECT_EQ(call.at("result").at("data"),
+            step.at("data").at("observation").at("result").at("data"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, EnvServerModeTest,
+                         ::testing::Values(ServerMode::kSimulation, ServerMode::kProduction));
+
 TEST_F(EnvServerTest, a_call_over_mcp_has_no_time_of_its_own_and_is_no_step) {
   environment_.step_timeout = 1ms;
   const std::string call =

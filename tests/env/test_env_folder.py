@@ -70,6 +70,14 @@ def test_its_entry_points_are_there(app):
     assert wanted == {"openenv-core", "uvicorn"}
 
 
+def test_finding_61_the_server_imports_nothing_of_a_client():
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import server.app;"
+              "print([m for m in sys.modules if m.split('.')[0] in ('openenv', 'coding_agent_env')])")
+    done = subprocess.run([sys.executable, "-c", script, FOLDER], capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_nothing_in_it_leads_out_of_it():
     """OpenEnv's tools copy the folder and nothing else."""
     for file in FOLDER.rglob("*"):
