@@ -145,6 +145,8 @@ awaitable<void> serve_http(Core* core, net::HttpRequest request, net::ResponseWr
 awaitable<void> serve_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 awaitable<void> serve_mcp_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 awaitable<void> serve_mcp_post(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
+// To what is no handshake of a WebSocket, or one of another version.
+net::HttpResponse handshake_refusal(const Error& error);
 awaitable<void> serve_rollout_events(Core* core, std::string id, net::HttpRequest request,
                                      net::ResponseWriter* writer);
 

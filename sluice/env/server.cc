@@ -186,7 +186,7 @@ awaitable<void> EnvServer::State::show_ui(State* self, HttpRequest request,
                                           ResponseWriter* writer) {
   auto answer = net::websocket_answer(request);
   if (!answer) {
-    HttpResponse refusal = detail(400, answer.error().message);
+    HttpResponse refusal = handshake_refusal(answer.error());
     co_await send(self, "/ws/ui", std::move(refusal), writer);
     co_return;
   }

@@ -75,7 +75,8 @@ class EnvServerTest : public ::testing::Test {
   }
   EnvServer& server() {
     if (server_) return *server_;
-    auto made = EnvServer::make(shard_, factory(), options_);
+    EnvironmentFactory& served = other_ ? *other_ : factory();
+    auto made = EnvServer::make(shard_, served, options_);
     EXPECT_TRUE(made) << made.error().message;
     server_ = std::move(*made);
     auto listener = std::make_unique<net::MemoryListener>(shard_);
@@ -148,15 +149,89 @@ class EnvServerTest : public ::testing::Test {
     return parse_document(ask(socket, std::move(text)));
   }
 
+  // What is answered to bytes that no client of ours would send, as far as the head and a body of
+  // JSON go.
+  Bytes answer_to(ByteView request) {
+    server();
+    const auto raw = listener_->connect();
+    EXPECT_TRUE(net::testing::run(shard_, net::write_all(raw.get(), request)));
+    Bytes answer;
+    shard_.run_until([&] {
+      answer += raw->take_unread();
+      return raw->peer_gone() || (answer.find("\r\n\r\n") != Bytes::npos && answer.back() == '}');
+    });
+    return answer;
+  }
+  std::string create_session() {
+    const json::Object created =
+        parse_document(mcp(R"({"jsonrpc":"2.0","id":1,"method":"openenv/session/create"})"));
+    return std::string(created.at("result").at("session_id").as_string());
+  }
+
   net::Shard shard_;
   testing::ToolEnvironmentOptions environment_;
   ServerOptions options_;
   std::optional<testing::ToolEnvironmentFactory> factory_;
+  std::unique_ptr<EnvironmentFactory> other_;  // served instead, if there is one
   std::unique_ptr<EnvServer> server_;
   net::MemoryListener* listener_ = nullptr;
   std::optional<net::HttpClient> client_;
   std::vector<Socket*> sockets_;
 };
+
+// Says again what it is told, as an action of its own; one that says "fail" fails.
+class SayingEnvironment final : public Environment {
+ public:
+  awaitable<Result<Observation>> reset(json::Object, CallContext*) override {
+    co_return Observation();
+  }
+  awaitable<Result<Observation>> step(json::Object action, CallContext*) override {
+    const std::string_view message = *json::get_string(action, "message");
+    if (message == "fail") {
+      co_return Error(ErrorCode::kInvalidArgument, "this cannot be said");
+    }
+    ++steps_;
+    Observation said;
+    said.fields["said"] = message;
+    said.reward = 0.5;
+    co_return said;
+  }
+  Result<json::Object> state() override {
+    json::Object now;
+    now["episode_id"] = "e";
+    now["step_count"] = steps_;
+    return now;
+  }
+
+ private:
+  int64_t steps_ = 0;
+};
+
+class SayingFactory final : public EnvironmentFactory {
+ public:
+  SayingFactory() {
+    info_.name = info_.class_name = "Saying";
+    info_.actions = EnvironmentInfo::Actions::kOwn;
+    info_.sessions = EnvironmentInfo::Sessions::kMany;
+    info_.action_schema = parse_document(
+        R"({"type":"object","properties":{"message":{"type":"string"}},"required":["message"],)"
+        R"("additionalProperties":false})");
+  }
+  const EnvironmentInfo& info() const override { return info_; }
+  awaitable<Result<std::unique_ptr<Environment>>> create(std::string) override {
+    std::unique_ptr<Environment> made = std::make_unique<SayingEnvironment>();
+    co_return made;
+  }
+
+ private:
+  EnvironmentInfo info_;
+};
+
+std::vector<std::string> keys_of(const json::Value& object) {
+  std::vector<std::string> keys;
+  for (const auto& field : object.as_object()) keys.emplace_back(field.key());
+  return keys;
+}
 
 constexpr const char* kEcho = R"("action":{"tool_name":"echo","arguments":{"message":"hü"}})";
 constexpr const char* kEchoed =
@@ -275,6 +350,9 @@ TEST_F(EnvServerTest, refuses_steps_in_fastapis_words) {
       {R"({"action":{},"timeout_s":"x"})",
        R"({"type":"float_parsing","loc":["body","timeout_s"],"msg":"Input should be a valid )"
        R"(number, unable to parse string as a number","input":"x"})"},
+      {R"({"action":{},"request_id":5})",
+       R"({"type":"string_type","loc":["body","request_id"],"msg":"Input should be a valid )"
+       R"(string","input":5})"},
       // What is wrong with an action has no "body" in front and a link behind.
       {R"({"action":{}})",
        R"({"type":"missing","loc":["tool_name"],"msg":"Field required","input":{},)"
@@ -302,6 +380,16 @@ TEST_F(EnvServerTest, refuses_steps_in_fastapis_words) {
     EXPECT_EQ(response.status, 422) << body;
     EXPECT_EQ(response.body, "{\"detail\":[" + std::string(problem) + "]}");
   }
+  const auto with_id = [&](size_t length) {
+    return post("/step", R"({"action":{"type":"list_tools"},"request_id":")" +
+                             std::string(length, 'a') + "\"}");
+  };
+  EXPECT_EQ(with_id(255).status, 200);
+  EXPECT_EQ(with_id(256).status, 422);
+  EXPECT_EQ(with_id(256).body,
+            R"({"detail":[{"type":"string_too_long","loc":["body","request_id"],)"
+            R"("msg":"String should have at most 255 characters","input":")" +
+                std::string(256, 'a') + R"(","ctx":{"max_length":255}}]})");
 }
 
 TEST_F(EnvServerTest, a_failed_tool_is_an_observation_with_an_error) {
@@ -323,6 +411,8 @@ TEST_F(EnvServerTest, a_failed_tool_is_an_observation_with_an_error) {
       R"({"error_type":"tool_not_found","message":"Error calling tool 'fail': File NOT FOUND"})");
   EXPECT_EQ(error("fail", R"({"message":"bad Argument"})"),
             R"({"error_type":"invalid_args","message":"Error calling tool 'fail': bad Argument"})");
+  EXPECT_EQ(error("fail", R"({"message":"Invalid id"})"),
+            R"({"error_type":"invalid_args","message":"Error calling tool 'fail': Invalid id"})");
   EXPECT_EQ(error("echo", R"({"message":"a","bogus":1})"),
             R"({"error_type":"invalid_args","message":"1 validation error for call[echo]\nbogus\n)"
             R"(  Unexpected keyword argument [type=unexpected_keyword_argument, input_value=1, )"
@@ -344,6 +434,11 @@ TEST_F(EnvServerTest, a_steps_time_is_the_environments_unless_the_client_names_o
   const std::string quick =
       R"({"action":{"tool_name":"wait","arguments":{"seconds":0.1}},"timeout_s":20})";
   EXPECT_EQ(parse_document(post("/step", quick).body).at("observation").at("error"), nullptr);
+  // A frame on /ws has no place for one.
+  const json::Object frame = ask_json(
+      connect(), R"({"type":"step","data":{"tool_name":"wait","arguments":{"seconds":60}}})");
+  EXPECT_EQ(python::compact(frame.at("data").at("observation").at("error")),
+            R"({"error_type":"timeout","message":"Tool 'wait' timed out after 0.03 seconds"})");
 }
 
 TEST_F(EnvServerTest, shows_the_base_of_a_fresh_state_over_http) {
@@ -424,6 +519,26 @@ TEST_F(EnvServerTest, a_client_that_leaves_ends_its_call) {
   EXPECT_EQ(factory().log.last_reason, CancelReason::kClientGone);
 }
 
+TEST_F(EnvServerTest, defect_11_a_client_that_leaves_ends_its_call_over_mcp) {
+  server();
+  const std::string body =
+      R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wait",)"
+      R"("arguments":{"seconds":60},"_meta":{"progressToken":1}}})";
+  for (const char* accept : {"application/json", "application/json, text/event-stream"}) {
+    const int before = factory().log.closed;
+    factory().log.last_reason = CancelReason::kNone;
+    auto stream = listener_->connect();
+    const std::string request =
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: " + std::string(accept) +
+        "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+    ASSERT_TRUE(net::testing::run(shard_, net::write_all(stream.get(), request)));
+    shard_.run_until([&] { return factory().log.waiting == 1; });
+    stream->close();
+    shard_.run_until([&] { return factory().log.closed == before + 1; });
+    EXPECT_EQ(factory().log.last_reason, CancelReason::kClientGone) << accept;
+  }
+}
+
 TEST_F(EnvServerTest, production_has_no_orchestration_over_http) {
   options_.mode = ServerMode::kProduction;
   for (const char* path : {"/reset", "/step"}) EXPECT_EQ(post(path, "{}").status, 404) << path;
@@ -432,12 +547,18 @@ TEST_F(EnvServerTest, production_has_no_orchestration_over_http) {
   EXPECT_FALSE(openapi.at("paths").as_object().contains("/reset"));
   EXPECT_TRUE(openapi.at("paths").as_object().contains("/mcp"));
   EXPECT_EQ(get("/metadata").status, 200);
+  EXPECT_EQ(get("/health").body, R"({"status":"healthy"})");
+  EXPECT_EQ(get_json("/schema"), json::Value(tool_schemas()));
+  EXPECT_EQ(ask(connect("/mcp"), R"({"jsonrpc":"2.0","id":1,"method":"ping"})"),
+            R"({"jsonrpc": "2.0", "id": 1, "result": {}})");
   EXPECT_EQ(ask(connect(), R"({"type":"reset"})").substr(0, 22), R"({"type":"observation",)");
 }
 
 // The document is OpenEnv's own, word for word; here, whether it is true of this server.
 TEST_F(EnvServerTest, everything_in_the_document_of_the_api_is_served) {
   const json::Value openapi = get_json("/openapi.json");
+  EXPECT_EQ(openapi.at("info").at("title"), "OpenEnv Environment HTTP API");
+  EXPECT_EQ(openapi.at("info").at("version"), "1.0.0");
   int operations = 0;
   for (const auto& [path, methods] : openapi.at("paths").as_object()) {
     for (const auto& [method, operation] : methods.as_object()) {
@@ -623,6 +744,26 @@ TEST_F(EnvServerTest, ws_mistakes_are_told_and_the_session_stays) {
        R"("message":"Invalid message","code":"VALIDATION_ERROR","errors":[{"type":"missing",)"
        R"("loc":["tool_name"],"msg":"Field required","input":{},)"
        R"("url":"https://errors.pydantic.dev/2.14/v/missing"}])"},
+      {R"({"type":"reset","x":1})",
+       R"("message":"Invalid message","code":"VALIDATION_ERROR","errors":[{"type":"extra_forbidden",)"
+       R"("loc":["x"],"msg":"Extra inputs are not permitted","input":1,)"
+       R"("url":"https://errors.pydantic.dev/2.14/v/extra_forbidden"}])"},
+      {R"({"type":"step","data":{"type":"list_tools"},"timeout_s":1})",
+       R"("message":"Invalid message","code":"VALIDATION_ERROR","errors":[{"type":"extra_forbidden",)"
+       R"("loc":["timeout_s"],"msg":"Extra inputs are not permitted","input":1,)"
+       R"("url":"https://errors.pydantic.dev/2.14/v/extra_forbidden"}])"},
+      {R"({"type":"mcp","data":{},"x":[]})",
+       R"("message":"Invalid message","code":"VALIDATION_ERROR","errors":[{"type":"extra_forbidden",)"
+       R"("loc":["x"],"msg":"Extra inputs are not permitted","input":[],)"
+       R"("url":"https://errors.pydantic.dev/2.14/v/extra_forbidden"}])"},
+      {R"({"type":"mcp"})",
+       R"("message":"Invalid message","code":"VALIDATION_ERROR","errors":[{"type":"missing",)"
+       R"("loc":["data"],"msg":"Field required","input":{"type":"mcp"},)"
+       R"("url":"https://errors.pydantic.dev/2.14/v/missing"}])"},
+      {R"({"type":"mcp","data":"x"})",
+       R"("message":"Invalid message","code":"VALIDATION_ERROR","errors":[{"type":"dict_type",)"
+       R"("loc":["data"],"msg":"Input should be a valid dictionary","input":"x",)"
+       R"("url":"https://errors.pydantic.dev/2.14/v/dict_type"}])"},
       {R"({"type":"reset","data":{"fail":"no seed today"}})",
        R"("message":"no seed today","code":"EXECUTION_ERROR")"},
       {R"({"type":"reset","data":{"throw":1}})",
@@ -642,6 +783,39 @@ TEST_F(EnvServerTest, ws_mistakes_are_told_and_the_session_stays) {
             R"(information visit https://errors.pydantic.dev/2.14/v/missing\nmethod\n  Field )"
             R"(required [type=missing, input_value={}, input_type=dict]\n    For further )"
             R"(information visit https://errors.pydantic.dev/2.14/v/missing","data":null}}})");
+}
+
+TEST_F(EnvServerTest, a_step_that_fails_is_told_and_the_session_stays) {
+  other_ = std::make_unique<SayingFactory>();
+  Socket& socket = connect();
+  EXPECT_EQ(
+      ask(socket, R"({"type":"step","data":{"message":"fail"}})"),
+      R"({"type":"error","data":{"message":"this cannot be said","code":"EXECUTION_ERROR"}})");
+  EXPECT_EQ(ask(socket, R"({"type":"step","data":{"message":"hi"}})"),
+            R"({"type":"observation","data":{"observation":{"said":"hi"},"reward":0.5,)"
+            R"("done":false}})");
+  EXPECT_EQ(post("/step", R"({"action":{"message":"fail"}})").status, 500);
+}
+
+TEST_F(EnvServerTest, json_rpc_in_a_frame_knows_the_session_it_is_in) {
+  Socket& socket = connect();
+  const auto rpc = [&](const std::string& message) {
+    return ask(socket, R"({"type":"mcp","data":)" + message + "}");
+  };
+  const std::string created = rpc(R"({"jsonrpc":"2.0","id":1,"method":"openenv/session/create"})");
+  const std::string id = factory().log.last_session;
+  EXPECT_EQ(created, R"({"type":"mcp","data":{"jsonrpc":"2.0","id":1,"result":{"session_id":")" +
+                         id + R"("}}})");
+  EXPECT_EQ(rpc(R"({"jsonrpc":"2.0","id":1,"method":"openenv/session/create"})"), created);
+  EXPECT_EQ(factory().log.created, 1);
+  EXPECT_EQ(rpc(R"({"jsonrpc":"2.0","id":2,"method":"openenv/session/close","params":)"
+                R"({"session_id":")" +
+                id + "\"}}"),
+            R"({"type":"mcp","data":{"jsonrpc":"2.0","id":2,"error":{"code":-32600,"message":)"
+            R"("Cannot close active WebSocket-managed session via MCP method","data":null}}})");
+  // A frame gets a frame, also where MCP itself wants no answer.
+  EXPECT_EQ(rpc(R"({"jsonrpc":"2.0","method":"notifications/initialized"})"),
+            R"({"type":"mcp","data":{"jsonrpc":"2.0","id":null,"result":{}}})");
 }
 
 TEST_F(EnvServerTest, defect_13_json_that_is_no_object_is_a_mistake_and_not_the_end) {
@@ -729,12 +903,28 @@ TEST_F(EnvServerTest, frames_over_16_mib_close_with_1009) {
 TEST_F(EnvServerTest, unknown_sockets_are_forbidden_and_bad_handshakes_refused) {
   EXPECT_NE(try_connect("/nope").error().message.find("403"), std::string::npos);
   EXPECT_NE(try_connect("/ws/ui").error().message.find("403"), std::string::npos);
-  const net::Headers old{{"Upgrade", "websocket"},
-                         {"Connection", "Upgrade"},
-                         {"Sec-WebSocket-Version", "8"},
-                         {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}};
-  // The client's own Connection field is not sent, so the request is malformed for another reason.
-  EXPECT_EQ(http("GET", "/ws", "", old).status, 400);
+}
+
+TEST_F(EnvServerTest, handshakes_that_are_none_are_refused_on_every_websocket) {
+  options_.web = WebInterface::kOn;
+  for (const char* path : {"/ws", "/mcp", "/ws/ui"}) {
+    const auto handshake = [&](std::string_view connection, std::string_view version,
+                               std::string_view key) {
+      return answer_to("GET " + std::string(path) + " HTTP/1.1\r\nHost: localhost\r\n" +
+                       "Upgrade: websocket\r\nConnection: " + std::string(connection) +
+                       "\r\nSec-WebSocket-Version: " + std::string(version) +
+                       "\r\nSec-WebSocket-Key: " + std::string(key) + "\r\n\r\n");
+    };
+    constexpr const char* key = "dGhlIHNhbXBsZSBub25jZQ==";
+    const Bytes old = handshake("Upgrade", "8", key);
+    EXPECT_TRUE(old.starts_with("HTTP/1.1 426 ")) << path << old;
+    EXPECT_NE(old.find("Upgrade: websocket\r\n"), Bytes::npos) << old;
+    EXPECT_NE(old.find("Sec-WebSocket-Version: 13\r\n"), Bytes::npos) << old;
+    EXPECT_TRUE(old.ends_with(R"({"detail":"only version 13 of WebSocket is spoken"})")) << old;
+    EXPECT_TRUE(handshake("keep-alive", "13", key).starts_with("HTTP/1.1 400 ")) << path;
+    EXPECT_TRUE(handshake("Upgrade", "13", "short").starts_with("HTTP/1.1 400 ")) << path;
+  }
+  EXPECT_EQ(factory().log.created, 0);
 }
 
 TEST_F(EnvServerTest, pings_are_answered_while_a_step_runs) {
@@ -964,7 +1154,7 @@ TEST_F(EnvServerTest, has_every_code_of_json_rpc) {
   struct Case {
     const char* request;
     int code;
-    const char* message;  // nullptr: looked at elsewhere
+    const char* message;
   };
   const Case cases[] = {
       {"{", -32700, "Parse error"},
@@ -972,9 +1162,41 @@ TEST_F(EnvServerTest, has_every_code_of_json_rpc) {
       {"[]", -32700, "Parse error"},
       {"\"x\"", -32700, "Parse error"},
       {"\xFF", -32700, "Parse error"},
-      {R"({"jsonrpc":"1.0","method":"x"})", -32600, nullptr},
-      {R"({"jsonrpc":"2.0","method":"x","params":null})", -32600, nullptr},
-      {R"({"jsonrpc":"2.0","method":"x","foo":1})", -32600, nullptr},
+      // An invalid request's own id is not taken from it.
+      {R"({"jsonrpc":"1.0","method":"x","id":7})", -32600,
+       "Invalid request: 1 validation error for JsonRpcRequest\njsonrpc\n  Input should be '2.0' "
+       "[type=literal_error, input_value='1.0', input_type=str]\n    For further information visit "
+       "https://errors.pydantic.dev/2.14/v/literal_error"},
+      {R"({"jsonrpc":"2.0","method":5,"id":"a"})", -32600,
+       "Invalid request: 1 validation error for JsonRpcRequest\nmethod\n  Input should be a valid "
+       "string [type=string_type, input_value=5, input_type=int]\n    For further information "
+       "visit "
+       "https://errors.pydantic.dev/2.14/v/string_type"},
+      {R"({"jsonrpc":"2.0","method":"x","params":null})", -32600,
+       "Invalid request: 1 validation error for JsonRpcRequest\nparams\n  Input should be a valid "
+       "dictionary [type=dict_type, input_value=None, input_type=NoneType]\n    For further "
+       "information visit https://errors.pydantic.dev/2.14/v/dict_type"},
+      {R"({"jsonrpc":"2.0","method":"x","params":[]})", -32600,
+       "Invalid request: 1 validation error for JsonRpcRequest\nparams\n  Input should be a valid "
+       "dictionary [type=dict_type, input_value=[], input_type=list]\n    For further information "
+       "visit https://errors.pydantic.dev/2.14/v/dict_type"},
+      {R"({"jsonrpc":"2.0","method":"x","foo":1})", -32600,
+       "Invalid request: 1 validation error for JsonRpcRequest\nfoo\n  Extra inputs are not "
+       "permitted [type=extra_forbidden, input_value=1, input_type=int]\n    For further "
+       "information visit https://errors.pydantic.dev/2.14/v/extra_forbidden"},
+      {R"({"jsonrpc":"1.0","method":5,"id":7})", -32600,
+       "Invalid request: 2 validation errors for JsonRpcRequest\njsonrpc\n  Input should be '2.0' "
+       "[type=literal_error, input_value='1.0', input_type=str]\n    For further information visit "
+       "https://errors.pydantic.dev/2.14/v/literal_error\nmethod\n  Input should be a valid string "
+       "[type=string_type, input_value=5, input_type=int]\n    For further information visit "
+       "https://errors.pydantic.dev/2.14/v/string_type"},
+      {R"({"jsonrpc":"2.0","method":"x","id":1.5})", -32600,
+       "Invalid request: 2 validation errors for JsonRpcRequest\nid.str\n  Input should be a valid "
+       "string [type=string_type, input_value=1.5, input_type=float]\n    For further information "
+       "visit https://errors.pydantic.dev/2.14/v/string_type\nid.int\n  Input should be a valid "
+       "integer, got a number with a fractional part [type=int_from_float, input_value=1.5, "
+       "input_type=float]\n    For further information visit "
+       "https://errors.pydantic.dev/2.14/v/int_from_float"},
       {R"({"jsonrpc":"2.0","method":"x"})", -32601, "Method not found: x"},
       {R"({"jsonrpc":"2.0","method":"tools/call"})", -32602, "Missing 'name' in params"},
       {R"({"jsonrpc":"2.0","method":"tools/call","params":{"name":""}})", -32602,
@@ -1007,9 +1229,7 @@ TEST_F(EnvServerTest, has_every_code_of_json_rpc) {
     const json::Object& error = reply.at("error").as_object();
     EXPECT_EQ(error.at("code"), c.code) << c.request;
     EXPECT_EQ(error.at("data"), nullptr);
-    if (c.message != nullptr) {
-      EXPECT_EQ(error.at("message"), c.message);
-    }
+    EXPECT_EQ(error.at("message"), c.message);
   }
   EXPECT_EQ(http("POST", "/mcp", R"({"jsonrpc":"2.0","id":1,"method":"ping"})",
                  {{"Content-Type", "text/plain"}})
@@ -1018,9 +1238,7 @@ TEST_F(EnvServerTest, has_every_code_of_json_rpc) {
 }
 
 TEST_F(EnvServerTest, an_http_session_keeps_its_environment) {
-  const json::Object created =
-      parse_document(mcp(R"({"jsonrpc":"2.0","id":1,"method":"openenv/session/create"})"));
-  const std::string id(created.at("result").at("session_id").as_string());
+  const std::string id = create_session();
   const std::string call =
       R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":)"
       R"({"message":"a"},"session_id":")" +
@@ -1034,20 +1252,76 @@ TEST_F(EnvServerTest, an_http_session_keeps_its_environment) {
       std::string::npos);
   mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"object"}})");
   EXPECT_EQ(factory().log.created, 2);  // without the session: a fresh one
+  // Nothing about a session can be asked for: every one is new.
+  const json::Object second =
+      parse_document(mcp(R"({"jsonrpc":"2.0","id":1,"method":"openenv/session/create","params":)"
+                         R"({"session_id":")" +
+                         id + R"(","bogus":[1]}})"));
+  EXPECT_NE(second.at("result").at("session_id"), json::Value(id));
+  EXPECT_EQ(server().sessions(), 2U);
+}
+
+TEST_F(EnvServerTest, calls_of_one_http_session_run_side_by_side) {
+  const std::string id = create_session();
+  std::optional<Result<HttpResponse>> answers[2];
+  for (auto& answer : answers) {
+    HttpRequest request{"POST",
+                        "/mcp",
+                        {},
+                        R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wait",)"
+                        R"("arguments":{"seconds":60},"session_id":")" +
+                            id + "\"}}"};
+    shard_.spawn(fetch_into(&*client_, std::move(request), &answer));
+  }
+  shard_.run_until([&] { return factory().log.waiting == 2; });
+  EXPECT_EQ(factory().log.created, 1);
+  // Its end is theirs.
+  mcp(R"({"jsonrpc":"2.0","id":3,"method":"openenv/session/close","params":{"session_id":")" + id +
+      "\"}}");
+  shard_.run_until([&] { return answers[0] && answers[1]; });
+  for (const auto& answer : answers) {
+    ASSERT_TRUE(*answer);
+    EXPECT_NE((*answer)->body.find("cancelled"), std::string::npos) << (*answer)->body;
+  }
+  EXPECT_EQ(factory().log.last_reason, CancelReason::kRequested);
+}
+
+TEST_F(EnvServerTest, defect_11_an_http_session_that_nobody_uses_ends_by_itself) {
+  options_.http_session_ttl = 60ms;
+  const std::string id = create_session();
+  Socket& socket = connect();  // has a connection, whose end is seen
+  shard_.run_until([&] { return server().sessions() == 1; });
+  EXPECT_EQ(mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"session_id":")" + id +
+                "\"}}"),
+            R"({"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"Unknown session_id: )" +
+                id + R"(","data":null}})");
+  EXPECT_EQ(ask_json(socket, R"({"type":"state"})").at("type"), "state");
 }
 
 TEST_F(EnvServerTest, a_session_that_is_being_made_is_not_there_yet) {
-  factory().log.create_takes = 50ms;
+  factory().log.hold_create = true;
   server();
   std::optional<Result<HttpResponse>> created;
   HttpRequest request{
       "POST", "/mcp", {}, R"({"jsonrpc":"2.0","id":1,"method":"openenv/session/create"})"};
   shard_.spawn(fetch_into(&*client_, std::move(request), &created));
   shard_.run_until([&] { return server().sessions() == 1; });
-  // Its id is not known to anybody yet; a guess would have to be right.
+  // Of its id only the factory has heard.
+  const std::string id = factory().log.last_session;
+  const auto about = [&](std::string_view method) {
+    return mcp(R"({"jsonrpc":"2.0","id":2,"method":")" + std::string(method) +
+               R"(","params":{"name":"object","session_id":")" + id + "\"}}");
+  };
+  for (const char* method : {"tools/list", "tools/call", "openenv/session/close"}) {
+    EXPECT_EQ(about(method),
+              R"({"jsonrpc":"2.0","id":2,"error":{"code":-32600,"message":"Session )" + id +
+                  R"( is still initializing; retry shortly","data":null}})");
+  }
   EXPECT_FALSE(created);
+  factory().log.hold_create = false;
   shard_.run_until([&] { return created.has_value(); });
-  EXPECT_EQ((*created)->status, 200);
+  EXPECT_EQ((*created)->body, R"({"jsonrpc":"2.0","id":1,"result":{"session_id":")" + id + "\"}}");
+  EXPECT_NE(about("tools/call").find(R"("data":{"answer":42})"), std::string::npos);
 }
 
 TEST_F(EnvServerTest, mcp_over_a_websocket_is_a_session_of_its_own) {
@@ -1088,7 +1362,9 @@ TEST_F(EnvServerTest, mcp_over_a_websocket_is_a_session_of_its_own) {
 TEST_F(EnvServerTest, mcp_over_a_websocket_ends_at_what_is_no_request_at_all) {
   for (const char* sent : {"[]", "1", "null"}) {
     Socket& socket = connect("/mcp");
-    EXPECT_EQ(ask_json(socket, sent).at("error").at("code"), -32000) << sent;
+    const json::Object reply = ask_json(socket, sent);
+    EXPECT_EQ(reply.at("id"), nullptr) << sent;
+    EXPECT_EQ(reply.at("error").at("code"), -32000) << sent;
     EXPECT_EQ(next(socket), "closed 1000");
   }
   Socket& socket = connect("/mcp");
@@ -1183,10 +1459,27 @@ TEST_F(EnvServerTest, too_many_waiting_requests_end_a_websocket) {
 }
 
 TEST_F(EnvServerTest, finding_49_no_tool_has_an_orchestrations_name) {
+  using Called = std::vector<std::string>;
+  class Obedient final : public Environment {
+   public:
+    explicit Obedient(std::shared_ptr<Called> called) : called_(std::move(called)) {}
+    awaitable<Result<Observation>> reset(json::Object, CallContext*) override {
+      co_return Observation();
+    }
+    awaitable<Result<ToolResult>> call_tool(std::string name, json::Object, CallContext*) override {
+      called_->push_back(std::move(name));
+      co_return ToolResult{"done", std::nullopt};
+    }
+    Result<json::Object> state() override { return json::Object(); }
+
+   private:
+    const std::shared_ptr<Called> called_;
+  };
   class Sneaky final : public EnvironmentFactory {
    public:
-    Sneaky() {
+    explicit Sneaky(std::shared_ptr<Called> called) : called_(std::move(called)) {
       info_.name = info_.class_name = "Sneaky";
+      info_.sessions = EnvironmentInfo::Sessions::kMany;
       auto tools = std::make_shared<Tools>();
       for (const char* name : {"reset", "step", "state", "close", "fine"}) {
         tools->push_back(testing::plain_tool(name));
@@ -1196,39 +1489,47 @@ TEST_F(EnvServerTest, finding_49_no_tool_has_an_orchestrations_name) {
     const EnvironmentInfo& info() const override { return info_; }
     std::shared_ptr<const Tools> tools() override { return tools_; }
     awaitable<Result<std::unique_ptr<Environment>>> create(std::string) override {
-      co_return Error(ErrorCode::kInternal, "not needed");
+      std::unique_ptr<Environment> made = std::make_unique<Obedient>(called_);
+      co_return made;
     }
 
    private:
+    const std::shared_ptr<Called> called_;
     EnvironmentInfo info_;
     std::shared_ptr<const Tools> tools_;
   };
-  Sneaky sneaky;
-  auto made = EnvServer::make(shard_, sneaky, {});
-  ASSERT_TRUE(made);
-  auto listener = std::make_unique<net::MemoryListener>(shard_);
-  net::MemoryListener* at = listener.get();
-  ASSERT_TRUE((*made)->serve(std::move(listener)));
-  {
-    net::HttpClient client(shard_, [&](Deadline) { return connect_to(&at); }, "localhost");
-    const auto ask_for = [&](std::string body) {
-      HttpRequest request{"POST", "/mcp", {}, std::move(body)};
-      return net::testing::run(shard_, client.fetch(std::move(request), Deadline::in(5s)))->body;
-    };
-    const std::string listed = ask_for(R"({"jsonrpc":"2.0","id":1,"method":"tools/list"})");
-    EXPECT_EQ(parse_document(listed).at("result").at("tools").as_array().size(), 1U);
-    EXPECT_EQ(parse_document(ask_for(R"({"jsonrpc":"2.0","id":1,"method":"reset"})"))
-                  .at("error")
-                  .at("code"),
-              -32601);
+  const auto called = std::make_shared<Called>();
+  other_ = std::make_unique<Sneaky>(called);
+  const json::Object listed =
+      parse_document(mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/list"})"));
+  EXPECT_EQ(listed.at("result").at("tools").as_array().size(), 1U);
+  const json::Object step =
+      parse_document(post("/step", R"({"action":{"type":"list_tools"}})").body);
+  EXPECT_EQ(step.at("observation").at("tools").as_array().size(), 1U);
+  for (const std::string name : {"reset", "step", "state", "close"}) {
+    EXPECT_EQ(mcp(R"({"jsonrpc":"2.0","id":1,"method":")" + name + "\"}"),
+              R"({"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found: )" +
+                  name + R"(","data":null}})");
+    EXPECT_EQ(
+        mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":")" + name + "\"}}"),
+        R"({"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"Unknown tool: ')" + name +
+            R"('","data":null}})");
+    const json::Object taken =
+        parse_document(post("/step", R"({"action":{"tool_name":")" + name + "\"}}").body);
+    EXPECT_EQ(taken.at("observation").at("error").at("error_type"), "tool_not_found");
   }
-  net::testing::run(shard_, (*made)->stop(Deadline::in(0s)));
+  EXPECT_TRUE(called->empty());
+  EXPECT_EQ(post("/step", R"({"action":{"tool_name":"fine"}})").status, 200);
+  EXPECT_EQ(*called, Called{"fine"});
 }
 
 TEST_F(EnvServerTest, an_environment_without_tools_says_so) {
   class Bare final : public EnvironmentFactory {
    public:
-    Bare() { info_.name = info_.class_name = "Bare"; }
+    Bare() {
+      info_.name = info_.class_name = "Bare";
+      info_.sessions = EnvironmentInfo::Sessions::kMany;
+    }
     const EnvironmentInfo& info() const override { return info_; }
     awaitable<Result<std::unique_ptr<Environment>>> create(std::string) override {
       co_return Error(ErrorCode::kInternal, "not needed");
@@ -1237,21 +1538,10 @@ TEST_F(EnvServerTest, an_environment_without_tools_says_so) {
    private:
     EnvironmentInfo info_;
   };
-  Bare bare;
-  auto made = EnvServer::make(shard_, bare, {});
-  ASSERT_TRUE(made);
-  auto listener = std::make_unique<net::MemoryListener>(shard_);
-  net::MemoryListener* at = listener.get();
-  ASSERT_TRUE((*made)->serve(std::move(listener)));
-  {
-    net::HttpClient client(shard_, [&](Deadline) { return connect_to(&at); }, "localhost");
-    HttpRequest request{"POST", "/mcp", {}, R"({"jsonrpc":"2.0","id":1,"method":"tools/list"})"};
-    const auto response =
-        net::testing::run(shard_, client.fetch(std::move(request), Deadline::in(5s)));
-    EXPECT_EQ(parse_document(response->body).at("error").at("message"),
-              "Environment does not support MCP");
-  }
-  net::testing::run(shard_, (*made)->stop(Deadline::in(0s)));
+  other_ = std::make_unique<Bare>();
+  EXPECT_EQ(mcp(R"({"jsonrpc":"2.0","id":1,"method":"tools/list"})"),
+            R"({"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":)"
+            R"("Environment does not support MCP","data":null}})");
 }
 
 // --- /rollouts -----------------------------------------------------------------------------------
@@ -1354,6 +1644,34 @@ TEST_F(EnvServerTest, the_pages_viewers_share_one_environment) {
   post("/web/reset", R"({"broken_state":true})");
   EXPECT_EQ(get("/web/state").status, 409);
   EXPECT_EQ(factory().log.created, 2);
+}
+
+TEST_F(EnvServerTest, the_page_takes_messages_and_keeps_the_last_thousand_actions) {
+  options_.web = WebInterface::kOn;
+  other_ = std::make_unique<SayingFactory>();
+  EXPECT_EQ(post("/web/step", R"({"message":"hi"})").body,
+            R"({"observation":{"said":"hi"},"reward":0.5,"done":false})");
+  const auto shown = [&] {
+    Socket& viewer = connect("/ws/ui");
+    return parse_document(next(viewer)).at("episode_state");
+  };
+  const json::Value first = shown();
+  EXPECT_EQ(keys_of(first),
+            (std::vector<std::string>{"episode_id", "step_count", "current_observation",
+                                      "action_logs", "is_reset"}));
+  const json::Value& log = first.at("action_logs").at(0);
+  EXPECT_EQ(keys_of(log), (std::vector<std::string>{"timestamp", "action", "observation", "reward",
+                                                    "done", "step_count"}));
+  EXPECT_EQ(log.at("action"), json::Value({{"message", "hi"}}));
+  EXPECT_EQ(log.at("observation"), json::Value({{"said", "hi"}}));
+  EXPECT_EQ(log.at("reward"), 0.5);
+  for (int i = 0; i < 1000; ++i) post("/web/step", R"({"action":{"message":"again"}})");
+  const json::Value last = shown();
+  const json::Array& logs = last.at("action_logs").as_array();
+  ASSERT_EQ(logs.size(), 1000U);
+  EXPECT_EQ(logs.front().at("step_count"), 2);
+  EXPECT_EQ(logs.back().at("step_count"), 1001);
+  EXPECT_EQ(last.at("step_count"), 1001);
 }
 
 }  // namespace

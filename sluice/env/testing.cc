@@ -180,7 +180,12 @@ ToolEnvironmentFactory::ToolEnvironmentFactory(ToolEnvironmentOptions options) :
 }
 
 awaitable<Result<std::unique_ptr<Environment>>> ToolEnvironmentFactory::create(
-    std::string /*session*/) {
+    std::string session) {
+  log.last_session = std::move(session);
+  while (log.hold_create) {
+    const auto slept = co_await net::sleep_for(std::chrono::milliseconds(1));
+    if (!slept) break;
+  }
   if (log.create_takes > Duration::zero()) {
     const auto slept = co_await net::sleep_for(log.create_takes);
   }

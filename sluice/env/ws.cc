@@ -481,15 +481,8 @@ awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::Response
                              Conversation conversation, std::string route, std::string protocol) {
   auto answer = net::websocket_answer(request, protocol);
   if (!answer) {
-    const int status = answer.error().code == ErrorCode::kUnsupported ? 426 : 400;
-    json::Object detail;
-    detail["detail"] = answer.error().message;
-    net::HttpResponse refusal = net::json_response(status, python::compact(detail));
-    if (status == 426) {
-      refusal.headers.add("Upgrade", "websocket");
-      refusal.headers.add("Sec-WebSocket-Version", "13");
-    }
-    core->count_request(route, status);
+    net::HttpResponse refusal = handshake_refusal(answer.error());
+    core->count_request(route, refusal.status);
     const auto sent = co_await writer->send(std::move(refusal));
     co_return;
   }
@@ -509,6 +502,18 @@ awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::Response
 }
 
 }  // namespace
+
+net::HttpResponse handshake_refusal(const Error& error) {
+  const int status = error.code == ErrorCode::kUnsupported ? 426 : 400;
+  json::Object detail;
+  detail["detail"] = error.message;
+  net::HttpResponse refusal = net::json_response(status, python::compact(detail));
+  if (status == 426) {
+    refusal.headers.add("Upgrade", "websocket");
+    refusal.headers.add("Sec-WebSocket-Version", "13");
+  }
+  return refusal;
+}
 
 awaitable<void> serve_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer) {
   return serve_socket(core, std::move(request), writer, converse, "/ws", "");
