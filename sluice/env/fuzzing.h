@@ -19,6 +19,7 @@ struct FuzzedServer {
     options.max_call_time = std::chrono::milliseconds(2);
     options.http_session_ttl = std::chrono::milliseconds(1);
     options.rollouts = &board;
+    options.web = WebInterface::kOn;
     options.websocket.close_timeout = std::chrono::milliseconds(5);
     auto made = EnvServer::make(shard, factory, std::move(options));
     CHECK(made);

@@ -35,7 +35,8 @@ void check_answer(const std::string& route, const net::HttpResponse& response) {
     CHECK(value->as_object().contains("result") != value->as_object().contains("error"));
     return;
   }
-  CHECK(status == 200 || status == 400 || status == 422 || status == 500);
+  CHECK(status == 200 || status == 400 || status == 422 || status == 500 ||
+        (route == "/web/state" && status == 409));
   CHECK(json::parse(response.body, json::ParseLimits{64 << 20, 128}));
 }
 
@@ -44,11 +45,14 @@ void check_answer(const std::string& route, const net::HttpResponse& response) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static FuzzedServer& fuzzed = *new FuzzedServer();
   if (size < 1 || size > 4096) return 0;
-  constexpr const char* routes[] = {"/mcp", "/reset", "/step"};
-  const std::string route = routes[data[0] % 3];
+  constexpr const char* routes[] = {"/mcp",      "/reset",     "/step",        "/web/reset",
+                                    "/web/step", "/web/state", "/web/metadata"};
+  const std::string route = routes[data[0] % 128 % std::size(routes)];
+  const bool is_page = route.starts_with("/web/");
+  const bool is_get = route == "/web/state" || route == "/web/metadata";
   net::Headers headers;
   if (data[0] < 128) headers.add("Content-Type", "application/json");
-  net::HttpRequest request{"POST", route, std::move(headers),
+  net::HttpRequest request{is_get ? "GET" : "POST", route, std::move(headers),
                            Bytes(reinterpret_cast<const char*>(data + 1), size - 1)};
   std::optional<Result<net::HttpResponse>> response;
   {
@@ -59,9 +63,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   CHECK(*response);
   check_answer(route, **response);
+  // The page's environment is made when it is first needed, and stays.
+  const auto& log = fuzzed.factory.log;
+  static int kept = 0;
+  if (is_page) kept = log.created - log.closed;
+  CHECK(kept <= 1);
   fuzzed.shard.run_until([&] {
     return fuzzed.server->connections() == 0 && fuzzed.server->sessions() == 0 &&
-           fuzzed.factory.log.created == fuzzed.factory.log.closed;
+           log.created - log.closed == kept;
   });
   return 0;
 }
