@@ -47,11 +47,36 @@ TEST(Catalog, defaults_are_openenvs) {
   EXPECT_EQ(vllm->key, "intercepted");
   EXPECT_EQ(vllm->model, "Qwen/Qwen3.5-4B");
   EXPECT_TRUE(vllm->thinking_off);
+  const auto openai = resolve_endpoint("openai", {}, variables({{"OPENAI_API_KEY", "k"}}));
+  ASSERT_TRUE(openai);
+  EXPECT_EQ(openai->base_url, "https://api.openai.com/v1");
+  EXPECT_EQ(openai->model, "gpt-4o-mini");
+  EXPECT_FALSE(openai->thinking_off);
   const auto router =
       resolve_endpoint("hf_router", {}, variables({{"HF_ROUTER_API_KEY", "hf-key"}}));
   ASSERT_TRUE(router);
   EXPECT_EQ(router->base_url, "https://router.huggingface.co/v1");
   EXPECT_EQ(router->model, "Qwen/Qwen3-4B-Instruct-2507:nscale");
+  EXPECT_FALSE(router->thinking_off);
+}
+
+TEST(Catalog, every_kind_has_its_variables) {
+  struct Case {
+    const char *kind, *base_url, *key, *model;
+  };
+  const Case cases[] = {
+      {"vllm", "VLLM_URL", "VLLM_API_KEY", "VLLM_MODEL"},
+      {"openai", "OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"},
+      {"hf_router", "HF_ROUTER_BASE_URL", "HF_ROUTER_API_KEY", "HF_ROUTER_MODEL"}};
+  for (const Case& c : cases) {
+    const auto endpoint = resolve_endpoint(
+        c.kind, {},
+        variables({{c.base_url, "http://mine:1/x"}, {c.key, "my-key"}, {c.model, "my-model"}}));
+    ASSERT_TRUE(endpoint) << c.kind;
+    EXPECT_EQ(endpoint->base_url, "http://mine:1/x/v1") << c.kind;
+    EXPECT_EQ(endpoint->key, "my-key") << c.kind;
+    EXPECT_EQ(endpoint->model, "my-model") << c.kind;
+  }
 }
 
 TEST(Catalog, says_what_is_missing_and_where_it_may_be_set) {
@@ -62,6 +87,23 @@ TEST(Catalog, says_what_is_missing_and_where_it_may_be_set) {
             "hf_router: no api_key (set HF_ROUTER_API_KEY env var or pass api_key=...)");
   EXPECT_EQ(error_of(resolve_endpoint("it's", {}, none)),
             "unknown endpoint kind: \"it's\"; expected one of ('vllm', 'openai', 'hf_router')");
+}
+
+TEST(Catalog, its_summary_has_every_row_as_openenvs_page_reads_it) {
+  EXPECT_EQ(python::compact(catalog_summary(variables({{"HF_ROUTER_API_KEY", "k"}}))),
+            R"([{"kind":"vllm","base_url_env":"VLLM_URL","api_key_env":"VLLM_API_KEY",)"
+            R"("model_env":"VLLM_MODEL","default_base_url":null,)"
+            R"("default_model":"Qwen/Qwen3.5-4B","disable_thinking_default":true,)"
+            R"("configured":false},)"
+            R"({"kind":"openai","base_url_env":"OPENAI_BASE_URL","api_key_env":"OPENAI_API_KEY",)"
+            R"("model_env":"OPENAI_MODEL","default_base_url":"https://api.openai.com/v1",)"
+            R"("default_model":"gpt-4o-mini","disable_thinking_default":false,)"
+            R"("configured":false},)"
+            R"({"kind":"hf_router","base_url_env":"HF_ROUTER_BASE_URL",)"
+            R"("api_key_env":"HF_ROUTER_API_KEY","model_env":"HF_ROUTER_MODEL",)"
+            R"("default_base_url":"https://router.huggingface.co/v1",)"
+            R"("default_model":"Qwen/Qwen3-4B-Instruct-2507:nscale",)"
+            R"("disable_thinking_default":false,"configured":true}])");
 }
 
 TEST(Catalog, its_summary_holds_no_key) {

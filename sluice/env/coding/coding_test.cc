@@ -349,6 +349,55 @@ TEST_F(CodingTest, a_template_names_the_sandboxes_image) {
   EXPECT_EQ(backend_.machines().size(), made);
 }
 
+TEST_F(CodingTest, times_are_openenvs_unless_the_server_says_otherwise) {
+  EXPECT_EQ(factory().info().step_timeout, 900s);
+  arguments_["setup"] = json::Array({json::Value("prepare")});
+  run();
+  const auto left_for = [&](std::string_view script) {
+    for (const auto& ran : backend_.last().history()) {
+      if (ran.command.argv.back() == script) return ran.command.deadline.remaining();
+    }
+    return Duration::zero();
+  };
+  // What is left of it by now: a rollout of the fake takes no minute.
+  EXPECT_LE(left_for("prepare"), 300s);
+  EXPECT_GT(left_for("prepare"), 240s);
+  EXPECT_LE(left_for("check"), 120s);
+  EXPECT_GT(left_for("check"), 60s);
+}
+
+TEST_F(CodingTest, an_agents_time_may_be_left_to_its_spec_and_is_never_negative) {
+  arguments_["agent_timeout_s"] = 0.0;
+  EXPECT_EQ(run().at("reward"), 1.0);
+  const size_t made = backend_.machines().size();
+  arguments_["agent_timeout_s"] = -1.0;
+  const json::Object result = run();
+  EXPECT_EQ(result.at("error"), "ValueError: agent_timeout_s must not be negative");
+  EXPECT_EQ(result.at("reward"), nullptr);
+  EXPECT_EQ(backend_.machines().size(), made);
+}
+
+TEST_F(CodingTest, books_tell_of_rollouts_that_failed) {
+  auto environment = make();
+  run(*environment);
+  EXPECT_EQ(environment->state()->at("last_reward"), 1.0);
+  // A rollout without a sandbox, and one whose task has no name.
+  arguments_["mode"] = "zzz";
+  arguments_["task_id"] = "";
+  run(*environment);
+  auto state = environment->state();
+  EXPECT_EQ(state->at("rollouts_completed"), 2);
+  for (const char* name : {"last_reward", "last_task_id", "last_sandbox_id"}) {
+    EXPECT_EQ(state->at(name), nullptr) << name;
+  }
+  // Mistakes that are told before there is a rollout leave the books alone.
+  arguments_["instruction"] = "";
+  const auto refused =
+      net::testing::run(server_, environment->call_tool("run_rollout", arguments_, &context_));
+  EXPECT_FALSE(refused);
+  EXPECT_EQ(environment->state()->at("rollouts_completed"), 2);
+}
+
 TEST_F(CodingTest, a_reset_begins_new_books) {
   auto environment = make();
   run(*environment);
