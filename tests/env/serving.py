@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -16,8 +17,18 @@ BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD_DIR") or SOURCE / "build" / "r
 SLOW = os.environ.get("SLUICE_SLOW") == "1"
 
 
+def wait_for(condition, seconds=15):
+    """What `condition` gives when that is true."""
+    end = time.monotonic() + seconds
+    while not (held := condition()):
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+    return held
+
+
 class Served:
-    """A server that prints "listening on HOST:PORT" when it is ready."""
+    """A server that prints "listening on HOST:PORT" when it is ready. What is in `headers` goes along
+    with every request."""
 
     def __init__(self, program, *arguments, env=None, stderr=subprocess.DEVNULL, cwd=None):
         self.process = subprocess.Popen(
@@ -30,6 +41,7 @@ class Served:
             raise RuntimeError(f"{program} said {line!r} and ended with {self.process.returncode}")
         self.address = line.removeprefix("listening on ").strip()
         self.url = "http://" + self.address
+        self.headers = {}
 
     def __enter__(self):
         return self
@@ -51,7 +63,7 @@ class Served:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(
             self.url + path, data, method=method,
-            headers={"Content-Type": "application/json", **(headers or {})})
+            headers={"Content-Type": "application/json", **self.headers, **(headers or {})})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 status, kind, text = response.status, response.headers, response.read()

@@ -1,5 +1,6 @@
 """The coding environment as its users meet it: `sluice serve` and the wire of run_rollout, with an
-agent that does what it is told and, at the end, with the real OpenCode.
+agent that does what it is told, and with real ones where a trainer answers. What OpenEnv's clients
+make of it is in test_openenv_rollouts.py.
 """
 
 import base64
@@ -9,20 +10,18 @@ import json
 import pathlib
 import shutil
 import socket
-import subprocess
 import threading
 import time
 import urllib.request
 
 import pytest
 
+from coding_rollouts import (AGENTS, CALL, KEY, SCRIPTS, TASK, arguments, call, installed, rollouts,
+                             warnings_of)
 from openenv_clients import client
-from serving import HERE, SLOW, SOURCE, Served
+from serving import HERE, Served, wait_for
 from upstream import Upstream
 
-AGENTS = SOURCE / "tests" / "system" / "agents"
-KEY = "sk-upstream-key-0123456789"
-CALL = {"post": '{"model":"m","messages":[{"role":"user","content":"hi"}]}'}
 FIELDS = ["task_id", "sandbox_id", "reward", "agent_exit_code", "wall_s", "mode", "setup_results",
           "verify_results", "proxy_turns", "files", "files_extra", "agent_log_tail",
           "proxy_log_tail", "error"]
@@ -48,27 +47,7 @@ def server(place):
         yield served
 
 
-def arguments(upstream, steps=(CALL,), **more):
-    return {"agent": "caller", "base_url": upstream.url, "api_key": KEY, "model": "m",
-            "instruction": json.dumps(list(steps)), **more}
-
-
-def call(server, given, timeout=60):
-    """run_rollout over POST /mcp: the result, or the error's message."""
-    answer = server.rpc("tools/call", {"name": "run_rollout", "arguments": given})
-    if "error" in answer:
-        return answer["error"]["message"]
-    assert json.loads(answer["result"]["content"][0]["text"]) == json.loads(answer["result"]["data"])
-    return json.loads(answer["result"]["data"])
-
-
 # --- documents ------------------------------------------------------------------------------------
-
-
-def warnings_of(result):
-    """Those about the request; what a machine cannot give to an ordinary user is not its fault."""
-    return [text for text in result["warnings"]
-            if "the sandbox has one user" not in text and "is not enforced here" not in text]
 
 
 def golden(name):
@@ -370,17 +349,6 @@ class Frames:
         self.socket.close()
 
 
-def wait_for(condition, seconds=15):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-
-
-def rollouts(server, state=""):
-    return server.fetch(f"/rollouts?state={state}")[1]["rollouts"]
-
-
 def test_defect_11_a_client_that_leaves_ends_its_rollout(server, upstream):
     frames = Frames(server)
     frames.send({"type": "step", "data": {"tool_name": "run_rollout", "arguments": arguments(
@@ -444,75 +412,6 @@ def test_rollouts_over_the_limit_wait_their_turn(place, upstream):
         assert len(rows) == 3
 
 
-# --- the real agent -------------------------------------------------------------------------------
-
-
-def installed(server, agent):
-    if shutil.which("npm") is None:
-        pytest.skip(f"no npm: {agent} cannot be installed")
-    done = subprocess.run([str(server.process.args[0]), "agents", "install", agent],
-                          capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def opencode(server):
-    installed(server, "opencode")
-
-
-# How each agent's own tool for files wants its arguments.
-SCRIPTS = {
-    "opencode": (("write", {"filePath": "/home/user/workdir/hello.py",
-                            "content": "print('hello')\n"}), "I wrote hello.py."),
-    "pi": (("write", {"path": "hello.py", "content": "print('hello')\n"}), "I wrote hello.py."),
-}
-SCRIPT = SCRIPTS["opencode"]
-TASK = {"instruction": "Write hello.py, which prints hello.", "api_key": KEY, "model": "m1",
-        "verify": ["test -f hello.py", "python3 hello.py | grep -x hello"]}
-
-
-@pytest.mark.parametrize("agent", ["opencode", "pi"])
-def test_real_agents_earn_their_reward_through_openenvs_client(server, agent):
-    installed(server, agent)
-    with (Upstream(*SCRIPTS[agent], key=KEY) as model,
-          client(server.url, message_timeout_s=300) as env):
-        env.reset(episode_id="e1")
-        assert [tool.name for tool in env.list_tools()] == ["run_rollout"]
-        result = json.loads(env.call_tool("run_rollout", agent=agent, base_url=model.url,
-                                          task_id="hello", **TASK))
-        assert result["error"] is None, result["agent_log_tail"]
-        assert result["reward"] == 1.0 and result["agent_exit_code"] == 0
-        assert result["agent"].startswith(agent + " ")
-        assert env.state().episode_id == "e1"
-
-
-# What each agent calls its limit of tokens.
-LIMITS = {"opencode": "max_tokens", "pi": "max_completion_tokens"}
-
-
-@pytest.mark.parametrize("agent", ["opencode", "pi"])
-def test_defect_08_finding_33_parameters_reach_the_model(server, agent):
-    installed(server, agent)
-    with (Upstream(*SCRIPTS[agent], key=KEY) as model,
-          client(server.url, message_timeout_s=300) as env):
-        env.reset()
-        result = json.loads(env.call_tool("run_rollout", agent=agent, base_url=model.url,
-                                          max_tokens_cap=1234, disable_thinking=True,
-                                          top_logprobs=2, **TASK))
-        assert result["reward"] == 1.0
-        for body in model.requests:
-            assert body[LIMITS[agent]] == 1234 and body["model"] == "m1"
-            assert body["chat_template_kwargs"]["enable_thinking"] is False
-            assert body["logprobs"] is True and body["top_logprobs"] == 2
-        assert warnings_of(result) == []
-        # What the model said of its answers is in the result.
-        turns = result["proxy_turns"]
-        assert [turn["finish_reason"] for turn in turns] == ["tool_calls", "stop"]
-        for turn in turns:
-            assert turn["completion_tokens"] == ["to", "ken"]
-            assert turn["per_token_logps"] == [-0.5, -0.25]
-
-
 def test_logprobs_that_were_asked_for_and_did_not_come_are_told(server):
     with Upstream("hello", key=KEY, logprobs=None) as model:
         result = call(server, arguments(model, top_logprobs=2, verify=["true"]))
@@ -545,28 +444,6 @@ def test_defect_08_agents_that_know_of_no_parameter_have_them_all(server, upstre
     assert ["top_logprobs has no effect: 5" in text for text in warnings_of(result)] == [True]
     call(server, arguments(upstream, max_tokens_cap=0, verify=["true"]))
     assert set(upstream.requests[-1]) == {"model", "messages"}
-
-
-def test_eight_clients_at_once_with_opencode(server, opencode):
-    def one(number):
-        with client(server.url, message_timeout_s=300) as env:
-            env.reset(episode_id=f"e{number}")
-            text = env.call_tool("run_rollout", base_url=model.url, task_id=str(number), **TASK)
-            return json.loads(text)
-
-    with Upstream(*SCRIPT, key=KEY) as model, concurrent.futures.ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(one, range(8)))
-    assert [result["reward"] for result in results] == [1.0] * 8, results
-    assert len({result["sandbox_id"] for result in results}) == 8
-
-
-def test_a_rollout_of_minutes_with_the_clients_own_pings(server, upstream):
-    seconds = 185 if SLOW else 22
-    with client(server.url, message_timeout_s=300) as env:
-        env.reset()
-        result = json.loads(env.call_tool("run_rollout", **arguments(
-            upstream, [CALL, {"sleep": seconds}], agent_timeout_s=300, verify=["true"])))
-        assert result["reward"] == 1.0 and result["wall_s"] >= seconds
 
 
 # --- interception_gate ----------------------------------------------------------------------------
