@@ -20,6 +20,8 @@ SCRIPTS = {
                             "content": "print('hello')\n"}), "I wrote hello.py."),
     "pi": (("write", {"path": "hello.py", "content": "print('hello')\n"}), "I wrote hello.py."),
 }
+# What each calls its limit of tokens.
+LIMITS = {"opencode": "max_tokens", "pi": "max_completion_tokens"}
 TASK = {"instruction": "Write hello.py, which prints hello.", "api_key": KEY, "model": "m1",
         "verify": ["test -f hello.py", "python3 hello.py | grep -x hello"]}
 

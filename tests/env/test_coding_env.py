@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 import socket
 import threading
@@ -61,14 +62,13 @@ def without_nulls(value):
 
 
 def test_the_tool_is_the_golden_one(server):
-    ours = server.rpc("tools/list")["result"]["tools"]
-    theirs = golden("tools_list.json")["result"]["tools"]
-    assert [tool["name"] for tool in ours] == ["run_rollout"]
-    assert ours[0]["inputSchema"] == theirs[0]["inputSchema"]
-    ours_out = {k: v for k, v in ours[0]["outputSchema"].items() if k != "description"}
-    theirs_out = {k: v for k, v in theirs[0]["outputSchema"].items() if k != "description"}
-    assert ours_out == theirs_out
-    assert isinstance(ours[0]["description"], str)
+    ours, = server.rpc("tools/list")["result"]["tools"]
+    theirs, = golden("tools_list.json")["result"]["tools"]
+    theirs = {key: value for key, value in theirs.items() if value is not None}
+    # What it says of itself is our own, and the type of its result needs no words.
+    assert isinstance(ours.pop("description"), str) and theirs.pop("description")
+    assert theirs["outputSchema"].pop("description")
+    assert ours == theirs
 
 
 def test_the_schema_is_the_golden_one(server):
@@ -111,6 +111,8 @@ def test_mistakes_are_told_in_order_and_in_openenvs_words(server):
          "openai: no api_key (set OPENAI_API_KEY env var or pass api_key=...)"),
         ({"agent": "x"}, f"unsupported agent 'x'; supported agents: {names}"),
         ({"agent": "../../etc/passwd"}, "unsupported agent '../../etc/passwd'"),
+        # Nothing at all is the default, blanks are a name.
+        ({"agent": "  ", **whole, "instruction": "x"}, "unsupported agent ''; supported agents: "),
         ({"agent": " opencode "}, f"must provide either ``endpoint`` (one of {kinds}) or all of "
                                   "base_url + api_key + model"),
         ({"agent": "", "base_url": "http://x"}, "must provide either ``endpoint``"),
@@ -129,28 +131,55 @@ def test_arguments_are_coerced_as_pydantic_does(server, upstream):
         server, {**given, "max_tokens_cap": "abc"})
     assert "Input should be a valid list" in call(server, {**given, "setup": "x"})
     assert "Unexpected keyword argument" in call(server, {**given, "bogus": 1})
+    # The same mistakes as steps, with the types that OpenEnv finds in such texts.
+    frames = Frames(server)
+    for wrong, kind, said in (
+            ({"setup": "x"}, "execution_error", "Input should be a valid list"),
+            ({"bogus": 1}, "invalid_args", "Unexpected keyword argument")):
+        observation = frames.ask({"type": "step", "data": {
+            "tool_name": "run_rollout", "arguments": {**given, **wrong}}})["data"]["observation"]
+        assert observation["result"] is None and observation["error"]["error_type"] == kind
+        assert observation["error"]["message"].startswith("1 validation error for call[run_rollout]")
+        assert said in observation["error"]["message"]
+    frames.close()
 
 
 def test_endpoints_come_from_the_servers_environment(place, upstream):
     with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
-                env={"VLLM_URL": upstream.url.removesuffix("/v1") + "/", "VLLM_API_KEY": KEY}) as it:
+                env={"VLLM_URL": upstream.url.removesuffix("/v1") + "/", "VLLM_API_KEY": KEY,
+                     "VLLM_MODEL": "the-variables-model"}) as it:
         rows = {row["kind"]: row for row in it.fetch("/metadata")[1]["endpoints"]}
         assert rows["vllm"]["configured"] is True
-        result = call(it, {"agent": "caller", "endpoint": "vllm", "verify": ["true"],
-                           "instruction": json.dumps([CALL])})
+        given = {"agent": "caller", "endpoint": "vllm", "verify": ["true"],
+                 "instruction": json.dumps([CALL])}
+        result = call(it, given)
         assert result["reward"] == 1.0 and warnings_of(result) == []
-        # The catalog switches thinking off for vLLM.
+        # The catalog switches thinking off for vLLM, unless the client says otherwise.
         assert upstream.requests[-1]["chat_template_kwargs"] == {"enable_thinking": False}
+        rollout = it.fetch(f"/rollouts/{result['rollout_id']}")[1]
+        assert rollout["model"] == "the-variables-model"
+        assert call(it, {**given, "disable_thinking": False})["reward"] == 1.0
+        assert "chat_template_kwargs" not in upstream.requests[-1]
 
 
 # --- results --------------------------------------------------------------------------------------
 
 
 def test_a_result_has_every_field_in_order(server, upstream):
-    result = call(server, arguments(
+    given = arguments(
         upstream, [CALL, {"run": "echo made > made.txt"}], task_id="t1",
-        setup=["echo one", "echo two >&2"], verify=["test -f made.txt", "false"]))
+        setup=["echo one", "echo two >&2"], verify=["test -f made.txt", "false"])
+    text = server.rpc("tools/call", {"name": "run_rollout", "arguments": given})["result"]["data"]
+    result = json.loads(text)
     assert list(result)[:len(FIELDS)] == FIELDS
+    for row in result["setup_results"] + result["verify_results"]:
+        assert list(row)[:5] == ["cmd", "exit_code", "stdout", "stderr", "duration_s"]
+        assert row["ended"] == f"exit code {row['exit_code']}"
+    # Times have three digits.
+    for name, times in (("wall_s", 1), ("duration_s", 4)):
+        written = re.findall(rf'"{name}":([^,}}]+)', text)
+        assert len(written) == times
+        assert all(re.fullmatch(r"\d+\.\d{1,3}", one) for one in written), written
     assert result["error"] is None and result["error_kind"] is None
     assert result["task_id"] == "t1" and result["mode"] == "black_box"
     assert result["reward"] == 0.5 and result["agent_exit_code"] == 0
@@ -158,7 +187,13 @@ def test_a_result_has_every_field_in_order(server, upstream):
     assert result["setup_results"][1]["stderr"] == "two\n"
     assert [row["exit_code"] for row in result["verify_results"]] == [0, 1]
     assert result["files"]["/home/user/workdir/made.txt"] == "made\n"
-    assert len(result["proxy_turns"]) == 1 and result["proxy_turns"][0]["upstream_status"] == 200
+    turn, = result["proxy_turns"]
+    assert list(turn)[:9] == ["turn", "finish_reason", "completion_tokens", "completion_token_ids",
+                              "per_token_logps", "latency_s", "timestamp", "upstream_status",
+                              "upstream_error"]
+    assert turn["turn"] == 1 and turn["completion_token_ids"] == turn["per_token_logps"] == []
+    assert 0 < turn["latency_s"] < result["wall_s"] and turn["timestamp"] > 1.7e9
+    assert turn["upstream_status"] == 200 and turn["upstream_error"] is None
     assert result["proxy_log_tail"].startswith("call 1: delivered")
 
 
@@ -181,6 +216,9 @@ def test_files_and_output_are_bounded_as_clients_expect(server, upstream):
     assert result["reward"] == pytest.approx(2 / 3)
     result = call(server, arguments(upstream, [CALL, {"run": "touch $(seq 100)"}], verify=["true"]))
     assert len(result["files"]) == 32 and len(result["files_extra"]) <= 68
+    result = call(server, arguments(upstream, [CALL, {"run": "seq 5000; echo the end"}]))
+    assert len(result["agent_log_tail"]) == 2000
+    assert result["agent_log_tail"].endswith('the end\\n", "stderr": ""}\n')
 
 
 def test_defect_10_finding_27_a_failed_setup_keeps_its_results(server, upstream):
@@ -247,58 +285,152 @@ def test_an_upstream_that_refuses_is_told(server, upstream):
     assert "another" not in json.dumps(result)
 
 
+# Everything that an agent can read of itself, and of it what has the form of this file's keys. The
+# decoys, one for each place, must be found, or nothing else would be. Not in plain words: a command's
+# own line is looked at, too, and OpenCode asks before it lets one look outside its directory.
+LOOK = "echo %s | base64 -d | sh" % base64.b64encode(b"""
+mkdir -p ~/.config/decoy
+echo file-key-0001 >~/.config/decoy/file
+export DECOY=environ-key-0002
+sh -c '
+  unset DECOY
+  export ANOTHER=env-"key"-0003
+  (env; cat /proc/*/environ /proc/*/cmdline; cat ~/* ~/.* ~/.config/*/* ~/.pi/agent/*) 2>/dev/null |
+    tr "\\0" "\\n" | grep -a -E -o "[a-z]+-key-[0-9]{4,}" | sort -u | tr "\\n" " "' argv-key-0004
+""").decode()
+DECOYS = {"file-key-0001", "environ-key-0002", "env-key-0003", "argv-key-0004"}
+
+
+def keys_in(text):
+    return set(re.findall("[a-z]+-key-[0-9]{4,}", text))
+
+
+def last_step(result):
+    """What the agent's last command printed."""
+    return json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
+
+
 def test_finding_43_the_upstreams_key_is_nowhere_but_upstream(server, upstream, place):
-    look = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; cat ~/.* ~/* 2>&1"
-    result = call(server, arguments(upstream, [CALL, {"run": look}], verify=["env"]))
+    assert keys_in(KEY)
+    result = call(server, arguments(upstream, [CALL, {"run": LOOK}], verify=["env"]))
+    assert keys_in(last_step(result)) == DECOYS
+    assert "PATH=" in result["verify_results"][0]["stdout"]
     assert KEY not in json.dumps(result)
-    assert KEY not in (place / "log").read_text()
-    for file in (place / "data").iterdir():
+    log, kept = (place / "log").read_text(), list((place / "data").iterdir())
+    assert result["rollout_id"] in "".join(file.name for file in kept) and "run_rollout" in log
+    assert KEY not in log
+    for file in kept:
         assert KEY.encode() not in file.read_bytes()
 
 
-@pytest.fixture(params=["none", "setup"])
-def closed_server(request, server, place):
-    """A server whose agents have no network; with "setup", set-up commands have one before them."""
-    if request.param == "none":
-        yield server
-        return
-    with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
-                "--network", "setup", "--setup-hosts", "packages.invalid") as served:
-        yield served
+# Every way that somebody in a sandbox has to the routes of the server and of the trainer API:
+# straight, and through the proxy that set-up has, by both of this machine's names. Tells what each
+# came to, and how many did.
+TRY_ROUTES = """python3 - <<'END'
+import collections, http.client, json, os, pathlib, urllib.parse
+
+upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+           "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+came_to = collections.Counter()
 
 
-def test_finding_49_an_agent_cannot_reach_the_server_it_runs_under(closed_server, upstream):
-    server = closed_server
-    port = server.url.rsplit(":", 1)[1]
-    probe = (f"for p in /reset /step /mcp /rollouts /health; do "
-             f"python3 -c 'import urllib.request as r; print(r.urlopen("
-             f"\"http://127.0.0.1:{port}'$p'\", timeout=2).status)' 2>&1 | tail -1; done")
-    ask = f"import urllib.request as r; r.urlopen(\"http://127.0.0.1:{port}/health\", timeout=5)"
-    result = call(server, arguments(upstream, [CALL, {"run": probe}], verify=["true"],
-                                    setup=[f"! python3 -c '{ask}' 2>/dev/null"]))
-    assert result["reward"] == 1.0, result
-    said = json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
-    assert said.count("Connection refused") == 5, said
+def ask(connection, method, target, headers):
+    try:
+        connection.request(method, target, b"{}" if method == "POST" else None, headers)
+        answer = connection.getresponse()
+        inner = " no public address" if b"no public address" in answer.read() else ""
+        came_to[f"{answer.status}{inner}"] += 1
+    except OSError as error:
+        came_to[str(error)] += 1
+
+
+# Set-up notes its proxy for the agent, which is told of none.
+note = pathlib.Path("proxy")
+if "http_proxy" in os.environ:
+    note.write_text(os.environ["http_proxy"])
+proxy = urllib.parse.urlsplit(note.read_text()) if note.exists() else None
+for port, method, path, headers in ROUTES:
+    headers = upgrade if headers else {}
+    ask(http.client.HTTPConnection("127.0.0.1", port, timeout=10), method, path, headers)
+    for name in ("127.0.0.1", "localhost") if proxy else ():
+        there = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=10)
+        ask(there, method, f"http://{name}:{port}{path}", headers)
+        tunnel = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=10)
+        tunnel.set_tunnel(name, port)
+        ask(tunnel, method, path, headers)
+print(json.dumps(came_to))
+END"""
+REFUSED = "[Errno 111] Connection refused"
+NO_TUNNEL = "Tunnel connection failed: 403 Forbidden"
+
+
+def try_routes(server):
+    """The command, and how many routes it tries."""
+    ports = [int(url.rsplit(":", 1)[1])
+             for url in (server.url, server.fetch("/metadata")[1]["trainer"]["api"])]
+    rows = [(ports[0], method, path, upgrade) for method, path, upgrade in (
+        ("POST", "/reset", False), ("POST", "/step", False), ("GET", "/state", False),
+        ("POST", "/mcp", False), ("GET", "/mcp", True), ("GET", "/ws", True),
+        ("GET", "/rollouts", False), ("POST", "/rollouts/x/cancel", False))]
+    rows += [(ports[1], method, path, False) for method, path in (
+        ("POST", "/v1/next_batch"), ("POST", "/v1/reply"), ("POST", "/v1/rollouts"),
+        ("GET", "/v1/rollouts"))]
+    return TRY_ROUTES.replace("ROUTES", repr(rows)), len(rows)
+
+
+TRAINER = {"SLUICE_TRAINER_KEY": "trainer-key-0123456789",
+           "SLUICE_OPERATOR_KEY": "operator-key-0123456789"}
+
+
+def free_ports(count):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+@pytest.mark.parametrize("network", ["none", "setup", "setup with its own names"])
+def test_finding_49_an_agent_cannot_reach_the_server_it_runs_under(network, upstream, place):
+    # The list has to name the ports before they are the server's.
+    mine, trainers = free_ports(2) if "names" in network else (0, 0)
+    hosts = [f"{name}:{port}" for name in ("localhost", "127.0.0.1") for port in (mine, trainers)
+             if port] or ["packages.invalid"]
+    with Served("sluice", "serve", "--port", mine, "--agents-dir", AGENTS, "--data", place / "data",
+                "--trainer-listen", f"127.0.0.1:{trainers}", "--network", network.split()[0],
+                "--setup-hosts", *hosts, env=TRAINER) as server:
+        probe, tried = try_routes(server)
+        result = call(server, arguments(upstream, [CALL, {"run": probe}], verify=["true"],
+                                        setup=[probe]))
+        assert result["reward"] == 1.0, result
+        in_setup = json.loads(result["setup_results"][0]["stdout"])
+        by_agent = json.loads(last_step(result))
+    ways = 1 if network == "none" else 5
+    assert by_agent == {REFUSED: tried * ways}
+    if network == "none":
+        assert in_setup == {REFUSED: tried}
+    elif network == "setup":
+        assert in_setup == {REFUSED: tried, "403": tried * 2, NO_TUNNEL: tried * 2}
+    else:
+        assert in_setup == {REFUSED: tried, "403 no public address": tried * 2,
+                            NO_TUNNEL: tried * 2}
 
 
 def test_finding_49_on_a_shared_network_the_server_refuses_an_agent(upstream, place):
-    key = "a-key-of-some-length"
+    key = "server-key-0123456789"
     with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
-                "--network", "open", env={"SLUICE_KEYS": key}) as served:
-        probe = "; ".join(
-            f"python3 -c 'import urllib.request as r; r.urlopen(r.Request(\"{served.url}{path}\", "
-            f"data={data}))' 2>&1 | tail -1"
-            for path, data in (("/reset", 'b"{}"'), ("/step", 'b"{}"'), ("/mcp", 'b"{}"'),
-                               ("/rollouts", "None"), ("/ws", "None"), ("/state", "None")))
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
-            "name": "run_rollout",
-            "arguments": arguments(upstream, [CALL, {"run": probe}, {"run": "env"}], verify=["true"])}}
-        answer = served.fetch("/mcp", message, headers={"Authorization": f"Bearer {key}"})[1]
-        result = json.loads(answer["result"]["data"])
-        assert result["reward"] == 1.0, result["error"]
-        said = json.loads(result["agent_log_tail"].splitlines()[-2])["stdout"]
-        assert said.count("HTTP Error 401") == 6, said
-        assert key not in result["agent_log_tail"]
+                "--trainer-listen", "127.0.0.1:0", "--network", "open",
+                env={"SLUICE_KEYS": key, **TRAINER}) as served:
+        served.headers["Authorization"] = f"Bearer {key}"
+        probe, tried = try_routes(served)
+        result = call(served, arguments(upstream, [CALL, {"run": probe}, {"run": LOOK}],
+                                        setup=[probe], verify=["true"]))
+    assert result["reward"] == 1.0, result
+    assert json.loads(result["setup_results"][0]["stdout"]) == {"401": tried}
+    by_agent = json.loads(result["agent_log_tail"].splitlines()[-2])["stdout"]
+    assert json.loads(by_agent) == {"401": tried}
+    # Nor does it learn a key.
+    assert keys_in(last_step(result)) == DECOYS
 
 
 def test_finding_49_a_shared_network_needs_keys(place):
@@ -327,6 +459,16 @@ def test_a_session_keeps_its_books(server, upstream):
         "episode_id": "mine", "step_count": 0, "rollouts_completed": 1, "last_reward": 1.0,
         "last_task_id": "t9", "last_sandbox_id": mine["sandbox_id"]}
     assert result["reward"] == 1.0
+    # A call over MCP is no step, but a rollout of the session's all the same; one that failed, and
+    # whose task had no name, is told as such.
+    reply = connection.ask({"type": "mcp", "data": {
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "run_rollout", "arguments": arguments(upstream, mode="zzz")}}})
+    assert json.loads(reply["data"]["result"]["data"])["reward"] is None
+    state = connection.ask({"type": "state"})["data"]
+    assert list(state.items()) == [
+        ("episode_id", "mine"), ("step_count", 0), ("rollouts_completed", 2), ("last_reward", None),
+        ("last_task_id", None), ("last_sandbox_id", None)]
     connection.close()
 
 
@@ -497,9 +639,7 @@ class Trainer(threading.Thread):
 def gate_server(place):
     with Served("sluice", "serve", "--port", 0, "--agents-dir", AGENTS, "--data", place / "data",
                 "--trainer-listen", "127.0.0.1:0", "--trainer-wait-s", 1,
-                env={"SLUICE_TRAINER_KEY": "trainer-key-0123456789",
-                     "SLUICE_OPERATOR_KEY": "operator-key-0123456789",
-                     "OPENAI_API_KEY": KEY, "HF_TOKEN": KEY}) as served:
+                env={**TRAINER, "OPENAI_API_KEY": KEY, "HF_TOKEN": KEY}) as served:
         yield served
 
 
@@ -532,6 +672,7 @@ def test_finding_76_agents_are_answered_by_a_trainer_over_its_api(gate_server, s
     assert result["error"] is None, result
     assert result["reward"] == 1.0 and result["mode"] == "interception_gate"
     assert [turn["completion_token_ids"] for turn in result["proxy_turns"]] == [[0, 7, 9], [1, 7, 9]]
+    assert [turn["finish_reason"] for turn in result["proxy_turns"]] == ["tool_calls", "stop"]
     assert all(turn["per_token_logps"] == [-0.5, -0.25, -1.0] for turn in result["proxy_turns"])
     assert {item["rollout"] for item in trainer.calls} == {result["rollout_id"]}
     row = gate_server.fetch(f"/rollouts/{result['rollout_id']}")[1]
@@ -571,28 +712,11 @@ def test_what_a_spec_cannot_say_is_a_warning_in_gate_mode(gate_server, trainer):
     assert [text.split(" has no effect")[0] for text in told] == ["disable_thinking", "max_tokens_cap"]
 
 
-def test_finding_49_an_agent_cannot_reach_the_trainers_api(gate_server, upstream):
-    port = gate_server.fetch("/metadata")[1]["trainer"]["api"].rsplit(":", 1)[1]
-    probe = (f"python3 -c 'import urllib.request as r; print(r.urlopen("
-             f"\"http://127.0.0.1:{port}/health\", timeout=2).status)' 2>&1 | tail -1; env")
-    result = call(gate_server, arguments(upstream, [CALL, {"run": probe}], verify=["true"]))
-    said = json.loads(result["agent_log_tail"].splitlines()[-1])["stdout"]
-    assert "Connection refused" in said and "trainer-key" not in said
-
-
-# Everything that an agent can read of itself: what looks like a key of this file's. Not in plain
-# words, because OpenCode asks before it lets a command look outside its directory.
-LOOK = base64.b64encode(
-    b"(env; cat /proc/*/environ /proc/*/cmdline; cat ~/.config/*/* ~/.pi/agent/*; ps axww) "
-    b"2>/dev/null | tr '\\0' '\\n' | grep -a -E -o '[a-z]+-key-[0-9]{4,}' || echo nothing found"
-).decode()
-
-
 @pytest.mark.parametrize("agent", ["opencode", "pi"])
 def test_defect_02_defect_03_defect_04_in_gate_mode_no_key_is_where_the_agent_can_read_it(
         gate_server, server, agent):
     installed(server, agent)
-    look = ("bash", {"command": f"echo {LOOK} | base64 -d | sh", "description": "looks"})
+    look = ("bash", {"command": LOOK, "description": "looks"})
     trainer = Trainer(gate_server.fetch("/metadata")[1]["trainer"]["api"], "trainer-key-0123456789",
                       [look, "That is all."])
     trainer.start()
@@ -606,7 +730,7 @@ def test_defect_02_defect_03_defect_04_in_gate_mode_no_key_is_where_the_agent_ca
     assert result["error"] is None and result["reward"] == 1.0, result
     seen = [message["content"] for item in trainer.calls for message in item["body"]["messages"]
             if message["role"] == "tool"]
-    assert "nothing found" in json.dumps(seen), result
+    assert keys_in(json.dumps(seen)) == DECOYS, result
     assert KEY not in json.dumps(trainer.calls) and KEY not in json.dumps(result)
 
 

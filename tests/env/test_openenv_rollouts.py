@@ -10,7 +10,7 @@ import pytest
 
 from openenv.core.mcp_client import MCPToolClient
 
-from coding_rollouts import (AGENTS, CALL, KEY, SCRIPTS, TASK, arguments, installed, rollouts,
+from coding_rollouts import (AGENTS, CALL, KEY, LIMITS, SCRIPTS, TASK, arguments, installed, rollouts,
                              warnings_of)
 from openenv_clients import IS_ASYNC, client
 from result_models import result_of
@@ -74,10 +74,6 @@ def test_real_agents_earn_their_reward_asynchronously(server, opencode):
 
     with Upstream(*SCRIPTS["opencode"], key=KEY) as model:
         assert asyncio.run(both(model)) == [("a0", "0", 1.0, None), ("a1", "1", 1.0, None)]
-
-
-# What each agent calls its limit of tokens.
-LIMITS = {"opencode": "max_tokens", "pi": "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("agent", ["opencode", "pi"])
