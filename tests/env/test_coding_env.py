@@ -17,8 +17,8 @@ import urllib.request
 
 import pytest
 
-from coding_rollouts import (AGENTS, CALL, KEY, SCRIPTS, TASK, arguments, call, installed, rollouts,
-                             warnings_of)
+from coding_rollouts import (AGENTS, CALL, KEY, LIMITS, SCRIPTS, TASK, arguments, call, installed,
+                             rollouts, warnings_of)
 from openenv_clients import client
 from serving import HERE, Served, wait_for
 from upstream import Upstream

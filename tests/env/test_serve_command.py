@@ -2,16 +2,19 @@
 
 import concurrent.futures
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 import urllib.request
 
 import pytest
 
 from openenv_clients import client
-from serving import BUILD, SOURCE, Served
+from serving import BUILD, SOURCE, Served, wait_for
 from upstream import Upstream
 
 AGENTS = SOURCE / "tests" / "system" / "agents"
@@ -25,8 +28,6 @@ def serve(tmp_path, *flags, **more):
 
 
 def refused(*flags, env=None):
-    import os
-
     done = subprocess.run([str(BUILD / "bin" / "sluice"), "serve", *map(str, flags)],
                           capture_output=True, text=True, timeout=30, check=False,
                           stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
@@ -57,6 +58,9 @@ def test_flags_come_before_variables_and_these_before_the_file(tmp_path):
             assert answer["error"]["data"]["max_sessions"] == made
             return made, served.fetch("/metadata")[1]["max_rollouts"]
 
+    with serve(tmp_path) as served:
+        answers = [served.rpc("openenv/session/create") for _ in range(5)]
+        assert ["result" in answer for answer in answers] == [True] * 4 + [False]
     assert capacity() == (1, 7)
     assert capacity(env={"MAX_CONCURRENT_ENVS": "2", "SLUICE_MAX_ROLLOUTS": "8"}) == (2, 8)
     assert capacity("--max-sessions", 3, env={"MAX_CONCURRENT_ENVS": "2"}) == (3, 7)
@@ -96,31 +100,54 @@ def test_finding_21_a_backend_that_is_not_there_is_refused_by_name(tmp_path, whe
 def test_help_names_every_setting():
     text = subprocess.run([str(BUILD / "bin" / "sluice"), "serve", "--help"], capture_output=True,
                           text=True, check=True).stdout
-    for name in ("MAX_CONCURRENT_ENVS", "ENABLE_WEB_INTERFACE", "ENV_README_PATH", "E2B_API_KEY",
-                 "VLLM_URL", "VLLM_API_KEY", "VLLM_MODEL", "OPENAI_API_KEY", "HF_ROUTER_API_KEY",
-                 "SLUICE_KEYS", "--no-keys", "--drain-s", "--network", "max_sessions = "):
-        assert name in text, name
+    sources = {name: (SOURCE / "sluice" / name).read_text() for name in (
+        "cli/serve_flags.cc", "cli/serve_settings.cc", "cli/trainer_side.cc",
+        "env/coding/catalog.cc")}
+    variables = set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT)"', "".join(sources.values())))
+    assert {"PORT", "VLLM_URL", "SLUICE_KEYS", "MAX_CONCURRENT_ENVS", "SLUICE_TRAINER_KEY"} <= variables
+    for name in variables | {"E2B_API_KEY"}:
+        assert re.search(rf"\b{name}\b", text), name
+    # Flags, and what the file knows: under their names, but for what is told at the end.
+    flags = set(re.findall(r'(?:option|add_flag)\("(--[a-z-]+)"', sources["cli/serve_flags.cc"]))
+    for flag in flags:
+        assert re.search(rf"(?m)^ +{flag}\b", text), flag
+    words = re.search(r"besides them: (.*?) and a table \[limits\] of\s+sandboxes \((.*?)\)\. Flags",
+                      text, re.DOTALL)
+    told = {word.strip() for word in re.sub(r"\(.*?\)", "", words[1], flags=re.DOTALL).split(",")}
+    limits = {word.strip() for word in words[2].split(",")}
+    source = sources["cli/serve_settings.cc"]
+    in_table = set(re.findall(r'(?:limit|in->\w+)\("(\w+)"', source))
+    keys = set(re.findall(
+        r'(?:text|one_of|seconds|integer|boolean|string|strings|list|number(?:<\w+>)?)\('
+        r'(?:[\w.]+, *)?\s*"([a-z]\w*)"', source)) - in_table
+    assert limits == in_table and "memory_mb" in limits
+    named = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+    # no_keys and web are flags too, of another kind than their keys.
+    assert told == (keys - named) | {"no_keys", "web"}
+    assert named - keys <= {"config", "env_file"}
     # Whatever variable of ours, or of the desktop's directories, some source reads.
-    sources = "".join(path.read_text() for path in (SOURCE / "sluice").rglob("*.cc")
-                      if not path.stem.endswith(("_test", "_fuzz", "_bench"))
-                      and "conformance" not in path.parts)
-    for name in set(re.findall(r'"(SLUICE_[A-Z_]+|XDG_[A-Z_]+)"', sources)):
+    every = "".join(path.read_text() for path in (SOURCE / "sluice").rglob("*.cc")
+                    if not path.stem.endswith(("_test", "_fuzz", "_bench"))
+                    and "conformance" not in path.parts)
+    for name in set(re.findall(r'"(SLUICE_[A-Z_]+|XDG_[A-Z_]+)"', every)):
         assert name in text, name
-    # What the file knows and flags do not is told at the end.
-    source = (SOURCE / "sluice" / "cli" / "serve_settings.cc").read_text()
-    keys = set(re.findall(r'file_\.(?:seconds|integer|boolean|string|strings|one_of|number)\("(\w+)"',
-                          source)) | set(re.findall(r'limit\("(\w+)"', source))
-    for key in keys:
-        assert key in text or "--" + key.replace("_", "-") in text, key
 
 
-def test_an_env_file_comes_behind_the_environment(tmp_path):
+def test_an_env_file_comes_behind_the_environment(tmp_path, upstream):
     file = tmp_path / ".env"
-    file.write_text("# models\nexport VLLM_URL='http://gpu:8000'\nOPENAI_API_KEY=\"k\"\n"
-                    "HF_ROUTER_API_KEY=of-the-file\n")
-    with serve(tmp_path, "--env-file", file, env={"VLLM_URL": ""}) as served:
+    file.write_text("# models\nexport VLLM_URL='http://127.0.0.1:9'\nVLLM_MODEL=\"the files\"\n"
+                    "VLLM_API_KEY = upstream-key\nOPENAI_API_KEY=\"k\"\n")
+    with serve(tmp_path, "--env-file", file, env={"VLLM_URL": upstream.url}) as served:
         rows = {row["kind"]: row["configured"] for row in served.fetch("/metadata")[1]["endpoints"]}
-    assert rows == {"vllm": True, "openai": True, "hf_router": True}
+        answer = served.rpc("tools/call", {"name": "run_rollout", "arguments": {
+            "agent": "caller", "endpoint": "vllm", "instruction": json.dumps([CALL]),
+            "verify": ["true"]}})
+        result = json.loads(answer["result"]["data"])
+        row = served.fetch(f"/rollouts/{result['rollout_id']}")[1]
+    assert rows == {"vllm": True, "openai": True, "hf_router": False}
+    # It went where the environment says, with what only the file says.
+    assert result["reward"] == 1.0 and result["proxy_turns"][0]["upstream_status"] == 200, result
+    assert row["model"] == "the files"
 
 
 def test_an_env_file_has_every_variable_that_help_names(tmp_path):
@@ -172,6 +199,56 @@ def test_an_env_file_that_is_none_is_refused(tmp_path, text):
         file.write_text(text)
     said = refused("--port", 0, "--env-file", file)
     assert "--env-file" in said and str(file) in said
+
+
+def test_every_variable_takes_effect(tmp_path, upstream):
+    (tmp_path / "serve.toml").write_text("max_rollouts = 7\n")
+    (tmp_path / "keys").write_text(KEY + "\n")
+    (tmp_path / "templates" / "a-root").mkdir(parents=True)
+    env = {"SLUICE_CONFIG": tmp_path / "serve.toml", "PORT": 0, "SLUICE_HOST": "127.0.0.2",
+           "SLUICE_NETWORK": "open", "SLUICE_BACKEND": "local",
+           "SLUICE_TEMPLATES_DIR": tmp_path / "templates", "SLUICE_DATA_DIR": tmp_path / "traces",
+           "SLUICE_TRAINER_LISTEN": "127.0.0.1:0", "SLUICE_KEY_FILE": tmp_path / "keys"}
+    with Served("sluice", "serve", "--agents-dir", AGENTS,
+                env={name: str(value) for name, value in env.items()}) as served:
+        host, port = served.address.split(":")
+        assert host == "127.0.0.2" and port != "8000"
+        assert served.fetch("/metadata")[0] == 401
+        served.headers["Authorization"] = f"Bearer {KEY}"
+        metadata = served.fetch("/metadata")[1]
+        assert metadata["max_rollouts"] == 7 and metadata["templates"] == ["a-root"]
+        assert metadata["backend"] == "local"
+        assert metadata["trainer"]["api"].startswith("http://127.0.0.1:")
+        # On a network of its own it would find nothing there.
+        look = f"python3 -c 'import urllib.request as r; r.urlopen(\"{served.url}/state\")' 2>&1"
+        answer = served.rpc("tools/call", {"name": "run_rollout", "arguments": task(
+            upstream, {"run": look + " | tail -1"})})
+        result = json.loads(answer["result"]["data"])
+        assert "HTTP Error 401" in result["agent_log_tail"], result
+        assert any(result["rollout_id"] in file.name for file in (tmp_path / "traces").iterdir())
+    said = refused("--port", 0, "--data", tmp_path / "data", env={"SLUICE_BACKEND": "moon"})
+    assert "moon" in said and "backend" in said.lower()
+
+
+def test_times_of_commands_are_the_servers(tmp_path, upstream):
+    config = tmp_path / "serve.toml"
+    config.write_text("setup_timeout_s = 1\nverify_timeout_s = 1\n")
+    with serve(tmp_path, "--config", config) as served:
+        def run(**more):
+            answer = served.rpc("tools/call", {
+                "name": "run_rollout", "arguments": task(upstream, **more)})
+            return json.loads(answer["result"]["data"])
+
+        # A command over its time has no exit code, and says why; those behind it run.
+        result = run(verify=["echo begun; sleep 60", "true"])
+        assert [(row["exit_code"], row["stdout"], row["ended"]) for row in result["verify_results"]] == [
+            (None, "begun\n", "timed out"), (0, "", "exit code 0")]
+        assert result["reward"] == 0.5 and result["error"] is None
+        result = run(setup=["sleep 60"])
+        assert [(row["exit_code"], row["ended"]) for row in result["setup_results"]] == [
+            (None, "timed out")]
+        assert result["error"].startswith("RuntimeError: task.setup_shell failed (timed out): ")
+        assert result["reward"] is None and result["verify_results"] == []
 
 
 def test_beyond_loopback_it_wants_keys_or_plain_words(tmp_path):
@@ -234,10 +311,46 @@ def test_what_does_not_end_is_cancelled(tmp_path, upstream, how):
 
 
 def wait_until_running(served):
-    end = time.monotonic() + 20
-    while not served.fetch("/rollouts?state=running")[1]["rollouts"]:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for(lambda: served.fetch("/rollouts?state=running")[1]["rollouts"], 20)
+
+
+class HeldUpstream(Upstream):
+    """Answers when it is let go."""
+
+    def __init__(self, *script):
+        self.go = threading.Event()
+        super().__init__(*script)
+
+    def answer(self, request, body):
+        self.go.wait(60)
+        super().answer(request, body)
+
+
+@pytest.mark.parametrize("what", ["cancel", "finish"])
+def test_a_rollout_whose_client_left_ends_or_goes_on(tmp_path, what):
+    from websockets.sync.client import connect
+
+    with (HeldUpstream("hello") as model,
+          serve(tmp_path, "--on-client-gone", what, "--max-sessions", 1) as served,
+          connect(served.url.replace("http", "ws") + "/ws") as connection):
+        connection.send(json.dumps({"type": "step", "data": {
+            "tool_name": "run_rollout", "arguments": task(model)}}))
+        wait_for(lambda: model.requests)
+        connection.socket.shutdown(socket.SHUT_RDWR)
+        if what == "finish":
+            # Two answers later the server has seen its end, and works on.
+            for _ in range(2):
+                assert served.fetch("/rollouts?state=running")[1]["rollouts"]
+            model.go.set()
+        wait_for(lambda: served.fetch("/rollouts?state=ended")[1]["rollouts"], 30)
+        model.go.set()
+        row, = served.fetch("/rollouts")[1]["rollouts"]
+        if what == "finish":
+            assert row["error"] is None and row["reward"] == 1.0 and "call_cancelled" not in row
+        else:
+            assert row["error_kind"] == "cancelled" and row["call_cancelled"] == "client_gone"
+        # The only slot is free again.
+        wait_for(lambda: "result" in served.rpc("openenv/session/create"))
 
 
 def test_production_has_no_orchestration_over_http(tmp_path):
@@ -248,9 +361,15 @@ def test_production_has_no_orchestration_over_http(tmp_path):
         assert served.rpc("tools/list")["result"]["tools"]
 
 
-def test_the_page_is_there_when_asked_for(tmp_path):
-    with serve(tmp_path) as served:
-        assert served.fetch("/web/metadata")[0] == 404
+@pytest.mark.parametrize("value, there", [
+    (None, False), ("true", True), ("TRUE", True), ("1", True), ("yes", True), ("0", False),
+    ("on", False), ("false", False)])
+def test_the_page_is_there_when_asked_for_in_openenvs_words(tmp_path, value, there):
+    with serve(tmp_path, env={} if value is None else {"ENABLE_WEB_INTERFACE": value}) as served:
+        assert (served.fetch("/web/metadata")[0] == 200) is there
+
+
+def test_the_page_has_its_readme_and_nothing_from_elsewhere(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# Hello\n")
     with serve(tmp_path, env={"ENABLE_WEB_INTERFACE": "Yes", "ENV_README_PATH": str(readme)}) as served:
