@@ -2,6 +2,7 @@
 that break the protocol.
 """
 
+import ast
 import asyncio
 import json
 import subprocess
@@ -143,13 +144,33 @@ def test_a_full_server_is_a_server_error(place):
             assert "CAPACITY_REACHED" in str(refused.value) or "1000" in str(refused.value)
 
 
-def test_finding_61_the_client_imports_nothing_of_a_server():
-    script = ("import sys; sys.path.insert(0, sys.argv[1]); import coding_agent_env;"
-              "print([m for m in sys.modules if m.split('.')[0] in "
-              "('openenv', 'fastapi', 'fastmcp', 'uvicorn', 'pydantic', 'starlette')])")
-    done = subprocess.run([sys.executable, "-c", script, SOURCE / "python" / "coding_agent_env"],
-                          capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def imports_of(folder):
+    """The packages that its sources import, anywhere in them; its own modules are "."."""
+    names = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add("." if node.level else node.module.split(".")[0])
+    return names
+
+
+def test_defect_16_finding_61_client_and_server_import_nothing_of_each_other():
+    client, server = SOURCE / "python" / "coding_agent_env", SOURCE / "envs" / "coding_agent_env"
+    of_client, of_server = imports_of(client / "coding_agent_env"), imports_of(server)
+    assert "asyncio" in of_client and "os" in of_server
+    assert of_client - sys.stdlib_module_names - {".", "coding_agent_env"} == set()
+    assert "coding_agent_env" not in of_server
+    # And what is there when they are imported.
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules);"
+              "__import__(sys.argv[2]);"
+              "print({name.split('.')[0] for name in set(sys.modules) - before} - "
+              "sys.stdlib_module_names)")
+    for folder, module in ((client, "coding_agent_env"), (server, "server.app")):
+        done = subprocess.run([sys.executable, "-c", script, folder, module], capture_output=True,
+                              text=True, check=True)
+        assert done.stdout.strip() == repr({module.split(".")[0]})
 
 
 @pytest.mark.parametrize("says", [
