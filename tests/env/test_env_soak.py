@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import SLOW, SOURCE, Served
+from serving import SLOW, SOURCE, Served, wait_for
 
 SECONDS = 600 if SLOW else 30
 SESSIONS = 64
@@ -205,6 +205,31 @@ def test_sessions_with_all_that_goes_wrong():
         assert counts["created"] == counts["closed"] and counts["waiting"] == 0
 
 
+def command_lines():
+    """Of every process on this machine, in a sandbox or not."""
+    lines = b""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines += file.read_bytes() + b"\n"
+        except OSError:
+            pass  # it has ended
+    return lines
+
+
+def descendants(pid):
+    """What a process has started, and what that has."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(file.parent.name)] = int(file.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            pass
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
 def test_rollouts_whose_clients_leave(tmp_path):
     """The same with real sandboxes: none is left, nor what ran in it."""
     step = {"type": "step", "data": {"tool_name": "run_rollout", "arguments": {
@@ -217,6 +242,21 @@ def test_rollouts_whose_clients_leave(tmp_path):
         await asyncio.sleep(rng.random() * 0.4)
         client.abort()
 
+    def rollouts(server, state):
+        return server.fetch(f"/rollouts?limit=1000&state={state}")[1]["rollouts"]
+
+    # An agent's command line names its rollout, so that it would be seen wherever it has gone.
+    def ids(server, state):
+        return [row["rollout_id"].encode() for row in rollouts(server, state)]
+
+    async def stay(server):
+        client = await Client.open(server, "/ws")
+        client.send(json.dumps(step).encode())
+        await asyncio.to_thread(wait_for, lambda: any(
+            one in command_lines() for one in ids(server, "running")))
+        assert descendants(server.process.pid) > idle
+        client.abort()
+
     async def many(server, count):
         rng = random.Random(3)
         for _ in range(count):
@@ -226,10 +266,17 @@ def test_rollouts_whose_clients_leave(tmp_path):
                 tmp_path / "data", "--agents-dir", SOURCE / "tests/system/agents") as server:
         assert server.fetch("/health")[0] == 200
         descriptors = books(server)[0]
+        idle = descendants(server.process.pid)
+        asyncio.run(stay(server))
         asyncio.run(many(server, 60 if SLOW else 6))
         settled(server, descriptors)
-        running = server.fetch("/rollouts?state=running")[1]["rollouts"]
-        assert running == []
+        assert rollouts(server, "running") == []
+        ended = ids(server, "ended")
+        assert len(ended) > 1
+        lines = command_lines()
+        assert [one for one in ended if one in lines] == []
+        # Sandboxes that were begun ahead of being asked for go some seconds later.
+        wait_for(lambda: descendants(server.process.pid) == idle, 60)
         assert server.stop()[0] == 0
 
 
