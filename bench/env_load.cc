@@ -1,7 +1,7 @@
 // The client of bench/env: requests on each of several connections, DEPTH of them under way at a
-// time. With a depth of 1 it is one after the other, as OpenEnv's clients do it. With more,
-// requests whose answers came together go out together: a small request costs its sender more than
-// a quick server, most of it in the kernel, and only so is the server what is measured.
+// time. With a depth of 1 it is one after the other, as OpenEnv's clients do it. With more, half of
+// them go out together when as many answers have come: a small request costs its sender more than a
+// quick server, most of it in the kernel, and only so is the server what is measured.
 //
 //   env_load PORT ws FRAME CONNECTIONS SECONDS DEPTH
 //   env_load PORT PATH BODY CONNECTIONS SECONDS DEPTH
@@ -20,6 +20,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -34,6 +35,7 @@ using Clock = std::chrono::steady_clock;
 struct Connection {
   int fd = -1;
   std::string in;
+  size_t owed = 0;  // answers that no new request has gone out for
 };
 
 int open_connection(int port) {
@@ -160,10 +162,13 @@ int main(int argc, char** argv) {
       }
       connection.in.erase(0, connection.in.size() - rest.size());
       if (over) {
-        waiting -= answers;
-      } else {
-        send_all(connection.fd, std::string_view(requests).substr(0, answers * request.size()));
+        waiting -= answers + std::exchange(connection.owed, 0);
+        continue;
       }
+      connection.owed += answers;
+      if (connection.owed * 2 < depth) continue;
+      const size_t count = std::exchange(connection.owed, 0);
+      send_all(connection.fd, std::string_view(requests).substr(0, count * request.size()));
     }
   }
   const std::chrono::duration<double> took = Clock::now() - began;

@@ -130,8 +130,10 @@ int serve_bare() {
 void train(gate::Trainer trainer) {
   const llm::Answer answer = fixed_answer();
   for (;;) {
+    const std::vector<gate::Item> items = trainer.next_batch(256, 1h);
     std::vector<gate::Trainer::Given> replies;
-    for (const gate::Item& item : trainer.next_batch(256, 1h)) {
+    replies.reserve(items.size());
+    for (const gate::Item& item : items) {
       if (const llm::Call* call = item.call()) replies.push_back({call->id, answer});
     }
     trainer.reply(std::move(replies));

@@ -22,8 +22,9 @@ constexpr auto kCloseGrace = std::chrono::milliseconds(500);
 constexpr size_t kMaxWaiters = 4;
 // A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
 constexpr uint64_t kMaxNoted = 100;
-// How often the end of a turn goes to the back of the loop's queue with nothing happening meanwhile:
-// an answer's delivery takes so many steps. And in all: under load something always happens.
+// How often the end of a turn goes to the back of the loop's queue with nothing happening
+// meanwhile: an answer's delivery takes so many steps. And in all: under load something always
+// happens.
 constexpr int kQuietHops = 3;
 constexpr int kMaxHops = 32;
 

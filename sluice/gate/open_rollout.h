@@ -241,8 +241,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
   void time_is_up();
   // What is recorded goes to the recorder's file, and who waits for that is told, once for all that
-  // happens in one turn of the loop: behind what is ready now and what follows from it at once, until
-  // nothing more follows, or for long enough.
+  // happens in one turn of the loop: behind what is ready now and what follows from it at once,
+  // until nothing more follows, or for long enough.
   trace::Recorder* recorder();
   void at_turn_end();
   void turn(int quiet_hops, int hops);

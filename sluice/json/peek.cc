@@ -272,7 +272,8 @@ std::optional<Peeker::Fields> Peeker::by_likeness(const Document& given,
   copy.reserve(between.size() + 2 + simdjson::SIMDJSON_PADDING);
   copy.assign("[").append(between).append("]");
   const auto found = elements_of(*state_->parser, copy);
-  if (!found) return std::nullopt;
+  // Behind a comma that stays there has to be something.
+  if (!found || (found->empty() && upper != was.begin())) return std::nullopt;
 
   std::vector<size_t> elements(was.begin(), first);
   elements.reserve(elements.size() + found->size() + static_cast<size_t>(was.end() - last));

@@ -20,6 +20,7 @@ using wire::given;
 using wire::string_in;
 
 constexpr size_t kMaxSystemMessages = 8;
+constexpr size_t kFrame = 512;  // what a plain answer mostly has besides its text, and more
 
 // Raw bytes in a JSON text that is built by hand.
 Bytes& operator<<(Bytes& out, std::string_view text) {
@@ -348,6 +349,7 @@ class ChatCodec final : public Codec {
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
     Bytes out;
+    out.reserve(kFrame + answer.choices.front().message.text.size());
     out << "{\"id\":\"chatcmpl-" << envelope.id
         << "\",\"object\":\"chat.completion\",\"created\":" << std::to_string(envelope.created)
         << ",\"model\":";

@@ -2,10 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -21,6 +19,7 @@
 #include <boost/asio/write.hpp>
 
 #include "sluice/base/core/defer.h"
+#include "sluice/net/tcp_state.h"
 
 namespace sluice::net {
 namespace {
@@ -147,16 +146,11 @@ class SocketStream final : public Stream {
     if (!state_->socket.is_open()) return Error(ErrorCode::kClosed, "drain: closed here");
     const int fd = state_->socket.native_handle();
     if constexpr (std::is_same_v<Protocol, asio::ip::tcp>) {
-      int left = 0;
-      if (::ioctl(fd, SIOCOUTQ, &left) != 0) return errno_error("drain to " + peer_, errno);
-      if (left == 0) return true;
-      // What a reset left unacknowledged stays so. It leaves no peer (ENOTCONN).
-      sockaddr_storage address;
-      socklen_t size = sizeof address;
-      if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+      SLUICE_TRY(const Unacknowledged left, unacknowledged(fd));
+      if (left == Unacknowledged::kReset) {
         return Error(ErrorCode::kClosed, "drain to " + peer_ + ": connection reset");
       }
-      return false;
+      return left == Unacknowledged::kNothing;
     } else {
       // A unix socket's bytes are in the peer's queue as soon as they are written.
       int failure = 0;

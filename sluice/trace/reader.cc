@@ -227,15 +227,14 @@ Result<Bytes> Trace::body(const CallRecord& call) const {
   const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return errno_error("cannot open " + file, errno);
   Bytes out;
+  const Error wrong(ErrorCode::kProtocol, "the pieces of this request are not as long as it is");
   for (const CallRecord::Part& part : call.body_parts) {
-    if (part.size > call.body_size - out.size()) break;
+    if (part.size > call.body_size - out.size()) return wrong;
     const size_t start = out.size();
     out.resize(start + part.size);
     SLUICE_TRY_VOID(read_at(fd, part.offset, std::span(out).subspan(start), file));
   }
-  if (out.size() != call.body_size) {
-    return Error(ErrorCode::kProtocol, "the pieces of this request are not as long as it is");
-  }
+  if (out.size() != call.body_size) return wrong;
   return out;
 }
 

@@ -194,23 +194,27 @@ class Delivery {
   bool waits() const { return parked_->state == State::kOpen && !waiter_.hung_up; }
 
   // Until the call is answered or ended, or the agent is gone; then whatever that comes to. Its
-  // frame is what a parked call costs: all that is done meanwhile has frames of its own, and is not
-  // to be inlined, which would make them part of this one.
+  // frame is what a parked call costs, so it waits in one place, whatever it waits for; all that is
+  // done meanwhile has frames of its own.
   static awaitable<void> wait_and_conclude(std::unique_ptr<Delivery> self) {
-    // At once: some agents give up on a call without headers after a minute.
-    if (self->waits() && self->stream()) co_await self->start_stream();
-    while (self->waits()) {
-      if (Bytes piece = self->next_piece(); !piece.empty()) {
-        co_await self->send_piece(std::move(piece));
-      } else if (self->waiter_.due) {
-        co_await self->send_keep_alive();
-      } else {
-        self->arm_keep_alive();
-        co_await self->waiter_.wake.wait();
-      }
+    while (!self->concluded_) {
+      awaitable<void> step = self->next_step();
+      co_await std::move(step);
     }
-    self->keep_alive_.disarm();
-    co_await self->conclude();
+  }
+
+  [[gnu::noinline]] awaitable<void> next_step() {
+    if (!waits()) {
+      concluded_ = true;
+      keep_alive_.disarm();
+      return conclude();
+    }
+    // At once: some agents give up on a call without headers after a minute.
+    if (stream() && !writer_->started()) return start_stream();
+    if (Bytes piece = next_piece(); !piece.empty()) return send_piece(std::move(piece));
+    if (waiter_.due) return send_keep_alive();
+    arm_keep_alive();
+    return waiter_.wake.wait();
   }
 
   // Of an answer that goes ahead while it is made: what the agent has not got of it.
@@ -437,6 +441,7 @@ class Delivery {
   Waiter waiter_;
   net::Wheel::Timer keep_alive_;
   std::shared_ptr<ParkedCall> parked_;
+  bool concluded_ = false;
   uint32_t keep_alives_ = 0;
   llm::Sent sent_;
   std::unique_ptr<Relayed> relayed_;
