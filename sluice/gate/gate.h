@@ -97,6 +97,10 @@ enum class AnswerDelivery : uint8_t {
   kIncremental,
 };
 
+// Whether a rollout's tools are also put into the requests of its agent, as whoever answers sees
+// them, where an agent does not offer them itself.
+enum class ToolsInRequests : uint8_t { kAsSent, kAdded };
+
 struct Registration {
   RolloutId id;
   net::Shard* shard = nullptr;  // the rollout lives there
@@ -110,6 +114,7 @@ struct Registration {
   OriginRule origins;
   AnswerDelivery delivery = AnswerDelivery::kWhole;
   std::vector<Tool> tools;
+  ToolsInRequests tools_in_requests = ToolsInRequests::kAsSent;
   // Trainer's rollouts: cancelled when so many versions have come since its first answer.
   std::optional<uint64_t> max_version_lag;
   // A JSON object that says what the rollout is for, handed to trainers with each of its calls.

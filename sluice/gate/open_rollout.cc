@@ -71,6 +71,13 @@ bool is_failure(const llm::Refusal& refusal) {
   }
 }
 
+// Calls of the trajectory: what titles or sums up has no use for a tool.
+bool takes_tools(const PurposeRule* rule) {
+  if (rule == nullptr) return true;
+  return !rule->canned &&
+         (rule->purpose == llm::Purpose::kMain || rule->purpose == llm::Purpose::kSubagent);
+}
+
 }  // namespace
 
 void CallOwners::add(const CallId& id, std::weak_ptr<OpenRollout> owner) {
@@ -155,6 +162,11 @@ OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
       grace_timer_(registration_.shard->wheel()),
       time_timer_(registration_.shard->wheel()) {
   if (!registration_.policy) core_->ready.open(registration_.id);
+  if (registration_.tools_in_requests == ToolsInRequests::kAdded) {
+    for (const Tool& tool : registration_.tools) {
+      added_tools_.push_back({tool.name, tool.description, tool.parameters});
+    }
+  }
   GateTotals::add(core_->totals.rollouts);
   GateTotals::add(core_->totals.open_rollouts);
   tell_event("rollout_opened");
@@ -470,7 +482,14 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
   if (auto over = over_budget()) return refuse(std::move(*over));
   const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
   if (for_trainer && !core_->ready.has_room()) return refuse(come_again());
-  auto parked = park(std::move(arrival), *peek, *digest, rule, waiter);
+  std::optional<llm::WithTools> changed;
+  if (!added_tools_.empty() && takes_tools(rule)) {
+    auto with = arrival.codec->with_tools(*peeker_, *arrival.body, added_tools_);
+    // Readable so far as it was looked into, but not in its tools.
+    if (!with) return refuse(Problem::of(llm::BadRequest{with.error().message, "tools", ""}));
+    changed = std::move(*with);
+  }
+  auto parked = park(std::move(arrival), *peek, *digest, rule, std::move(changed), waiter);
   recent_bodies_.add(*parked->call, std::move(outline));
   submit(parked, rule);
   return parked;
@@ -489,7 +508,9 @@ void OpenRollout::join(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter
 }
 
 std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& peek, Digest digest,
-                                              const PurposeRule* rule, Waiter* waiter) {
+                                              const PurposeRule* rule,
+                                              std::optional<llm::WithTools> changed,
+                                              Waiter* waiter) {
   auto call = std::make_shared<llm::Call>();
   call->id = core_->ids.fresh();
   call->rollout = registration_.id;
@@ -514,6 +535,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   parked->waiters.push_back(waiter);
   call->like = std::move(arrival.like);
   call->body = std::move(arrival.body);  // `peek` pointed into it
+  if (changed) call->changed_body = std::make_shared<const Bytes>(std::move(changed->body));
   parked->call = std::move(call);
 
   ++counters_.open;
@@ -525,6 +547,10 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   by_digest_[key_of(*parked->call)] = parked;
   core_->owners.add(parked->call->id, weak_from_this());
   if (trace::Recorder* const to = recorder()) to->arrived(*parked->call);
+  if (changed) {
+    event("tools_added",
+          fmt::format(R"({{"call":"{}","tools":{}}})", parked->call->id.value, changed->added));
+  }
   tell_call("call_arrived", *parked->call);
   return parked;
 }

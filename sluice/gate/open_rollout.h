@@ -224,7 +224,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
                                 const llm::SessionKey& session) const;
   llm::Problem refuse(llm::Problem problem);
   std::shared_ptr<ParkedCall> park(Arrival arrival, const llm::Peek& peek, Digest digest,
-                                   const PurposeRule* rule, Waiter* waiter);
+                                   const PurposeRule* rule, std::optional<llm::WithTools> changed,
+                                   Waiter* waiter);
   void join(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
   void submit(const std::shared_ptr<ParkedCall>& parked, const PurposeRule* rule);
 
@@ -261,6 +262,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   const std::shared_ptr<Core> core_;
   const std::shared_ptr<json::Peeker> peeker_;  // the shard's
   ToolBox tools_;
+  std::vector<llm::ToolDefinition> added_tools_;  // to requests; none if that was not asked for
   std::unique_ptr<Endpoint> endpoint_;
   bool admitting_ = false;
   bool closing_ = false;

@@ -47,7 +47,7 @@ Result<const Request*> Call::request() const {
           Error(ErrorCode::kUnsupported,
                 "the call's body cannot be read as " + std::string(to_string(dialect))));
     } else {
-      request_ = std::make_unique<Result<Request>>(codec->parse(*body));
+      request_ = std::make_unique<Result<Request>>(codec->parse(asked()));
       // Where the URL names the model, the body does not.
       if (*request_ && (*request_)->model.empty()) (*request_)->model = model;
     }

@@ -112,12 +112,16 @@ class Call {
   std::chrono::system_clock::time_point arrived_at;
   std::shared_ptr<const Bytes> body;  // exactly as received
   std::optional<Likeness> like;       // if it has much in common with an earlier one
+  // What whoever answers is asked instead, where the gate has put something into it; may be none.
+  std::shared_ptr<const Bytes> changed_body;
   // The vendor's own headers (openai-beta, anthropic-version), for whoever passes the call on.
   // Never credentials.
   std::vector<std::pair<std::string, std::string>> headers;
 
-  // The canonical form, parsed at the first use. Any thread. An Error if the body, which was only
-  // peeked into when it arrived, is malformed deeper down.
+  // What whoever answers sees.
+  const Bytes& asked() const { return changed_body ? *changed_body : *body; }
+  // The canonical form of that, parsed at the first use. Any thread. An Error if the body, which
+  // was only peeked into when it arrived, is malformed deeper down.
   Result<const Request*> request() const;
 
  private:

@@ -38,6 +38,16 @@ TEST(CallTest, AModelThatOnlyTheUrlNamesIsTheRequests) {
   EXPECT_EQ((*call.request())->model, "gemini-3");
 }
 
+TEST(CallTest, WhoeverAnswersSeesTheBodyThatTheGateChanged) {
+  Call call;
+  call.body =
+      std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user","content":"hi"}]})");
+  EXPECT_EQ(&call.asked(), call.body.get());
+  call.changed_body = std::make_shared<const Bytes>(
+      R"({"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"function":{"name":"x"}}]})");
+  EXPECT_EQ((*call.request())->tool_names, std::vector<std::string>{"x"});
+}
+
 TEST(CallTest, NamesOfValues) {
   EXPECT_EQ(to_string(Dialect::kChat), "chat");
   EXPECT_EQ(to_string(Purpose::kSubagent), "subagent");

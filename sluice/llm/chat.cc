@@ -107,6 +107,26 @@ Result<Message> parse_message(const Raw& value) {
   return message;
 }
 
+Result<std::string> tool_name(const Raw& value) {
+  if (!value.is(Type::kObject)) return std::string();
+  SLUICE_TRY(const auto tool, json::fields(value));
+  const Raw* inner = tool.find("function");
+  if (inner == nullptr) inner = tool.find("custom");
+  if (inner == nullptr) return std::string();
+  return string_in(*inner, "name");
+}
+
+void append_tool(Bytes& out, const ToolDefinition& tool) {
+  wire::Members members(out);
+  members.text("type", "function");
+  wire::Members function(members["function"]);
+  function.text("name", tool.name);
+  if (!tool.description.empty()) function.text("description", tool.description);
+  function.raw("parameters", tool.parameters);
+  function.close();
+  members.close();
+}
+
 void append_tool_call(Bytes& out, const ToolCall& call, std::optional<size_t> index) {
   out << "{";
   if (index) out << "\"index\":" << std::to_string(*index) << ",";
@@ -327,6 +347,12 @@ class ChatCodec final : public Codec {
       }
     }
     return request;
+  }
+
+  Result<std::optional<WithTools>> with_tools(
+      json::Peeker& peeker, const Bytes& body,
+      std::span<const ToolDefinition> tools) const override {
+    return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
   }
 
   std::string system_text(const Peek& peek) const override {

@@ -5,6 +5,7 @@
 
 #include "sluice/json/value.h"
 #include "sluice/llm/answer.h"
+#include "sluice/llm/testing.h"
 
 namespace sluice::llm {
 namespace {
@@ -361,6 +362,30 @@ TEST(ChatSystemTest, ManyLeadingSystemMessagesAreReadOnceEach) {
   const auto result = peek(body);
   ASSERT_TRUE(result);
   EXPECT_EQ(chat().system_text(*result), "s\ns\ns\ns\ns\ns\ns\ns");
+}
+
+TEST(ChatToolsTest, ToolsArePutBehindTheAgentsOwnAndAllElseStays) {
+  const std::string lookup =
+      R"({"type":"function","function":{"name":"lookup","description":"Looks \"it\" up.",)"
+      R"("parameters":{"type": "object", "x": 1.0}}})";
+  const std::string write =
+      R"({"type":"function","function":{"name":"write","parameters":{"type":"object"}}})";
+  const auto with = [](std::string_view body) {
+    return testing::with_tools(chat_codec(), Bytes(body));
+  };
+  EXPECT_EQ(with(R"({ "model":"m",	"n": 1.50 })"),
+            R"({ "model":"m",	"n": 1.50 ,"tools":[)" + lookup + "," + write + "]}");
+  EXPECT_EQ(with(R"({"tools":null,"a":1})"),
+            R"({"tools":[)" + lookup + "," + write + R"(],"a":1})");
+  EXPECT_EQ(with(R"({"tools":[ ]})"), R"({"tools":[)" + lookup + "," + write + R"( ]})");
+  // By the names of functions and of custom tools, whatever else stands there.
+  EXPECT_EQ(
+      with(R"({"tools":[{"type":"custom","custom":{"name":"write"}}, 7,{"name":"lookup"}],"a":1})"),
+      R"({"tools":[{"type":"custom","custom":{"name":"write"}}, 7,{"name":"lookup"},)" + lookup +
+          R"(],"a":1})");
+  EXPECT_EQ(with(R"({"tools":[)" + lookup + "," + write + "]}"), "nothing");
+  EXPECT_EQ(with(R"({"tools":[{]})"), "invalid_argument");
+  EXPECT_EQ(with(R"({"tools":[{"function":{"name":}}]})"), "invalid_argument");
 }
 
 }  // namespace

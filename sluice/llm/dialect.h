@@ -43,6 +43,19 @@ struct Peek {
   size_t messages = 0;     // its length
 };
 
+// A function that is offered to a model.
+struct ToolDefinition {
+  std::string name;
+  std::string description;
+  std::string parameters;  // a JSON schema
+};
+
+// A body with tools put in.
+struct WithTools {
+  Bytes body;
+  std::string added;  // their definitions as they stand in it now, a JSON array
+};
+
 // Why a request is not let in, for the vendor's own 400.
 struct BadRequest {
   std::string message;
@@ -121,6 +134,11 @@ class Codec {
   virtual tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
                                               const Target& target) const = 0;
   virtual Result<Request> parse(const Bytes& body) const = 0;
+  // `body` with those of `tools` behind its own that it has none of by their names; all else stays
+  // byte for byte as it was. Nothing if it has them all. kInvalidArgument if it is malformed where
+  // it has to be changed.
+  virtual Result<std::optional<WithTools>> with_tools(
+      json::Peeker& peeker, const Bytes& body, std::span<const ToolDefinition> tools) const = 0;
   // The text of the system prompt: of what stands beside the conversation, and of its leading
   // system messages.
   virtual std::string system_text(const Peek& peek) const = 0;

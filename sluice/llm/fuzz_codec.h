@@ -2,6 +2,7 @@
 // made of what was read. Included by fuzzers only.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -46,6 +47,18 @@ inline void check_turn(const Codec& codec, const Message& turn, const json::Raw&
   CHECK(answer_from_json(*json::read_value(text)).has_value());
 }
 
+// That a tool which is put in is there then, in a request that is let in as before.
+inline void check_tools(const Codec& codec, const Target& target, json::Peeker& peeker,
+                        const Bytes& body) {
+  const std::array tools{ToolDefinition{"lookup", "\"", R"({"type":"object"})"}};
+  const auto with = codec.with_tools(peeker, body, tools);
+  if (!with || !*with) return;
+  CHECK(json::read_value((*with)->added).has_value());
+  CHECK(codec.peek(peeker, (*with)->body, target).has_value());
+  const auto again = codec.with_tools(peeker, (*with)->body, tools);
+  CHECK(again.has_value() && !*again);
+}
+
 inline void run(const Codec& codec, const Target& target, const uint8_t* data, size_t size) {
   const Bytes body(reinterpret_cast<const char*>(data), size);
   if (const auto value = json::read_value(body)) {
@@ -69,6 +82,7 @@ inline void run(const Codec& codec, const Target& target, const uint8_t* data, s
   }
   CHECK(peek->messages > 0 && peek->n > 0);
   codec.system_text(*peek);
+  check_tools(codec, target, peeker, body);
   const HistoryMark end = mark_of(*peek);
   CHECK(end.bytes <= peek->conversation.text.size());
   CHECK(extends(codec, peek->conversation, peek->conversation));

@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "sluice/json/splice.h"
 #include "sluice/json/text.h"
 #include "sluice/llm/wire.h"
 
@@ -180,6 +181,40 @@ Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
     }
   }
   return {};
+}
+
+// As a JSON schema, of which the older `parameters` take a part.
+void append_function(Bytes& out, const ToolDefinition& tool) {
+  Members members(out);
+  members.text("name", tool.name);
+  if (!tool.description.empty()) members.text("description", tool.description);
+  members.raw("parametersJsonSchema", tool.parameters);
+  members.close();
+}
+
+// The first list of functions in `tools`, where further ones belong: servers may refuse a second.
+Result<std::optional<Raw>> find_functions(const Raw& tools) {
+  std::vector<Raw> list{tools};
+  if (!tools.is(Type::kObject)) {
+    SLUICE_TRY(list, json::elements(tools));
+  }
+  for (const Raw& element : list) {
+    if (!element.is(Type::kObject)) continue;
+    SLUICE_TRY(const auto tool, json::fields(element));
+    const Raw* functions = find(tool, "functionDeclarations", "function_declarations");
+    if (functions != nullptr && functions->is(Type::kArray)) return std::optional(*functions);
+  }
+  return std::optional<Raw>();
+}
+
+// `tools` ("" for none) with `functions` in it.
+Result<std::string> with_functions(const Raw& tools, const std::string& functions) {
+  const std::string tool = R"({"functionDeclarations":[)" + functions + "]}";
+  if (tools.text.empty()) return "[" + tool + "]";
+  SLUICE_TRY(const auto place, find_functions(tools));
+  if (place) return wire::with_elements(tools.text, *place, functions);
+  if (tools.is(Type::kObject)) return "[" + std::string(tools.text) + "," + tool + "]";
+  return wire::with_elements(tools.text, tools, tool);
 }
 
 // --- Answers -------------------------------------------------------------------------------------
@@ -414,6 +449,22 @@ class GeminiCodec final : public Codec {
       SLUICE_TRY_VOID(read_config(*config, request));
     }
     return request;
+  }
+
+  Result<std::optional<WithTools>> with_tools(
+      json::Peeker& peeker, const Bytes& body,
+      std::span<const ToolDefinition> tools) const override {
+    static constexpr std::array<std::string_view, 1> kNames{"tools"};
+    SLUICE_TRY(const auto found, peeker.fields(body, kNames));
+    const Raw own = given(found[0]) ? found[0]->value : Raw();
+    std::vector<std::string> names;
+    if (!own.text.empty()) SLUICE_TRY_VOID(read_tool_names(own, names));
+    const std::string missing = wire::missing_tools(tools, names, append_function);
+    if (missing.empty()) return std::optional<WithTools>();
+    SLUICE_TRY(const std::string value, with_functions(own, missing));
+    const std::array edits{json::Edit{"tools", value}};
+    SLUICE_TRY(Bytes changed, json::splice(peeker, body, edits));
+    return std::optional(WithTools{std::move(changed), "[" + missing + "]"});
   }
 
   std::string system_text(const Peek& peek) const override {

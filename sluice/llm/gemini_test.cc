@@ -323,5 +323,30 @@ TEST(GeminiModelsTest, AreListedAsGoogleDoes) {
   EXPECT_EQ(text_at(parsed(codec().model("a")), "/displayName"), "a");
 }
 
+// Into the list of functions that is there, in either spelling: servers may refuse a second one.
+TEST(GeminiToolsTest, ToolsArePutBehindTheAgentsOwnInTheDialectsShape) {
+  const std::string lookup = R"({"name":"lookup","description":"Looks \"it\" up.",)"
+                             R"("parametersJsonSchema":{"type": "object", "x": 1.0}})";
+  const std::string write = R"({"name":"write","parametersJsonSchema":{"type":"object"}})";
+  const std::string both = R"({"functionDeclarations":[)" + lookup + "," + write + "]}";
+  const auto with = [](std::string_view body) {
+    return testing::with_tools(gemini_codec(), Bytes(body));
+  };
+  EXPECT_EQ(with(R"({"a":1})"), R"({"a":1,"tools":[)" + both + "]}");
+  EXPECT_EQ(with(R"({"tools":[{"googleSearch":{}}]})"),
+            R"({"tools":[{"googleSearch":{}},)" + both + "]}");
+  EXPECT_EQ(
+      with(R"({"tools":[{"googleSearch":{}},{"function_declarations":[{"name":"write"} ]}]})"),
+      R"({"tools":[{"googleSearch":{}},{"function_declarations":[{"name":"write"},)" + lookup +
+          " ]}]}");
+  // A single tool, as protobuf's JSON allows.
+  EXPECT_EQ(with(R"({"tools":{"functionDeclarations":[{"name":"write"}]},"a":1})"),
+            R"({"tools":{"functionDeclarations":[{"name":"write"},)" + lookup + R"(]},"a":1})");
+  EXPECT_EQ(with(R"({"tools":{"googleSearch":{}}})"),
+            R"({"tools":[{"googleSearch":{}},)" + both + "]}");
+  EXPECT_EQ(with(R"({"tools":[)" + both + "]}"), "nothing");
+  EXPECT_EQ(with(R"({"tools":[7]})"), "invalid_argument");
+}
+
 }  // namespace
 }  // namespace sluice::llm

@@ -150,6 +150,18 @@ void append_canonical(std::string& out, const Raw& value, int levels) {
   out.push_back('}');
 }
 
+Result<std::string> tool_name(const Raw& tool) {
+  return string_in(tool, "name");
+}
+
+void append_tool(Bytes& out, const ToolDefinition& tool) {
+  Members members(out);
+  members.text("name", tool.name);
+  if (!tool.description.empty()) members.text("description", tool.description);
+  members.raw("input_schema", tool.parameters);
+  members.close();
+}
+
 // --- Answers -------------------------------------------------------------------------------------
 
 std::string_view stop_reason(const Choice& choice) {
@@ -495,6 +507,12 @@ class MessagesCodec final : public Codec {
       SLUICE_TRY(request.stop, wire::strings_of(*value));
     }
     return request;
+  }
+
+  Result<std::optional<WithTools>> with_tools(
+      json::Peeker& peeker, const Bytes& body,
+      std::span<const ToolDefinition> tools) const override {
+    return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
   }
 
   std::string system_text(const Peek& peek) const override {

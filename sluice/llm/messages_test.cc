@@ -329,5 +329,15 @@ TEST(MessagesModelsTest, AreListedAsAnthropicDoes) {
   EXPECT_EQ(text_at(parsed(codec().model("a")), "/display_name"), "a");
 }
 
+TEST(MessagesToolsTest, ToolsArePutBehindTheAgentsOwnInTheDialectsShape) {
+  const std::string lookup = R"({"name":"lookup","description":"Looks \"it\" up.",)"
+                             R"("input_schema":{"type": "object", "x": 1.0}})";
+  const std::string own = R"({"name":"write","input_schema":{},"cache_control":{}})";
+  EXPECT_EQ(testing::with_tools(messages_codec(), R"({"tools":[)" + own + R"(],"max_tokens":9})"),
+            R"({"tools":[)" + own + "," + lookup + R"(],"max_tokens":9})");
+  EXPECT_EQ(testing::with_tools(messages_codec(), R"({"tools":[)" + own + "," + lookup + "]}"),
+            "nothing");
+}
+
 }  // namespace
 }  // namespace sluice::llm

@@ -165,6 +165,21 @@ Result<void> read_tools(const Raw& tools, std::string_view space, std::vector<De
   return {};
 }
 
+Result<std::string> tool_name(const Raw& tool) {
+  return string_in(tool, "name");
+}
+
+void append_tool(Bytes& out, const ToolDefinition& tool) {
+  Members members(out);
+  members.text("type", "function");
+  members.text("name", tool.name);
+  if (!tool.description.empty()) members.text("description", tool.description);
+  members.raw("parameters", tool.parameters);
+  // Left out it would mean true here, which asks more of a schema than being one.
+  members.raw("strict", "false");
+  members.close();
+}
+
 // --- Answers -------------------------------------------------------------------------------------
 
 // One item of an answer's output. `choice` outlives it.
@@ -685,6 +700,12 @@ class ResponsesCodec final : public Codec {
       request.max_tokens = to_integer(*value);
     }
     return request;
+  }
+
+  Result<std::optional<WithTools>> with_tools(
+      json::Peeker& peeker, const Bytes& body,
+      std::span<const ToolDefinition> tools) const override {
+    return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
   }
 
   std::string system_text(const Peek& peek) const override {

@@ -421,5 +421,16 @@ TEST(ResponsesModelsTest, AreOpenAIs) {
   EXPECT_EQ(text_at(parsed(codec().model("a")), "/object"), "model");
 }
 
+TEST(ResponsesToolsTest, ToolsArePutBehindTheAgentsOwnInTheDialectsShape) {
+  const std::string lookup =
+      R"({"type":"function","name":"lookup","description":"Looks \"it\" up.",)"
+      R"("parameters":{"type": "object", "x": 1.0},"strict":false})";
+  const std::string own = R"({"type":"web_search"},{"type":"custom","name":"write"})";
+  EXPECT_EQ(testing::with_tools(responses_codec(), R"({"tools":[)" + own + R"(],"input":"hi"})"),
+            R"({"tools":[)" + own + "," + lookup + R"(],"input":"hi"})");
+  EXPECT_EQ(testing::with_tools(responses_codec(), R"({"tools":[)" + own + "," + lookup + "]}"),
+            "nothing");
+}
+
 }  // namespace
 }  // namespace sluice::llm

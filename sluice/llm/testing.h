@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,22 @@ inline tl::expected<Peek, BadRequest> peek(const Codec& codec, const Bytes& body
 inline std::string refused(const Codec& codec, const Bytes& body, const Target& target = {}) {
   const auto result = peek(codec, body, target);
   return result ? "" : result.error().param + ": " + result.error().message;
+}
+
+// The body with the tools "lookup" and "write" put in; "nothing" if it has both, else what is
+// wrong.
+inline std::string with_tools(const Codec& codec, const Bytes& body) {
+  const std::array tools{
+      ToolDefinition{"lookup", "Looks \"it\" up.", R"({"type": "object", "x": 1.0})"},
+      ToolDefinition{"write", "", R"({"type":"object"})"}};
+  json::Peeker peeker;
+  const auto with = codec.with_tools(peeker, body, tools);
+  if (!with) return std::string(to_string(with.error().code));
+  if (!*with) return "nothing";
+  EXPECT_TRUE(json::parse((*with)->body)) << (*with)->body;
+  // What is told of it is what stands there.
+  EXPECT_NE((*with)->body.find((*with)->added.substr(1, (*with)->added.size() - 2)), Bytes::npos);
+  return (*with)->body;
 }
 
 inline json::Value parsed(std::string_view text) {

@@ -1,5 +1,9 @@
 #include "sluice/llm/wire.h"
 
+#include <algorithm>
+#include <array>
+
+#include "sluice/json/splice.h"
 #include "sluice/json/text.h"
 
 namespace sluice::llm::wire {
@@ -99,6 +103,47 @@ void append_line(std::string& text, std::string_view piece) {
   if (piece.empty()) return;
   if (!text.empty()) text.push_back('\n');
   text.append(piece);
+}
+
+std::string with_elements(ByteView text, const Raw& array, std::string_view elements) {
+  // Behind the last element, or the opening bracket.
+  const size_t last = array.text.find_last_not_of(kSpace, array.text.size() - 2);
+  const size_t at = static_cast<size_t>(array.text.data() - text.data()) + last + 1;
+  std::string out(text.substr(0, at));
+  if (last > 0) out.push_back(',');
+  return out.append(elements).append(text.substr(at));
+}
+
+std::string missing_tools(std::span<const ToolDefinition> tools,
+                          const std::vector<std::string>& names,
+                          void (*append)(Bytes& out, const ToolDefinition& tool)) {
+  std::string out;
+  for (const ToolDefinition& tool : tools) {
+    if (std::find(names.begin(), names.end(), tool.name) != names.end()) continue;
+    if (!out.empty()) out.push_back(',');
+    append(out, tool);
+  }
+  return out;
+}
+
+Result<std::optional<WithTools>> with_tools(json::Peeker& peeker, const Bytes& body,
+                                            std::span<const ToolDefinition> tools,
+                                            const ToolShape& shape) {
+  static constexpr std::array<std::string_view, 1> kNames{"tools"};
+  SLUICE_TRY(const auto found, peeker.fields(body, kNames));
+  Raw list{"[]", Type::kArray};
+  if (given(found[0])) list = found[0]->value;
+  SLUICE_TRY(const auto rows, json::elements(list));
+  std::vector<std::string> names;
+  for (const Raw& row : rows) {
+    SLUICE_TRY(names.emplace_back(), shape.name(row));
+  }
+  const std::string missing = missing_tools(tools, names, shape.append);
+  if (missing.empty()) return std::optional<WithTools>();
+  const std::string value = with_elements(list.text, list, missing);
+  const std::array edits{json::Edit{"tools", value}};
+  SLUICE_TRY(Bytes changed, json::splice(peeker, body, edits));
+  return std::optional(WithTools{std::move(changed), "[" + missing + "]"});
 }
 
 Elements Elements::behind_bytes(const Raw& array, const HistoryMark& mark) {

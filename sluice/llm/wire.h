@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sluice/json/peek.h"
 #include "sluice/json/raw.h"
@@ -41,6 +43,28 @@ void note_tokens(const std::optional<json::Raw>& list, std::string_view logprob,
 
 // Appends a piece of text in a line of its own.
 void append_line(std::string& text, std::string_view piece);
+
+// --- Changing ------------------------------------------------------------------------------------
+
+// `elements` (JSON, with commas between them) at the end of `array`, which stands in `text`: that
+// text with them.
+std::string with_elements(ByteView text, const json::Raw& array, std::string_view elements);
+
+// How a dialect whose `tools` are a list of functions has one of them.
+struct ToolShape {
+  // The name of one that an agent offers; "" if it has none.
+  Result<std::string> (*name)(const json::Raw& tool);
+  void (*append)(Bytes& out, const ToolDefinition& tool);
+};
+// Codec::with_tools() of such a dialect.
+Result<std::optional<WithTools>> with_tools(json::Peeker& peeker, const Bytes& body,
+                                            std::span<const ToolDefinition> tools,
+                                            const ToolShape& shape);
+
+// Those of `tools` that are not among `names`, each written by `append`, with commas between them.
+std::string missing_tools(std::span<const ToolDefinition> tools,
+                          const std::vector<std::string>& names,
+                          void (*append)(Bytes& out, const ToolDefinition& tool));
 
 // --- Walking -------------------------------------------------------------------------------------
 

@@ -117,6 +117,21 @@ TEST_F(PassthroughTest, ForwardsTheBodyToTheOneUrlWithTheRealKey) {
   EXPECT_EQ(counters().turns, 1u);
 }
 
+TEST_F(PassthroughTest, ToolsThatARolloutAsksForAreInWhatTheUpstreamGets) {
+  gate::Tool& tool = registration_.tools.emplace_back();
+  tool.name = "lookup";
+  tool.handler = [](auto, gate::ToolReply reply) {
+    reply.answer({"x"});
+  };
+  registration_.tools_in_requests = gate::ToolsInRequests::kAdded;
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(agent.response().status, 200);
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_THAT(requests_[0].body, HasSubstr(R"("function":{"name":"lookup")"));
+}
+
 TEST_F(PassthroughTest, EachDialectHasItsPathAndItsHeaderForTheKey) {
   registration_.dialects = {llm::Dialect::kResponses, llm::Dialect::kMessages,
                             llm::Dialect::kGemini};

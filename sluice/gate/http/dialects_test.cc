@@ -24,6 +24,16 @@ struct Way {
   int ending;                            // the status that makes its agents stop
 };
 
+constexpr Way kChat{llm::Dialect::kChat,
+                    "/v1/chat/completions",
+                    "/v1/chat/completions",
+                    R"({"model":"m","messages":[{"role":"user","content":"hi"}]})",
+                    R"({"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true})",
+                    "",
+                    "data: [DONE]",
+                    "\"choices\":[]}",
+                    400};
+
 constexpr std::array kWays{
     Way{llm::Dialect::kResponses, "/v1/responses", "/v1/responses", R"({"model":"m","input":"hi"})",
         R"({"model":"m","input":"hi","stream":true})", "/v1/responses/input_tokens",
@@ -204,6 +214,71 @@ TEST_P(DialectTest, ADialectThatTheRolloutDoesNotSpeakIs404InItsOwnShape) {
     EXPECT_EQ(response.status, 404);
     EXPECT_THAT(response.body, HasSubstr("does not speak the dialect"));
   }
+}
+
+// --- What is the same in the dialect `chat` ------------------------------------------------------
+
+class EveryDialectTest : public DialectTest {
+ protected:
+};
+
+INSTANTIATE_TEST_SUITE_P(All, EveryDialectTest,
+                         ::testing::Values(kChat, kWays[0], kWays[1], kWays[2]),
+                         [](const auto& info) {
+                           return std::string(to_string(info.param.dialect));
+                         });
+
+// The trace and the digest are of what the agent sent.
+TEST_P(EveryDialectTest, ToolsAreAddedToWhatItsTrainerSeesWhereThatIsAsked) {
+  registration_.tools.resize(1);
+  registration_.tools[0].name = "lookup";
+  registration_.tools[0].parameters = R"({"type":"object","properties":{}})";
+  registration_.tools_in_requests = ToolsInRequests::kAdded;
+  PurposeRule title;
+  title.purpose = llm::Purpose::kTitle;
+  title.has_parent_session = true;
+  registration_.purposes = {title};
+  registration_.session_headers = {"x-session", "x-parent"};
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);
+  auto call = next_call();
+  EXPECT_EQ(*call->body, way().body);
+  EXPECT_THAT(call->asked(), HasSubstr(R"("name":"lookup")"));
+  EXPECT_THAT((*call->request())->tool_names, ::testing::ElementsAre("lookup"));
+  EXPECT_EQ(recorder_.count("event:tools_added"), 1u);
+  const auto event = recorder_.entries().back();
+  EXPECT_EQ(at(event.detail, "/call"), "\"" + call->id.value + "\"");
+  EXPECT_THAT(at(event.detail, "/tools/0"), HasSubstr(R"("name":"lookup")"));
+  // A resend is one of what was sent.
+  auto again = this->agent();
+  again.post(way().plain, way().body);
+  testing::run_until(shard_, [&] { return counters().resends == 1; });
+  EXPECT_EQ(outcome(reply(call->id, "hello")), llm::Outcome::kDelivered);
+  agent.response();
+  // What is no part of the trajectory is left alone.
+  agent.post(way().plain, way().body, "x-parent: p\r\nx-session: s\r\n");
+  call = next_call();
+  EXPECT_EQ(&call->asked(), call->body.get());
+  EXPECT_EQ(recorder_.count("event:tools_added"), 1u);
+  agent.reset();
+  // Nobody is to guess which of two lists counts; nor what a broken one would hold.
+  auto broken = this->agent();
+  std::string body(way().body);
+  body.insert(body.rfind('}'), R"(,"tools":[{"name":}])");
+  broken.post(way().plain, body);
+  EXPECT_EQ(broken.response().status, 400);
+}
+
+TEST_P(EveryDialectTest, NoToolIsAddedUnasked) {
+  registration_.tools.resize(1);
+  registration_.tools[0].name = "lookup";
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);
+  const auto call = next_call();
+  EXPECT_EQ(&call->asked(), call->body.get());
+  EXPECT_EQ(recorder_.count("event:tools_added"), 0u);
 }
 
 // --- Answers that are delivered while they are made ----------------------------------------------

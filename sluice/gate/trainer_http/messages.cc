@@ -208,10 +208,11 @@ void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical 
   append_digest(members, call.digest);
   // What was only peeked into on its way in may be broken deeper down; it is then handed on as
   // bytes.
-  if (json::read_value(*call.body)) {
-    members.raw("body", *call.body);
+  const Bytes& asked = call.asked();
+  if (json::read_value(asked)) {
+    members.raw("body", asked);
   } else {
-    members.text("body_base64", to_base64(*call.body));
+    members.text("body_base64", to_base64(asked));
   }
   if (canonical == Canonical::kYes) {
     if (const auto request = call.request()) append_request(members["request"], **request);
@@ -640,6 +641,9 @@ Result<RegisterMessage> registration_from_json(ByteView body) {
   for (const json::Value& each : in.list("tools", kMaxTools)) {
     SLUICE_TRY(Tool tool, tool_from(each));
     registration.tools.push_back(std::move(tool));
+  }
+  if (in.flag("tools_in_requests").value_or(false)) {
+    registration.tools_in_requests = ToolsInRequests::kAdded;
   }
   registration.max_version_lag = in.count("max_version_lag");
   out.lifetime = in.seconds("lifetime_s", kMaxLifetime).value_or(std::chrono::hours(24));

@@ -99,7 +99,7 @@ TEST(TrainerMessagesTest, ARegistrationIsReadWhole) {
       "session_headers":{"session":"x-session"},"origins":{"tokens":"waived","accept":"sampled"},
       "purposes":[{"purpose":"title","has_tools":false,"canned":"Title"}],
       "tools":[{"name":"search","parameters":{"type":"object"},"timeout_s":5}],
-      "max_version_lag":2,"lifetime_s":3600})");
+      "tools_in_requests":true,"max_version_lag":2,"lifetime_s":3600})");
   ASSERT_TRUE(message) << why(message);
   const Registration& r = message->registration;
   EXPECT_EQ(r.id.value, "r1");
@@ -111,6 +111,7 @@ TEST(TrainerMessagesTest, ARegistrationIsReadWhole) {
   EXPECT_EQ(r.origins.accept, OriginRule::Accept::kSampledOnly);
   EXPECT_EQ(r.purposes.at(0).canned, "Title");
   EXPECT_EQ(r.tools.at(0).timeout, 5s);
+  EXPECT_EQ(r.tools_in_requests, ToolsInRequests::kAdded);
   EXPECT_EQ(r.max_version_lag, 2u);
   EXPECT_EQ(message->lifetime, 3600s);
   EXPECT_EQ(why(registration_from_json(R"({"budget":{"call":1}})")),
@@ -191,6 +192,15 @@ TEST(TrainerMessagesTest, TheCanonicalFormKeepsWhatItHasNoWordsFor) {
   EXPECT_EQ(called.at("raw").as_array().size(), 3u);
   EXPECT_EQ(called.at("raw").at(2).at("id").as_string(), "ws_1");
   EXPECT_EQ(codex.at("messages").at(1).at("raw").at("output").as_string(), "42");
+}
+
+TEST(TrainerMessagesTest, ACallsBodyIsTheOneThatTheGateChanged) {
+  auto call = std::make_shared<llm::Call>();
+  call->body = std::make_shared<const Bytes>("{}");
+  call->changed_body = std::make_shared<const Bytes>(R"({"tools":[]})");
+  Item item;
+  item.what = std::shared_ptr<const llm::Call>(std::move(call));
+  EXPECT_THAT(rendered(item, Canonical::kNo), HasSubstr(R"("body":{"tools":[]})"));
 }
 
 TEST(TrainerMessagesTest, ACallSaysWhatItsRolloutIsFor) {
