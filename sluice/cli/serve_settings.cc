@@ -202,8 +202,9 @@ class Reader {
     if (approvals == "bypass") task.approvals = agent::Approvals::kBypass;
     task.setup_timeout = file_.seconds("setup_timeout_s", 1ms, 24h).value_or(task.setup_timeout);
     task.verify_timeout = file_.seconds("verify_timeout_s", 1ms, 24h).value_or(task.verify_timeout);
+    // Under its older name.
     if (const auto calls = file_.integer("calls", 1, 1'000'000)) {
-      task.calls = static_cast<uint64_t>(*calls);
+      task.budget.calls = static_cast<uint64_t>(*calls);
     }
     auto in = file_.table("limits");
     if (!in) return;

@@ -46,10 +46,11 @@ struct Budget {
 // Limits of all rollouts of a gate together; 0 is no limit.
 struct TotalBudget {
   uint64_t calls = 0;
-  uint32_t open_calls = 0;  // over it an agent is told to come again: 503
-  double calls_per_second = 0;
+  uint32_t open_calls = 0;      // over it an agent is told to come again: 503
+  double calls_per_second = 0;  // as well
   uint64_t tokens = 0;
   uint64_t bytes = 0;
+  Duration time{};  // from the first admit() of any rollout on; what is open then is refused too
 };
 
 // How a request is recognised as a resend of an earlier one.
@@ -133,6 +134,7 @@ struct Counters {
   uint64_t bytes = 0;   // of requests and answers
   uint64_t tool_calls = 0;
   bool budget_exhausted = false;
+  std::string budget_reason;           // which limit was the first to refuse a call, in words
   bool cancelled = false;              // by the trainer: Trainer::cancel()
   std::array<uint64_t, 6> outcomes{};  // of ended calls, by llm::Outcome
 

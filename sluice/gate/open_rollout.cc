@@ -180,9 +180,16 @@ void OpenRollout::admit() {
   if (closing_ || ended_) return;
   if (std::exchange(admitting_, true)) return;
   tell_event("rollout_admitting");
-  if (registration_.budget.time > Duration::zero()) {
-    time_timer_.arm(Deadline::in(registration_.budget.time), [this] { time_is_up(); });
-  }
+  const Duration own = registration_.budget.time, total = options().total.time;
+  Deadline ends, of_gate;
+  if (own > Duration::zero()) ends = Deadline::in(own);
+  if (total > Duration::zero()) of_gate = core_->totals.time_ends(total);
+  ends = ends.earlier(of_gate);
+  if (ends.is_never()) return;
+  std::string reason =
+      ends == of_gate ? "the gate's time is used up" : "the time of this rollout is used up";
+  if (ends.expired()) return time_is_up(std::move(reason));
+  time_timer_.arm(ends, [this, reason = std::move(reason)] { time_is_up(reason); });
 }
 
 void OpenRollout::stop_admitting() {
@@ -200,12 +207,11 @@ void OpenRollout::agent_exited() {
   stop_admitting();
 }
 
-void OpenRollout::time_is_up() {
-  out_of_time_ = true;
-  counters_.budget_exhausted = true;
-  Problem problem = ending(ErrorCode::kExhausted, "the time of this rollout is used up");
+void OpenRollout::time_is_up(std::string reason) {
+  out_of_time_ = reason;
+  const Problem problem = exhausted(std::move(reason));
   note_refusal(problem);
-  end_open(problem, Outcome::kRefused, "the rollout's time is used up");
+  end_open(problem, Outcome::kRefused, *out_of_time_);
 }
 
 // Calls that wait for an answer. What is just being written may still arrive.
@@ -239,7 +245,7 @@ std::optional<Error> OpenRollout::judge_tool_call() {
   } else if (closing_ || !admitting_) {
     problem = ending(ErrorCode::kFailedPrecondition, "this rollout takes no calls now");
   } else if (out_of_time_) {
-    problem = ending(ErrorCode::kExhausted, "the time of this rollout is used up");
+    problem = exhausted(*out_of_time_);
   } else {
     problem = over_rate();
   }
@@ -366,10 +372,7 @@ std::optional<Problem> OpenRollout::over_rate() {
     const std::chrono::duration<double> since = now - filled_at_;
     filled_at_ = now;
     tokens_ = std::min(std::max(1.0, rate), tokens_ + since.count() * rate);
-    if (tokens_ < 1) {
-      counters_.budget_exhausted = true;
-      return ending(ErrorCode::kExhausted, fmt::format("more than {} calls a second", rate));
-    }
+    if (tokens_ < 1) return exhausted(fmt::format("more than {} calls a second", rate));
     tokens_ -= 1;
   }
   const double total = options().total.calls_per_second;
@@ -381,7 +384,7 @@ std::optional<Problem> OpenRollout::over_budget() {
   const Budget& budget = registration_.budget;
   std::string over;
   if (out_of_time_) {
-    over = "the time of this rollout is used up";
+    over = *out_of_time_;
   } else if (budget.calls > 0 && counters_.calls >= budget.calls) {
     over = fmt::format("the budget of {} calls is used up", budget.calls);
   } else if (budget.tokens > 0 && counters_.tokens >= budget.tokens) {
@@ -397,8 +400,13 @@ std::optional<Problem> OpenRollout::over_budget() {
     if (open_in_total > 0 && core_->totals.open_calls.load() >= open_in_total) return come_again();
     return std::nullopt;
   }
+  return exhausted(std::move(over));
+}
+
+Problem OpenRollout::exhausted(std::string reason) {
   counters_.budget_exhausted = true;
-  return ending(ErrorCode::kExhausted, std::move(over));
+  if (counters_.budget_reason.empty()) counters_.budget_reason = reason;
+  return ending(ErrorCode::kExhausted, std::move(reason));
 }
 
 void OpenRollout::note_resend(const CallId& call) {

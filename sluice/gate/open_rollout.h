@@ -217,6 +217,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   Result<Digest> digest_of(const Bytes& body);
   std::optional<llm::Problem> over_rate();
   std::optional<llm::Problem> over_budget();
+  // The refusal of a call that a budget does not allow, noted.
+  llm::Problem exhausted(std::string reason);
   Result<void> check_origin(const llm::Answer& answer) const;
   void stamp_versions(const ParkedCall& parked, llm::Answer& answer) const;
   void note_resend(const CallId& call);
@@ -240,7 +242,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
            std::string_view detail);
   void wake(ParkedCall& parked);
   void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
-  void time_is_up();
+  void time_is_up(std::string reason);
   // What is recorded goes to the recorder's file, and who waits for that is told, once for all that
   // happens in one turn of the loop: behind what is ready now and what follows from it at once,
   // until nothing more follows, or for long enough.
@@ -275,11 +277,11 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
     std::shared_ptr<PendingOutcome> pending;
     std::optional<llm::Outcome> outcome;  // none: the answer is recorded
   };
-  std::vector<Told> told_;  // at the turn's end
-  bool ended_ = false;      // its agent: it has been admitting, and does so no more
-  bool out_of_time_ = false;
-  std::optional<std::string> cancelled_;  // why
-  std::optional<uint64_t> first_epoch_;   // of the gate's versions, at the first sampled answer
+  std::vector<Told> told_;                  // at the turn's end
+  bool ended_ = false;                      // its agent: it has been admitting, and does so no more
+  std::optional<std::string> out_of_time_;  // whose time it was
+  std::optional<std::string> cancelled_;    // why
+  std::optional<uint64_t> first_epoch_;     // of the gate's versions, at the first sampled answer
   Counters counters_;
   uint64_t noted_refusals_ = 0, noted_resends_ = 0;
   // The token bucket of calls per second.

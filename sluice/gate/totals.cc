@@ -5,6 +5,14 @@
 #include <algorithm>
 
 namespace sluice::gate {
+namespace {
+
+int64_t nanoseconds_now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
 
 std::optional<std::string> GateTotals::over(const TotalBudget& budget) const {
   const auto used_up = [](const Figure& figure, uint64_t limit) {
@@ -28,14 +36,20 @@ bool GateTotals::take(double rate) {
   constexpr double kSecond = 1e9;
   const auto step = static_cast<int64_t>(kSecond / rate);
   const auto burst = static_cast<int64_t>(kSecond);
-  const int64_t now =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+  const int64_t now = nanoseconds_now();
   int64_t due = due_.load(std::memory_order_relaxed);
   for (;;) {
     const int64_t next = std::max(due, now) + step;
     if (next - now > std::max(burst, step)) return false;
     if (due_.compare_exchange_weak(due, next, std::memory_order_relaxed)) return true;
   }
+}
+
+Deadline GateTotals::time_ends(Duration time) {
+  int64_t began = 0;
+  const int64_t now = nanoseconds_now();
+  if (began_.compare_exchange_strong(began, now, std::memory_order_relaxed)) began = now;
+  return Deadline(Clock::time_point(std::chrono::nanoseconds(began)) + time);
 }
 
 Totals GateTotals::read() const {

@@ -30,12 +30,16 @@ class GateTotals {
   std::optional<std::string> over(const TotalBudget& budget) const;
   // One request at `rate` a second, with a burst of one second's worth; false if that is too many.
   bool take(double rate);
+  // A rollout is admitted: when `time` from the first such moment on is over.
+  Deadline time_ends(Duration time);
 
   Totals read() const;
 
  private:
   // When the next request would be due if all came evenly (nanoseconds of the monotonic clock).
   std::atomic<int64_t> due_{0};
+  // When the first rollout was admitted, on the same clock; 0: none was.
+  std::atomic<int64_t> began_{0};
 };
 
 }  // namespace sluice::gate

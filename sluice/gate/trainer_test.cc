@@ -380,6 +380,39 @@ TEST_F(TrainerTest, TheGatesOwnBudgetsHoldOverAllRollouts) {
   EXPECT_THAT(agent.response().body, HasSubstr("the gate's budget of 1 calls"));
 }
 
+TEST_F(TrainerTest, TheGatesTimeBeginsWithItsFirstRolloutAndIsOverForAll) {
+  options_.total.time = 20ms;
+  open();
+  testing::run_until(shard_, [&] { return counters().budget_exhausted; });
+  Registration other = registration_;
+  other.id = {"r1"};
+  ASSERT_TRUE(gate_->for_operator.open(other));
+  gate_->for_operator.admit(other.id);
+  EXPECT_EQ(gate_->for_operator.counters(other.id)->budget_reason, "the gate's time is used up");
+  net::testing::run(shard_, gate_->for_operator.close(other.id));
+}
+
+TEST_F(TrainerTest, TheFirstLimitThatRefusedIsNamed) {
+  registration_.budget.open_calls = 1;
+  registration_.budget.calls = 2;
+  open();
+  auto first = agent(), second = agent();
+  const auto refused = [&](int number) {
+    second.post(kPath, body(number));
+    EXPECT_EQ(second.response().status, 400);
+    return counters().budget_reason;
+  };
+  first.post(kPath, body(1));
+  const auto call = next_call();
+  EXPECT_EQ(counters().budget_reason, "");
+  EXPECT_EQ(refused(2), "1 calls are open at once, as many as are allowed");
+  EXPECT_EQ(outcome(reply(call->id, "x")), Outcome::kDelivered);
+  first.response();
+  first.post(kPath, body(3));
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  EXPECT_EQ(refused(4), "1 calls are open at once, as many as are allowed");
+}
+
 TEST_F(TrainerTest, TooManyOpenCallsInAllIsNotTheAgentsFault) {
   options_.total.open_calls = 1;
   open();

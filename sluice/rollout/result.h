@@ -19,7 +19,7 @@ enum class ErrorKind : uint8_t {
   kTask,             // the task is broken: its setup failed, a program is missing
   kAgent,            // the agent's program failed
   kGateNeverCalled,  // the agent ended without one LLM call: wrongly configured, or broken
-  kBudget,           // the agent used up its calls
+  kBudget,           // the agent used up a limit of calls, tokens, bytes or time
   kTimedOut,         // the agent did not end in time
   kCancelled,        // somebody asked for the end
 };

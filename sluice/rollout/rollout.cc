@@ -164,13 +164,18 @@ class Rollout::Impl final : public agent::Hooks {
     registration.id = options_.id;
     registration.shard = &parts_.shard;
     registration.dialects = {options_.dialect};
-    if (options_.task->calls) registration.budget.calls = *options_.task->calls;
+    registration.budget = options_.task->budget;
     registration.resend = spec.resend;
     registration.session_headers = spec.session_headers;
     registration.purposes = spec.purposes;
     registration.models = {options_.model};
     registration.policy = options_.policy.policy;
     registration.tools = options_.task->tools;
+    const GateRules& rules = options_.task->gate;
+    registration.origins.accept = rules.accept;
+    registration.delivery = rules.delivery;
+    registration.max_version_lag = rules.max_version_lag;
+    registration.tools_in_requests = rules.tools_in_requests;
     registration.recorder = &parts_.recorder;
     registration.task = std::make_shared<const std::string>(about(*options_.task));
     return registration;
@@ -242,8 +247,7 @@ class Rollout::Impl final : public agent::Hooks {
     const bool ended = report.agent && !report.error;
     if (result.calls.budget_exhausted && report.agent) {
       result.error_kind = ErrorKind::kBudget;
-      result.error =
-          fmt::format("the agent used up its budget of {} LLM calls", result.calls.calls);
+      result.error = "refused by its budget: " + result.calls.budget_reason;
     } else if (report.agent && result.calls.calls == 0 &&
                (ended || kind_of(*report.error) == ErrorKind::kTimedOut)) {
       result.error_kind = ErrorKind::kGateNeverCalled;

@@ -147,11 +147,36 @@ TEST_F(RolloutTest, ABrokenTaskIsTheTasksFault) {
 
 TEST_F(RolloutTest, ABudgetEndsTheAgentAndIsNamed) {
   backend_.on("caller http", call_until_refused);
-  task_.calls = 3;
+  task_.budget.calls = 3;
   const RolloutResult result = run();
   EXPECT_EQ(result.error_kind, ErrorKind::kBudget);
+  EXPECT_EQ(result.error, "refused by its budget: the budget of 3 calls is used up");
   EXPECT_EQ(result.calls.turns, 3u);
   EXPECT_EQ(result.reward, 1.0);
+}
+
+TEST_F(RolloutTest, WhicheverLimitRefusedTheAgentIsNamed) {
+  backend_.on("caller http", call_until_refused);
+  task_.budget.bytes = 1;
+  EXPECT_EQ(run().error, "refused by its budget: the budget of 1 bytes is used up");
+  task_.budget = {};
+  task_.budget.tokens = 1;
+  auto script = gate::Script::parse(
+      "[[rules]]\ntext = \"x\"\nusage = { prompt_tokens = 1, completion_tokens = 1 }\n", "s.toml");
+  ASSERT_TRUE(script) << script.error().message;
+  policy_ = std::make_shared<gate::ScriptPolicy>(std::move(*script), shard_);
+  EXPECT_EQ(run().error, "refused by its budget: the budget of 1 tokens is used up");
+  backend_.on("caller http", call_then_hang);
+  task_.budget = {};
+  task_.budget.time = 100ms;
+  task_.agent_timeout = 300ms;
+  EXPECT_EQ(run().error, "refused by its budget: the time of this rollout is used up");
+}
+
+// By the rules of its task: such an answer is not taken.
+TEST_F(RolloutTest, ARolloutMayTakeOnlyWhatWasSampled) {
+  task_.gate.accept = gate::OriginRule::Accept::kSampledOnly;
+  EXPECT_EQ(run().calls.ended(llm::Outcome::kFailed), 1u);
 }
 
 TEST_F(RolloutTest, AnEndlessAgentTimesOutAndItsWorkIsVerified) {

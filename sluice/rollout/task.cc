@@ -17,6 +17,7 @@ constexpr size_t kMaxTaskFile = 1 << 20;
 constexpr size_t kMaxInstruction = 1 << 20;
 constexpr size_t kMaxUpload = 64 << 20;
 constexpr int64_t kMiB = 1 << 20;
+constexpr int64_t kMaxCalls = 1'000'000;
 
 std::string resolve(const std::string& directory, const std::string& path) {
   return (std::filesystem::path(directory) / path).string();
@@ -72,8 +73,9 @@ void read_limits(TomlReader& root, Task& task) {
   task.agent_timeout = in->seconds("agent_timeout_s", 10ms, 24h).value_or(Duration{});
   task.setup_timeout = in->seconds("setup_timeout_s", 10ms, 24h).value_or(task.setup_timeout);
   task.verify_timeout = in->seconds("verify_timeout_s", 10ms, 24h).value_or(task.verify_timeout);
-  if (const auto calls = in->integer("calls", 0, 1'000'000)) {
-    task.calls = static_cast<uint64_t>(*calls);
+  // Under its older name.
+  if (const auto calls = in->integer("calls", 0, kMaxCalls)) {
+    task.budget.calls = static_cast<uint64_t>(*calls);
   }
 }
 
@@ -171,8 +173,46 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
   read_agent(root, task);
   read_tools(root, task);
   read_limits(root, task);
+  read_budget(root, task.budget);
+  read_gate(root, task.gate);
   SLUICE_TRY_VOID(root.finish());
   return task;
+}
+
+void read_budget(TomlReader& root, gate::Budget& budget) {
+  auto in = root.table("budget");
+  if (!in) return;
+  const auto count = [&](std::string_view key, int64_t max, auto& into) {
+    using Count = std::remove_reference_t<decltype(into)>;
+    if (const auto value = in->integer(key, 0, max)) into = static_cast<Count>(*value);
+  };
+  count("calls", kMaxCalls, budget.calls);
+  count("open_calls", kMaxCalls, budget.open_calls);
+  count("tokens", int64_t{1} << 50, budget.tokens);
+  count("bytes", int64_t{1} << 50, budget.bytes);
+  budget.calls_per_second =
+      in->number("calls_per_second", 0, 1e6).value_or(budget.calls_per_second);
+  budget.time = in->seconds("time_s", Duration::zero(), 720h).value_or(budget.time);
+}
+
+void read_gate(TomlReader& root, GateRules& rules) {
+  auto in = root.table("gate");
+  if (!in) return;
+  if (const auto accept = in->one_of("accept", {kAcceptAny, kAcceptSampled})) {
+    rules.accept = *accept == kAcceptSampled ? gate::OriginRule::Accept::kSampledOnly
+                                             : gate::OriginRule::Accept::kAny;
+  }
+  if (const auto delivery = in->one_of("delivery", {kDeliveryWhole, kDeliveryIncremental})) {
+    rules.delivery = *delivery == kDeliveryIncremental ? gate::AnswerDelivery::kIncremental
+                                                       : gate::AnswerDelivery::kWhole;
+  }
+  if (const auto lag = in->integer("max_version_lag", 0, 1'000'000)) {
+    rules.max_version_lag = static_cast<uint64_t>(*lag);
+  }
+  if (const auto added = in->boolean("tools_in_requests")) {
+    rules.tools_in_requests =
+        *added ? gate::ToolsInRequests::kAdded : gate::ToolsInRequests::kAsSent;
+  }
 }
 
 Result<Task> load_task(const std::string& path) {

@@ -71,12 +71,55 @@ k = [1, "two"]
   EXPECT_EQ(task->options.at("system_prompt"), "short");
   EXPECT_EQ(task->options.at("steps"), "5");
   EXPECT_EQ(task->agent_timeout, 500ms);
-  EXPECT_EQ(task->calls, 7u);
+  EXPECT_EQ(task->budget.calls, 7u);
   EXPECT_EQ(task->sandbox.limits.cpu_millis->value, 1500u);
   // A limit that a task names must hold.
   EXPECT_EQ(task->sandbox.limits.memory_bytes->value, 512u << 20);
   EXPECT_EQ(task->sandbox.limits.memory_bytes->strictness, sandbox::Strictness::kRequire);
   EXPECT_NE(task->metadata.find("two"), std::string::npos);
+}
+
+TEST(TaskTest, ABudgetAndTheGatesRules) {
+  const auto plain = parse_task("instruction = 'x'", "task.toml", "/");
+  EXPECT_EQ(plain->budget.calls, gate::Budget().calls);
+  EXPECT_EQ(plain->gate.delivery, gate::AnswerDelivery::kWhole);
+  EXPECT_FALSE(plain->gate.max_version_lag);
+  const auto task = parse_task(R"(
+instruction = "x"
+[limits]
+calls = 3
+[budget]
+calls = 7
+open_calls = 2
+calls_per_second = 0.5
+tokens = 1000
+bytes = 0
+time_s = 90.5
+[gate]
+accept = "sampled"
+delivery = "incremental"
+max_version_lag = 0
+tools_in_requests = true
+)",
+                               "task.toml", "/");
+  ASSERT_TRUE(task) << task.error().message;
+  EXPECT_EQ(task->budget.calls, 7u);
+  EXPECT_EQ(task->budget.open_calls, 2u);
+  EXPECT_EQ(task->budget.calls_per_second, 0.5);
+  EXPECT_EQ(task->budget.tokens, 1000u);
+  EXPECT_EQ(task->budget.bytes, 0u);
+  EXPECT_EQ(task->budget.time, 90500ms);
+  EXPECT_EQ(task->gate.accept, gate::OriginRule::Accept::kSampledOnly);
+  EXPECT_EQ(task->gate.delivery, gate::AnswerDelivery::kIncremental);
+  EXPECT_EQ(task->gate.max_version_lag, 0u);
+  EXPECT_EQ(task->gate.tools_in_requests, gate::ToolsInRequests::kAdded);
+  EXPECT_EQ(mistake("instruction = \"x\"\n[budget]\ntokens = -1"),
+            "task.toml:3: budget.tokens: is -1; must be from 0 to 1125899906842624");
+  EXPECT_EQ(mistake("instruction = \"x\"\n[budget]\nseconds = 1"),
+            "task.toml:3: budget.seconds: unknown key; known here: bytes, calls, "
+            "calls_per_second, open_calls, time_s, tokens");
+  EXPECT_EQ(mistake("instruction = \"x\"\n[gate]\naccept = \"all\""),
+            "task.toml:3: gate.accept: is \"all\"; must be one of: any, sampled");
 }
 
 TEST(TaskTest, TheIdDefaultsToTheFilesName) {
@@ -91,8 +134,8 @@ TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
       mistake(""),
       "task.toml:1: instruction: is required: the text, or instruction_file with where it is");
   EXPECT_EQ(mistake("instruction = \"x\"\nverfy = []"),
-            "task.toml:2: verfy: unknown key; known here: agent, files, id, instruction, "
-            "instruction_file, limits, metadata, sandbox, setup, tools, verify");
+            "task.toml:2: verfy: unknown key; known here: agent, budget, files, gate, id, "
+            "instruction, instruction_file, limits, metadata, sandbox, setup, tools, verify");
   EXPECT_EQ(mistake("instruction = \"x\"\nsetup = \"ls\""),
             "task.toml:2: setup: must be an array of strings, is a string");
   EXPECT_EQ(mistake("instruction = \"x\"\n[limits]\nmemory_mb = 0"),

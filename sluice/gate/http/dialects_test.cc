@@ -220,6 +220,17 @@ TEST_P(DialectTest, ADialectThatTheRolloutDoesNotSpeakIs404InItsOwnShape) {
 
 class EveryDialectTest : public DialectTest {
  protected:
+  // Over a limit, of which the agent learns only that it has to end.
+  void expect_ended(std::string_view reason) {
+    auto agent = this->agent();
+    agent.post(way().plain, std::string(way().body) + " ");
+    const auto response = agent.response();
+    EXPECT_EQ(response.status, way().ending) << response.body;
+    EXPECT_NE(at(response.body, "/error/message"), "absent") << response.body;
+    EXPECT_TRUE(counters().budget_exhausted);
+    EXPECT_EQ(counters().budget_reason, reason);
+    EXPECT_FALSE(a_call_waits());
+  }
 };
 
 INSTANTIATE_TEST_SUITE_P(All, EveryDialectTest,
@@ -227,6 +238,57 @@ INSTANTIATE_TEST_SUITE_P(All, EveryDialectTest,
                          [](const auto& info) {
                            return std::string(to_string(info.param.dialect));
                          });
+
+TEST_P(EveryDialectTest, TheGatesTokensUsedUpEndTheAgent) {
+  options_.total.tokens = 10;
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);
+  llm::Answer answer = llm::text_answer("hello", llm::Origin::kSampled);
+  answer.usage = llm::Usage{8, 2};
+  EXPECT_EQ(outcome(gate_->for_trainer.reply(next_call()->id, std::move(answer))),
+            llm::Outcome::kDelivered);
+  EXPECT_EQ(agent.response().status, 200);
+  expect_ended("the gate's budget of 10 tokens is used up");
+}
+
+TEST_P(EveryDialectTest, TheGatesBytesUsedUpEndTheAgent) {
+  options_.total.bytes = way().body.size() + 1;
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);
+  EXPECT_EQ(answer_next("hello"), llm::Outcome::kDelivered);
+  EXPECT_EQ(agent.response().status, 200);
+  expect_ended("the gate's budget of " + std::to_string(options_.total.bytes) +
+               " bytes is used up");
+}
+
+TEST_P(EveryDialectTest, TheGatesTimeUsedUpEndsWhatIsOpenAndWhatComes) {
+  options_.total.time = 30ms;
+  registration_.budget.time = 1h;
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);  // which nobody answers
+  EXPECT_EQ(agent.response().status, way().ending);
+  EXPECT_EQ(counters().ended(llm::Outcome::kDelivered), 0u);
+  expect_ended("the gate's time is used up");
+}
+
+// The gate is busy, which is not the agent's doing: it may come again.
+TEST_P(EveryDialectTest, TooManyCallsASecondInAllAreOnlyPutOff) {
+  options_.total.calls_per_second = 0.001;
+  open();
+  auto agent = this->agent();
+  agent.post(way().plain, way().body);
+  EXPECT_EQ(answer_next("hello"), llm::Outcome::kDelivered);
+  EXPECT_EQ(agent.response().status, 200);
+  agent.post(way().plain, std::string(way().body) + " ");
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, way().dialect == llm::Dialect::kMessages ? 529 : 503) << response.body;
+  EXPECT_NE(at(response.body, "/error/message"), "absent") << response.body;
+  EXPECT_FALSE(counters().budget_exhausted);
+  EXPECT_EQ(counters().budget_reason, "");
+}
 
 // The trace and the digest are of what the agent sent.
 TEST_P(EveryDialectTest, ToolsAreAddedToWhatItsTrainerSeesWhereThatIsAsked) {

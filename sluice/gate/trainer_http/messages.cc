@@ -496,6 +496,7 @@ void append_counters(Bytes& out, const Counters& counters) {
   number("bytes", counters.bytes);
   number("tool_calls", counters.tool_calls);
   members.raw("budget_exhausted", counters.budget_exhausted ? "true" : "false");
+  if (counters.budget_exhausted) members.text("budget_reason", counters.budget_reason);
   members.raw("cancelled", counters.cancelled ? "true" : "false");
   Members outcomes(members["outcomes"]);
   for (size_t i = 0; i < counters.outcomes.size(); ++i) {

@@ -203,6 +203,17 @@ TEST(TrainerMessagesTest, ACallsBodyIsTheOneThatTheGateChanged) {
   EXPECT_THAT(rendered(item, Canonical::kNo), HasSubstr(R"("body":{"tools":[]})"));
 }
 
+TEST(TrainerMessagesTest, CountersSayWhichLimitWasUsedUp) {
+  Counters counters;
+  Bytes out;
+  append_counters(out, counters);
+  EXPECT_EQ(out.find("budget_reason"), Bytes::npos);
+  counters.budget_exhausted = true;
+  counters.budget_reason = "more than 20 calls a second";
+  append_counters(out = Bytes(), counters);
+  EXPECT_THAT(out, HasSubstr(R"("budget_reason":"more than 20 calls a second")"));
+}
+
 TEST(TrainerMessagesTest, ACallSaysWhatItsRolloutIsFor) {
   Item item = call_item("{}");
   EXPECT_EQ(rendered(item, Canonical::kNo).find("\"task\""), Bytes::npos);
