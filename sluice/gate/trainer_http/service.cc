@@ -655,6 +655,12 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
   net::HttpServer server_;
 };
 
+std::vector<Route> routes() {
+  std::vector<Route> out;
+  for (const Row& row : kRows) out.push_back({row.method, row.path});
+  return out;
+}
+
 TrainerService::TrainerService(std::shared_ptr<State> state) : state_(std::move(state)) {}
 TrainerService::~TrainerService() = default;
 

@@ -7,6 +7,8 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "sluice/gate/gate.h"
 #include "sluice/gate/http/shared.h"
@@ -44,6 +46,12 @@ class TrainerService {
   explicit TrainerService(std::shared_ptr<State> state);
   const std::shared_ptr<State> state_;
 };
+
+// What the API answers to; "{id}" in a path is a rollout's.
+struct Route {
+  std::string_view method, path;
+};
+std::vector<Route> routes();
 
 // The OpenAPI document of the API (openapi.json), put into the program by CMake.
 extern const std::string_view kOpenapi;

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "sluice/gate/testing.h"
+#include "sluice/gate/trainer_http/messages.h"
 #include "sluice/json/value.h"
 
 namespace sluice::gate::trainer_http {
@@ -407,17 +410,83 @@ TEST_F(ServiceTest, finding_07_mistakes_are_told_and_change_nothing) {
   EXPECT_EQ(counters().open, 1u);
 }
 
-TEST_F(ServiceTest, TheDocumentNamesEveryPath) {
+// ---- the document
+
+std::string lower(std::string_view method) {
+  std::string out;
+  for (const char c : method) out.push_back(static_cast<char>(c | 0x20));
+  return out;
+}
+
+TEST(OpenapiTest, TheDocumentNamesEveryRouteAndNoOther) {
   const auto document = json::parse(kOpenapi);
   ASSERT_TRUE(document) << document.error().message;
-  const auto& paths = document->at("paths").as_object();
-  for (const char* path : {"/health", "/openapi.json", "/metrics", "/v1/state", "/v1/events",
-                           "/v1/next_batch", "/v1/rollouts/{id}/next", "/v1/reply", "/v1/renew",
-                           "/v1/give_back", "/v1/pause", "/v1/resume", "/v1/rollouts/{id}/cancel",
-                           "/v1/cancel_stale", "/v1/rollouts", "/v1/rollouts/{id}"}) {
-    EXPECT_TRUE(paths.contains(path)) << path;
+  std::set<std::string> served, documented;
+  for (const Route& route : routes()) {
+    served.insert(lower(route.method) + " " + std::string(route.path));
   }
-  EXPECT_EQ(paths.size(), 16u);
+  for (const auto& [path, methods] : document->at("paths").as_object()) {
+    for (const auto& [method, operation] : methods.as_object()) {
+      documented.insert(std::string(method) + " " + std::string(path));
+    }
+  }
+  EXPECT_EQ(documented, served);
+}
+
+class ExampleTest : public ::testing::Test {
+ protected:
+  // What the document has of a request's body under `name`: "example" or "examples".
+  json::Value content(std::string_view path, std::string_view name) {
+    const auto document = json::parse(kOpenapi);
+    const std::string pointer = "/post/requestBody/content/application~1json/" + std::string(name);
+    boost::json::error_code error;
+    const json::Value* found = document->at("paths").at(path).find_pointer(pointer, error);
+    EXPECT_NE(found, nullptr) << path;
+    return found == nullptr ? json::Value() : *found;
+  }
+};
+
+TEST_F(ExampleTest, TakesAreRead) {
+  for (const char* path : {"/v1/next_batch", "/v1/rollouts/{id}/next"}) {
+    const auto take = take_from_json(json::serialize(content(path, "example")));
+    ASSERT_TRUE(take) << take.error().message;
+    EXPECT_EQ(take->request.taker.name, "node-1");
+    EXPECT_EQ(take->wait, 30s);
+  }
+}
+
+TEST_F(ExampleTest, RepliesAreRead) {
+  const json::Value examples = content("/v1/reply", "examples");
+  std::set<std::string> ways;
+  for (const auto& [name, example] : examples.as_object()) {
+    const auto message = replies_from_json(json::serialize(example.at("value")));
+    ASSERT_TRUE(message) << std::string_view(name) << ": " << message.error().message;
+    for (const auto& each : message->replies) {
+      EXPECT_TRUE(each.reply) << std::string_view(name) << ": " << each.reply.error().message;
+    }
+    // Each shows the way that it is named by.
+    if (name == "batch") continue;
+    ways.insert(std::string(name));
+    EXPECT_TRUE(example.at("value").as_object().contains(name)) << std::string_view(name);
+  }
+  EXPECT_EQ(ways,
+            (std::set<std::string>{"answer", "completion", "piece", "refusal", "tool_result"}));
+}
+
+// It shows every member that the schema has, so that a gate which knows no such member is found
+// out.
+TEST_F(ExampleTest, ARegistrationIsReadWithEveryMember) {
+  const json::Value example = content("/v1/rollouts", "example");
+  const auto message = registration_from_json(json::serialize(example));
+  ASSERT_TRUE(message) << message.error().message;
+  EXPECT_EQ(message->registration.tools_in_requests, ToolsInRequests::kAdded);
+  EXPECT_TRUE(check_tool(message->registration.tools.at(0)));
+  const auto document = json::parse(kOpenapi);
+  const json::Value& schema = document->at("components").at("schemas").at("Registration");
+  std::set<std::string> shown, known;
+  for (const auto& [name, value] : example.as_object()) shown.emplace(name);
+  for (const auto& [name, value] : schema.at("properties").as_object()) known.emplace(name);
+  EXPECT_EQ(shown, known);
 }
 
 }  // namespace
