@@ -2,6 +2,8 @@
 // for people goes to stderr, what it prints for programs (--json) to stdout.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,9 @@ struct RunFlags {
   std::string key_env = "OPENAI_API_KEY";
   std::string trainer_listen = "127.0.0.1:8790";  // for the policy `trainer`
   bool trainer_text = false;                      // its answers need no tokens
+  // For the policy `passthrough`: what is asked of each call, whatever the agent asks for.
+  bool disable_thinking = false;
+  std::optional<int64_t> max_tokens_cap, top_logprobs;
   std::string out;
   std::string log;
   bool json = false;

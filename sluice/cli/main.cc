@@ -90,6 +90,16 @@ int main(int argc, char** argv) {
       ->take_all();
   run_app->add_option("--key-env", run.key_env, "the variable that holds the upstream's key")
       ->capture_default_str();
+  run_app->add_flag("--disable-thinking", run.disable_thinking,
+                    "passthrough: ask for no thinking, in the words of the agent's dialect");
+  run_app
+      ->add_option("--max-tokens-cap", run.max_tokens_cap,
+                   "passthrough: the most tokens that one answer may be asked for")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  run_app
+      ->add_option("--top-logprobs", run.top_logprobs,
+                   "passthrough: ask for so many logprobs, where the dialect has them")
+      ->check(CLI::Range(0, 100));
   run_app->add_option("--trainer-listen", run.trainer_listen, "where the trainer API listens")
       ->capture_default_str();
   run_app->add_flag("--trainer-text", run.trainer_text,

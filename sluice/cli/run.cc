@@ -94,6 +94,7 @@ class Run {
     options_.bundle_path = std::move(agent.bundle_path);
     options_.dialect = agent.dialect;
     options_.model = flags_.model;
+    options_.max_output = flags_.max_tokens_cap;
     return {};
   }
 

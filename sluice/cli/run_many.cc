@@ -292,6 +292,7 @@ class RunMany {
     options.bundle_path = agent_.bundle_path;
     options.dialect = agent_.dialect;
     options.model = flags_.model;
+    options.max_output = flags_.max_tokens_cap;
     options.policy = policies_[static_cast<size_t>(shard.index())];
     if (flags_.keep) {
       const std::string directory = rollout_directory(wanted.name);

@@ -76,6 +76,15 @@ Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& s
   const std::string value = colon == std::string::npos ? "" : flags.policy.substr(colon + 1);
   rollout::PolicyChoice choice;
   choice.name = kind;
+  upstream::Rewrite rewrite;
+  if (flags.disable_thinking) rewrite.thinking = upstream::Thinking::kOff;
+  rewrite.max_tokens_cap = flags.max_tokens_cap;
+  rewrite.top_logprobs = flags.top_logprobs;
+  if (kind != "passthrough" && !rewrite.changes_nothing()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--disable-thinking, --max-tokens-cap and --top-logprobs are put into calls on "
+                 "their way to an upstream: they need --policy passthrough:URL");
+  }
   if (kind == "script" && !value.empty()) {
     SLUICE_TRY(choice.policy, gate::ScriptPolicy::load(value, shard));
     return choice;
@@ -84,6 +93,7 @@ Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& s
     upstream::PassthroughOptions options;
     options.base_url = value;
     options.key = environment(flags.key_env.c_str());
+    options.rewrite = rewrite;
     log.redactor().add_secret(options.key);
     if (options.key.empty() && shard.index() == 0) {
       fmt::print(stderr, "note: {} is not set; {} is asked without a key\n", flags.key_env, value);

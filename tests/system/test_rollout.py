@@ -1,11 +1,13 @@
 """Whole rollouts of a real OpenCode in a real local sandbox, and of small agents that do on purpose
 what OpenCode does only when something is wrong."""
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
+import threading
 import time
 import unittest
 
@@ -241,6 +243,45 @@ agent_timeout_s = 1.5
         self.assertEqual(sockets & listening_sockets(), set())
         engine.send_signal(signal.SIGINT)
         self.assertEqual(engine.wait(timeout=20), 130)
+
+
+class Passthrough(SystemTest):
+    def test_finding_33_what_is_asked_of_every_call_reaches_the_upstream(self):
+        seen = []
+
+        class Upstream(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                answer = b'{"choices":[]}'
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        asked = chat("hi", max_tokens=5000, x=1)
+        rollout = self.run_rollout(
+            self.task("instruction = " + json.dumps(json.dumps([{"post": asked}])) + "\n"),
+            f"passthrough:http://127.0.0.1:{server.server_port}/v1", "caller",
+            "--disable-thinking", "--max-tokens-cap", "100", "--top-logprobs", "3")
+        self.assertEqual(rollout.result["llm"]["turns"], 1, rollout.stderr)
+        self.assertEqual(seen, [{**json.loads(asked), "max_tokens": 100, "logprobs": True,
+                                 "top_logprobs": 3,
+                                 "chat_template_kwargs": {"enable_thinking": False}}])
+        self.assertEqual([call["body"].decode() for call in rollout.trace.calls()], [asked])
+
+    def test_what_only_an_upstream_can_be_asked_is_refused_elsewhere(self):
+        for flags in ["--disable-thinking"], ["--max-tokens-cap", "9"], ["--top-logprobs", "3"]:
+            rollout = self.run_rollout(self.task("instruction = 'x'\n"), self.script(ONE_ANSWER),
+                                       "caller", *flags)
+            self.assertEqual(rollout.code, 2)
+            self.assertIn("they need --policy passthrough:URL", rollout.stderr)
 
 
 class Bodies(SystemTest):
