@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "sluice/cli/gate_flags.h"
+
 namespace sluice::cli {
 
 struct RunFlags {
@@ -20,8 +22,10 @@ struct RunFlags {
   std::string approvals;
   std::vector<std::string> options;  // "name=value"
   std::string key_env = "OPENAI_API_KEY";
-  std::string trainer_listen = "127.0.0.1:8790";  // for the policy `trainer`
-  bool trainer_text = false;                      // its answers need no tokens
+  std::string trainer_listen{kTrainerListen};  // for the policy `trainer`
+  bool trainer_text = false;                   // its answers need no tokens
+  GateLimitFlags limits;
+  GateRuleFlags rules;
   // For the policy `passthrough`: what is asked of each call, whatever the agent asks for.
   bool disable_thinking = false;
   std::optional<int64_t> max_tokens_cap, top_logprobs;
@@ -43,13 +47,15 @@ bool is_for_many(const RunFlags& flags);
 int run_many_command(const RunFlags& flags);
 
 struct GateFlags {
+  std::string policy{kTrainerPolicy};
   std::string listen = "127.0.0.1:8791";
-  std::string trainer_listen = "127.0.0.1:8790";
+  std::string trainer_listen{kTrainerListen};
   std::string advertise;
   std::string keys_file;
   std::string out;
   std::string log;
   size_t max_rollouts = 10'000;
+  GateLimitFlags limits;
 };
 int gate_serve_command(const GateFlags& flags);
 

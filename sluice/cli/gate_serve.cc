@@ -16,11 +16,13 @@ namespace sluice::cli {
 namespace {
 
 Result<int> serve(const GateFlags& flags) {
+  SLUICE_TRY_VOID(check_trainer_policy(flags.policy));
   const Logger log = flags.log.empty() ? Logger::to_fd(2, LogLevel::kInfo)
                                        : Logger::to_file(flags.log, LogLevel::kInfo);
   const std::string traces = flags.out.empty() ? state_directory() + "/traces" : flags.out;
   trace::JsonlRecorder recorder(traces, log);
   gate::GateOptions gate_options;
+  SLUICE_TRY_VOID(set_limits(flags.limits, gate_options));
   gate_options.log = log;
   const gate::Handles gate = gate::make_gate(gate_options);
   TrainerSideOptions options;

@@ -10,6 +10,7 @@
 #include "sluice/base/core/error.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/serve_flags.h"
+#include "sluice/cli/shared_flags.h"
 
 namespace {
 
@@ -125,6 +126,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   run_app->add_flag("--resume", run.resume,
                     "go on with the batch in --out: run what has not ended");
+  sluice::cli::add_rule_flags(*run_app, run.rules);
+  sluice::cli::add_limit_flags(*run_app, run.limits);
   run_app->callback([&] {
     code = sluice::cli::is_for_many(run) ? sluice::cli::run_many_command(run)
                                          : sluice::cli::run_command(run);
@@ -138,6 +141,8 @@ int main(int argc, char** argv) {
   auto* gate_serve = gate_app->add_subcommand(
       "serve", "serve agents of rollouts that are registered over the trainer API");
   gate_serve->footer(kGateFooter);
+  gate_serve->add_option("--policy", gate.policy, "who answers: trainer, the only one here")
+      ->capture_default_str();
   gate_serve->add_option("--listen", gate.listen, "where agents ask")->capture_default_str();
   gate_serve->add_option("--trainer-listen", gate.trainer_listen, "where the trainer API listens")
       ->capture_default_str();
@@ -148,6 +153,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   gate_serve->add_option("--out", gate.out, "the traces' directory");
   gate_serve->add_option("--log", gate.log, "append the log to this file");
+  sluice::cli::add_limit_flags(*gate_serve, gate.limits);
   gate_serve->callback([&] { code = sluice::cli::gate_serve_command(gate); });
 
   sluice::cli::DoctorFlags doctor;

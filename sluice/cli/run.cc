@@ -35,10 +35,8 @@ class Run {
     SLUICE_TRY(options_.policy, choose_policy(flags_, shard_, names_, log));
     SLUICE_TRY(auto backend, make_backend(flags_.backend, log));
     trace::JsonlRecorder recorder(directory_, log);
-    gate::GateOptions gate_options;
-    if (flags_.trainer_text) gate_options.tokens = gate::OriginRule::Tokens::kWaived;
-    gate_options.log = log;
-    gate::Handles gate = gate::make_gate(gate_options);
+    SLUICE_TRY(gate::GateOptions options, gate_options(flags_, log));
+    gate::Handles gate = gate::make_gate(std::move(options));
     SLUICE_TRY(const auto trainer, start_trainer_side(flags_, gate, directory_, log));
 
     Display display(stderr, flags_.json && !isatty_stderr() ? Display::Style::kSilent

@@ -105,10 +105,8 @@ class RunMany {
     SLUICE_TRY_VOID(make_shards(log));
     SLUICE_TRY(const auto backend, make_backend(flags_.backend, log));
     trace::JsonlRecorder recorder(directory_ + "/traces", log);
-    gate::GateOptions gate_options;
-    if (flags_.trainer_text) gate_options.tokens = gate::OriginRule::Tokens::kWaived;
-    gate_options.log = log;
-    gate::Handles gate = gate::make_gate(gate_options);
+    SLUICE_TRY(gate::GateOptions options, gate_options(flags_, log));
+    gate::Handles gate = gate::make_gate(std::move(options));
     SLUICE_TRY(const auto trainer, start_trainer_side(flags_, gate, directory_, log));
     std::vector<net::Shard*> shards;
     for (const auto& shard : shards_) shards.push_back(shard.get());

@@ -20,8 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using rollout::ErrorKind;
 
-constexpr std::string_view kTrainerPolicy = "trainer";
-
 Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& spec) {
   if (flags.dialect.empty()) return spec.dialects.front().dialect;
   std::vector<std::string_view> known;
@@ -48,9 +46,17 @@ Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) 
     }
     task.options[option.substr(0, equals)] = option.substr(equals + 1);
   }
-  if (!task.tools.empty() && flags.policy != kTrainerPolicy) {
+  set_rules(flags.rules, task.gate);
+  if (flags.policy == kTrainerPolicy) return task;
+  if (!task.tools.empty()) {
     return Error(ErrorCode::kUnsupported,
                  path + ": the task's tools are answered by a trainer: use --policy trainer");
+  }
+  if (task.gate.accept == gate::OriginRule::Accept::kSampledOnly) {
+    return Error(ErrorCode::kUnsupported,
+                 path +
+                     ": only a trainer says of its answers that they were sampled: use --policy "
+                     "trainer, or accept any");
   }
   return task;
 }
@@ -67,6 +73,14 @@ Result<AgentChoice> choose_agent(const RunFlags& flags) {
   }
   choice.spec = std::make_shared<const agent::Spec>(std::move(spec));
   return choice;
+}
+
+Result<gate::GateOptions> gate_options(const RunFlags& flags, const Logger& log) {
+  gate::GateOptions options;
+  if (flags.trainer_text) options.tokens = gate::OriginRule::Tokens::kWaived;
+  SLUICE_TRY_VOID(set_limits(flags.limits, options));
+  options.log = log;
+  return options;
 }
 
 Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& shard,

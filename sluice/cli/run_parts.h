@@ -26,6 +26,8 @@ struct AgentChoice {
 // Installs its bundle if need be.
 Result<AgentChoice> choose_agent(const RunFlags& flags);
 
+Result<gate::GateOptions> gate_options(const RunFlags& flags, const Logger& log);
+
 // Who answers the rollouts of one shard. `names` looks up host names and must outlive the policy.
 Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& shard,
                                             net::BlockingPool& names, const Logger& log);

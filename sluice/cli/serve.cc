@@ -68,6 +68,8 @@ class Serve {
     trace::JsonlRecorder recorder(settings_.data, log);
     gate::GateOptions gate_options;
     if (settings_.trainer_text) gate_options.tokens = gate::OriginRule::Tokens::kWaived;
+    gate_options.total = settings_.total;
+    gate_options.tool_names = settings_.tool_names;
     gate_options.log = log;
     gate::Handles gate = gate::make_gate(gate_options);
     SLUICE_TRY(const auto trainer, start_trainer(gate, log));

@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "sluice/base/core/result.h"
+#include "sluice/cli/gate_flags.h"
 #include "sluice/env/coding/catalog.h"
 #include "sluice/env/server.h"
 #include "sluice/rollout/task.h"
@@ -33,7 +35,9 @@ struct ServeFlags {
   std::vector<std::string> setup_hosts;
   std::optional<std::string> agents_directory, templates_directory;
   std::optional<std::string> data;
-  std::optional<std::string> trainer_listen;
+  std::optional<std::string> policy, trainer_listen;
+  GateLimitFlags limits;
+  GateRuleFlags rules;
   bool trainer_text = false;
   std::optional<double> trainer_wait_s;
   std::optional<std::string> log, log_level;
@@ -56,7 +60,9 @@ struct ServeSettings {
   std::string trainer_listen;  // "" for none
   bool trainer_text = false;   // its answers need no tokens
   Duration trainer_wait = std::chrono::seconds(30);
-  std::string log;  // "" for stderr
+  gate::TotalBudget total;
+  std::set<std::string> tool_names;  // empty: any
+  std::string log;                   // "" for stderr
   LogLevel log_level = LogLevel::kInfo;
   rollout::Task defaults;
   env::coding::Variables variables;

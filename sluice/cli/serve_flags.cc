@@ -3,16 +3,18 @@
 #include <CLI/CLI.hpp>
 
 #include "sluice/cli/env_file.h"
+#include "sluice/cli/shared_flags.h"
 
 namespace sluice::cli {
 namespace {
 
 constexpr char kFooter[] =
     R"(Every setting may stand in the TOML file under its flag's name with underscores
-(max_sessions = 8), and besides them: no_keys, web (true or false), calls (LLM calls a rollout may
-make), setup_timeout_s, verify_timeout_s (per command) and a table [limits] of sandboxes (memory_mb,
-disk_mb, pids, open_files, cpus, enforce). Flags come before variables, variables before the file. What
---env-file says of a variable counts as if it were set, where it is not.
+(max_sessions = 8; accept, delivery and max_version_lag in a table [gate]), and besides them:
+no_keys, web (true or false), setup_timeout_s, verify_timeout_s (per command), a table [limits] of
+sandboxes (memory_mb, disk_mb, pids, open_files, cpus, enforce) and a table [budget] of each rollout
+(calls, open_calls, calls_per_second, tokens, bytes, time_s). Flags come before variables, variables
+before the file. What --env-file says of a variable counts as if it were set, where it is not.
 
 Model endpoints that run_rollout may name (endpoint=...), and what configures them:
   vllm       VLLM_URL, VLLM_API_KEY, VLLM_MODEL
@@ -96,12 +98,17 @@ void add_serve(CLI::App& app, int* code) {
       ->envname("SLUICE_TEMPLATES_DIR");
   option("--data", flags->data, "where traces are kept [the state directory]")
       ->envname("SLUICE_DATA_DIR");
+  option("--policy", flags->policy,
+         "who answers those of the mode interception_gate: trainer, the only one here");
   option("--trainer-listen", flags->trainer_listen,
-         "the address of the trainer API, for rollouts of the mode interception_gate [none]")
+         "the address of the trainer API, for rollouts of the mode interception_gate [none; "
+         "with --policy trainer 127.0.0.1:8790]")
       ->envname("SLUICE_TRAINER_LISTEN");
   serve->add_flag("--trainer-text", flags->trainer_text,
                   "take its sampled answers without token ids and logprobs, too");
   option("--trainer-wait-s", flags->trainer_wait_s, "what such a rollout waits for a trainer [30]");
+  add_rule_flags(*serve, flags->rules);
+  add_limit_flags(*serve, flags->limits);
   option("--log", flags->log, "append the log to this file [stderr]");
   option("--log-level", flags->log_level, "debug, info, warn or error [info]")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));

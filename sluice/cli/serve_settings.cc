@@ -101,6 +101,14 @@ class Reader {
     return to_duration(*flag);
   }
 
+  double decimal(const std::optional<double>& flag, std::string_view key, double max) {
+    const auto in_file = file_.number(key, 0, max);
+    if (!flag) return in_file.value_or(0);
+    if (*flag >= 0 && *flag <= max) return *flag;
+    fail(fmt::format("{}: must be from 0 to {:.0f}", flag_name(key), max));
+    return 0;
+  }
+
   std::vector<std::string> list(const std::vector<std::string>& flag, std::string_view key) {
     auto in_file = file_.strings(key);
     return flag.empty() ? in_file : flag;
@@ -188,6 +196,10 @@ class Reader {
   void read_rollouts(ServeSettings& out) {
     out.backend = text(flags_.backend, "backend").value_or(out.backend);
     out.trainer_listen = text(flags_.trainer_listen, "trainer_listen").value_or("");
+    if (const auto policy = text(flags_.policy, "policy")) {
+      if (const auto fine = check_trainer_policy(*policy); !fine) fail(fine.error().message);
+      if (out.trainer_listen.empty()) out.trainer_listen = kTrainerListen;
+    }
     out.trainer_text = flags_.trainer_text || file_.boolean("trainer_text").value_or(false);
     out.trainer_wait = seconds(flags_.trainer_wait_s, "trainer_wait_s").value_or(out.trainer_wait);
     out.agents_directory =
@@ -206,6 +218,10 @@ class Reader {
     if (const auto calls = file_.integer("calls", 1, 1'000'000)) {
       task.budget.calls = static_cast<uint64_t>(*calls);
     }
+    rollout::read_budget(file_, task.budget);
+    rollout::read_gate(file_, task.gate);
+    set_rules(flags_.rules, task.gate);
+    read_totals(out);
     auto in = file_.table("limits");
     if (!in) return;
     const auto strictness = in->one_of("enforce", {"require", "prefer"}) == "prefer"
@@ -225,6 +241,21 @@ class Reader {
     if (const auto cpus = in->number("cpus", 0.01, 4096)) {
       limits.cpu_millis = sandbox::Limit{static_cast<uint64_t>(*cpus * 1000), strictness};
     }
+  }
+
+  void read_totals(ServeSettings& out) {
+    constexpr int64_t kMost = int64_t{1} << 50;
+    const GateLimitFlags& flags = flags_.limits;
+    gate::TotalBudget& total = out.total;
+    number<uint64_t>(flags.total_calls, "total_calls", 0, kMost, total.calls);
+    number<uint32_t>(flags.total_open_calls, "total_open_calls", 0, UINT32_MAX, total.open_calls);
+    number<uint64_t>(flags.total_tokens, "total_tokens", 0, kMost, total.tokens);
+    number<uint64_t>(flags.total_bytes, "total_bytes", 0, kMost, total.bytes);
+    total.calls_per_second =
+        decimal(flags.total_calls_per_second, "total_calls_per_second", kMaxTotalRate);
+    total.time = to_duration(decimal(flags.total_time_s, "total_time_s", kMaxTotalSeconds));
+    const auto names = list(flags.tool_names, "tool_names");
+    out.tool_names = {names.begin(), names.end()};
   }
 
   const ServeFlags& flags_;

@@ -74,7 +74,8 @@ class Gate {
     const auto& allowed = core_->options.tool_names;
     if (!allowed.empty() && !allowed.contains(tool.name)) {
       return Error(ErrorCode::kPermissionDenied,
-                   "tool " + tool.name + " is not among those that this gate allows");
+                   "tool " + tool.name + " is not among those that this gate allows",
+                   ErrorOrigin::kCaller);
     }
     return check_tool(tool);
   }

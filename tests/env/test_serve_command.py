@@ -66,8 +66,25 @@ def test_flags_come_before_variables_and_these_before_the_file(tmp_path):
     assert capacity("--max-sessions", 3, env={"MAX_CONCURRENT_ENVS": "2"}) == (3, 7)
 
 
+@pytest.mark.parametrize("text, flags, reason", [
+    ("[budget]\ncalls = 1", [], "the budget of 1 calls is used up"),
+    ("total_calls = 1", [], "the gate's budget of 1 calls is used up"),
+    ("total_calls = 9", ["--total-calls", 1], "the gate's budget of 1 calls is used up"),
+])
+def test_budgets_of_a_rollout_and_of_all_are_settings(tmp_path, upstream, text, flags, reason):
+    config = tmp_path / "serve.toml"
+    config.write_text(text)
+    with serve(tmp_path, "--config", config, *flags) as served, client(served.url) as env:
+        result = json.loads(env.call_tool("run_rollout", **task(
+            upstream, {"post": CALL["post"].replace("hi", "ho")})))
+        assert result["error_kind"] == "budget", result
+        assert result["error"].endswith("refused by its budget: " + reason)
+
+
 @pytest.mark.parametrize("text, said", [
     ("max_sessions = 0", "serve.toml:1: max_sessions"), ("\nbogus = 1", "serve.toml:2: bogus"),
+    ("[budget]\ncall = 1", "serve.toml:2: budget.call"), ('[gate]\naccept = "x"', "gate.accept"),
+    ('policy = "script:x"', "--policy script:x: must be trainer"),
     ('network = "wifi"', "serve.toml:1: network"), ("[limits]\nmemory_mb = 'x'", "limits.memory_mb"),
 ])
 def test_mistakes_in_the_file_are_named_with_their_line(tmp_path, text, said):
@@ -79,6 +96,7 @@ def test_mistakes_in_the_file_are_named_with_their_line(tmp_path, text, said):
 @pytest.mark.parametrize("flags, said", [
     (["--max-sessions", "0"], "--max-sessions"), (["--drain-s", "-1"], "--drain-s"),
     (["--mode", "half"], "mode"), (["--key-file", "/nonexistent"], "key file"),
+    (["--total-time-s", "nan"], "--total-time-s"),
     (["--network", "open"], "--key-file"),
     (["--host", "not an address"], "address"),
 ])

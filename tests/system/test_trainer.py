@@ -7,12 +7,13 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 import unittest
 import urllib.parse
 
-from harness import SLUICE, SystemTest
+from harness import SLUICE, SOURCE, SystemTest, Trace, end
 
 KEYS = {"SLUICE_TRAINER_KEY": "trainer-key-of-the-test", "SLUICE_OPERATOR_KEY": "operator-key-of-the-test"}
 
@@ -149,6 +150,27 @@ class GateServe(SystemTest):
         agent.join(20)
         self.assertEqual(agent.status, 400)
 
+    def test_tools_are_added_to_what_the_trainer_sees_and_to_nothing_else(self):
+        registered = self.register(id="mine", tools_in_requests=True, tools=[
+            {"name": "lookup", "description": "Looks up.", "parameters": {"type": "object"}}])
+        agent = Agent(registered, "hello?")
+        (item,) = self.take()
+        self.assertEqual(item["body"], {**chat("hello?"), "tools": [{"type": "function", "function": {
+            "name": "lookup", "description": "Looks up.", "parameters": {"type": "object"}}}]})
+        answer = completion("", ids=[7])
+        answer["choices"][0]["message"]["tool_calls"] = [
+            {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}]
+        self.trainer.post("/v1/reply", {"call": item["id"], "completion": answer, "wait_s": 20})
+        agent.join(20)
+        # The agent has offered no such tool, and sees the call of it all the same.
+        (call,) = agent.answer["choices"][0]["message"]["tool_calls"]
+        self.assertEqual(call["function"]["name"], "lookup")
+        trace = Trace(self.tmp / "traces" / "mine.jsonl")
+        (recorded,) = trace.calls()
+        self.assertEqual(json.loads(recorded["body"]), chat("hello?"))
+        self.assertEqual(trace.events("tools_added"),
+                         [{"call": item["id"], "tools": item["body"]["tools"]}])
+
     def test_metrics_state_and_health(self):
         self.register()
         status, metrics = self.trainer.ask("GET", "/metrics")
@@ -200,7 +222,184 @@ class Start(SystemTest):
         self.assertIn("--listen nowhere: must be HOST:PORT", done.stderr)
 
 
+    def start(self, *arguments):
+        """A server of ours, with pipes for what it says."""
+        server = subprocess.Popen([SLUICE, *map(str, arguments)], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True, env={**os.environ, **KEYS})
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.stderr.close)
+        self.addCleanup(end, server)
+        return server
+
+    def gate_serve(self, *flags, listen="127.0.0.1:0"):
+        """It, the URL that its agents are told, and its operator."""
+        server = self.start("gate", "serve", "--listen", listen, "--trainer-listen", "127.0.0.1:0",
+                            "--out", self.tmp / "traces", "--log", self.tmp / "log", *flags)
+        agents, api = (server.stdout.readline().split()[-1] for _ in range(2))
+        return server, agents, Client(api, KEYS["SLUICE_OPERATOR_KEY"])
+
+    def said_until_the_end(self, server):
+        server.send_signal(signal.SIGTERM)
+        said = server.stderr.read()
+        self.assertEqual(server.wait(30), 0, said)
+        return said
+
+    def test_finding_45_any_address_but_loopback_warns(self):
+        server, agents, _ = self.gate_serve(listen="0.0.0.0:0")
+        self.assertRegex(agents, r"^http://0\.0\.0\.0:[1-9][0-9]*$")
+        said = self.said_until_the_end(server)
+        self.assertRegex(said, r"WARNING: the agents' endpoint listens on 0\.0\.0\.0:[1-9]")
+        self.assertNotIn("the trainer API listens", said)
+        self.assertEqual(self.said_until_the_end(self.gate_serve()[0]), "")
+
+    def test_agents_are_told_the_url_that_is_advertised(self):
+        _, agents, operator = self.gate_serve("--advertise", "https://gate.example/of/mine/")
+        self.assertEqual(agents, "https://gate.example/of/mine")
+        self.assertEqual(operator.post("/v1/rollouts", {"id": "r"})["url"],
+                         "https://gate.example/of/mine/rollout/r")
+
+    def test_the_policy_trainer_may_be_named_wherever_it_is_served(self):
+        _, _, operator = self.gate_serve("--policy", "trainer")
+        self.assertEqual(operator.ask("GET", "/v1/state")[0], 200)
+        environment = self.start("serve", "--policy", "trainer", "--trainer-listen", "127.0.0.1:0",
+                                 "--port", "0", "--data", self.tmp / "data")
+        address = environment.stdout.readline().split()[-1]
+        status, metadata = Client("http://" + address, "").ask("GET", "/metadata")
+        self.assertEqual(status, 200)
+        api = Client(metadata["trainer"]["api"], KEYS["SLUICE_TRAINER_KEY"])
+        self.assertEqual(api.ask("GET", "/v1/state")[0], 200)
+
+    def test_another_policy_is_refused_where_there_is_none(self):
+        for command in ("gate", "serve"), ("serve", "--port", "0"):
+            done = self.sluice(*command, "--policy", "script:x.toml", "--trainer-listen", ":0")
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("--policy script:x.toml: must be trainer", done.stderr)
+
+    def test_limits_over_all_rollouts_and_the_tools_that_a_gate_allows(self):
+        _, _, operator = self.gate_serve("--total-calls", "1", "--tool-names", "lookup,search")
+        tool = {"name": "fetch", "parameters": {"type": "object"}}
+        status, told = operator.ask("POST", "/v1/rollouts", {"tools": [tool]})
+        self.assertEqual(status, 403, told)
+        self.assertIn("tool fetch is not among those", told["error"]["message"])
+        one = operator.post("/v1/rollouts", {"tools": [{**tool, "name": "search"}]})
+        two = operator.post("/v1/rollouts", {"id": "two"})
+        trainer = Client(operator.url.geturl(), KEYS["SLUICE_TRAINER_KEY"])
+        agent = Agent(one, "x")
+        (item,) = trainer.post("/v1/next_batch", {"wait_s": 20})["items"]
+        trainer.post("/v1/reply", {"call": item["id"], "completion": completion("y"), "wait_s": 20})
+        self.assertEqual(agent.content(), "y")
+        status, _ = Client(two["url"], two["key"]).ask("POST", "/v1/chat/completions", chat("z"))
+        self.assertEqual(status, 400)
+        self.assertEqual(operator.ask("GET", "/v1/rollouts/two")[1]["budget_reason"],
+                         "the gate's budget of 1 calls is used up")
+
+    def test_limits_that_are_no_numbers_are_told(self):
+        for flags in (["--total-time-s", "nan"], ["--total-calls-per-second", "-1"],
+                      ["--total-calls", "-1"], ["--total-tokens", "1.5"]):
+            done = self.sluice("gate", "serve", "--listen", ":0", "--trainer-listen", ":0", *flags)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(flags[0], done.stderr)
+
+
 class RunWithTrainer(SystemTest):
+    def begin(self, task, agent, *flags):
+        """A rollout that runs, and its trainer."""
+        run = subprocess.Popen(
+            self.arguments(task, "trainer", agent, "--trainer-listen", "127.0.0.1:0", *flags),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **KEYS})
+        self.addCleanup(run.stderr.close)
+        self.addCleanup(end, run)
+        line = ""
+        while "trainer API at" not in line:
+            line = run.stderr.readline()
+            self.assertNotEqual(line, "", "the API was not announced")
+        threading.Thread(target=run.stderr.read, daemon=True).start()
+        return run, Client(re.search(r"http://\S+", line).group(), KEYS["SLUICE_TRAINER_KEY"])
+
+    def result(self, run):
+        run.wait(60)
+        return json.loads((self.out / "result.json").read_text())
+
+    def three_calls(self, more=""):
+        """A task whose agent asks three times, streaming the first time."""
+        steps = [{"post": json.dumps({**chat(f"question {i}"), "stream": i == 0})} for i in range(3)]
+        return self.task(f"id = 't'\ninstruction = {json.dumps(json.dumps(steps))}\n{more}")
+
+    def test_the_gates_rules_come_from_the_task_or_from_flags(self):
+        rules = '[gate]\naccept = "sampled"\ndelivery = "incremental"\nmax_version_lag = 0\n'
+        flags = ["--accept", "sampled", "--delivery", "incremental", "--max-version-lag", "0"]
+        for text, given in (rules, []), ("", flags):
+            run, trainer = self.begin(self.three_calls(text), "caller", *given)
+
+            def reply(trainer=trainer, **what):
+                return trainer.post("/v1/reply", what)["results"][0]
+
+            (item,) = trainer.post("/v1/next_batch", {"wait_s": 30})["items"]
+            told = reply(call=item["id"], completion=completion("x"), origin="edited")
+            self.assertIn("takes only what was sampled", told["error"]["message"])
+            self.assertTrue(reply(call=item["id"], piece={"text": "He"})["accepted"])
+            self.assertTrue(reply(call=item["id"], refusal={"message": "no"})["accepted"])
+            trainer.post("/v1/resume", {"version": "step-1"})
+            (item,) = trainer.post("/v1/next_batch", {"wait_s": 30})["items"]
+            told = reply(call=item["id"], completion=completion("x"), wait_s=30)
+            self.assertEqual(told["outcome"], "delivered")
+            trainer.post("/v1/resume", {"version": "step-2"})
+            result = self.result(run)
+            trace = Trace(result["trace"])
+            # Part of an answer went ahead of one that never came.
+            self.assertEqual([event["text_bytes"] for event in trace.events("unfinished")], [2])
+            self.assertEqual(trace.events("cancelled"), [{"reason": "stale: 1 versions behind"}])
+            self.assertEqual(result["llm"]["turns"], 1)
+
+    def test_the_limit_that_ended_a_rollout_is_named(self):
+        for text, flags, reason in (
+                ("[budget]\ntokens = 5\n", [], "the budget of 5 tokens is used up"),
+                ("", ["--total-calls", "1"], "the gate's budget of 1 calls is used up")):
+            run, trainer = self.begin(self.three_calls(text), "caller", *flags)
+            (item,) = trainer.post("/v1/next_batch", {"wait_s": 30})["items"]
+            trainer.post("/v1/reply", {"call": item["id"], "completion": completion("x")})
+            result = self.result(run)
+            self.assertEqual(result["error_kind"], "budget")
+            self.assertEqual(result["error"], "refused by its budget: " + reason)
+            self.assertEqual(result["llm"]["turns"], 1)
+
+    TOOL = """
+id = "t"
+instruction = "Look it up."
+[[tools]]
+name = "lookup"
+parameters = { type = "object" }
+"""
+
+    def test_finding_49_a_tool_that_the_gate_does_not_allow_is_refused_before_a_sandbox(self):
+        rollout = self.run_rollout(self.task(self.TOOL), "trainer", "opencode", "--trainer-listen",
+                                   "127.0.0.1:0", "--tool-names", "search,fetch")
+        self.assertEqual(rollout.result["error_kind"], "task", rollout.stderr)
+        self.assertIn("tool lookup is not among those", rollout.result["error"])
+        self.assertEqual(rollout.result["sandbox_id"], "")
+
+    def test_only_a_trainer_samples(self):
+        rollout = self.run_rollout(self.task("instruction = 'x'\n[gate]\naccept = 'sampled'\n"),
+                                   self.script("[[rules]]\ntext = 'x'\n"), "caller")
+        self.assertNotEqual(rollout.code, 0)
+        self.assertIn("only a trainer says of its answers that they were sampled", rollout.stderr)
+
+    def test_the_example_of_a_trainer_answers_a_rollout_to_its_end(self):
+        run, trainer = self.begin(self.three_calls(), "caller")
+        example = subprocess.run(
+            [sys.executable, SOURCE / "examples" / "trainer.py", trainer.url.geturl()],
+            capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **KEYS})
+        self.assertEqual((example.returncode, example.stderr), (0, ""))
+        result = self.result(run)
+        self.assertEqual(result["error"], None)
+        lines = example.stdout.splitlines()
+        for line in lines[:3]:
+            self.assertRegex(line, r"^call \S+: delivered$")
+        self.assertEqual(lines[3], f"rollout {result['rollout_id']} has ended: the agent has ended")
+        self.assertIn("You said: question 2", (self.out / "agent.stdout").read_text())
+        self.assertEqual({call["answer"]["origin"] for call in Trace(result["trace"]).calls()},
+                         {"injected"})
+
     def test_finding_76_a_rollout_of_our_own_waits_for_its_trainer(self):
         task = self.task(f"""
 id = "t"

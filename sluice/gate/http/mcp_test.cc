@@ -145,6 +145,28 @@ TEST_F(McpTest, ATooLongResultIsCutAndALateOneDropped) {
   kept->answer({"late"});
 }
 
+TEST_F(McpTest, OnlySoManyToolsRunAtOnce) {
+  std::vector<ToolReply> running;
+  tool("slow", [&](auto, ToolReply reply) { running.push_back(std::move(reply)); });
+  registration_.budget.calls_per_second = 0;
+  open();
+  std::vector<testing::Agent> agents;
+  for (size_t i = 1; i <= 16; ++i) {
+    agents.push_back(agent());
+    agents.back().post("/v1/tools/slow", R"({"q":"x"})");
+    testing::run_until(shard_, [&] { return running.size() == i; });
+  }
+  const auto over = call("slow", R"({"q":"x"})");
+  EXPECT_TRUE(is_error(over));
+  EXPECT_EQ(text(over), "16 tools run already: wait for one of them");
+  EXPECT_EQ(running.size(), 16u);
+  // When one has ended there is room again.
+  running.front().answer({"done"});
+  EXPECT_THAT(agents.front().response().body, HasSubstr("done"));
+  agents.front().post("/v1/tools/slow", R"({"q":"x"})");
+  testing::run_until(shard_, [&] { return running.size() == 17; });
+}
+
 TEST_F(McpTest, AnAgentThatLeavesStopsItsCall) {
   tool("ask");
   open();
