@@ -42,6 +42,8 @@ std::string_view to_string(Approvals approvals);
 
 // Whether the gate offers host tools, over MCP at {gate}/mcp.
 enum class HostTools : uint8_t { kNone, kOffered };
+// Whether the agent can be told of them; kUnsupported names it and its version.
+Result<void> check_host_tools(const Spec& spec, HostTools tools);
 
 struct Report;
 

@@ -60,6 +60,15 @@ Result<json::Value> option_value(const OptionSpec& option, const std::string& te
 
 }  // namespace
 
+Result<void> check_host_tools(const Spec& spec, HostTools tools) {
+  if (tools == HostTools::kNone || spec.mcp) return {};
+  return Error(ErrorCode::kUnsupported,
+               fmt::format("{} has no MCP: a task's tools cannot be offered to it (its spec has "
+                           "no [mcp])",
+                           spec.title()),
+               ErrorOrigin::kCaller);
+}
+
 std::string agent_home(const Plan& plan) {
   const auto own = plan.env.find("HOME");
   return own != plan.env.end() && own->second.starts_with('/') ? own->second : sandbox::kHome;
@@ -76,13 +85,7 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
                              llm::to_string(plan.dialect), fmt::join(known, ", ")),
                  ErrorOrigin::kCaller);
   }
-  if (plan.host_tools == HostTools::kOffered && !spec.mcp) {
-    return Error(ErrorCode::kUnsupported,
-                 fmt::format("{} has no MCP: a task's tools cannot be offered to it (its spec has "
-                             "no [mcp])",
-                             spec.title()),
-                 ErrorOrigin::kCaller);
-  }
+  SLUICE_TRY_VOID(check_host_tools(spec, plan.host_tools));
   TemplateValues values = dialect->vars;
   values["gate"] = endpoint.url;
   values["base_url"] = endpoint.url + dialect->path;

@@ -89,6 +89,16 @@ TEST(LaunchTest, finding_15_configuration_goes_into_the_effective_home_only) {
   EXPECT_EQ(usual->files[0].path, "/home/user/c.json");
 }
 
+TEST(LaunchTest, finding_77_pi_is_refused_host_tools_by_name_and_version) {
+  const auto pi = Registry("/nonexistent").find("pi");
+  ASSERT_TRUE(pi) << pi.error().message;
+  EXPECT_TRUE(check_host_tools(*pi, HostTools::kNone));
+  const auto refused = check_host_tools(*pi, HostTools::kOffered);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(refused.error().message.find("pi 0.74.2 has no MCP"), 0u) << refused.error().message;
+}
+
 TEST(LaunchTest, AnAgentIsToldOfHostToolsWhereItsSpecSays) {
   const std::string mcp =
       "[mcp]\nfile = \"{home}/c.json\"\npointer = \"/mcp/gate\"\n"

@@ -86,7 +86,7 @@ class Run {
 
   Result<void> read_input() {
     SLUICE_TRY(rollout::Task task, read_task(flags_, flags_.task));
-    SLUICE_TRY(AgentChoice agent, choose_agent(flags_));
+    SLUICE_TRY(AgentChoice agent, choose_agent(flags_, {&task}));
     options_.task = std::make_shared<const rollout::Task>(std::move(task));
     options_.spec = std::move(agent.spec);
     options_.bundle_path = std::move(agent.bundle_path);

@@ -119,7 +119,6 @@ class RunMany {
 
  private:
   Result<void> read_input() {
-    SLUICE_TRY(agent_, choose_agent(flags_));
     SLUICE_TRY(const auto paths, find_tasks(flags_.task));
     std::map<std::string, std::string> ids;
     for (const std::string& path : paths) {
@@ -134,6 +133,9 @@ class RunMany {
       tasks_.push_back(
           {std::make_shared<const rollout::Task>(std::move(task)), xxh3_128(content).hex()});
     }
+    std::vector<const rollout::Task*> tasks;
+    for (const TaskFile& file : tasks_) tasks.push_back(file.task.get());
+    SLUICE_TRY(agent_, choose_agent(flags_, tasks));
     const size_t each = static_cast<size_t>(flags_.repeat) * static_cast<size_t>(flags_.group);
     if (tasks_.size() * each > kMaxRollouts) {
       return Error(ErrorCode::kTooLarge,

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "sluice/agent/bundle.h"
+#include "sluice/agent/driver.h"
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/cli/display.h"
@@ -61,9 +62,15 @@ Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) 
   return task;
 }
 
-Result<AgentChoice> choose_agent(const RunFlags& flags) {
+Result<AgentChoice> choose_agent(const RunFlags& flags,
+                                 const std::vector<const rollout::Task*>& tasks) {
   AgentChoice choice;
   SLUICE_TRY(agent::Spec spec, agent::Registry(flags.agents_directory).find(flags.agent));
+  for (const rollout::Task* task : tasks) {
+    const auto tools = task->tools.empty() ? agent::HostTools::kNone : agent::HostTools::kOffered;
+    auto fits = agent::check_host_tools(spec, tools);
+    if (!fits) return std::move(fits).error().within(task->source);
+  }
   SLUICE_TRY(choice.dialect, choose_dialect(flags, spec));
   if (spec.bundle) {
     const agent::Bundles bundles(agent::default_bundle_directory());

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "sluice/base/core/result.h"
 #include "sluice/base/log.h"
@@ -23,8 +24,9 @@ struct AgentChoice {
   std::string bundle_path;
   llm::Dialect dialect = llm::Dialect::kChat;
 };
-// Installs its bundle if need be.
-Result<AgentChoice> choose_agent(const RunFlags& flags);
+// For all of `tasks`. Installs its bundle if need be.
+Result<AgentChoice> choose_agent(const RunFlags& flags,
+                                 const std::vector<const rollout::Task*>& tasks);
 
 Result<gate::GateOptions> gate_options(const RunFlags& flags, const Logger& log);
 

@@ -67,7 +67,7 @@ class Rollout::Impl final : public agent::Hooks {
     parts_.log.info("rollout", "opened",
                     {{"rollout", options_.id.value}, {"task", task.id}, {"agent", result.agent}});
 
-    auto opened = parts_.gate.open(registration());
+    auto opened = open_at_gate();
     if (opened) {
       agent::Plan plan = make_plan();
       if (options_.group) {
@@ -158,6 +158,16 @@ class Rollout::Impl final : public agent::Hooks {
     return out;
   }
 
+  // An agent that cannot be offered the task's tools is refused before there is a sandbox.
+  Result<void> open_at_gate() {
+    SLUICE_TRY_VOID(agent::check_host_tools(*options_.spec, host_tools()));
+    return parts_.gate.open(registration());
+  }
+
+  agent::HostTools host_tools() const {
+    return options_.task->tools.empty() ? agent::HostTools::kNone : agent::HostTools::kOffered;
+  }
+
   gate::Registration registration() {
     const agent::Spec& spec = *options_.spec;
     gate::Registration registration;
@@ -201,7 +211,7 @@ class Rollout::Impl final : public agent::Hooks {
     plan.dialect = options_.dialect;
     plan.approvals = task.approvals;
     plan.options = task.options;
-    if (!task.tools.empty()) plan.host_tools = agent::HostTools::kOffered;
+    plan.host_tools = host_tools();
     plan.env = task.env;
     plan.agent_timeout = task.agent_timeout;
     plan.verify = task.verify;

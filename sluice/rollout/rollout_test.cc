@@ -179,6 +179,15 @@ TEST_F(RolloutTest, ARolloutMayTakeOnlyWhatWasSampled) {
   EXPECT_EQ(run().calls.ended(llm::Outcome::kFailed), 1u);
 }
 
+TEST_F(RolloutTest, finding_77_tools_for_an_agent_that_cannot_have_them_are_refused_at_once) {
+  task_.tools.resize(1);
+  task_.tools[0].name = "lookup";
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kTask);
+  EXPECT_THAT(result.error, HasSubstr("caller 1 has no MCP"));
+  EXPECT_TRUE(backend_.machines().empty());
+}
+
 TEST_F(RolloutTest, AnEndlessAgentTimesOutAndItsWorkIsVerified) {
   backend_.on("caller http", call_then_hang);
   task_.agent_timeout = 200ms;

@@ -371,6 +371,14 @@ name = "lookup"
 parameters = { type = "object" }
 """
 
+    def test_finding_77_pi_is_refused_a_task_with_tools_by_name_and_version(self):
+        for flags in [], ["--repeat", "2"]:
+            rollout = self.run_rollout(self.task(self.TOOL), "trainer", "pi",
+                                       "--trainer-listen", "127.0.0.1:0", *flags)
+            self.assertNotEqual(rollout.code, 0)
+            self.assertIn("pi 0.74.2 has no MCP", rollout.stderr)
+            self.assertFalse(rollout.directory.exists(), "it got as far as a directory")
+
     def test_finding_49_a_tool_that_the_gate_does_not_allow_is_refused_before_a_sandbox(self):
         rollout = self.run_rollout(self.task(self.TOOL), "trainer", "opencode", "--trainer-listen",
                                    "127.0.0.1:0", "--tool-names", "search,fetch")
