@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <thread>
+#include <tuple>
 
 #include "sluice/gate/testing.h"
 
@@ -101,88 +104,157 @@ TEST_F(GateTest, finding_04_nothing_is_left_of_a_call_whose_agent_went_away) {
 // ---- faults and resends: one outcome a call, one generation for one request
 
 enum class Cut { kFin, kReset };
+enum class Ask { kPlain, kStreamed };
 
-class CutTest : public GateTest, public ::testing::WithParamInterface<Cut> {
+class CutTest : public GateTest, public ::testing::WithParamInterface<std::tuple<Cut, Ask>> {
  protected:
-  void cut(testing::Agent& agent) { GetParam() == Cut::kFin ? agent.hang_up() : agent.reset(); }
+  static bool streamed() { return std::get<Ask>(GetParam()) == Ask::kStreamed; }
+  static std::string request() { return streamed() ? streaming() : body(); }
+  static void cut(testing::Agent& agent) {
+    std::get<Cut>(GetParam()) == Cut::kFin ? agent.hang_up() : agent.reset();
+  }
   // The agent comes back with the same request and gets the answer.
-  void expect_resend_gets(std::string_view request, std::string_view answer) {
+  void expect_resend_gets(std::string_view answer) {
     auto again = agent();
-    again.post(kPath, request);
+    again.post(kPath, request());
     EXPECT_THAT(again.response().body, HasSubstr(std::string(answer)));
-    testing::run_until(shard_, [&] { return counters().open == 0; });
-    EXPECT_EQ(counters().calls, 1u);
+    expect_one_call();
     EXPECT_EQ(counters().resends, 1u);
+  }
+  // One generation, one outcome.
+  void expect_one_call() {
+    testing::run_until(shard_, [&] { return counters().open == 0; });
+    EXPECT_FALSE(a_call_waits());
+    EXPECT_EQ(counters().calls, 1u);
     EXPECT_EQ(counters().turns, 1u);
     EXPECT_EQ(recorder_.count("arrived"), 1u);
     EXPECT_EQ(recorder_.count("answered"), 1u);
     EXPECT_EQ(recorder_.count("ended"), 1u);
-    EXPECT_FALSE(a_call_waits());
   }
 };
-INSTANTIATE_TEST_SUITE_P(Cuts, CutTest, ::testing::Values(Cut::kFin, Cut::kReset),
+INSTANTIATE_TEST_SUITE_P(Cuts, CutTest,
+                         ::testing::Combine(::testing::Values(Cut::kFin, Cut::kReset),
+                                            ::testing::Values(Ask::kPlain, Ask::kStreamed)),
                          [](const auto& info) {
-                           return std::string(info.param == Cut::kFin ? "Fin" : "Reset");
+                           return std::string(std::get<Cut>(info.param) == Cut::kFin ? "Fin"
+                                                                                     : "Reset") +
+                                  (std::get<Ask>(info.param) == Ask::kPlain ? "OfAPlainCall"
+                                                                            : "OfAStreamedCall");
                          });
 
+TEST_P(CutTest, InTheMiddleOfTheRequest) {
+  open();
+  auto agent = this->agent();
+  const std::string text = request();
+  agent.send("POST " + std::string(kPath) + " HTTP/1.1\r\nHost: gate\r\nContent-Length: " +
+             std::to_string(text.size()) + "\r\n\r\n" + text.substr(0, text.size() / 2));
+  testing::settle(shard_);
+  cut(agent);
+  testing::settle(shard_);
+  // What was never whole is no call.
+  EXPECT_FALSE(a_call_waits());
+  auto again = this->agent();
+  again.post(kPath, text);
+  EXPECT_EQ(answer_next("once"), Outcome::kDelivered);
+  EXPECT_THAT(again.response().body, HasSubstr("once"));
+  expect_one_call();
+  EXPECT_EQ(counters().resends, 0u);
+}
+
+// Of a plain call also before its headers, which come with its answer.
 TEST_P(CutTest, BeforeTheTrainerHasTakenTheCall) {
   open();
   auto agent = this->agent();
-  agent.post(kPath, streaming());
+  agent.post(kPath, request());
   testing::run_until(shard_, [&] { return counters().open == 1; });
   cut(agent);
   testing::settle(shard_);
   auto again = this->agent();
-  again.post(kPath, streaming());
+  again.post(kPath, request());
   EXPECT_EQ(answer_next("once"), Outcome::kDelivered);
   EXPECT_THAT(again.response().body, HasSubstr("once"));
-  EXPECT_EQ(counters().calls, 1u);
-  EXPECT_FALSE(a_call_waits());
+  expect_one_call();
+  EXPECT_EQ(counters().resends, 1u);
 }
 
 TEST_P(CutTest, WhileTheTrainerThinks) {
   open();
   auto agent = this->agent();
-  agent.post(kPath, streaming());
+  agent.post(kPath, request());
   const auto call = next_call();
+  // A streamed call has its headers by now, a plain one has nothing.
+  EXPECT_EQ(agent.seen().empty(), !streamed());
   cut(agent);
   testing::settle(shard_);
   EXPECT_EQ(counters().open, 1u);
   // Answered while nobody is there: it waits for the agent.
   auto future = reply(call->id, "once");
   testing::run_until(shard_, [&] { return recorder_.count("answered") == 1; });
-  expect_resend_gets(streaming(), "once");
+  testing::settle(shard_);
+  EXPECT_EQ(future.wait_for(0s), std::future_status::timeout);
+  expect_resend_gets("once");
   EXPECT_EQ(outcome(std::move(future)), Outcome::kDelivered);
 }
 
 TEST_P(CutTest, InKeepAlive) {
   options_.keep_alive = 5ms;
+  options_.plain_keep_alive = PlainKeepAlive::kWhiteSpace;
   open();
   auto agent = this->agent();
-  agent.post(kPath, streaming());
+  agent.post(kPath, request());
   const auto call = next_call();
-  agent.wait_for("\"choices\":[]}");
+  agent.wait_for(streamed() ? "\"choices\":[]}" : "\r\n\r\n1\r\n\n");
   cut(agent);
   testing::settle(shard_);
   auto future = reply(call->id, "once");
   testing::run_until(shard_, [&] { return recorder_.count("answered") == 1; });
-  expect_resend_gets(streaming(), "once");
+  expect_resend_gets("once");
+  EXPECT_EQ(outcome(std::move(future)), Outcome::kDelivered);
+}
+
+TEST_P(CutTest, InTheMiddleOfTheAnswer) {
+  constexpr size_t kCredit = 4096;
+  open();
+  testing::Agent agent(shard_, *listener_, kCredit);
+  agent.post(kPath, request());
+  const auto call = next_call();
+  std::string large = "begun";
+  large.append(16 * kCredit, 'x').append("ended");
+  auto future = reply(call->id, large);
+  // Of the answer so much has arrived as fits, and it is more than the headers.
+  testing::run_until(shard_, [&] { return agent.stream().unread() == kCredit; });
+  testing::settle(shard_);
+  EXPECT_EQ(future.wait_for(0s), std::future_status::timeout);
+  cut(agent);
+  testing::settle(shard_);
+  EXPECT_EQ(future.wait_for(0s), std::future_status::timeout);
+  expect_resend_gets(large);
   EXPECT_EQ(outcome(std::move(future)), Outcome::kDelivered);
 }
 
 TEST_P(CutTest, AfterTheAnswerWasWrittenAndBeforeItWasAcknowledged) {
   open();
   auto agent = this->agent();
-  agent.post(kPath, body());
+  agent.post(kPath, request());
   const auto call = next_call();
   agent.stream().set_acknowledge(net::MemoryStream::Acknowledge::kByHand);
   auto future = reply(call->id, "once");
   agent.wait_for("once");
-  agent.reset();
+  cut(agent);
   testing::settle(shard_);
   EXPECT_EQ(future.wait_for(0s), std::future_status::timeout);
-  expect_resend_gets(body(), "once");
+  expect_resend_gets("once");
   EXPECT_EQ(outcome(std::move(future)), Outcome::kDelivered);
+}
+
+TEST_P(CutTest, AfterTheAnswerWasAcknowledged) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, request());
+  EXPECT_EQ(answer_next("once"), Outcome::kDelivered);
+  cut(agent);
+  testing::settle(shard_);
+  expect_resend_gets("once");
 }
 
 TEST_F(GateTest, AResendJoinsTheOpenCallAndBothConnectionsAreAnswered) {
@@ -211,6 +283,83 @@ TEST_F(GateTest, AResendSoonAfterTheDeliveryGetsTheSameBytes) {
   EXPECT_EQ(counters().calls, 1u);
   EXPECT_EQ(counters().turns, 1u);
   EXPECT_EQ(recorder_.count("event:resend"), 1u);
+}
+
+// Three requests, each sent twice, in every order: three calls, whoever is first, and each
+// connection gets what it asked for.
+TEST_F(GateTest, DuplicatesInAnyOrderAreOneCallEach) {
+  constexpr int kRequests = 3;
+  registration_.budget = {.calls = 0, .open_calls = 0, .calls_per_second = 0};
+  open();
+  std::array<int, 2 * kRequests> order{0, 0, 1, 1, 2, 2};
+  uint64_t rounds = 0;
+  do {
+    const int first = static_cast<int>(++rounds) * kRequests;
+    std::vector<std::unique_ptr<testing::Agent>> agents;
+    for (const int number : order) {
+      agents.push_back(std::make_unique<testing::Agent>(shard_, *listener_));
+      agents.back()->post(kPath, streaming(first + number));
+    }
+    testing::run_until(shard_, [&] { return counters().resends == rounds * kRequests; });
+    std::vector<std::shared_ptr<const llm::Call>> calls(kRequests);
+    for (auto& call : calls) call = next_call();
+    EXPECT_FALSE(a_call_waits());
+    // The last is answered first.
+    for (auto call = calls.rbegin(); call != calls.rend(); ++call) {
+      EXPECT_EQ(outcome(reply((*call)->id, "to " + (*(*call)->request())->messages[0].text)),
+                Outcome::kDelivered);
+    }
+    for (size_t i = 0; i < agents.size(); ++i) {
+      EXPECT_THAT(agents[i]->response().body,
+                  HasSubstr("\"to question " + std::to_string(first + order[i]) + "\""));
+    }
+  } while (std::next_permutation(order.begin(), order.end()));
+  EXPECT_EQ(rounds, 90u);
+  EXPECT_EQ(counters().calls, rounds * kRequests);
+  EXPECT_EQ(recorder_.count("arrived"), rounds * kRequests);
+  EXPECT_EQ(recorder_.count("answered"), rounds * kRequests);
+  EXPECT_EQ(recorder_.count(Outcome::kDelivered), rounds * kRequests);
+}
+
+// Requests that overtook each other on their way: behind a later turn, an equal body is an earlier
+// one sent again only if it says so.
+TEST_F(GateTest, ATurnThatArrivesAgainBehindALaterOneIsAResendIfItSaysSo) {
+  const std::string first = streaming();
+  const std::string second =
+      R"({"model":"m","messages":[{"role":"user","content":"question 0"},)"
+      R"({"role":"assistant","content":"one"},{"role":"user","content":"more"}],"stream":true})";
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, first, "x-client-request-id: req-1\r\n");
+  EXPECT_EQ(answer_next("one"), Outcome::kDelivered);
+  const std::string one = agent.response().body;
+  agent.post(kPath, second, "x-client-request-id: req-2\r\n");
+  EXPECT_EQ(answer_next("two"), Outcome::kDelivered);
+  const std::string two = agent.response().body;
+  ASSERT_NE(one, two);
+
+  // In any order, and the later one without a word: it is the session's last delivery.
+  const auto again = [&](const std::string& request, std::string_view headers) {
+    agent.post(kPath, request, headers);
+    return agent.response().body;
+  };
+  EXPECT_EQ(again(first, "x-stainless-retry-count: 1\r\n"), one);
+  EXPECT_EQ(again(second, ""), two);
+  EXPECT_EQ(again(first, "x-client-request-id: req-1\r\n"), one);
+  EXPECT_EQ(again(first, "x-stainless-retry-count: 2\r\n"), one);
+  EXPECT_EQ(again(second, "x-client-request-id: req-2\r\n"), two);
+  EXPECT_FALSE(a_call_waits());
+  EXPECT_EQ(counters().calls, 2u);
+  EXPECT_EQ(counters().resends, 5u);
+  EXPECT_EQ(recorder_.count("answered"), 2u);
+  EXPECT_EQ(recorder_.count("confirmed"), 1u);
+
+  // An agent that asks the same once more, later on, means it.
+  agent.post(kPath, first);
+  EXPECT_EQ(answer_next("anew"), Outcome::kDelivered);
+  EXPECT_THAT(agent.response().body, HasSubstr("\"anew\""));
+  EXPECT_EQ(counters().calls, 3u);
+  EXPECT_EQ(recorder_.count("ended"), 3u);
 }
 
 TEST_F(GateTest, WithoutAWindowOnlyARetryThatSaysSoIsAResend) {

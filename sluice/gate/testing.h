@@ -52,11 +52,11 @@ struct Response {
   std::string body;  // decoded
 };
 
-// One connection of an agent.
+// One connection of an agent. The gate can write `credit` bytes that it has not read.
 class Agent {
  public:
-  Agent(net::Shard& shard, net::MemoryListener& listener)
-      : shard_(shard), stream_(listener.connect()) {}
+  Agent(net::Shard& shard, net::MemoryListener& listener, size_t credit = 256 * 1024)
+      : shard_(shard), stream_(listener.connect(credit)) {}
 
   net::MemoryStream& stream() { return *stream_; }
 
