@@ -153,6 +153,26 @@ TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
   EXPECT_NE(mistake("instruction = ").find("task.toml:1"), std::string::npos);
 }
 
+// What may be set of a sandbox is a closed list: nothing is handed on to whoever makes it.
+TEST(TaskTest, finding_47_options_of_a_sandbox_that_are_not_on_the_list_are_refused_by_name) {
+  constexpr char kTask[] = "instruction = \"x\"\n";
+  for (const std::string name :
+       {"args", "docker_args", "run_args", "extra_args", "privileged", "cap_add", "devices",
+        "mounts", "volumes", "binds", "ports", "network_mode", "pid", "userns", "security_opt",
+        "runtime", "entrypoint", "user", "env"}) {
+    const std::string told = mistake(kTask + ("[sandbox]\n" + name) + " = \"x\"");
+    EXPECT_EQ(told, "task.toml:3: sandbox." + name +
+                        ": unknown key; known here: image, network, setup_hosts, setup_user, "
+                        "workdir");
+  }
+  for (const std::string name : {"docker", "container", "podman", "backend", "options"}) {
+    const std::string told = mistake(kTask + ("[" + name) + "]\nprivileged = true");
+    EXPECT_TRUE(told.starts_with("task.toml:2: " + name + ": unknown key; known here: ")) << told;
+  }
+  EXPECT_TRUE(mistake(kTask + std::string("[sandbox.options]\nprivileged = true"))
+                  .starts_with("task.toml:2: sandbox.options: unknown key; known here: "));
+}
+
 TEST(TaskTest, FilesAreFoundBesideTheTask) {
   const std::string directory =
       ::testing::TempDir() + "/sluice_task_test." + std::to_string(::getpid());
