@@ -13,7 +13,7 @@ import time
 import unittest
 import urllib.parse
 
-from harness import SLUICE, SOURCE, SystemTest, Trace, end
+from harness import HERE, SLUICE, SOURCE, SystemTest, Trace, end
 
 KEYS = {"SLUICE_TRAINER_KEY": "trainer-key-of-the-test", "SLUICE_OPERATOR_KEY": "operator-key-of-the-test"}
 
@@ -73,6 +73,28 @@ class Agent(threading.Thread):
         return self.answer["choices"][0]["message"]["content"]
 
 
+# A trainer in a process of its own: takes `calls` calls, answers the first `answers` of them, says what it
+# has taken, and waits for more.
+TRAINER = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from test_trainer import Client, completion, reply_to
+url, taker, calls, answers = sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+trainer = Client(url, os.environ["SLUICE_TRAINER_KEY"])
+taken = []
+while len(taken) < calls:
+    taken += trainer.post("/v1/next_batch", {"max": calls, "wait_s": 60, **taker}, timeout=90)["items"]
+for item in taken[:answers]:
+    trainer.post("/v1/reply", {"trainer": taker["trainer"], "wait_s": 60, **reply_to(item)}, timeout=90)
+print(json.dumps([item["id"] for item in taken]), flush=True)
+trainer.post("/v1/next_batch", {"wait_s": 300, **taker}, timeout=400)
+"""
+
+
+def reply_to(item):
+    return {"call": item["id"], "completion": completion("to " + item["body"]["messages"][0]["content"])}
+
+
 class GateServe(SystemTest):
     def setUp(self):
         super().setUp()
@@ -123,29 +145,67 @@ class GateServe(SystemTest):
         self.assertEqual(self.operator.ask("POST", "/v1/next_batch", {})[0], 403)
         self.assertEqual(self.trainer.ask("POST", "/v1/rollouts", {})[0], 403)
 
+    def kill_a_trainer(self, taker, calls, answers):
+        """Has a trainer take `calls` calls and answer some, and kills it; the ids of those it still held."""
+        trainer = subprocess.Popen(
+            [sys.executable, "-c", TRAINER, str(HERE), self.api_url, json.dumps(taker), str(calls),
+             str(answers)], stdout=subprocess.PIPE, env={**os.environ, **KEYS}, text=True)
+        self.addCleanup(trainer.stdout.close)
+        self.addCleanup(end, trainer)
+        taken = json.loads(trainer.stdout.readline())
+        trainer.send_signal(signal.SIGKILL)
+        self.assertEqual(trainer.wait(30), -signal.SIGKILL)
+        self.assertEqual(len(set(taken)), calls)
+        return taken[answers:]
+
     def test_a_killed_trainer_loses_no_call(self):
-        registered = self.register()
-        agents = [Agent(registered, f"question {i}") for i in range(8)]
-        held = []
-        while len(held) < 8:
-            held += self.take(trainer="node-1", lease_s=3600)
-        # It dies here and starts again.
-        again = self.take(trainer="node-1", lease_s=3600, afresh=True)
-        self.assertEqual({item["id"] for item in again}, {item["id"] for item in held})
-        told = self.trainer.post("/v1/reply", {"wait_s": 20, "replies": [
-            {"call": item["id"], "completion": completion("to " + item["body"]["messages"][0]["content"])}
-            for item in again]})
-        self.assertEqual([result["outcome"] for result in told["results"]], ["delivered"] * 8)
-        for i, agent in enumerate(agents):
-            self.assertEqual(agent.content(), f"to question {i}")
+        # Who comes after it: itself, started again, long before its lease is over; or another, when it is.
+        again = {"trainer": "node-1", "lease_s": 3600}
+        for taker, next_taker in ((again, {**again, "afresh": True}),
+                                  ({"trainer": "node-2", "lease_s": 1}, {"trainer": "node-3"})):
+            with self.subTest(taker=taker):
+                registered = self.register()
+                agents = [Agent(registered, f"question {i}") for i in range(8)]
+                lost = self.kill_a_trainer(taker, calls=8, answers=3)
+                items = []
+                while len(items) < len(lost):
+                    items += self.take(wait_s=60, **next_taker)
+                    next_taker = {**next_taker, "afresh": False}
+                self.assertEqual(sorted(item["id"] for item in items), sorted(lost))
+                self.assertEqual({item["deliveries"] for item in items}, {2})
+                told = self.trainer.post("/v1/reply", {"wait_s": 60, "replies": [
+                    reply_to(item) for item in items]}, timeout=90)
+                self.assertEqual([result["outcome"] for result in told["results"]],
+                                 ["delivered"] * len(lost))
+                for i, agent in enumerate(agents):
+                    self.assertEqual(agent.content(), f"to question {i}")
+                # Each was answered once, whoever did it.
+                trace = Trace(self.tmp / "traces" / f"{registered['rollout']}.jsonl")
+                for kind in "arrived", "answered", "ended":
+                    self.assertEqual(len(trace.of(kind)), len(agents), kind)
+                self.assertEqual({call["outcome"] for call in trace.calls()}, {"delivered"})
+
+    def state(self):
+        return self.trainer.ask("GET", "/v1/state")[1]
+
+    def wait_for_a_call(self):
+        """Until one waits for a trainer."""
+        deadline = time.monotonic() + 60
+        while self.state()["waiting"] == 0:
+            self.assertLess(time.monotonic(), deadline, "no call came")
+            time.sleep(0.01)
 
     def test_a_pause_holds_calls_back(self):
-        agent = Agent(self.register(), "x")
+        registered = self.register()
         self.trainer.post("/v1/pause")
-        self.assertEqual([i for i in self.take(wait_s=0.3) if i["type"] == "call"], [])
+        agent = Agent(registered, "x")
+        self.wait_for_a_call()
+        self.assertTrue(self.state()["paused"])
+        self.assertEqual(self.take(wait_s=0), [])
+        self.assertEqual(self.take(wait_s=0.3), [])
         self.trainer.post("/v1/resume", {"version": "step-2"})
         (item,) = self.take()
-        self.assertEqual(item["version"], "step-2")
+        self.assertEqual((item["type"], item["version"]), ("call", "step-2"))
         self.trainer.post("/v1/reply", {"call": item["id"], "refusal": {"message": "enough"}})
         agent.join(20)
         self.assertEqual(agent.status, 400)
@@ -181,13 +241,20 @@ class GateServe(SystemTest):
         self.assertEqual(Client(self.agents_url, "").ask("GET", "/health")[1], {"status": "ok"})
 
     def test_sigterm_ends_what_is_open(self):
-        agent = Agent(self.register(), "x")
-        self.take()
-        began = time.monotonic()
+        registered = self.register()
+        taken = Agent(registered, "x")
+        (item,) = self.take()
+        waiting = Agent(registered, "y")
+        self.wait_for_a_call()
         self.stop()
-        self.assertLess(time.monotonic() - began, 15)
-        agent.join(20)
-        self.assertFalse(agent.is_alive())
+        for agent in taken, waiting:
+            agent.join(20)
+            self.assertFalse(agent.is_alive())
+            self.assertEqual(agent.status, 400)
+            self.assertIn("has ended", agent.answer["error"]["message"])
+        calls = Trace(self.tmp / "traces" / f"{registered['rollout']}.jsonl").calls()
+        self.assertEqual(calls[0]["call"], item["id"])
+        self.assertEqual([call["outcome"] for call in calls], ["cancelled"] * 2)
 
 
 class Start(SystemTest):
