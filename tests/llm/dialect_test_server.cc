@@ -10,8 +10,9 @@
 // {"hang_up": true}, which breaks the agent's connections; the next step is then for the same call,
 // when it is sent again. A step comes "after_ms", or after about so many "keep_alives"; an answer
 // with "pieces_ms" is said in pieces of a few bytes, so long after one another. A call for which
-// there is no step is answered with "done". A first step {"options": {"resend_window_s"}} is none;
-// without it only a request that says so itself is taken for a delivered one sent again.
+// there is no step is answered with "done". A first step {"options": {...}} is none: without
+// "resend_window_s" in it only a request that says so itself is taken for a delivered one sent
+// again; who has hung up is waited for so long as "grace_ms" says, or a minute.
 //
 //   GET /total     how many calls of each dialect there were since the start
 //
@@ -52,6 +53,12 @@ Result<Step> read_step(const json::Value& value, Duration keep_alive) {
   Step step;
   const json::Object* object = value.if_object();
   if (object == nullptr) return Error(ErrorCode::kInvalidArgument, "a step is an object");
+  const std::set<std::string_view> known{"answer",   "problem",     "hang_up",
+                                         "after_ms", "keep_alives", "pieces_ms"};
+  for (const auto& member : *object) {
+    if (known.contains(std::string_view(member.key()))) continue;
+    return Error(ErrorCode::kInvalidArgument, "a step has no " + std::string(member.key()));
+  }
   step.after = std::chrono::milliseconds(json::get_integer(*object, "after_ms").value_or(0));
   step.between_pieces =
       std::chrono::milliseconds(json::get_integer(*object, "pieces_ms").value_or(0));
@@ -300,7 +307,7 @@ class Server {
     notes_.on_resend = [this](const CallId& call) {
       shard_.post([this, call] { came_back(call); });
     };
-    open({});
+    open(default_rules());
     shard_.spawn(accept(this));
   }
 
@@ -338,6 +345,12 @@ class Server {
     size_t said = 0;
   };
 
+  static gate::ResendRules default_rules() {
+    gate::ResendRules rules;
+    rules.window = {};
+    return rules;
+  }
+
   static gate::GateOptions options(Duration keep_alive) {
     gate::GateOptions options;
     options.keep_alive = keep_alive;
@@ -345,7 +358,7 @@ class Server {
     return options;
   }
 
-  void open(Duration resend_window) {
+  void open(const gate::ResendRules& resend) {
     rollout_ = RolloutId{"r" + std::to_string(++rollouts_)};
     gate::Registration registration;
     registration.id = rollout_;
@@ -354,7 +367,7 @@ class Server {
                              llm::Dialect::kGemini};
     registration.budget.calls_per_second = 1000;
     registration.delivery = gate::AnswerDelivery::kIncremental;
-    registration.resend.window = resend_window;
+    registration.resend = resend;
     registration.models = {"mock-model", "other-model"};
     registration.policy = std::make_shared<Scripted>(this);
     registration.recorder = &notes_;
@@ -432,7 +445,7 @@ class Server {
     late_.clear();
     hung_up_.clear();
     notes_.clear();
-    Duration resend_window{};
+    gate::ResendRules resend = default_rules();
     std::string mistake;
     const auto value = json::parse(body, {16 << 20, 64});
     if (value && value->is_array()) {
@@ -441,8 +454,12 @@ class Server {
         const json::Object* options =
             object == nullptr ? nullptr : json::get_object(*object, "options");
         if (options != nullptr) {
-          resend_window =
-              std::chrono::seconds(json::get_integer(*options, "resend_window_s").value_or(0));
+          if (const auto seconds = json::get_integer(*options, "resend_window_s")) {
+            resend.window = std::chrono::seconds(*seconds);
+          }
+          if (const auto ms = json::get_integer(*options, "grace_ms")) {
+            resend.grace = std::chrono::milliseconds(*ms);
+          }
           continue;
         }
         auto step = read_step(element, keep_alive_);
@@ -455,7 +472,7 @@ class Server {
     } else {
       mistake = "no list of steps";
     }
-    open(resend_window);
+    open(resend);
     if (mistake.empty()) return net::json_response(200, "{}");
     return net::json_response(400, json::serialize(json::Value(mistake)));
   }

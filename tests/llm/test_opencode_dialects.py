@@ -2,19 +2,17 @@
 that are no JSON, keep-alive frames, and errors that have to end it.
 
 It is configured as agents/opencode.toml configures it, and runs outside of any sandbox: what is
-tested is the wire. Needs the bundle: `sluice agents install opencode`.
+tested is the wire. Needs npm, or the bundle in the cache: `sluice agents install opencode`.
 """
 
 import json
 import os
-import platform
 import subprocess
-import tomllib
 
 import pytest
 
-from node_sdks import cache_directory
-from server import SOURCE, answer, problem
+from bundles import bundle
+from server import answer, problem
 
 DIALECTS = {
     "chat": ("@ai-sdk/openai-compatible", "/v1"),
@@ -22,26 +20,20 @@ DIALECTS = {
     "messages": ("@ai-sdk/anthropic", "/v1"),
     "gemini": ("@ai-sdk/google", "/v1beta"),
 }
-SPEC = tomllib.loads((SOURCE / "agents" / "opencode.toml").read_text())
-PROGRAM = "node_modules/opencode-ai/bin/opencode.exe"
 
 
-def program():
-    name = f"{SPEC['name']}-{SPEC['version']}-{platform.machine()}-*/{PROGRAM}"
-    found = sorted((cache_directory() / "bundles").glob(name))
-    return found[-1] if found else None
-
-
-pytestmark = pytest.mark.skipif(
-    program() is None, reason="OpenCode is not installed: sluice agents install opencode")
+@pytest.fixture(scope="module")
+def opencode():
+    return bundle("opencode")
 
 
 class Run:
     """One run of OpenCode with the prompt "Write hello.txt" against the scripted server."""
 
-    def __init__(self, server, dialect, tmp_path):
+    def __init__(self, opencode, server, dialect, tmp_path):
+        spec, place = opencode
         provider, path = DIALECTS[dialect]
-        config = SPEC["files"][0]["content"]
+        config = spec["files"][0]["content"]
         for name, value in {"model|json": "mock-model", "provider": provider, "key|json": "k",
                             "base_url": server.url + path, "context_window": "131072",
                             "max_output": "8192"}.items():
@@ -50,15 +42,16 @@ class Run:
         config["provider"]["gate"]["models"]["mock-model"]["reasoning"] = True
         home = tmp_path / "home"
         self.work = tmp_path / "work"
-        place = home / ".config" / "opencode"
-        place.mkdir(parents=True)
+        folder = home / ".config" / "opencode"
+        folder.mkdir(parents=True)
         self.work.mkdir()
-        (place / "opencode.json").write_text(json.dumps(config))
-        command = [program(), *SPEC["run"]["command"][1:], "--auto"]
+        (folder / "opencode.json").write_text(json.dumps(config))
+        program = spec["bundle"]["program"].replace("{bundle}", str(place))
+        command = [program, *spec["run"]["command"][1:], *spec["run"]["approvals_bypass"]]
         done = subprocess.run(
             command, cwd=self.work, input="Write hello.txt", text=True, check=False, timeout=120,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={"PATH": os.environ["PATH"], "HOME": str(home), **SPEC["run"]["env"]})
+            env={"PATH": os.environ["PATH"], "HOME": str(home), **spec["run"]["env"]})
         self.code, self.output = done.returncode, done.stdout
         self.calls = server.calls()
 
@@ -69,7 +62,7 @@ WRITE = answer("I will write.\n",
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_conversation_with_tools(server, dialect, tmp_path):
+def test_a_conversation_with_tools(opencode, server, dialect, tmp_path):
     server.script(
         WRITE,
         answer("", ("call_2", "bash", '{"command": "cat hello.txt", "description": "d"}'),
@@ -77,7 +70,7 @@ def test_a_conversation_with_tools(server, dialect, tmp_path):
                finish="tool_calls", keep_alives=1),
         answer("", ("call_4", "bash", "{oops"), finish="tool_calls"),
         answer("All done."))
-    run = Run(server, dialect, tmp_path)
+    run = Run(opencode, server, dialect, tmp_path)
     assert run.code == 0, run.output
     assert (run.work / "hello.txt").read_text() == "héllo\n"
     assert "All done." in run.output
@@ -101,12 +94,12 @@ def test_a_conversation_with_tools(server, dialect, tmp_path):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_answers_in_pieces(server, dialect, tmp_path):
+def test_answers_in_pieces(opencode, server, dialect, tmp_path):
     server.script(
         answer("I will write, ☃.\n", ("call_1", "write", '{"filePath": "a.txt", "content": "a"}'),
                reasoning="First a file.", finish="tool_calls", pieces_ms=10),
         answer("All of it is done.", pieces_ms=10))
-    run = Run(server, dialect, tmp_path)
+    run = Run(opencode, server, dialect, tmp_path)
     assert run.code == 0, run.output
     assert (run.work / "a.txt").read_text() == "a"
     assert "All of it is done." in run.output
@@ -118,26 +111,26 @@ def test_answers_in_pieces(server, dialect, tmp_path):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("keep_alives", [0, 2])
-def test_an_end_is_an_end(server, dialect, keep_alives, tmp_path):
+def test_an_end_is_an_end(opencode, server, dialect, keep_alives, tmp_path):
     """No second call, whether the status could still be chosen or was spent on a stream."""
     server.script(WRITE, problem("exhausted", "rate limit", end_agent=True, keep_alives=keep_alives))
-    run = Run(server, dialect, tmp_path)
+    run = Run(opencode, server, dialect, tmp_path)
     assert run.code == 1, run.output
     assert len(run.calls) == 2
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("said", ["", "Done."])
-def test_an_answer_without_usage_ends_the_run(server, dialect, said, tmp_path):
+def test_an_answer_without_usage_ends_the_run(opencode, server, dialect, said, tmp_path):
     server.script(answer(said, usage=None))
-    run = Run(server, dialect, tmp_path)
+    run = Run(opencode, server, dialect, tmp_path)
     assert run.code == 0, run.output
     assert len(run.calls) == 1
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_an_empty_answer_ends_the_run(server, dialect, tmp_path):
+def test_an_empty_answer_ends_the_run(opencode, server, dialect, tmp_path):
     server.script(answer(""))
-    run = Run(server, dialect, tmp_path)
+    run = Run(opencode, server, dialect, tmp_path)
     assert run.code == 0, run.output
     assert len(run.calls) == 1

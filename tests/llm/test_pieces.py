@@ -93,13 +93,17 @@ def test_a_chat_of_geminis_echoes_what_came_in_pieces(server):
     assert later["echoes"] == [0] and first["confirmed"]
 
 
-@pytest.mark.parametrize("ask", ["chat", "responses", "messages"])
+@pytest.mark.parametrize("ask", ["chat", "responses", "messages", "gemini"])
 def test_plain_answers_wait_for_the_end(server, ask):
     said(server)
     messages = [{"role": "user", "content": "hi"}]
     if ask == "messages":
         client = anthropic.Anthropic(base_url=server.url, api_key="k", max_retries=0)
         got = client.messages.create(model="m", max_tokens=9, messages=messages).content[1].text
+    elif ask == "gemini":
+        client = genai.Client(api_key="k", http_options=types.HttpOptions(base_url=server.url))
+        parts = client.models.generate_content(model="m", contents="hi").candidates[0].content.parts
+        got = parts[1].text
     else:
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="k", max_retries=0)
         if ask == "chat":
@@ -108,4 +112,8 @@ def test_plain_answers_wait_for_the_end(server, ask):
         else:
             got = client.responses.create(model="m", input="hi").output_text
     assert got == TEXT
+    check(server)
 
+
+def test_node(node_test, server):
+    node_test(server, "pieces.test.js")

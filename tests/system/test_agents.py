@@ -6,7 +6,6 @@ Needs npm, or the bundles in the cache: `sluice agents install NAME`.
 
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from harness import SLUICE, SOURCE, Rollout, SystemTest, count
 
 sys.path.insert(0, str(SOURCE / "tests" / "llm"))
 
+from bundles import bundle  # noqa: E402
 from server import Server, answer  # noqa: E402
 
 HELLO = SOURCE / "examples" / "hello"
@@ -35,17 +35,6 @@ TALK = """
 [[rules]]
 text = "I have nothing to do."
 """
-
-
-def bundle(agent):
-    """Where the agent's bundle is; installed if need be."""
-    spec = tomllib.loads((SOURCE / "agents" / f"{agent}.toml").read_text())
-    subprocess.run([SLUICE, "agents", "install", agent], check=True, capture_output=True)
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    cache = pathlib.Path(os.environ.get("SLUICE_CACHE_DIR") or pathlib.Path(home) / "sluice")
-    found = [path for path in (cache / "bundles").glob(f"{agent}-{spec['version']}-*")
-             if path.is_dir()]
-    return spec, max(found, key=lambda path: path.stat().st_mtime)
 
 
 def user_texts(dialect, body):

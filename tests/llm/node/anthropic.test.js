@@ -4,7 +4,8 @@ import { test } from 'node:test';
 
 import Anthropic from '@anthropic-ai/sdk';
 
-import { answer, calls, collect, hangUp, problem, resends, script, url } from './server.js';
+import { answer, calls, collect, hangUp, impatient, problem, resends, script, until, url }
+  from './server.js';
 
 const client = new Anthropic({ baseURL: url, apiKey: 'k', maxRetries: 2, timeout: 30_000 });
 const tools = ['write', 'bash'].map((name) => ({ name, input_schema: { type: 'object' } }));
@@ -103,11 +104,17 @@ test('an error in a stream', async () => {
 });
 
 test('cancelling', async () => {
-  await script(answer('late', { keep_alives: 1000, every_ms: 50 }));
+  await script(impatient, answer('late', { after_ms: 60_000 }), answer('new'));
   const stream = client.messages.stream(prompt());
-  setTimeout(() => stream.abort(), 200);
-  await assert.rejects(stream.finalMessage(), Anthropic.APIUserAbortError);
-  assert.equal((await ask()).content[0].text, 'done');
+  const aborted = assert.rejects(stream.finalMessage(), Anthropic.APIUserAbortError);
+  await until((seen) => seen.length === 1);
+  stream.abort();
+  await aborted;
+  const [call] = await until(([first]) => first.outcome);
+  assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
+  // It is over: the same again is another call.
+  assert.equal((await streamed()).content[0].text, 'new');
+  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('models and counting', async () => {

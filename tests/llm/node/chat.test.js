@@ -4,7 +4,8 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { answer, calls, collect, hangUp, problem, resends, script, url } from './server.js';
+import { answer, calls, collect, hangUp, impatient, problem, resends, script, until, url }
+  from './server.js';
 
 const client = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 2 });
 const tools = ['write', 'bash'].map((name) => ({
@@ -88,6 +89,20 @@ test('a lost answer is sent again as it was', async () => {
 test('an error in a stream', async () => {
   await script(problem('internal', 'it broke', { keep_alives: 2 }));
   await assert.rejects(streamed(), /it broke/);
+});
+
+test('cancelling', async () => {
+  await script(impatient, answer('late', { after_ms: 60_000 }), answer('new'));
+  const first = stream();
+  const aborted = assert.rejects(first.done(), OpenAI.APIUserAbortError);
+  await until((seen) => seen.length === 1);
+  first.abort();
+  await aborted;
+  const [call] = await until(([one]) => one.outcome);
+  assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
+  // It is over: the same again is another call.
+  assert.equal((await streamed()).choices[0].message.content, 'new');
+  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('cancelling and coming back', async () => {

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 
 import { ApiError, GoogleGenAI } from '@google/genai';
 
-import { answer, calls, collect, problem, resends, script, url } from './server.js';
+import { answer, calls, collect, impatient, problem, resends, script, until, url }
+  from './server.js';
 
 const client = new GoogleGenAI({ apiKey: 'k', httpOptions: { baseUrl: url } });
 const tools = [{ functionDeclarations: ['write', 'bash'].map(
@@ -101,10 +102,17 @@ test('an error in a stream', async () => {
 });
 
 test('cancelling', async () => {
-  await script(answer('late', { keep_alives: 1000, every_ms: 50 }));
-  const abort = AbortSignal.timeout(300);
-  await assert.rejects(streamed('hi', { abortSignal: abort }));
-  assert.equal((await ask()).text, 'done');
+  await script(impatient, answer('late', { after_ms: 60_000 }), answer('new'));
+  const controller = new AbortController();
+  const aborted = assert.rejects(streamed('hi', { abortSignal: controller.signal }));
+  await until((seen) => seen.length === 1);
+  controller.abort();
+  await aborted;
+  const [call] = await until(([first]) => first.outcome);
+  assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
+  // It is over: the same again is another call.
+  assert.equal((await streamed()).text, 'new');
+  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('models and counting', async () => {

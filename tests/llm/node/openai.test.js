@@ -4,7 +4,8 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { answer, calls, collect, hangUp, problem, resends, script, url } from './server.js';
+import { answer, calls, collect, hangUp, impatient, problem, resends, script, until, url }
+  from './server.js';
 
 const client = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 2, timeout: 30_000 });
 const tools = [
@@ -107,13 +108,19 @@ test('an error in a stream', async () => {
 });
 
 test('cancelling', async () => {
-  await script(answer('late', { keep_alives: 1000, every_ms: 50 }));
-  const events = await client.responses.create({ model: 'm', input: 'hi', stream: true });
+  await script(impatient, answer('late', { after_ms: 60_000 }), answer('new'));
+  const request = { model: 'm', input: 'hi', stream: true };
+  const events = await client.responses.create(request);
   for await (const event of events) {
     assert.equal(event.type, 'response.created');
     break;
   }
-  assert.equal((await ask()).output_text, 'done');
+  const [call] = await until(([first]) => first.outcome);
+  assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
+  // It is over: the same again is another call.
+  const again = await collect(await client.responses.create(request));
+  assert.equal(again.at(-1).response.output[0].content[0].text, 'new');
+  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('models', async () => {

@@ -26,7 +26,18 @@ export function problem(kind, message, { end_agent = false, ...step } = {}) {
   return { problem: { kind, message, end_agent }, ...step };
 }
 
+// The calls, as soon as they are as wanted.
+export async function until(wanted) {
+  for (;;) {
+    const seen = await calls();
+    if (wanted(seen)) return seen;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 export const hangUp = { hang_up: true };
+// With this first, nobody is waited for who has hung up.
+export const impatient = { options: { grace_ms: 0 } };
 // With this first, an equal request soon after an answer is taken for one sent again.
 export const resends = { options: { resend_window_s: 60 } };
 
