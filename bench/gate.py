@@ -3,6 +3,14 @@
 on our own library. Server and client have a core each. What counts is the server's CPU per call, from
 its own getrusage; rounds alternate between the servers, and the median of the rounds' ratios is told.
 
+Beside that, of the gate alone:
+
+* fairness_512: 512 rollouts on one shard, answered by one trainer that takes 8 calls at a time and is the
+  bottleneck. 511 of them keep one call open each, the other floods the gate with 256. Of the calls of
+  the 511: the longest wait, from the request to the whole answer, divided by the median wait.
+* cancel_wake_ms_max: the longest time from Trainer::cancel() on one shard's thread until the agent of a
+  call that was parked on another has the first byte of what it is told; plain and streamed calls in turn.
+
 Writes build/bench/gate.json: figures, and in `context` the absolute numbers.
 """
 
@@ -157,6 +165,22 @@ def parked(figures, context):
     context["parked"] = dict(seen, carried="1000 calls over the multiplexed link of each guest")
 
 
+def fairness(figures, context):
+    command = [BIN / "gate_bench_server", "fairness", "512", "256", "5" if QUICK else "40"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    seen = json.loads(done.stdout)
+    figures["fairness_512"] = round(seen["worst_ms"] / seen["median_ms"], 3)
+    context["fairness_512"] = seen
+
+
+def cancel_wake(figures, context):
+    command = [BIN / "gate_bench_server", "cancel", "50" if QUICK else "500"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    seen = json.loads(done.stdout)
+    figures["cancel_wake_ms_max"] = seen["max_ms"]
+    context["cancel_wake"] = seen
+
+
 def main():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -169,6 +193,8 @@ def main():
         cpu_per_call(figures, context, traces)
         tail(figures, context, traces)
     parked(figures, context)
+    fairness(figures, context)
+    cancel_wake(figures, context)
     out = BUILD / "bench" / "gate.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"figures": figures, "context": context}, indent=1) + "\n")

@@ -6,20 +6,34 @@
 //                                                thread of its own; recording to DIR if it is given
 //   gate_bench_server parked CALLS BODY_BYTES    holds that many calls over guests' multiplexed
 //                                                links and prints what each takes in memory
+//   gate_bench_server fairness ROLLOUTS FLOOD CALLS
+//                                                so many rollouts on one shard, of which one keeps
+//                                                FLOOD calls open, until each of the others has had
+//                                                CALLS answers; prints how long those waited
+//   gate_bench_server cancel ROUNDS              cancels parked calls from another shard and prints
+//                                                how long it took until their agents were told
 //
-// Prints the port. Then prints, for each line that it reads, what it has used so far; for "fresh"
-// it first deletes the rollout's trace and opens the rollout anew, which changes the port.
+// The first two print the port. Then they print, for each line that they read, what they have used
+// so far; for "fresh" the rollout's trace is first deleted and the rollout opened anew, which
+// changes the port.
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <malloc.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <iostream>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -365,6 +379,258 @@ int park(size_t calls, size_t body_bytes) {
   std::_Exit(0);
 }
 
+// --- Agents over TCP
+// ------------------------------------------------------------------------------
+
+uint16_t port_of(const net::Listener& listener) {
+  const std::string address = listener.address();
+  return static_cast<uint16_t>(std::atoi(address.substr(address.rfind(':') + 1).c_str()));
+}
+
+// One connection of an agent, which blocks.
+class AgentConnection {
+ public:
+  explicit AgentConnection(uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const int one = 1;
+    ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (::connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+      std::_Exit(1);
+    }
+  }
+
+  int fd() const { return fd_.get(); }
+
+  enum class Ask : uint8_t { kPlain, kStreamed };
+  // Each with another body.
+  void ask(Ask how, size_t number) {
+    const std::string body =
+        fmt::format(R"({{"model":"m"{},"messages":[{{"role":"user","content":"{}"}}]}})",
+                    how == Ask::kStreamed ? R"(,"stream":true)" : "", number);
+    const std::string request =
+        fmt::format("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}",
+                    body.size(), body);
+    const ssize_t sent = ::send(fd_.get(), request.data(), request.size(), MSG_NOSIGNAL);
+    if (sent != static_cast<ssize_t>(request.size())) std::_Exit(1);
+    began = Clock::now();
+  }
+  // What there is now; waits for something.
+  void read() {
+    char buffer[16384];
+    const ssize_t n = ::recv(fd_.get(), buffer, sizeof buffer, 0);
+    if (n <= 0) std::_Exit(1);
+    in.append(buffer, static_cast<size_t>(n));
+  }
+  // Whether a whole answer with a length has come; it is taken.
+  bool take_answer() {
+    const size_t end = in.find("\r\n\r\n");
+    if (end == std::string::npos) return false;
+    constexpr std::string_view kLength = "\r\nContent-Length: ";
+    const size_t at = in.find(kLength);
+    if (at > end || in.compare(9, 3, "200") != 0) std::_Exit(1);
+    if (in.size() < end + 4 + std::strtoul(in.c_str() + at + kLength.size(), nullptr, 10)) {
+      return false;
+    }
+    in.clear();
+    return true;
+  }
+
+  std::string in;
+  Clock::time_point began;
+
+ private:
+  Fd fd_;
+};
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// --- Fairness
+// --------------------------------------------------------------------------------------
+
+// Answers some at a time and takes its time for it, so that calls wait for it.
+void train_slowly(gate::Trainer trainer) {
+  for (;;) {
+    std::vector<gate::Trainer::Given> replies;
+    for (const gate::Item& item : trainer.next_batch(8, 1h)) {
+      if (const llm::Call* call = item.call()) replies.push_back({call->id, fixed_answer()});
+    }
+    trainer.reply(std::move(replies));
+    std::this_thread::sleep_for(1ms);
+  }
+}
+
+// The rollouts on one shard, each with a listener of its own.
+[[noreturn]] void serve_rollouts(size_t rollouts, int ports) {
+  net::Shard shard;
+  gate::Handles gate = gate::make_gate({});
+  for (size_t i = 0; i < rollouts; ++i) {
+    const RolloutId id{fmt::format("r{}", i)};
+    auto listener = net::listen_tcp(shard, "127.0.0.1", 0);
+    if (!listener || !gate.for_operator.open(registration(shard, id.value))) std::_Exit(1);
+    const uint16_t port = port_of(**listener);
+    if (!gate.for_operator.serve(id, std::move(*listener))) std::_Exit(1);
+    gate.for_operator.admit(id);
+    if (::write(ports, &port, sizeof port) != sizeof port) std::_Exit(1);
+  }
+  std::thread(train_slowly, gate.for_trainer).detach();
+  shard.run_until([] { return false; });
+  std::_Exit(0);
+}
+
+struct Waits {
+  std::vector<std::vector<double>> quiet;  // of each rollout's calls but the first's, in ms
+  std::vector<double> flood;               // of the first's
+};
+
+// A call of each rollout open at all times, and `flood` of the first, until each of the others has
+// had `calls` answers.
+Waits ask_all(const std::vector<uint16_t>& ports, size_t flood, size_t calls) {
+  static size_t asked = 0;
+  struct Asker {
+    AgentConnection connection;
+    size_t rollout;
+  };
+  std::vector<std::unique_ptr<Asker>> askers;
+  for (size_t i = 1; i < ports.size(); ++i) {
+    askers.push_back(std::make_unique<Asker>(AgentConnection(ports[i]), i));
+  }
+  for (size_t i = 0; i < flood; ++i) {
+    askers.push_back(std::make_unique<Asker>(AgentConnection(ports[0]), 0));
+  }
+  Waits waits;
+  waits.quiet.resize(ports.size() - 1);
+  size_t unfinished = waits.quiet.size(), open = 0;
+  const int epoll = ::epoll_create1(EPOLL_CLOEXEC);
+  for (const auto& asker : askers) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.ptr = asker.get();
+    ::epoll_ctl(epoll, EPOLL_CTL_ADD, asker->connection.fd(), &event);
+    asker->connection.ask(AgentConnection::Ask::kPlain, ++asked);
+    ++open;
+  }
+  std::vector<epoll_event> events(256);
+  while (open > 0) {
+    const int n = ::epoll_wait(epoll, events.data(), static_cast<int>(events.size()), 60'000);
+    if (n <= 0) std::_Exit(1);
+    for (int i = 0; i < n; ++i) {
+      auto& asker = *static_cast<Asker*>(events[static_cast<size_t>(i)].data.ptr);
+      asker.connection.read();
+      if (!asker.connection.take_answer()) continue;
+      --open;
+      const std::chrono::duration<double, std::milli> took = Clock::now() - asker.connection.began;
+      auto& of = asker.rollout == 0 ? waits.flood : waits.quiet[asker.rollout - 1];
+      of.push_back(took.count());
+      if (asker.rollout > 0 && of.size() == calls) --unfinished;
+      if (unfinished == 0) continue;
+      asker.connection.ask(AgentConnection::Ask::kPlain, ++asked);
+      ++open;
+    }
+  }
+  ::close(epoll);
+  return waits;
+}
+
+int be_fair(size_t rollouts, size_t flood, size_t calls) {
+  int ends[2];
+  if (::pipe(ends) != 0) return 1;
+  const pid_t server = ::fork();
+  if (server == 0) serve_rollouts(rollouts, ends[1]);
+  std::vector<uint16_t> ports(rollouts);
+  for (uint16_t& port : ports) {
+    if (::read(ends[0], &port, sizeof port) != sizeof port) return 1;
+  }
+  // Alone, for what the flood adds; the first time for caches and pages.
+  ask_all(ports, 0, calls);
+  const Waits alone = ask_all(ports, 0, calls), flooded = ask_all(ports, flood, calls);
+  ::kill(server, SIGKILL);
+  const auto all = [](const Waits& waits) {
+    std::vector<double> out;
+    for (const auto& of : waits.quiet) out.insert(out.end(), of.begin(), of.end());
+    return out;
+  };
+  const std::vector<double> waited = all(flooded);
+  double worst_of_medians = 0;
+  for (const auto& of : flooded.quiet) worst_of_medians = std::max(worst_of_medians, median(of));
+  fmt::print(
+      "{{\"rollouts\":{},\"flood\":{},\"calls\":{},\"median_ms\":{:.3f},\"worst_ms\":{:.3f},"
+      "\"worst_rollouts_median_ms\":{:.3f},\"floods_median_ms\":{:.3f},"
+      "\"median_ms_without_flood\":{:.3f}}}\n",
+      rollouts, flood, waited.size(), median(waited),
+      *std::max_element(waited.begin(), waited.end()), worst_of_medians, median(flooded.flood),
+      median(all(alone)));
+  return 0;
+}
+
+// --- Cancelling
+// ------------------------------------------------------------------------------------
+
+void on_shard(net::Shard& shard, const std::function<void()>& work) {
+  std::promise<void> done;
+  shard.post([&] {
+    work();
+    done.set_value();
+  });
+  done.get_future().get();
+}
+
+net::awaitable<void> close_and_tell(gate::Operator* gate, RolloutId id, std::promise<void>* done) {
+  co_await gate->close(std::move(id));
+  done->set_value();
+}
+
+int cancel(size_t rounds) {
+  net::Shard shard, other;
+  gate::GateOptions options;
+  options.keep_alive = 1h;
+  gate::Handles gate = gate::make_gate(options);
+  shard.start();
+  other.start();
+  std::vector<double> took;
+  for (size_t i = 0; i < 2 * rounds; ++i) {
+    const auto how = i % 2 == 0 ? AgentConnection::Ask::kPlain : AgentConnection::Ask::kStreamed;
+    const RolloutId id{fmt::format("r{}", i)};
+    uint16_t port = 0;
+    on_shard(shard, [&] {
+      auto listener = net::listen_tcp(shard, "127.0.0.1", 0);
+      if (!listener || !gate.for_operator.open(registration(shard, id.value))) std::_Exit(1);
+      port = port_of(**listener);
+      if (!gate.for_operator.serve(id, std::move(*listener))) std::_Exit(1);
+      gate.for_operator.admit(id);
+    });
+    AgentConnection agent(port);
+    agent.ask(how, i);
+    const auto item = gate.for_trainer.next(id, 10s);
+    if (!item || !*item) return 1;
+    // A stream has its headers already.
+    while (how == AgentConnection::Ask::kStreamed && !agent.in.ends_with("\r\n\r\n")) agent.read();
+    agent.in.clear();
+    std::promise<Clock::time_point> began;
+    other.post([&] {
+      began.set_value(Clock::now());
+      gate.for_trainer.cancel(id, "stale");
+    });
+    agent.read();
+    const auto told = Clock::now();
+    const std::chrono::duration<double, std::milli> waited = told - began.get_future().get();
+    took.push_back(waited.count());
+    while (agent.in.find("was cancelled") == std::string::npos) agent.read();
+    std::promise<void> closed;
+    shard.spawn(close_and_tell(&gate.for_operator, id, &closed));
+    closed.get_future().get();
+  }
+  fmt::print("{{\"cancels\":{},\"median_ms\":{:.3f},\"max_ms\":{:.3f}}}\n", took.size(),
+             median(took), *std::max_element(took.begin(), took.end()));
+  return 0;
+}
+
 int run(int argc, char** argv) {
   // As the command does.
   mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
@@ -372,11 +638,15 @@ int run(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "bare") return serve_bare();
   if (what == "gate" && argc > 2) Served(argv[2], argc > 3 ? argv[3] : nullptr).run();
-  if (what == "parked" && argc > 3) {
-    return park(std::strtoull(argv[2], nullptr, 10), std::strtoull(argv[3], nullptr, 10));
-  }
+  const auto number = [&](int i) {
+    return static_cast<size_t>(std::strtoull(argv[i], nullptr, 10));
+  };
+  if (what == "parked" && argc > 3) return park(number(2), number(3));
+  if (what == "fairness" && argc > 4) return be_fair(number(2), number(3), number(4));
+  if (what == "cancel" && argc > 2) return cancel(number(2));
   fmt::print(stderr,
-             "usage: gate_bench_server bare | gate POLICY [DIR] | parked CALLS BODY_BYTES\n");
+             "usage: gate_bench_server bare | gate POLICY [DIR] | parked CALLS BODY_BYTES |\n"
+             "                         fairness ROLLOUTS FLOOD CALLS | cancel ROUNDS\n");
   return 2;
 }
 
