@@ -9,7 +9,7 @@
 # Targets over all rooms: unit_tests, threaded_tests, fuzzers, benches, headers_alone.
 
 # The rooms whose objects are touched by more than one thread: their tests also run under TSan.
-set(SLUICE_THREADED_ROOMS net guest trace gate rollout env_coding)
+set(SLUICE_THREADED_ROOMS base net guest llm trace gate rollout env_coding)
 
 add_custom_target(unit_tests)
 add_custom_target(threaded_tests)
