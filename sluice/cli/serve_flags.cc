@@ -10,11 +10,11 @@ namespace {
 
 constexpr char kFooter[] =
     R"(Every setting may stand in the TOML file under its flag's name with underscores
-(max_sessions = 8; accept, delivery and max_version_lag in a table [gate]), and besides them:
-no_keys, web (true or false), setup_timeout_s, verify_timeout_s (per command), a table [limits] of
-sandboxes (memory_mb, disk_mb, pids, open_files, cpus, enforce) and a table [budget] of each rollout
-(calls, open_calls, calls_per_second, tokens, bytes, time_s). Flags come before variables, variables
-before the file. What --env-file says of a variable counts as if it were set, where it is not.
+(max_sessions = 8), and besides them: no_keys, web (true or false), calls (LLM calls a rollout may
+make), setup_timeout_s, verify_timeout_s (per command) and a table [limits] of sandboxes (memory_mb,
+disk_mb, pids, open_files, cpus, enforce). Flags come before variables, variables before the file. What
+--env-file says of a variable counts as if it were set, where it is not. Tables [budget] and [gate] are
+as in a task (docs/tasks.md); accept, delivery and max_version_lag stand in the latter.
 
 Model endpoints that run_rollout may name (endpoint=...), and what configures them:
   vllm       VLLM_URL, VLLM_API_KEY, VLLM_MODEL

@@ -96,8 +96,7 @@ def test_mistakes_in_the_file_are_named_with_their_line(tmp_path, text, said):
 @pytest.mark.parametrize("flags, said", [
     (["--max-sessions", "0"], "--max-sessions"), (["--drain-s", "-1"], "--drain-s"),
     (["--mode", "half"], "mode"), (["--key-file", "/nonexistent"], "key file"),
-    (["--total-time-s", "nan"], "--total-time-s"),
-    (["--network", "open"], "--key-file"),
+    (["--network", "open"], "--key-file"), (["--total-time-s", "nan"], "--total-time-s"),
     (["--host", "not an address"], "address"),
 ])
 def test_mistakes_in_flags_are_named(flags, said):
@@ -119,14 +118,15 @@ def test_help_names_every_setting():
     text = subprocess.run([str(BUILD / "bin" / "sluice"), "serve", "--help"], capture_output=True,
                           text=True, check=True).stdout
     sources = {name: (SOURCE / "sluice" / name).read_text() for name in (
-        "cli/serve_flags.cc", "cli/serve_settings.cc", "cli/trainer_side.cc",
+        "cli/serve_flags.cc", "cli/shared_flags.cc", "cli/serve_settings.cc", "cli/trainer_side.cc",
         "env/coding/catalog.cc")}
     variables = set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT)"', "".join(sources.values())))
     assert {"PORT", "VLLM_URL", "SLUICE_KEYS", "MAX_CONCURRENT_ENVS", "SLUICE_TRAINER_KEY"} <= variables
     for name in variables | {"E2B_API_KEY"}:
         assert re.search(rf"\b{name}\b", text), name
     # Flags, and what the file knows: under their names, but for what is told at the end.
-    flags = set(re.findall(r'(?:option|add_flag)\("(--[a-z-]+)"', sources["cli/serve_flags.cc"]))
+    flags = set(re.findall(r'(?:option|add_flag|limit)\("(--[a-z-]+)"',
+                           sources["cli/serve_flags.cc"] + sources["cli/shared_flags.cc"]))
     for flag in flags:
         assert re.search(rf"(?m)^ +{flag}\b", text), flag
     words = re.search(r"besides them: (.*?) and a table \[limits\] of\s+sandboxes \((.*?)\)\. Flags",
@@ -136,13 +136,16 @@ def test_help_names_every_setting():
     source = sources["cli/serve_settings.cc"]
     in_table = set(re.findall(r'(?:limit|in->\w+)\("(\w+)"', source))
     keys = set(re.findall(
-        r'(?:text|one_of|seconds|integer|boolean|string|strings|list|number(?:<\w+>)?)\('
+        r'(?:text|one_of|seconds|decimal|integer|boolean|string|strings|list|number(?:<\w+>)?)\('
         r'(?:[\w.]+, *)?\s*"([a-z]\w*)"', source)) - in_table
     assert limits == in_table and "memory_mb" in limits
     named = {flag.removeprefix("--").replace("-", "_") for flag in flags}
     # no_keys and web are flags too, of another kind than their keys.
     assert told == (keys - named) | {"no_keys", "web"}
-    assert named - keys <= {"config", "env_file"}
+    # What a task's table has is read as a task's.
+    in_gate = {"accept", "delivery", "max_version_lag"}
+    assert in_gate <= named
+    assert named - keys - in_gate <= {"config", "env_file"}
     # Whatever variable of ours, or of the desktop's directories, some source reads.
     every = "".join(path.read_text() for path in (SOURCE / "sluice").rglob("*.cc")
                     if not path.stem.endswith(("_test", "_fuzz", "_bench"))
