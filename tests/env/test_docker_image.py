@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -87,9 +88,9 @@ class Docker:
 
 
 @pytest.fixture
-def place(tmp_path):
-    made = tmp_path / "docker"
-    made.mkdir()
+def place():
+    # Not pytest's own: containerd adds some 40 bytes to it, and sockets' names end at 107.
+    made = pathlib.Path(tempfile.mkdtemp(prefix="sluice-image-"))
     yield made
     for group in pathlib.Path("/sys/fs/cgroup").glob(f"**/{GROUP}"):
         with contextlib.suppress(OSError):
