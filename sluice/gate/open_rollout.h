@@ -6,6 +6,7 @@
 // gate.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <future>
 #include <memory>
@@ -55,6 +56,7 @@ struct Core {
   CallOwners owners;
   GateTotals totals;
   EventLog events;
+  std::atomic<uint64_t> recent_bytes{0};  // of bodies that rollouts keep for comparison
 };
 
 // A trainer's wait for an outcome. Tells kClosed if it is dropped, as happens when a shard is torn
@@ -292,7 +294,7 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   std::unordered_map<std::string_view, std::shared_ptr<ParkedCall>> calls_;
   std::unordered_map<ResendKey, std::weak_ptr<ParkedCall>, ResendKeyHash> by_digest_;
   Sessions sessions_;
-  RecentBodies recent_bodies_;
+  RecentBodies recent_bodies_{&core_->recent_bytes};
   // Calls whose agent hung up, in order of the time until which they wait for it. An entry counts
   // if its call still names the same time: the agent may have come back meanwhile.
   struct Abandoned {

@@ -7,9 +7,14 @@ namespace {
 
 constexpr size_t kSessions = 8;           // an agent and some sub-agents
 constexpr size_t kMaxBytes = 8 << 20;     // kept of a rollout in all
+constexpr uint64_t kMaxTotal = 1 << 29;   // kept of all of a gate
 constexpr uint64_t kWorthTelling = 1024;  // less in common is not
 
 }  // namespace
+
+RecentBodies::~RecentBodies() {
+  total_->fetch_sub(bytes_, std::memory_order_relaxed);
+}
 
 const RecentBodies::Entry* RecentBodies::nearest(const llm::SessionKey& session) const {
   const auto same = [&](const Entry& entry) {
@@ -32,19 +37,24 @@ std::optional<RecentBodies::Like> RecentBodies::likeness(const llm::SessionKey& 
   return Like{{before->ordinal, prefix, suffix}, &before->outline};
 }
 
+void RecentBodies::drop(std::vector<Entry>::iterator entry) {
+  bytes_ -= entry->body->size();
+  total_->fetch_sub(entry->body->size(), std::memory_order_relaxed);
+  entries_.erase(entry);
+}
+
 void RecentBodies::add(const llm::Call& call, json::Outline outline) {
-  const auto drop = [this](std::vector<Entry>::iterator it) {
-    bytes_ -= it->body->size();
-    entries_.erase(it);
-  };
   const auto same = [&](const Entry& entry) {
     return entry.session == call.session.value;
   };
   if (const auto it = std::find_if(entries_.begin(), entries_.end(), same); it != entries_.end()) {
     drop(it);
   }
+  const size_t size = call.body->size();
   entries_.push_back({call.session.value, call.ordinal, call.body, std::move(outline)});
-  bytes_ += call.body->size();
+  bytes_ += size;
+  const uint64_t total = total_->fetch_add(size, std::memory_order_relaxed) + size;
+  if (total > kMaxTotal) drop(entries_.end() - 1);
   while (entries_.size() > kSessions || bytes_ > kMaxBytes) drop(entries_.begin());
 }
 

@@ -5,8 +5,12 @@
 namespace sluice::gate {
 namespace {
 
+std::atomic<uint64_t> total{0};
+
 struct Recent : RecentBodies {
   uint64_t calls = 0;
+
+  Recent() : RecentBodies(&total) {}
 
   uint64_t sent(std::string session, Bytes body) {
     llm::Call call;
@@ -81,6 +85,25 @@ TEST(RecentBodiesTest, OldSessionsAndLargeBodiesMakeRoom) {
   EXPECT_FALSE(recent.like("s7", kTools));
   recent.sent("s7", kTools);
   EXPECT_TRUE(recent.like("s7", kTools));
+}
+
+TEST(RecentBodiesTest, AllOfAGateHaveALimitTogether) {
+  {
+    Recent one, other;
+    one.sent("a", kSystem);
+    other.sent("a", kTools);
+    EXPECT_EQ(total, kSystem.size() + kTools.size());
+    one.sent("a", kTools);
+    EXPECT_EQ(total, 2 * kTools.size());
+    total += uint64_t{1} << 29;  // what others hold
+    one.sent("b", kSystem);
+    EXPECT_FALSE(one.like("b", kSystem));
+    EXPECT_TRUE(one.like("a", kTools));
+    total -= uint64_t{1} << 29;
+    one.sent("b", kSystem);
+    EXPECT_TRUE(one.like("b", kSystem));
+  }
+  EXPECT_EQ(total, 0u);
 }
 
 }  // namespace
