@@ -181,7 +181,9 @@ class HttpServer::Session final : public std::enable_shared_from_this<Session> {
 
   awaitable<size_t> read(std::span<std::byte> into);
   awaitable<bool> read_more(size_t max_buffer);
-  awaitable<Result<void>> write(ByteView bytes);
+  // If it all leaves, `stage` becomes `then`.
+  enum class Stage : uint8_t { kNone, kStarted, kDone, kBroken };
+  awaitable<Result<void>> write(ByteView bytes, Stage* stage, Stage then);
   HttpResponse shape_refusal(int status, std::string message);
   awaitable<void> write_refusal(int status, std::string message);
   awaitable<void> write_refusal(HttpResponse response, std::string message);
@@ -233,7 +235,6 @@ class HttpServer::Session::Writer final : public ResponseWriter {
   void do_not_keep() { keep_ = false; }
 
  private:
-  enum class Stage : uint8_t { kNone, kStarted, kDone, kBroken };
   enum class Body : uint8_t { kSized, kPieces };
 
   Result<void> append_head(Bytes& out, int status, const Headers& headers, Body body, size_t size);
@@ -282,9 +283,7 @@ Result<void> HttpServer::Session::Writer::append_head(Bytes& out, int status,
 
 awaitable<Result<void>> HttpServer::Session::Writer::put(ByteView bytes, Stage then) {
   stage_ = Stage::kBroken;  // until all of it has left
-  auto written = co_await session_->write(bytes);
-  if (written) stage_ = then;
-  co_return written;
+  return session_->write(bytes, &stage_, then);
 }
 
 awaitable<Result<void>> HttpServer::Session::Writer::send(HttpResponse response) {
@@ -452,9 +451,10 @@ awaitable<size_t> HttpServer::Session::read(std::span<std::byte> into) {
 awaitable<bool> HttpServer::Session::read_more(size_t max_buffer) {
   make_room(max_buffer);
   const auto room = as_writable_byte_span(in_).subspan(end_);
-  const size_t n = co_await read(room);
-  end_ += n;
-  co_return n > 0;
+  const auto n = co_await stream_->read_some(room);
+  if (!n || late_) co_return false;
+  end_ += *n;
+  co_return *n > 0;
 }
 
 awaitable<bool> HttpServer::Session::read_head() {
@@ -553,7 +553,8 @@ awaitable<bool> HttpServer::Session::read_body() {
     co_return false;
   }
   if (head_.expects_continue && pending().empty()) {
-    const auto told = co_await write("HTTP/1.1 100 Continue\r\n\r\n");
+    Stage stage = Stage::kNone;
+    const auto told = co_await write("HTTP/1.1 100 Continue\r\n\r\n", &stage, stage);
     if (!told) co_return false;
   }
   arm(Wait::kBody, limits().body_idle_timeout);
@@ -694,7 +695,7 @@ awaitable<void> HttpServer::Session::end_answer(Writer* writer) {
   const auto drained = co_await stream_->drained(Deadline::in(kDrainTime));
 }
 
-awaitable<Result<void>> HttpServer::Session::write(ByteView bytes) {
+awaitable<Result<void>> HttpServer::Session::write(ByteView bytes, Stage* stage, Stage then) {
   while (!bytes.empty()) {
     const ByteView piece = bytes.substr(0, kWritePiece);
     arm(Wait::kWrite, limits().write_timeout);
@@ -704,6 +705,7 @@ awaitable<Result<void>> HttpServer::Session::write(ByteView bytes) {
     if (!written) co_return written;
     bytes.remove_prefix(piece.size());
   }
+  *stage = then;
   co_return Result<void>();
 }
 

@@ -306,9 +306,9 @@ class Delivery {
     if (!writer_->started()) {
       net::HttpResponse response =
           ok(stream() ? codec_.stream_type(envelope()) : kJson, std::move(body));
-      co_return co_await writer_->send(std::move(response));
+      return writer_->send(std::move(response));
     }
-    co_return co_await writer_->finish(std::move(body));
+    return writer_->finish(std::move(body));
   }
 
   awaitable<void> send_problem(Problem problem) {
