@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import subprocess
+import time
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -40,6 +41,15 @@ class Server:
 
     def calls(self):
         return self.get("/calls")
+
+    def ended(self):
+        """The calls, as soon as all have ended: a client has its answer before the gate knows."""
+        end = time.monotonic() + 30
+        while True:
+            calls = self.calls()
+            if (calls and all("outcome" in call for call in calls)) or time.monotonic() > end:
+                return calls
+            time.sleep(0.01)
 
     def total(self, dialect):
         """How many calls there were since the server was started."""

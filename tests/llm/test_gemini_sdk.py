@@ -213,7 +213,7 @@ def test_cancel_and_come_back(client, server):
     with pytest.raises(Exception, match="timed out|timeout|Timeout"):
         ask(hasty)
     assert ask(client).text == "late"
-    (call,) = server.calls()
+    (call,) = server.ended()
     assert call["resends"] >= 1 and call["outcome"] == "delivered"
 
 

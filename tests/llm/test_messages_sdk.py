@@ -197,7 +197,7 @@ def test_cancel_and_come_back(client, server):
     client.messages.create(**prompt(), stream=True).close()
     again = [e for e in client.messages.create(**prompt(), stream=True)]
     assert "".join(e.delta.text for e in again if e.type == "content_block_delta") == "late"
-    (call,) = server.calls()
+    (call,) = server.ended()
     assert (call["resends"], call["outcome"]) == (1, "delivered")
 
 

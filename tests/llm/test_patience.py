@@ -62,7 +62,7 @@ def test_every_sdk_waits(ask):
             told = {dialect: future.result() for dialect, future in asked.items()}
         assert told == {dialect: "at last" for dialect in DIALECTS}
         assert time.monotonic() - began >= SECONDS
-        calls = server.calls()
+        calls = server.ended()
     # Nobody gave up and came again.
     assert len(calls) == len(asked)
     assert {call["outcome"] for call in calls} == {"delivered"}

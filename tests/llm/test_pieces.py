@@ -26,7 +26,7 @@ def many(pieces):
 
 
 def check(server):
-    (call,) = server.calls()
+    (call,) = server.ended()
     assert call["outcome"] == "delivered"
 
 

@@ -211,7 +211,7 @@ def test_cancel_and_come_back(client, server):
         assert next(iter(events)).type == "response.created"
     again = list(client.responses.create(model="mock-model", input="hi", stream=True, **KEEP))
     assert again[-1].response.output_text == "late"
-    (call,) = server.calls()
+    (call,) = server.ended()
     assert (call["resends"], call["outcome"]) == (1, "delivered")
 
 

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import Anthropic from '@anthropic-ai/sdk';
 
-import { answer, calls, collect, hangUp, impatient, problem, resends, script, until, url }
+import { answer, calls, collect, ended, hangUp, impatient, problem, resends, script, until, url }
   from './server.js';
 
 const client = new Anthropic({ baseURL: url, apiKey: 'k', maxRetries: 2, timeout: 30_000 });
@@ -94,7 +94,7 @@ test('coming back for an answer', async () => {
   setTimeout(() => first.abort(), 200);
   await assert.rejects(first.finalMessage(), Anthropic.APIUserAbortError);
   assert.equal((await streamed()).content[0].text, 'late');
-  const [call] = await calls();
+  const [call] = await ended();
   assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 
@@ -114,7 +114,7 @@ test('cancelling', async () => {
   assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
   // It is over: the same again is another call.
   assert.equal((await streamed()).content[0].text, 'new');
-  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
+  assert.deepEqual((await ended()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('models and counting', async () => {

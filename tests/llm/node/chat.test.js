@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { answer, calls, collect, hangUp, impatient, problem, resends, script, until, url }
+import { answer, calls, collect, ended, hangUp, impatient, problem, resends, script, until, url }
   from './server.js';
 
 const client = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 2 });
@@ -102,7 +102,7 @@ test('cancelling', async () => {
   assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
   // It is over: the same again is another call.
   assert.equal((await streamed()).choices[0].message.content, 'new');
-  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
+  assert.deepEqual((await ended()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('cancelling and coming back', async () => {
@@ -111,7 +111,7 @@ test('cancelling and coming back', async () => {
   setTimeout(() => first.abort(), 200);
   await assert.rejects(first.done(), OpenAI.APIUserAbortError);
   assert.equal((await streamed()).choices[0].message.content, 'late');
-  const [call] = await calls();
+  const [call] = await ended();
   assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 

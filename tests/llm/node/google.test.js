@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import { ApiError, GoogleGenAI } from '@google/genai';
 
-import { answer, calls, collect, impatient, problem, resends, script, until, url }
+import { answer, calls, collect, ended, impatient, problem, resends, script, until, url }
   from './server.js';
 
 const client = new GoogleGenAI({ apiKey: 'k', httpOptions: { baseUrl: url } });
@@ -92,7 +92,7 @@ test('coming back for an answer', async () => {
   await script(answer('late', { after_ms: 1000 }));
   await assert.rejects(streamed('hi', { abortSignal: AbortSignal.timeout(200) }));
   assert.equal((await streamed('hi', {})).text, 'late');
-  const [call] = await calls();
+  const [call] = await ended();
   assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 
@@ -112,7 +112,7 @@ test('cancelling', async () => {
   assert.deepEqual([call.outcome, call.resends], ['undelivered', undefined]);
   // It is over: the same again is another call.
   assert.equal((await streamed()).text, 'new');
-  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
+  assert.deepEqual((await ended()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('models and counting', async () => {

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { answer, calls, collect, hangUp, impatient, problem, resends, script, until, url }
+import { answer, calls, collect, ended, hangUp, impatient, problem, resends, script, until, url }
   from './server.js';
 
 const client = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 2, timeout: 30_000 });
@@ -98,7 +98,7 @@ test('coming back for an answer', async () => {
   setTimeout(() => first.abort(), 200);
   await assert.rejects(first.done(), OpenAI.APIUserAbortError);
   assert.equal((await streamed()).output_text, 'late');
-  const [call] = await calls();
+  const [call] = await ended();
   assert.deepEqual([call.resends, call.outcome], [1, 'delivered']);
 });
 
@@ -120,7 +120,7 @@ test('cancelling', async () => {
   // It is over: the same again is another call.
   const again = await collect(await client.responses.create(request));
   assert.equal(again.at(-1).response.output[0].content[0].text, 'new');
-  assert.deepEqual((await calls()).map((c) => c.outcome), ['undelivered', 'delivered']);
+  assert.deepEqual((await ended()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
 test('models', async () => {

@@ -7,7 +7,7 @@ import Anthropic from '@anthropic-ai/sdk';
 import { GoogleGenAI } from '@google/genai';
 import OpenAI from 'openai';
 
-import { answer, calls, collect, script, url } from './server.js';
+import { answer, collect, ended, script, url } from './server.js';
 
 const reasoning = 'First a file \u2603, then another.';
 const text = 'I will write it: na\u00efve, but it is done soon. \u{1f600}\n';
@@ -65,7 +65,7 @@ for (const [dialect, get] of Object.entries(ask)) {
       assert.equal(some.join(''), whole);
     }
     assert.deepEqual(ids, ['call_1']);
-    const [call] = await calls();
+    const [call] = await ended();
     assert.equal(call.outcome, 'delivered');
   });
 }

@@ -35,6 +35,11 @@ export async function until(wanted) {
   }
 }
 
+// The calls, as soon as all have ended: a client has its answer before the gate knows that it has.
+export function ended() {
+  return until((seen) => seen.length > 0 && seen.every((call) => call.outcome));
+}
+
 export const hangUp = { hang_up: true };
 // With this first, nobody is waited for who has hung up.
 export const impatient = { options: { grace_ms: 0 } };
