@@ -89,6 +89,9 @@ class Load {
     connection->fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int one = 1;
     ::setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    // Whatever the machine's default: BBR, for one, would pace the requests, each by a timer.
+    constexpr char kReno[] = "reno";
+    ::setsockopt(connection->fd, IPPROTO_TCP, TCP_CONGESTION, kReno, sizeof kReno - 1);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(port_);

@@ -18,7 +18,6 @@
 // changes the port.
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <malloc.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -37,6 +36,7 @@
 #include <thread>
 #include <utility>
 
+#include "sluice/base/heap.h"
 #include "sluice/gate/gate.h"
 #include "sluice/guest/client/client.h"
 #include "sluice/guest/wire/frame.h"
@@ -632,9 +632,7 @@ int cancel(size_t rounds) {
 }
 
 int run(int argc, char** argv) {
-  // As the command does.
-  mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
-  mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+  keep_heap();  // as the command does
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "bare") return serve_bare();
   if (what == "gate" && argc > 2) Served(argv[2], argc > 3 ? argv[3] : nullptr).run();

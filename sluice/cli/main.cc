@@ -1,5 +1,4 @@
 // The `sluice` command: reads flags and hands them to a subcommand.
-#include <malloc.h>
 
 #include <cstdio>
 #include <exception>
@@ -8,6 +7,7 @@
 
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/error.h"
+#include "sluice/base/heap.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/serve_flags.h"
 #include "sluice/cli/shared_flags.h"
@@ -49,18 +49,10 @@ rollouts; what is not set is made and written to --keys-file (mode 0600). Each r
 key of its own. Both addresses are loopback's unless told otherwise, and speak no TLS: put a proxy in
 front of what leaves the machine. SIGTERM ends every rollout. Documents: docs/trainer-api.md.)";
 
-// Bodies of 128 KiB and more come and go with every call: a heap that gave such memory back to the
-// kernel each time would spend as long on page faults as on the calls.
-void keep_the_heap() {
-  constexpr int kMiB = 1024 * 1024;
-  mallopt(M_MMAP_THRESHOLD, 32 * kMiB);
-  mallopt(M_TRIM_THRESHOLD, 64 * kMiB);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  keep_the_heap();
+  sluice::keep_heap();
   CLI::App app{kAbout, "sluice"};
   app.footer(kFooter);
   app.require_subcommand(1);

@@ -9,7 +9,7 @@ namespace sluice::net {
 enum class Unacknowledged : uint8_t { kNothing, kSome, kReset };
 
 // Whether the peer's kernel has all that was written to the socket; kReset if the connection is
-// gone (which leaves nothing to be acknowledged). Any thread.
+// gone before it had. Any thread.
 Result<Unacknowledged> unacknowledged(int tcp_socket);
 
 }  // namespace sluice::net
