@@ -1,5 +1,7 @@
 #include "sluice/gate/gate.h"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <mutex>
 
@@ -45,6 +47,16 @@ class Gate {
     const RolloutId id = registration.id;
     rollouts_[id] = std::make_shared<OpenRollout>(std::move(registration), core_, peeker);
     return {};
+  }
+
+  // The rollout of an open call, or of a tool's. The id is matched whole where it leads, so only
+  // one that leads nowhere has its signature looked at: has its call ended, or was it never ours?
+  Result<std::shared_ptr<OpenRollout>> owner_of(const CallId& id, std::string_view what) const {
+    if (auto owner = core_->owners.find(id)) return owner;
+    if (core_->ids.is_ours(id)) {
+      return Error(ErrorCode::kFailedPrecondition, fmt::format("the {} has ended", what));
+    }
+    return Error(ErrorCode::kNotFound, fmt::format("no {} of this gate has that id", what));
   }
 
   std::shared_ptr<OpenRollout> find(const RolloutId& id) const {
@@ -201,17 +213,13 @@ void Trainer::reply(std::vector<Given> replies) {
   std::map<net::Shard*, std::vector<Work>> by_shard;
   for (Given& given : replies) {
     auto pending = std::make_shared<PendingOutcome>(std::move(given.told));
-    if (!gate_->core().ids.is_ours(given.call)) {
-      pending->resolve(Error(ErrorCode::kNotFound, "no call of this gate has that id"));
-      continue;
-    }
-    auto rollout = gate_->core().owners.find(given.call);
+    auto rollout = gate_->owner_of(given.call, "call");
     if (!rollout) {
-      pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
+      pending->resolve(std::move(rollout).error());
       continue;
     }
-    net::Shard* const shard = &rollout->shard();
-    by_shard[shard].push_back({std::move(rollout), std::move(given), std::move(pending)});
+    net::Shard* const shard = &(*rollout)->shard();
+    by_shard[shard].push_back({std::move(*rollout), std::move(given), std::move(pending)});
   }
   for (auto& [shard, work] : by_shard) {
     shard->post([work = std::move(work)]() mutable {
@@ -226,15 +234,12 @@ void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Res
   if (!done)
     done = [](Result<void>) {
     };
-  if (!gate_->core().ids.is_ours(call)) {
-    done(Error(ErrorCode::kNotFound, "no call of this gate has that id"));
+  const auto owner = gate_->owner_of(call, "call");
+  if (!owner) {
+    done(owner.error());
     return;
   }
-  const auto rollout = gate_->core().owners.find(call);
-  if (!rollout) {
-    done(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
-    return;
-  }
+  const auto& rollout = *owner;
   rollout->shard().post([rollout, call, piece = std::move(piece), done = std::move(done)] {
     done(rollout->piece(call, piece));
   });
@@ -242,15 +247,12 @@ void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Res
 
 void Trainer::reply_tool(const ToolCallId& call, ToolResult result,
                          std::function<void(Result<void>)> done) {
-  if (!gate_->core().ids.is_ours(call)) {
-    done(Error(ErrorCode::kNotFound, "no tool call of this gate has that id"));
+  const auto owner = gate_->owner_of(call, "tool call");
+  if (!owner) {
+    done(owner.error());
     return;
   }
-  const auto rollout = gate_->core().owners.find(call);
-  if (!rollout) {
-    done(Error(ErrorCode::kFailedPrecondition, "the tool call has ended"));
-    return;
-  }
+  const auto& rollout = *owner;
   rollout->shard().post(
       [rollout, call, result = std::move(result), done = std::move(done)]() mutable {
         done(rollout->tools().reply(call, std::move(result)));

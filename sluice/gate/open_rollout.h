@@ -42,8 +42,8 @@ class CallOwners {
 
  private:
   mutable std::mutex mutex_;
-  // By the ids' digests, which are a fraction of them. Whose signature is checked cannot be forged
-  // to meet another.
+  // By the ids' digests, which are a fraction of them. A digest met by chance or by force leads to a
+  // rollout, which knows its calls by their whole ids.
   std::unordered_map<Digest, std::weak_ptr<OpenRollout>> owners_;
 };
 

@@ -66,7 +66,6 @@ struct SocketState {
   std::function<void(PeerClose)> on_closed;
   Timer* draining = nullptr;  // to be woken by whatever the peer sends
   bool watching = false;
-  char peeked = 0;
 };
 
 template <class Protocol>
@@ -162,26 +161,27 @@ class SocketStream final : public Stream {
     }
   }
 
-  // Looks at what comes next without taking it. A wait for readability would do, but that costs
-  // Asio a system call to arm.
+  // Until the peer's next bytes, or its end. One system call to arm; the news of an end is asked
+  // for only when somebody wants it.
   static void watch(std::shared_ptr<SocketState<Protocol>> state) {
     state->watching = true;
     auto& socket = state->socket;
-    const auto buffer = asio::buffer(&state->peeked, 1);
-    socket.async_receive(buffer, asio::socket_base::message_peek,
-                         [state = std::move(state)](error_code error, size_t) {
-                           state->watching = false;
-                           seen(*state, error);
-                         });
+    socket.async_wait(Socket::wait_read, [state = std::move(state)](error_code error) {
+      state->watching = false;
+      if (error != asio::error::operation_aborted) seen(state);
+    });
   }
 
-  static void seen(SocketState<Protocol>& state, error_code error) {
-    if (error == asio::error::operation_aborted) return;
-    if (Timer* const draining = std::exchange(state.draining, nullptr)) draining->cancel();
-    // Bytes wait for the next read, and so does the news of an end behind them.
-    if (!error || !state.on_closed || !state.socket.is_open()) return;
-    const auto callback = std::exchange(state.on_closed, nullptr);
-    callback(error == asio::error::eof ? PeerClose::kFin : PeerClose::kReset);
+  static void seen(const std::shared_ptr<SocketState<Protocol>>& state) {
+    if (Timer* const draining = std::exchange(state->draining, nullptr)) draining->cancel();
+    if (!state->on_closed || !state->socket.is_open()) return;
+    char next = 0;
+    const ssize_t n =
+        ::recv(state->socket.native_handle(), &next, 1, MSG_PEEK | MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n > 0) return;  // these wait for the next read, and so does the news of an end behind them
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return watch(state);
+    const auto callback = std::exchange(state->on_closed, nullptr);
+    callback(n == 0 ? PeerClose::kFin : PeerClose::kReset);
   }
 
   std::shared_ptr<SocketState<Protocol>> state_;

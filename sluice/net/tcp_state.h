@@ -9,7 +9,7 @@ namespace sluice::net {
 enum class Unacknowledged : uint8_t { kNothing, kSome, kReset };
 
 // Whether the peer's kernel has all that was written to the socket; kReset if the connection is
-// gone before it had. Any thread.
+// gone, be it that the peer closed with some of it unread. Any thread.
 Result<Unacknowledged> unacknowledged(int tcp_socket);
 
 }  // namespace sluice::net

@@ -227,6 +227,18 @@ struct JsonlRecorder::Files {
   // Keeps of a call's body what is to be written, and tells where all of it will be found.
   Parts locate(const llm::Call& call);
 
+  // The time of day, since the epoch. One clock is enough to read for each line; the other is
+  // looked at again every second, as it may be set.
+  Duration wall(Clock::time_point now) {
+    if (now - wall_read_at >= std::chrono::seconds(1)) {
+      wall_read_at = now;
+      wall_read = std::chrono::system_clock::now().time_since_epoch();
+    }
+    return wall_read + (now - wall_read_at);
+  }
+  Clock::time_point wall_read_at{};
+  Duration wall_read{};
+
   // "2026-11-20T10:00:00" of the second in which the last line was made.
   std::time_t second = -1;
   std::string second_text;
@@ -236,15 +248,14 @@ struct JsonlRecorder::Files {
 class JsonlRecorder::Line {
  public:
   Line(std::string_view type, Files& files) : text_(files.kept_lines) {
-    const auto since = std::chrono::duration_cast<std::chrono::microseconds>(
-        std::chrono::system_clock::now().time_since_epoch());
+    const auto now = Clock::now();
+    const auto since = std::chrono::duration_cast<std::chrono::microseconds>(files.wall(now));
     const std::time_t second = since.count() / 1'000'000;
     if (second != files.second) {
       files.second = second;
       files.second_text = fmt::format("{:%FT%T}", fmt::gmtime(second));
     }
-    const auto us =
-        std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - files.opened_at);
+    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now - files.opened_at);
     text_.append("{\"type\":\"").append(type).append("\",\"at\":\"").append(files.second_text);
     append_padded(text_.append("."), static_cast<uint64_t>(since.count() % 1'000'000), 6);
     append_decimal(text_.append("Z\",\"ms\":"), static_cast<uint64_t>(us.count() / 1000));
