@@ -1,6 +1,6 @@
 // A closed loop of chat calls over many connections, on one thread: each connection sends its next
-// call when the last is answered. Every body differs, as a conversation's do. All connections are made
-// and all requests written before the first is sent: what the load itself takes for that is no
+// call when the last is answered. Every body differs, as a conversation's do. All connections are
+// made and all requests written before the first is sent: what the load itself takes for that is no
 // server's time. Prints one JSON line.
 //
 //   gate_bench_load PORT PATH CONNECTIONS BODY_BYTES CALLS [KEY]
@@ -108,9 +108,9 @@ class Load {
   }
 
   void write_request(Connection& c) const {
-    const std::string body = fmt::format(
-        R"({{"model":"policy","messages":[{{"role":"user","content":"{:012d}"}}{}]}})", 0,
-        messages_);
+    const std::string body =
+        fmt::format(R"({{"model":"policy","messages":[{{"role":"user","content":"{:012d}"}}{}]}})",
+                    0, messages_);
     c.out = fmt::format(
         "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {}\r\nContent-Type: "
         "application/json\r\nContent-Length: {}\r\n\r\n{}",

@@ -8,7 +8,7 @@ namespace sluice {
 //
 // It also makes the heap slower to give memory back to the kernel: bodies of 128 KiB and more come
 // and go with every call, and would otherwise cost as many page faults as they have pages. What is
-// free for some ten seconds is given back.
+// free for some ten seconds is given back, as the heap is used on.
 void keep_heap();
 
 }  // namespace sluice

@@ -1,6 +1,7 @@
 // CallIds: makes the ids under which trainers see calls, and tells ours from any other. An id is
-// signed with a key that never leaves the gate and is made afresh for each gate, so nobody can guess
-// one, and a forged id, or one of another gate, is told from one whose call has ended. Any thread.
+// signed with a key that never leaves the gate and is made afresh for each gate, so nobody can
+// guess one, and a forged id, or one of another gate, is told from one whose call has ended. Any
+// thread.
 #pragma once
 
 #include <string_view>

@@ -157,6 +157,9 @@ struct GateOptions {
   // Of one rollout's requests while they arrive at its own endpoint: 503 above. Such connections
   // may be 1024, and each body 16 MiB.
   size_t bodies_bytes = 256 * 1024 * 1024;
+  // The bodies of calls that have waited for longer (up to twice as long) are read from the
+  // recorder's file when somebody looks at them, and are not in memory; zero: they stay there.
+  Duration put_away_after = std::chrono::seconds(5);
   TotalBudget total;
   // kWaived: of every rollout, whatever its registration says.
   OriginRule::Tokens tokens = OriginRule::Tokens::kRequired;
@@ -183,6 +186,7 @@ struct Totals {
   uint64_t confirmed = 0;
   uint64_t tokens = 0;
   uint64_t request_bytes = 0;
+  uint64_t put_away_bytes = 0;  // of calls' bodies, from memory
   uint64_t answer_bytes = 0;
   uint64_t tool_calls = 0;
   std::array<uint64_t, 6> outcomes{};  // by llm::Outcome

@@ -160,7 +160,8 @@ OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
       tokens_(std::max(1.0, registration_.budget.calls_per_second)),
       filled_at_(Clock::now()),
       grace_timer_(registration_.shard->wheel()),
-      time_timer_(registration_.shard->wheel()) {
+      time_timer_(registration_.shard->wheel()),
+      put_away_timer_(registration_.shard->wheel()) {
   if (!registration_.policy) core_->ready.open(registration_.id);
   if (registration_.tools_in_requests == ToolsInRequests::kAdded) {
     for (const Tool& tool : registration_.tools) {
@@ -196,6 +197,7 @@ void OpenRollout::stop_admitting() {
   if (!std::exchange(admitting_, false)) return;
   ended_ = true;
   time_timer_.disarm();
+  put_away_timer_.disarm();
   tools_.stop_all();
   // Whoever waits for the agent's next call waits no longer.
   core_->ready.end(registration_.id, "the agent has ended");
@@ -541,16 +543,17 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   parked->mark = llm::mark_of(peek);
   parked->conversation_size = peek.conversation.text.size();
   parked->waiters.push_back(waiter);
-  call->like = std::move(arrival.like);
-  call->body = std::move(arrival.body);  // `peek` pointed into it
+  call->like = arrival.like;
+  call->body = llm::Body(std::move(arrival.body));  // `peek` pointed into it
   if (changed) call->changed_body = std::make_shared<const Bytes>(std::move(changed->body));
   parked->call = std::move(call);
 
   ++counters_.open;
-  counters_.bytes += parked->call->body->size();
+  counters_.bytes += parked->call->body.size();
   GateTotals::add(core_->totals.calls);
   GateTotals::add(core_->totals.open_calls);
-  GateTotals::add(core_->totals.request_bytes, parked->call->body->size());
+  GateTotals::add(core_->totals.request_bytes, parked->call->body.size());
+  if (parked->call->body.size() >= llm::Body::kWorthPuttingAway) await_putting_away();
   calls_[parked->call->id.value] = parked;
   by_digest_[key_of(*parked->call)] = parked;
   core_->owners.add(parked->call->id, weak_from_this());
@@ -839,6 +842,28 @@ void OpenRollout::end_abandoned() {
     abandoned_.pop_front();
     if (still) give_up(parked, "the agent hung up and did not come back");
   }
+}
+
+void OpenRollout::await_putting_away() {
+  const Duration after = core_->options.put_away_after;
+  if (after == Duration::zero() || put_away_timer_.armed()) return;
+  put_away_timer_.arm(Deadline::in(after), [this] { put_away(); });
+}
+
+void OpenRollout::put_away() {
+  const uint64_t up_to = std::exchange(put_away_up_to_, counters_.calls);
+  bool younger = recent_bodies_.put_away(up_to);
+  for (const auto& [id, parked] : calls_) {
+    const llm::Call& call = *parked->call;
+    if (call.body.size() < llm::Body::kWorthPuttingAway) continue;
+    if (call.ordinal > up_to) {
+      younger = true;
+    } else if (!parked->put_away && call.body.put_away()) {
+      parked->put_away = true;
+      GateTotals::add(core_->totals.put_away_bytes, call.body.size());
+    }
+  }
+  if (younger) await_putting_away();
 }
 
 // An answer that nobody got is kept for an agent that comes for it later still.

@@ -42,8 +42,8 @@ class CallOwners {
 
  private:
   mutable std::mutex mutex_;
-  // By the ids' digests, which are a fraction of them. A digest met by chance or by force leads to a
-  // rollout, which knows its calls by their whole ids.
+  // By the ids' digests, which are a fraction of them. A digest met by chance or by force leads to
+  // a rollout, which knows its calls by their whole ids.
   std::unordered_map<Digest, std::weak_ptr<OpenRollout>> owners_;
 };
 
@@ -100,6 +100,7 @@ struct ParkedCall {
   llm::HistoryMark mark;
   size_t conversation_size = 0;
   State state = State::kOpen;
+  bool put_away = false;                 // its body
   ReadyQueue::Ticket ticket;             // if it is a trainer's
   std::unique_ptr<llm::Message> so_far;  // of an answer that comes in pieces
   std::shared_ptr<const llm::Answer> answer;
@@ -258,6 +259,8 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
 
   void count_tokens(const llm::Answer& answer);
   void remember(const ParkedCall& parked, Received received);
+  void await_putting_away();
+  void put_away();
   void abandon(const std::shared_ptr<ParkedCall>& parked);
   void give_up(const std::shared_ptr<ParkedCall>& parked, std::string_view detail);
   void end_abandoned();
@@ -303,7 +306,11 @@ class OpenRollout : public std::enable_shared_from_this<OpenRollout> {
   };
   std::deque<Abandoned> abandoned_;
   net::Wheel::Timer grace_timer_;
-  net::Wheel::Timer time_timer_;            // Budget::time
+  net::Wheel::Timer time_timer_;  // Budget::time
+  // While there are large bodies in memory: every GateOptions::put_away_after, those that were
+  // there the last time are put away.
+  net::Wheel::Timer put_away_timer_;
+  uint64_t put_away_up_to_ = 0;             // the call's ordinal; counts from the next time on
   const ParkedCall* submitting_ = nullptr;  // whose submit() is running
 };
 

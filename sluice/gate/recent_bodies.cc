@@ -1,6 +1,7 @@
 #include "sluice/gate/recent_bodies.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace sluice::gate {
 namespace {
@@ -29,8 +30,10 @@ std::optional<RecentBodies::Like> RecentBodies::likeness(const llm::SessionKey& 
                                                          const Bytes& body) const {
   const Entry* const before = nearest(session);
   if (before == nullptr) return std::nullopt;
+  const auto bytes = before->body.bytes();
+  if (!bytes) return std::nullopt;
   const ByteView now = body;
-  const ByteView then = *before->body;
+  const ByteView then = **bytes;
   const size_t prefix = common_prefix(then, now);
   const size_t suffix = common_suffix(then.substr(prefix), now.substr(prefix));
   if (prefix + suffix < kWorthTelling) return std::nullopt;
@@ -38,9 +41,27 @@ std::optional<RecentBodies::Like> RecentBodies::likeness(const llm::SessionKey& 
 }
 
 void RecentBodies::drop(std::vector<Entry>::iterator entry) {
-  bytes_ -= entry->body->size();
-  total_->fetch_sub(entry->body->size(), std::memory_order_relaxed);
+  forget_size(*entry);
   entries_.erase(entry);
+}
+
+void RecentBodies::forget_size(Entry& entry) {
+  if (!std::exchange(entry.in_memory, false)) return;
+  bytes_ -= entry.body.size();
+  total_->fetch_sub(entry.body.size(), std::memory_order_relaxed);
+}
+
+bool RecentBodies::put_away(uint64_t ordinal) {
+  bool younger = false;
+  for (Entry& entry : entries_) {
+    if (!entry.in_memory) continue;
+    if (entry.ordinal > ordinal) {
+      younger = true;
+    } else if (entry.body.put_away()) {
+      forget_size(entry);
+    }
+  }
+  return younger;
 }
 
 void RecentBodies::add(const llm::Call& call, json::Outline outline) {
@@ -50,7 +71,7 @@ void RecentBodies::add(const llm::Call& call, json::Outline outline) {
   if (const auto it = std::find_if(entries_.begin(), entries_.end(), same); it != entries_.end()) {
     drop(it);
   }
-  const size_t size = call.body->size();
+  const size_t size = call.body.size();
   entries_.push_back({call.session.value, call.ordinal, call.body, std::move(outline)});
   bytes_ += size;
   const uint64_t total = total_->fetch_add(size, std::memory_order_relaxed) + size;

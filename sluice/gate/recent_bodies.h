@@ -1,6 +1,7 @@
 // RecentBodies: the request bodies that a rollout sent last, one for each of its sessions, to see
 // what the next has in common with them. Agents send their whole conversation with every call, so
-// that is most of it. Bounded, for a rollout and for all of a gate; on the rollout's shard.
+// that is most of it. What of them is in memory is bounded, for a rollout and for all of a gate. On
+// the rollout's shard.
 #pragma once
 
 #include <atomic>
@@ -31,20 +32,24 @@ class RecentBodies {
   std::optional<Like> likeness(const llm::SessionKey& session, const Bytes& body) const;
   // The next of its session is compared with this one.
   void add(const llm::Call& call, json::Outline outline);
+  // Puts away what came no later than the call `ordinal`; true if a younger one is in memory.
+  bool put_away(uint64_t ordinal);
 
  private:
   struct Entry {
     std::string session;
     uint64_t ordinal;
-    std::shared_ptr<const Bytes> body;
+    llm::Body body;
     json::Outline outline;
+    bool in_memory = true;
   };
   const Entry* nearest(const llm::SessionKey& session) const;
   void drop(std::vector<Entry>::iterator entry);
+  void forget_size(Entry& entry);
 
   std::atomic<uint64_t>* const total_;
   std::vector<Entry> entries_;  // the newest at the back
-  size_t bytes_ = 0;
+  size_t bytes_ = 0;            // in memory
 };
 
 }  // namespace sluice::gate

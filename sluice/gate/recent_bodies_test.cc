@@ -12,11 +12,13 @@ struct Recent : RecentBodies {
 
   Recent() : RecentBodies(&total) {}
 
-  uint64_t sent(std::string session, Bytes body) {
+  uint64_t sent(std::string session, Bytes body,
+                std::shared_ptr<const llm::Body::Store> store = nullptr) {
     llm::Call call;
     call.ordinal = ++calls;
     call.session.value = std::move(session);
-    call.body = std::make_shared<const Bytes>(std::move(body));
+    call.body = llm::Body(std::make_shared<const Bytes>(std::move(body)));
+    if (store) call.body.kept_in(std::move(store));
     add(call, {});
     return call.ordinal;
   }
@@ -85,6 +87,29 @@ TEST(RecentBodiesTest, OldSessionsAndLargeBodiesMakeRoom) {
   EXPECT_FALSE(recent.like("s7", kTools));
   recent.sent("s7", kTools);
   EXPECT_TRUE(recent.like("s7", kTools));
+}
+
+TEST(RecentBodiesTest, WhatWasPutAwayIsComparedAndTakesNoMemory) {
+  struct Elsewhere : llm::Body::Store {
+    Result<Bytes> kept = kSystem;
+    Result<Bytes> read() const override { return kept; }
+  };
+  const auto store = std::make_shared<Elsewhere>();
+  Recent recent;
+  const uint64_t first = recent.sent("a", kSystem, store);
+  const uint64_t second = recent.sent("b", kTools);
+  EXPECT_TRUE(recent.put_away(first)) << "one is younger";
+  EXPECT_EQ(total, kTools.size());
+  EXPECT_FALSE(recent.put_away(second)) << "nobody else keeps the second";
+  EXPECT_EQ(total, kTools.size());
+  const auto like = recent.like("a", kSystem + "more");
+  ASSERT_TRUE(like);
+  EXPECT_EQ(like->ordinal, first);
+  EXPECT_EQ(like->prefix, kSystem.size());
+  store->kept = Error(ErrorCode::kIo, "gone");
+  EXPECT_FALSE(recent.like("a", kSystem));
+  recent.sent("a", kSystem);
+  EXPECT_EQ(total, kTools.size() + kSystem.size());
 }
 
 TEST(RecentBodiesTest, AllOfAGateHaveALimitTogether) {

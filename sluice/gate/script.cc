@@ -290,11 +290,11 @@ Result<Script> Script::load(const std::string& path) {
 }
 
 Script::Verdict Script::judge(const llm::Call& call) const {
-  const auto request = call.request();
+  const auto request = call.parse();
   if (!request) {
     return {llm::Refusal{ErrorCode::kInvalidArgument, request.error().message, true}, {}};
   }
-  Scene scene = scene_of(call, **request);
+  Scene scene = scene_of(call, *request);
   for (const Rule& rule : rules_->rules) {
     if (!rule.matches(scene)) continue;
     if (rule.refuse) {

@@ -15,10 +15,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   llm::Call call;
   call.model = "m";
-  call.body = std::make_shared<const Bytes>(
+  call.body = llm::Body(std::make_shared<const Bytes>(
       R"({"model":"m","messages":[{"role":"user","content":"write a.txt"},)"
       R"({"role":"assistant","tool_calls":[{"id":"c","function":{"name":"write"}}]},)"
-      R"({"role":"tool","tool_call_id":"c","content":"Wrote /home/user/a.txt"}]})");
+      R"({"role":"tool","tool_call_id":"c","content":"Wrote /home/user/a.txt"}]})"));
   const auto verdict = script->judge(call);
   if (const auto* answer = std::get_if<llm::Answer>(&verdict.reply)) {
     CHECK(answer->choices.size() == 1);

@@ -13,8 +13,9 @@ using ::testing::HasSubstr;
 std::shared_ptr<llm::Call> call(std::string_view messages, std::string_view more = "") {
   auto out = std::make_shared<llm::Call>();
   out->model = "policy";
-  out->body = std::make_shared<const Bytes>("{\"model\":\"policy\",\"messages\":[" +
-                                            std::string(messages) + "]" + std::string(more) + "}");
+  out->body = llm::Body(std::make_shared<const Bytes>("{\"model\":\"policy\",\"messages\":[" +
+                                                      std::string(messages) + "]" +
+                                                      std::string(more) + "}"));
   return out;
 }
 

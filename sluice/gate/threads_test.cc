@@ -112,7 +112,7 @@ class Books final : public trace::Recorder {
     const std::lock_guard lock(mutex_);
     Entry& entry = calls_[call.id];
     entry.rollout = call.rollout;
-    entry.body = call.body;
+    entry.body = call.body.in_memory();
   }
   void answered(const llm::Call& call, const llm::Answer& answer) override {
     const std::lock_guard lock(mutex_);

@@ -66,6 +66,7 @@ Totals GateTotals::read() const {
   out.confirmed = value(confirmed);
   out.tokens = value(tokens);
   out.request_bytes = value(request_bytes);
+  out.put_away_bytes = value(put_away_bytes);
   out.answer_bytes = value(answer_bytes);
   out.tool_calls = value(tool_calls);
   for (size_t i = 0; i < outcomes.size(); ++i) out.outcomes[i] = value(outcomes[i]);

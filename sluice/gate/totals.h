@@ -16,7 +16,7 @@ class GateTotals {
  public:
   using Figure = std::atomic<uint64_t>;
   Figure rollouts{0}, open_rollouts{0}, calls{0}, open_calls{0}, resends{0}, refused{0},
-      confirmed{0}, tokens{0}, request_bytes{0}, answer_bytes{0}, tool_calls{0};
+      confirmed{0}, tokens{0}, request_bytes{0}, put_away_bytes{0}, answer_bytes{0}, tool_calls{0};
   std::array<Figure, 6> outcomes{};
 
   static void add(Figure& figure, uint64_t n = 1) {

@@ -40,20 +40,22 @@ std::string_view to_string(Outcome outcome) {
 }
 
 Result<const Request*> Call::request() const {
-  std::call_once(parsed_, [this] {
-    const Codec* codec = find_codec(dialect);
-    if (codec == nullptr || body == nullptr) {
-      request_ = std::make_unique<Result<Request>>(
-          Error(ErrorCode::kUnsupported,
-                "the call's body cannot be read as " + std::string(to_string(dialect))));
-    } else {
-      request_ = std::make_unique<Result<Request>>(codec->parse(asked()));
-      // Where the URL names the model, the body does not.
-      if (*request_ && (*request_)->model.empty()) (*request_)->model = model;
-    }
-  });
+  std::call_once(parsed_, [this] { request_ = std::make_unique<Result<Request>>(parse()); });
   if (!*request_) return request_->error();
   return &request_->value();
+}
+
+Result<Request> Call::parse() const {
+  const Codec* const codec = find_codec(dialect);
+  if (codec == nullptr) {
+    return Error(ErrorCode::kUnsupported,
+                 "the call's body cannot be read as " + std::string(to_string(dialect)));
+  }
+  SLUICE_TRY(const auto bytes, asked());
+  SLUICE_TRY(Request request, codec->parse(*bytes));
+  // Where the URL names the model, the body does not.
+  if (request.model.empty()) request.model = model;
+  return request;
 }
 
 }  // namespace sluice::llm

@@ -19,6 +19,7 @@
 #include "sluice/base/core/result.h"
 #include "sluice/base/digest.h"
 #include "sluice/base/id.h"
+#include "sluice/llm/body.h"
 
 namespace sluice::llm {
 
@@ -110,8 +111,8 @@ class Call {
   Digest digest;         // of the body, under the rollout's rules
   uint64_t ordinal = 0;  // 1, 2, ... within the rollout, in order of arrival
   std::chrono::system_clock::time_point arrived_at;
-  std::shared_ptr<const Bytes> body;  // exactly as received
-  std::optional<Likeness> like;       // if it has much in common with an earlier one
+  Body body;
+  std::optional<Likeness> like;  // if it has much in common with an earlier one
   // What whoever answers is asked instead, where the gate has put something into it; may be none.
   std::shared_ptr<const Bytes> changed_body;
   // The vendor's own headers (openai-beta, anthropic-version), for whoever passes the call on.
@@ -119,10 +120,15 @@ class Call {
   std::vector<std::pair<std::string, std::string>> headers;
 
   // What whoever answers sees.
-  const Bytes& asked() const { return changed_body ? *changed_body : *body; }
+  Result<std::shared_ptr<const Bytes>> asked() const {
+    if (changed_body) return changed_body;
+    return body.bytes();
+  }
   // The canonical form of that, parsed at the first use. Any thread. An Error if the body, which
-  // was only peeked into when it arrived, is malformed deeper down.
+  // was only peeked into when it arrived, is malformed deeper down, or cannot be read again.
   Result<const Request*> request() const;
+  // The same for one look, kept by nobody but the caller.
+  Result<Request> parse() const;
 
  private:
   mutable std::once_flag parsed_;

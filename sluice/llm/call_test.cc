@@ -11,8 +11,8 @@ namespace {
 
 TEST(CallTest, ParsesItsRequestOnceForAllThreads) {
   Call call;
-  call.body =
-      std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user","content":"hi"}]})");
+  call.body = Body(std::make_shared<const Bytes>(
+      R"({"model":"m","messages":[{"role":"user","content":"hi"}]})"));
   std::vector<const Request*> seen(4);
   std::vector<std::thread> threads;
   for (auto& slot : seen) {
@@ -25,7 +25,7 @@ TEST(CallTest, ParsesItsRequestOnceForAllThreads) {
 
 TEST(CallTest, AMalformedBodyIsAnErrorEachTime) {
   Call call;
-  call.body = std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user",}]})");
+  call.body = Body(std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user",}]})"));
   EXPECT_EQ(call.request().error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(call.request().error().code, ErrorCode::kInvalidArgument);
 }
@@ -34,15 +34,15 @@ TEST(CallTest, AModelThatOnlyTheUrlNamesIsTheRequests) {
   Call call;
   call.dialect = Dialect::kGemini;
   call.model = "gemini-3";
-  call.body = std::make_shared<const Bytes>(R"({"contents":[{"parts":[{"text":"hi"}]}]})");
+  call.body = Body(std::make_shared<const Bytes>(R"({"contents":[{"parts":[{"text":"hi"}]}]})"));
   EXPECT_EQ((*call.request())->model, "gemini-3");
 }
 
 TEST(CallTest, WhoeverAnswersSeesTheBodyThatTheGateChanged) {
   Call call;
-  call.body =
-      std::make_shared<const Bytes>(R"({"model":"m","messages":[{"role":"user","content":"hi"}]})");
-  EXPECT_EQ(&call.asked(), call.body.get());
+  call.body = Body(std::make_shared<const Bytes>(
+      R"({"model":"m","messages":[{"role":"user","content":"hi"}]})"));
+  EXPECT_EQ(*call.asked(), call.body.in_memory());
   call.changed_body = std::make_shared<const Bytes>(
       R"({"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"function":{"name":"x"}}]})");
   EXPECT_EQ((*call.request())->tool_names, std::vector<std::string>{"x"});

@@ -234,8 +234,8 @@ TEST(ResponsesAnswerTest, PlainIsTheResponseOfTheLastEvent) {
 TEST(ResponsesAnswerTest, ToolsAreOfTheKindThatTheRequestDeclares) {
   Call call;
   call.dialect = Dialect::kResponses;
-  call.body = std::make_shared<const Bytes>(R"({"model":"m","input":"hi","tools":)" +
-                                            std::string(kTools) + "}");
+  call.body = Body(std::make_shared<const Bytes>(R"({"model":"m","input":"hi","tools":)" +
+                                                 std::string(kTools) + "}"));
   Answer answer = text_answer("", Origin::kSampled);
   answer.choices[0].message.tool_calls = {{"", "apply_patch", "*** Begin Patch"},
                                           {"c2", "mcp__env__answer", "{}"},

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "sluice/base/core/check.h"
 #include "sluice/base/core/deadline.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/json/raw.h"
@@ -121,17 +122,53 @@ std::string one_line(std::string_view detail) {
   return out;
 }
 
+// A body that the file of bodies has.
+class StoredBody final : public llm::Body::Store {
+ public:
+  StoredBody(std::shared_ptr<const Fd> file, Parts parts)
+      : file_(std::move(file)), parts_(std::move(parts)) {}
+
+  Result<Bytes> read() const override {
+    Bytes out(size_of(parts_), '\0');
+    char* to = out.data();
+    for (Part part : parts_) {
+      while (part.size > 0) {
+        const ssize_t n = ::pread(file_->get(), to, part.size, static_cast<off_t>(part.offset));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno_error("read a request again from its rollout's trace", errno);
+        if (n == 0) {
+          return Error(ErrorCode::kIo,
+                       "a request cannot be read again: its rollout's trace has been cut short");
+        }
+        to += n;
+        part.offset += static_cast<uint64_t>(n);
+        part.size -= static_cast<uint64_t>(n);
+      }
+    }
+    return out;
+  }
+
+ private:
+  const std::shared_ptr<const Fd> file_;
+  const Parts parts_;
+};
+
 }  // namespace
 
 // The file of request bodies.
 class JsonlRecorder::Bodies {
  public:
   Result<void> open(const std::string& path) {
-    fd_ = Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!fd_) return errno_error("cannot open " + path, errno);
-    SLUICE_TRY(end_, size_of(fd_));
+    auto file =
+        std::make_shared<Fd>(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!*file) return errno_error("cannot open " + path, errno);
+    SLUICE_TRY(end_, size_of(*file));
+    fd_ = std::move(file);
     return {};
   }
+
+  // For whoever reads bodies again, which may be after the trace was closed.
+  const std::shared_ptr<const Fd>& file() const { return fd_; }
 
   // Where the next body goes.
   uint64_t end() const { return end_; }
@@ -143,7 +180,7 @@ class JsonlRecorder::Bodies {
     while (!pieces.empty()) {
       const size_t count = std::min(pieces.size(), kMaxVectors);
       if (auto done = write(pieces.first(count)); !done) {
-        [[maybe_unused]] const int ignored = ::ftruncate(fd_.get(), static_cast<off_t>(start));
+        [[maybe_unused]] const int ignored = ::ftruncate(fd_->get(), static_cast<off_t>(start));
         end_ = start;
         return done;
       }
@@ -155,8 +192,8 @@ class JsonlRecorder::Bodies {
   // Gives back what was reserved and not needed.
   void close() {
     if (fd_ && reserved_ > end_) {
-      if (const auto size = size_of(fd_)) {
-        [[maybe_unused]] const int ignored = ::ftruncate(fd_.get(), static_cast<off_t>(*size));
+      if (const auto size = size_of(*fd_)) {
+        [[maybe_unused]] const int ignored = ::ftruncate(fd_->get(), static_cast<off_t>(*size));
       }
     }
     fd_.reset();
@@ -168,7 +205,7 @@ class JsonlRecorder::Bodies {
     const uint64_t end = end_ + total;
     if (end <= reserved_ || end < kMinAhead) return;
     const uint64_t ahead = std::min(end, kMaxAhead);
-    const bool done = ::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end_),
+    const bool done = ::fallocate(fd_->get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end_),
                                   static_cast<off_t>(total + ahead)) == 0;
     reserved_ = done ? end + ahead : UINT64_MAX;
   }
@@ -182,7 +219,7 @@ class JsonlRecorder::Bodies {
     }
     std::span<iovec> rest(vectors.data(), pieces.size());
     while (left > 0) {
-      const ssize_t n = ::pwritev(fd_.get(), rest.data(), static_cast<int>(rest.size()),
+      const ssize_t n = ::pwritev(fd_->get(), rest.data(), static_cast<int>(rest.size()),
                                   static_cast<off_t>(end_));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return errno_error("write", errno);
@@ -199,7 +236,7 @@ class JsonlRecorder::Bodies {
     return {};
   }
 
-  Fd fd_;
+  std::shared_ptr<const Fd> fd_;
   uint64_t end_ = 0;
   uint64_t reserved_ = 0;
 };
@@ -217,6 +254,7 @@ struct JsonlRecorder::Files {
   Bytes kept_lines;
   std::vector<std::shared_ptr<const Bytes>> kept_bodies;
   std::vector<ByteView> kept_pieces;  // of these
+  std::vector<std::pair<llm::Body, std::shared_ptr<const StoredBody>>> kept_stores;
   uint64_t kept_pieces_size = 0;
   // Where kept lines refer to kept bodies: position and size.
   std::vector<std::pair<size_t, size_t>> kept_references;
@@ -354,12 +392,15 @@ void JsonlRecorder::write(Files& files) {
     if (auto done = files.bodies.append(files.kept_pieces, files.kept_pieces_size); !done) {
       fail(files, std::move(done).error().within("while appending requests to a trace"));
       files.located.clear();
+      files.kept_stores.clear();
       for (const auto& [at, size] : files.kept_references) {
         std::fill_n(lines.begin() + static_cast<ptrdiff_t>(at), size, ' ');
         lines.replace(at, 4, "null");
       }
     }
   }
+  for (auto& [body, store] : files.kept_stores) body.kept_in(std::move(store));
+  files.kept_stores.clear();
   files.kept_bodies.clear();
   files.kept_pieces.clear();
   files.kept_pieces_size = 0;
@@ -398,9 +439,11 @@ void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
 }
 
 Parts JsonlRecorder::Files::locate(const llm::Call& call) {
-  const uint64_t size = call.body->size();
+  const std::shared_ptr<const Bytes> body = call.body.in_memory();
+  CHECK(body != nullptr);  // nobody else can have put it away
+  const uint64_t size = body->size();
   const uint64_t end = bodies.end() + kept_pieces_size;
-  ByteView piece = *call.body;
+  ByteView piece = *body;
   Parts parts;
   parts.reserve(4);
   if (call.like) {
@@ -419,14 +462,17 @@ Parts JsonlRecorder::Files::locate(const llm::Call& call) {
     }
   }
   if (parts.empty() || parts.size() > kMaxParts) {
-    piece = *call.body;
+    piece = *body;
     parts.clear();
     append_part(parts, {end, size});
   }
   if (!piece.empty()) {
-    kept_bodies.push_back(call.body);
+    kept_bodies.push_back(body);
     kept_pieces.push_back(piece);
     kept_pieces_size += piece.size();
+  }
+  if (size >= llm::Body::kWorthPuttingAway) {
+    kept_stores.emplace_back(call.body, std::make_shared<StoredBody>(bodies.file(), parts));
   }
   located.emplace_back(call.ordinal, parts);
   if (located.size() > kLocated) located.pop_front();
@@ -450,7 +496,7 @@ void JsonlRecorder::arrived(const llm::Call& call) {
     const Parts parts = to->locate(call);
     Bytes& out = line.key("body");
     const size_t at = out.size();
-    append_decimal(out.append("{\"size\":"), call.body->size());
+    append_decimal(out.append("{\"size\":"), call.body.size());
     out.append(",\"digest\":\"").append(call.digest.hex()).append("\",\"parts\":[");
     for (const Part& part : parts) {
       append_decimal(out.append(&part == parts.data() ? "[" : ",["), part.offset);

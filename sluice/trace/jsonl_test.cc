@@ -40,7 +40,7 @@ class TraceTest : public ::testing::Test {
     call->stream = true;
     call->session = {"ses_1", "ses_0"};
     call->digest = xxh3_128(body);
-    call->body = std::make_shared<const Bytes>(std::move(body));
+    call->body = llm::Body(std::make_shared<const Bytes>(std::move(body)));
     return call;
   }
 
@@ -120,7 +120,7 @@ class LikeBodiesTest : public TraceTest {
   // last `suffix` bytes.
   std::shared_ptr<llm::Call> like(const llm::Call& earlier, size_t prefix, Bytes middle,
                                   size_t suffix) {
-    const Bytes& before = *earlier.body;
+    const Bytes before = **earlier.body.bytes();
     auto made = call(before.substr(0, prefix) + middle + before.substr(before.size() - suffix));
     made->like = llm::Likeness{earlier.ordinal, prefix, suffix};
     return made;
@@ -134,7 +134,7 @@ class LikeBodiesTest : public TraceTest {
     for (size_t i = 0; i < calls.size(); ++i) {
       const auto body = trace.body(trace.calls[i]);
       ASSERT_TRUE(body) << i << ": " << body.error().message;
-      EXPECT_EQ(*body, *calls[i]->body) << i;
+      EXPECT_EQ(*body, **calls[i]->body.bytes()) << i;
     }
   }
 };
@@ -174,12 +174,12 @@ TEST_F(LikeBodiesTest, ALongConversationIsNowAndThenWrittenWhole) {
   JsonlRecorder recorder(directory_, Logger());
   std::vector<std::shared_ptr<llm::Call>> calls{call(Bytes(1000, 'a') + Bytes(1000, 'z'))};
   recorder.arrived(*calls[0]);
-  size_t whole = calls[0]->body->size();
+  size_t whole = calls[0]->body.size();
   for (int i = 0; i < 200; ++i) {
     const llm::Call& last = *calls.back();
-    calls.push_back(like(last, last.body->size() - 1000, std::to_string(i), 1000));
+    calls.push_back(like(last, last.body.size() - 1000, std::to_string(i), 1000));
     recorder.arrived(*calls.back());
-    whole += calls.back()->body->size();
+    whole += calls.back()->body.size();
   }
   EXPECT_LT(bodies_size(), whole / 20);
   const Trace trace = load_trace();
@@ -190,8 +190,8 @@ TEST_F(LikeBodiesTest, ALongConversationIsNowAndThenWrittenWhole) {
 TEST_F(LikeBodiesTest, NothingRefersToWhatCouldNotBeWritten) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
-  const auto first = call(Bytes(8192, 'x'));
-  const auto after = like(*first, 8192, "y", 0);
+  const auto first = call(Bytes(20'000, 'x'));
+  const auto after = like(*first, 20'000, "y", 0);
   rlimit old{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -204,7 +204,33 @@ TEST_F(LikeBodiesTest, NothingRefersToWhatCouldNotBeWritten) {
   const Trace trace = load_trace();
   ASSERT_EQ(trace.calls.size(), 2u);
   EXPECT_FALSE(trace.calls[0].has_body);
-  EXPECT_EQ(*trace.body(trace.calls[1]), *after->body);
+  EXPECT_FALSE(first->body.put_away());
+  EXPECT_TRUE(after->body.put_away());
+  EXPECT_EQ(*trace.body(trace.calls[1]), **after->body.bytes());
+}
+
+TEST_F(LikeBodiesTest, WhatIsWrittenCanBePutAway) {
+  JsonlRecorder recorder(directory_, Logger());
+  const Bytes large(20'000, 'x');
+  const auto small = call("{}");
+  const auto first = call(large + "1" + large);
+  const auto grown = like(*first, 20'001, "2", 20'000);
+  recorder.hold(rollout_);
+  for (const auto& each : {small, first, grown}) recorder.arrived(*each);
+  EXPECT_FALSE(first->body.put_away()) << "before it was written";
+  recorder.release(rollout_);
+  EXPECT_FALSE(small->body.put_away()) << "not worth it";
+  for (const auto& each : {first, grown}) {
+    ASSERT_TRUE(each->body.put_away());
+    EXPECT_EQ(each->body.in_memory(), nullptr);
+  }
+  EXPECT_EQ(**first->body.bytes(), large + "1" + large);
+  EXPECT_EQ(**grown->body.bytes(), large + "12" + large);
+  recorder.closed(rollout_, {});
+  EXPECT_EQ(**grown->body.bytes(), large + "12" + large) << "a trainer may have it still";
+  std::filesystem::resize_file(directory_ + "/" + rollout_.value + ".bodies", 30'000);
+  EXPECT_EQ(grown->body.bytes().error().code, ErrorCode::kIo);
+  EXPECT_THAT(grown->body.bytes().error().message, HasSubstr("cut short"));
 }
 
 TEST_F(LikeBodiesTest, PiecesThatDoNotAddUpAreRefused) {
@@ -372,7 +398,7 @@ TEST_F(TraceTest, WhatWasHeldIsThereWhenItIsReleasedAndReadsBack) {
   ASSERT_EQ(trace.calls.size(), calls.size());
   for (size_t i = 0; i < calls.size(); ++i) {
     ASSERT_EQ(trace.calls[i].id, calls[i]->id);
-    ASSERT_EQ(*trace.body(trace.calls[i]), *calls[i]->body) << i;
+    ASSERT_EQ(*trace.body(trace.calls[i]), *calls[i]->body.in_memory()) << i;
   }
   EXPECT_TRUE(recorder.flush(rollout_));
 }
@@ -437,7 +463,8 @@ TEST_F(TraceTest, RolloutsRecordSideBySideFromDifferentThreads) {
         llm::Call call;
         call.id = CallId::fresh();
         call.rollout = rollout;
-        call.body = std::make_shared<const Bytes>(std::to_string(t) + ":" + std::to_string(i));
+        call.body =
+            llm::Body(std::make_shared<const Bytes>(std::to_string(t) + ":" + std::to_string(i)));
         recorder.arrived(call);
         recorder.ended(call, llm::Outcome::kDelivered, "");
       }

@@ -101,8 +101,9 @@ class UpstreamRelay final : public gate::Relay {
 
   net::awaitable<Result<void>> open() override {
     net::HttpRequest request = make_request();
+    SLUICE_CO_TRY(const auto asked, call_->asked());
     SLUICE_CO_TRY(request.body,
-                  rewritten(upstream_->peeker, call_->dialect, call_->asked(), upstream_->rewrite));
+                  rewritten(upstream_->peeker, call_->dialect, *asked, upstream_->rewrite));
     const Deadline deadline = Deadline::in(upstream_->timeout);
     SLUICE_CO_TRY(incoming_, co_await upstream_->client.call(std::move(request), deadline));
     const int status = incoming_->status();

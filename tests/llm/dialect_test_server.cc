@@ -200,13 +200,14 @@ class Notes final : public trace::Recorder {
   void arrived(const llm::Call& call) override {
     ++total_[call.dialect];
     const llm::Codec& codec = *llm::find_codec(call.dialect);
-    const auto peek = codec.peek(peeker_, *call.body, {call.model, call.stream, call.framing});
+    const auto body = call.body.in_memory();  // nothing puts it away here
+    const auto peek = codec.peek(peeker_, *body, {call.model, call.stream, call.framing});
     json::Object out;
     if (!peek) {
       out["error"] = peek.error().message;
     } else {
       note(call, codec, *peek, out);
-      past_[call.id] = {calls_.size(), call.body, *peek, llm::mark_of(*peek), &codec, {}};
+      past_[call.id] = {calls_.size(), body, *peek, llm::mark_of(*peek), &codec, {}};
     }
     calls_.push_back(std::move(out));
   }
@@ -245,7 +246,7 @@ class Notes final : public trace::Recorder {
   void note(const llm::Call& call, const llm::Codec& codec, const llm::Peek& peek,
             json::Object& out) {
     out["dialect"] = std::string(to_string(call.dialect));
-    out["body"] = *call.body;
+    out["body"] = *call.body.in_memory();
     out["model"] = call.model;
     out["stream"] = call.stream;
     out["n"] = call.n;

@@ -75,7 +75,7 @@ TEST_P(DialectTest, PlainAndStreamedCallsAreAnsweredAndRecorded) {
   EXPECT_EQ(call->dialect, way().dialect);
   EXPECT_EQ(call->model, "m");
   EXPECT_FALSE(call->stream);
-  EXPECT_EQ(*call->body, way().body);
+  EXPECT_EQ(**call->body.bytes(), way().body);
   EXPECT_EQ(outcome(reply(call->id, "hello")), llm::Outcome::kDelivered);
   auto response = agent.response();
   EXPECT_EQ(response.status, 200);
@@ -305,8 +305,8 @@ TEST_P(EveryDialectTest, ToolsAreAddedToWhatItsTrainerSeesWhereThatIsAsked) {
   auto agent = this->agent();
   agent.post(way().plain, way().body);
   auto call = next_call();
-  EXPECT_EQ(*call->body, way().body);
-  EXPECT_THAT(call->asked(), HasSubstr(R"("name":"lookup")"));
+  EXPECT_EQ(**call->body.bytes(), way().body);
+  EXPECT_THAT(**call->asked(), HasSubstr(R"("name":"lookup")"));
   EXPECT_THAT((*call->request())->tool_names, ::testing::ElementsAre("lookup"));
   EXPECT_EQ(recorder_.count("event:tools_added"), 1u);
   const auto event = recorder_.entries().back();
@@ -321,7 +321,7 @@ TEST_P(EveryDialectTest, ToolsAreAddedToWhatItsTrainerSeesWhereThatIsAsked) {
   // What is no part of the trajectory is left alone.
   agent.post(way().plain, way().body, "x-parent: p\r\nx-session: s\r\n");
   call = next_call();
-  EXPECT_EQ(&call->asked(), call->body.get());
+  EXPECT_EQ(*call->asked(), call->body.in_memory());
   EXPECT_EQ(recorder_.count("event:tools_added"), 1u);
   agent.reset();
   // Nobody is to guess which of two lists counts; nor what a broken one would hold.
@@ -339,7 +339,7 @@ TEST_P(EveryDialectTest, NoToolIsAddedUnasked) {
   auto agent = this->agent();
   agent.post(way().plain, way().body);
   const auto call = next_call();
-  EXPECT_EQ(&call->asked(), call->body.get());
+  EXPECT_EQ(*call->asked(), call->body.in_memory());
   EXPECT_EQ(recorder_.count("event:tools_added"), 0u);
 }
 

@@ -401,7 +401,7 @@ class Delivery {
     };
     Bytes detail = fmt::format(R"({{"call":"{}","status":{},"request_bytes":{},"answer_bytes":{},)",
                                parked_->call->id.value, relayed_->status,
-                               parked_->call->body->size(), relayed_->bytes);
+                               parked_->call->body.size(), relayed_->bytes);
     if (relayed_->first_byte)
       detail += fmt::format(R"("head_ms":{:.3f},)", ms(*relayed_->first_byte));
     detail += fmt::format(R"("end_ms":{:.3f})", ms(Clock::now()));

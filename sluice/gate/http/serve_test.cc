@@ -29,7 +29,7 @@ TEST_F(ServeTest, APlainCallIsAnsweredByTheTrainer) {
   auto agent = this->agent();
   agent.post(kPath, body());
   const auto call = next_call();
-  EXPECT_EQ(*call->body, body());
+  EXPECT_EQ(**call->body.bytes(), body());
   EXPECT_EQ(call->model, "m");
   EXPECT_FALSE(call->stream);
   EXPECT_EQ(call->ordinal, 1u);

@@ -208,14 +208,15 @@ void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical 
   append_digest(members, call.digest);
   // What was only peeked into on its way in may be broken deeper down; it is then handed on as
   // bytes.
-  const Bytes& asked = call.asked();
-  if (json::read_value(asked)) {
-    members.raw("body", asked);
+  if (const auto asked = call.asked(); !asked) {
+    members.text("body_error", asked.error().message);
+  } else if (json::read_value(**asked)) {
+    members.raw("body", **asked);
   } else {
-    members.text("body_base64", to_base64(asked));
+    members.text("body_base64", to_base64(**asked));
   }
   if (canonical == Canonical::kYes) {
-    if (const auto request = call.request()) append_request(members["request"], **request);
+    if (const auto request = call.parse()) append_request(members["request"], *request);
   }
   members.close();
 }
@@ -542,6 +543,9 @@ Bytes metrics_text(const TrainerState& state, const Totals& totals) {
   counter("sluice_gate_tokens_total", "Tokens of delivered answers, prompts included.",
           totals.tokens);
   counter("sluice_gate_request_bytes_total", "Bytes of calls' bodies.", totals.request_bytes);
+  counter("sluice_gate_put_away_bytes_total",
+          "Bytes of waiting calls' bodies that the trace alone keeps, as the calls waited long.",
+          totals.put_away_bytes);
   counter("sluice_gate_answer_bytes_total", "Bytes of answers.", totals.answer_bytes);
   counter("sluice_gate_tool_calls_total", "Calls of host tools.", totals.tool_calls);
   out +=

@@ -11,6 +11,7 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 template <class T>
 std::string why(const Result<T>& result) {
@@ -128,7 +129,7 @@ Item call_item(std::string body) {
   auto call = std::make_shared<llm::Call>();
   call->id = {"id"};
   call->rollout = {"r"};
-  call->body = std::make_shared<const Bytes>(std::move(body));
+  call->body = llm::Body(std::make_shared<const Bytes>(std::move(body)));
   Item item;
   item.what = std::shared_ptr<const llm::Call>(std::move(call));
   return item;
@@ -152,6 +153,19 @@ TEST(TrainerMessagesTest, ACallsBodyIsHandedOnAsItCameWhateverItIs) {
     EXPECT_THAT(rendered(call_item(broken), Canonical::kYes),
                 HasSubstr("\"body_base64\":\"" + to_base64(broken) + "\""));
   }
+}
+
+TEST(TrainerMessagesTest, ABodyThatCannotBeReadAgainIsSaidToBeMissing) {
+  struct Gone : llm::Body::Store {
+    Result<Bytes> read() const override { return Error(ErrorCode::kIo, "the trace is gone"); }
+  };
+  const Item item = call_item(R"({"model":"m","messages":[]})");
+  item.call()->body.kept_in(std::make_shared<Gone>());
+  ASSERT_TRUE(item.call()->body.put_away());
+  const auto said = rendered(item, Canonical::kYes);
+  EXPECT_THAT(said, HasSubstr(R"("body_error":"the trace is gone")"));
+  EXPECT_THAT(said, Not(HasSubstr("\"body\":")));
+  EXPECT_THAT(said, Not(HasSubstr("\"request\":")));
 }
 
 // The call's `request`, written and read.
@@ -196,7 +210,7 @@ TEST(TrainerMessagesTest, TheCanonicalFormKeepsWhatItHasNoWordsFor) {
 
 TEST(TrainerMessagesTest, ACallsBodyIsTheOneThatTheGateChanged) {
   auto call = std::make_shared<llm::Call>();
-  call->body = std::make_shared<const Bytes>("{}");
+  call->body = llm::Body(std::make_shared<const Bytes>("{}"));
   call->changed_body = std::make_shared<const Bytes>(R"({"tools":[]})");
   Item item;
   item.what = std::shared_ptr<const llm::Call>(std::move(call));
@@ -218,7 +232,7 @@ TEST(TrainerMessagesTest, ACallSaysWhatItsRolloutIsFor) {
   Item item = call_item("{}");
   EXPECT_EQ(rendered(item, Canonical::kNo).find("\"task\""), Bytes::npos);
   auto call = std::make_shared<llm::Call>();
-  call->body = std::make_shared<const Bytes>("{}");
+  call->body = llm::Body(std::make_shared<const Bytes>("{}"));
   call->task = std::make_shared<const std::string>(R"({"id":"t1","metadata":{"session":"s"}})");
   item.what = std::shared_ptr<const llm::Call>(std::move(call));
   EXPECT_THAT(rendered(item, Canonical::kNo),
