@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "sluice/agent/driver.h"
 #include "sluice/agent/registry.h"
 #include "sluice/json/value.h"
@@ -131,13 +133,38 @@ TEST(LaunchTest, finding_16_finding_38_the_instruction_is_never_shell_text) {
   for (const std::string& word : launch->argv) EXPECT_EQ(word.find("rm -rf"), std::string::npos);
 }
 
-// No real key is in the plan at all, and the placeholder is in no argument.
+// No real key is in the plan at all, and the placeholder is in no argument: neither of an agent of
+// ours, whatever it is asked to do, nor of one that its user writes.
 TEST(LaunchTest, finding_43_keys_are_not_in_arguments) {
   const Endpoint endpoint = {kEndpoint.url, "sk-test '$(leak)"};
-  const std::string spec = std::string(kSpec) + "";
-  const auto launch = make_launch(plan_for(spec), endpoint, "sh");
-  ASSERT_TRUE(launch);
-  for (const std::string& word : launch->argv) EXPECT_EQ(word.find("leak"), std::string::npos);
+  for (const auto& [name, text] : builtin_specs()) {
+    Plan plan = plan_for(std::string(text));
+    plan.approvals = Approvals::kBypass;
+    for (const auto& [option, how] : plan.spec->options) {
+      if (!how.args.empty()) plan.options[option] = "x";
+    }
+    bool given = false;
+    for (const DialectSpec& dialect : plan.spec->dialects) {
+      plan.dialect = dialect.dialect;
+      const auto launch = make_launch(plan, endpoint, "sh");
+      ASSERT_TRUE(launch) << launch.error().message;
+      for (const std::string& word : launch->argv) {
+        EXPECT_EQ(word.find("leak"), std::string::npos) << name << ": " << word;
+      }
+      for (const auto& [variable, value] : launch->env) given |= value == endpoint.key;
+    }
+    // Some agents want one, and have it where arguments are not.
+    if (text.find("{key}") != std::string_view::npos) EXPECT_TRUE(given) << name;
+  }
+  const std::string spec(kSpec);
+  for (const std::string_view argument : {"\"--model\"", "\"--flag={value}\""}) {
+    std::string with_key = spec;
+    with_key.insert(with_key.find(argument) + 1, "{key}");
+    const auto refused = parse_spec(with_key, "test.toml");
+    ASSERT_FALSE(refused) << argument;
+    EXPECT_NE(refused.error().message.find("must not hold {key}"), std::string::npos)
+        << refused.error().message;
+  }
 }
 
 TEST(LaunchTest, finding_46_approvals_are_bypassed_only_when_asked) {
@@ -145,6 +172,19 @@ TEST(LaunchTest, finding_46_approvals_are_bypassed_only_when_asked) {
   EXPECT_EQ(make_launch(plan, kEndpoint, "sh")->argv.back(), "policy");
   plan.approvals = Approvals::kBypass;
   EXPECT_EQ(make_launch(plan, kEndpoint, "sh")->argv.back(), "--yes");
+  // Nor do our agents' own words ask for it: what skips approvals is in none of them.
+  for (const auto& [name, text] : builtin_specs()) {
+    plan = plan_for(std::string(text));
+    plan.dialect = plan.spec->dialects.front().dialect;
+    const auto launch = make_launch(plan, kEndpoint, "sh");
+    ASSERT_TRUE(launch) << launch.error().message;
+    for (const std::string& word : launch->argv) {
+      for (const std::string_view skips : {"dangerous", "bypass", "yolo", "skip-permissions"}) {
+        EXPECT_EQ(word.find(skips), std::string::npos) << name << ": " << word;
+      }
+      EXPECT_EQ(std::ranges::count(plan.spec->approvals_bypass, word), 0) << name << ": " << word;
+    }
+  }
 }
 
 TEST(LaunchTest, OptionsChangeFilesArgumentsAndEnvironment) {
@@ -215,12 +255,14 @@ TEST(LaunchTest, finding_17_opencodes_own_configuration_names_the_gate) {
     plan.dialect = plan.spec->dialects.front().dialect;
     const auto launch = make_launch(plan, kEndpoint, "program");
     ASSERT_TRUE(launch) << launch.error().message;
-    bool named = false;
+    bool in_file = false, in_env = false;
     for (const Upload& file : launch->files)
-      named |= file.content.find(kEndpoint.url) != std::string::npos;
+      in_file |= file.content.find(kEndpoint.url) != std::string::npos;
     for (const auto& [key, value] : launch->env)
-      named |= value.find(kEndpoint.url) != std::string::npos;
-    EXPECT_TRUE(named) << name;
+      in_env |= value.find(kEndpoint.url) != std::string::npos;
+    EXPECT_TRUE(in_file || in_env) << name;
+    // It reads no URL from its environment.
+    if (name == "opencode") EXPECT_TRUE(in_file);
     for (const Upload& file : launch->files) {
       if (file.path.ends_with(".json")) EXPECT_TRUE(json::parse(file.content)) << file.path;
     }

@@ -84,6 +84,15 @@ class SpecParser {
     }
   }
 
+  // Arguments are read by whoever can list processes.
+  void check_argument(TomlReader& in, std::string_view key, std::string_view text,
+                      std::string_view also = {}) {
+    check_template(in, key, text, also);
+    for (const std::string& name : names_in(text)) {
+      if (name == "key") in.mistake(key, "must not hold {key}: put it into run.env or a file");
+    }
+  }
+
   void dialects() {
     for (auto& [name, in] : root_.named_tables("dialects")) {
       const auto dialect = dialect_named(name);
@@ -176,7 +185,7 @@ class SpecParser {
     }
     spec_.command = in->strings("command");
     if (spec_.command.empty()) in->mistake("command", "is required: the program and its arguments");
-    for (const std::string& word : spec_.command) check_template(*in, "command", word);
+    for (const std::string& word : spec_.command) check_argument(*in, "command", word);
     spec_.approvals_bypass = in->strings("approvals_bypass");
     const auto prompt = in->one_of("prompt", {"stdin", "argument"});
     spec_.prompt = prompt == "argument" ? PromptBy::kArgument : PromptBy::kStdin;
@@ -206,7 +215,7 @@ class SpecParser {
       OptionSpec option;
       option.help = in.string("help").value_or("");
       option.args = in.strings("args");
-      for (const std::string& word : option.args) check_template(in, "args", word, "value");
+      for (const std::string& word : option.args) check_argument(in, "args", word, "value");
       option.env = in.string_map("env");
       for (const auto& [key, value] : option.env) check_template(in, "env", value, "value");
       option.file = in.string("file").value_or("");
