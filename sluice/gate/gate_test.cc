@@ -656,8 +656,20 @@ TEST_F(GateTest, finding_39_a_full_queue_is_a_refusal_not_silence) {
   one.post(kPath, body(1));
   testing::run_until(shard_, [&] { return counters().open == 1; });
   two.post(kPath, body(2));
-  EXPECT_EQ(two.response().status, 503);
+  // The agent is told, and so are the books and the trace.
+  const auto refused = two.response();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.body, HasSubstr("too many calls wait for an answer"));
+  EXPECT_EQ(counters().refused, 1u);
+  EXPECT_FALSE(counters().budget_exhausted);
+  EXPECT_EQ(recorder_.count("event:refused"), 1u);
+  EXPECT_THAT(recorder_.entries().back().detail, HasSubstr("too many calls wait"));
+  // It is no call: the one that waits is the only one, and there is room behind it.
   EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  EXPECT_FALSE(a_call_waits());
+  two.post(kPath, body(2));
+  EXPECT_EQ(answer_next("y"), Outcome::kDelivered);
+  EXPECT_EQ(counters().calls, 2u);
 }
 
 TEST_F(GateTest, PurposesAreToldApartAndMayHaveCannedAnswers) {

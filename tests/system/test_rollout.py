@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from harness import SOURCE, SystemTest, descendants, end, links, listening_sockets
+from harness import SOURCE, SystemTest, descendants, end, links, listening_sockets, read
 
 HELLO = SOURCE / "examples" / "hello"
 
@@ -26,6 +26,35 @@ def chat(text, **more):
     return json.dumps({"model": "policy", "messages": [{"role": "user", "content": text}], **more})
 
 
+SECRETS = {name: f"secret-of-{name}-'$(leak)'" for name in (
+    "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "SLUICE_TRAINER_KEY", "SLUICE_OPERATOR_KEY")}
+
+
+class Watched(threading.Thread):
+    """Looks at the processes below this one: their arguments, and the environments of coding agents."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.arguments, self.environments_of_agents = set(), set()
+        self.done = threading.Event()
+
+    def run(self):
+        while not self.done.wait(0.02):
+            for pid in descendants(os.getpid()):
+                words = read(f"/proc/{pid}/cmdline")
+                self.arguments.add(words)
+                if words.startswith(b"/opt/opencode/"):
+                    self.environments_of_agents.add(read(f"/proc/{pid}/environ"))
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+
+
 class OpenCode(SystemTest):
     """One rollout of examples/hello, looked at from all sides."""
 
@@ -35,8 +64,9 @@ class OpenCode(SystemTest):
         case = cls("test_reward_is_one")
         case.setUp()
         cls.addClassCleanup(case.doCleanups)
-        cls.rollout = case.run_rollout(HELLO / "task.toml", f"script:{HELLO}/script.toml",
-                                       "opencode")
+        with Watched() as cls.watched:
+            cls.rollout = case.run_rollout(HELLO / "task.toml", f"script:{HELLO}/script.toml",
+                                           "opencode", env=SECRETS)
 
     def test_reward_is_one(self):
         result = self.rollout.result
@@ -100,10 +130,23 @@ class OpenCode(SystemTest):
         self.assertEqual(tools, ["write", "bash"])
 
     def test_finding_43_nothing_secret_is_in_arguments_logs_or_trace(self):
-        # The only key in the sandbox is a placeholder that opens nothing.
-        for file in self.rollout.directory.rglob("*"):
-            if file.is_file():
-                self.assertEqual(file.stat().st_mode & 0o077, 0, file)
+        secrets = [secret.encode() for secret in SECRETS.values()]
+        files = [file for file in self.rollout.directory.rglob("*") if file.is_file()]
+        self.assertIn(self.rollout.result["trace"], map(str, files))
+        for file in files:
+            self.assertEqual(file.stat().st_mode & 0o077, 0, file)
+            for secret in secrets:
+                self.assertNotIn(secret, file.read_bytes(), file)
+        # The agent's own key is a placeholder that opens nothing; even that is in no argument.
+        self.assertTrue(any(b"opencode" in words for words in self.watched.arguments))
+        for words in self.watched.arguments:
+            for secret in [*secrets, b"sluice-no-key-needed"]:
+                self.assertNotIn(secret, words)
+        self.assertTrue(any(b"HOME=" in environment
+                            for environment in self.watched.environments_of_agents))
+        for environment in self.watched.environments_of_agents:
+            for secret in secrets:
+                self.assertNotIn(secret, environment)
 
 
 class Endings(SystemTest):
@@ -247,7 +290,7 @@ arguments = {{ reward = 1.0 }}
 
     def test_finding_43_an_upstream_key_never_enters_the_sandbox(self):
         # Nobody listens there: the call fails, the key must still be nowhere.
-        text = f"instruction = '''{json.dumps([{'post': chat('hi')}, {'run': 'env; cat /proc/*/environ | tr -d 0'}])}'''\n"
+        text = f"instruction = '''{json.dumps([{'post': chat('hi')}, {'run': 'env; cat /proc/*/environ /proc/*/cmdline'}])}'''\n"
         rollout = self.run_rollout(self.task(text), "passthrough:http://127.0.0.1:9/v1", "caller",
                                    env={"OPENAI_API_KEY": "sk-test'$(leak)-0123456789"})
         self.assertEqual(rollout.result["mode"], "black_box")

@@ -318,6 +318,14 @@ class Start(SystemTest):
         self.assertRegex(said, r"WARNING: the agents' endpoint listens on 0\.0\.0\.0:[1-9]")
         self.assertNotIn("the trainer API listens", said)
         self.assertEqual(self.said_until_the_end(self.gate_serve()[0]), "")
+        # The trainer API, wherever it is served.
+        for command in ("gate", "serve", "--listen", ":0", "--out", self.tmp / "t"), (
+                "serve", "--port", "0", "--data", self.tmp / "d"):
+            server = self.start(*command, "--trainer-listen", "0.0.0.0:0", "--log", self.tmp / "log")
+            server.stdout.readline()
+            said = self.said_until_the_end(server)
+            self.assertRegex(said, r"WARNING: the trainer API listens on 0\.0\.0\.0:[1-9]", command)
+            self.assertNotIn("the agents' endpoint listens", said)
 
     def test_agents_are_told_the_url_that_is_advertised(self):
         _, agents, operator = self.gate_serve("--advertise", "https://gate.example/of/mine/")
