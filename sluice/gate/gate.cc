@@ -4,6 +4,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "sluice/gate/events.h"
 #include "sluice/gate/http/serve.h"
@@ -36,7 +37,15 @@ class Gate {
                      "the gate does not speak the dialect " + std::string(to_string(dialect)));
       }
     }
-    for (const Tool& tool : registration.tools) SLUICE_TRY_VOID(check_offered(tool));
+    std::set<std::string_view> names;
+    for (const Tool& tool : registration.tools) {
+      SLUICE_TRY_VOID(check_offered(tool));
+      if (!names.insert(tool.name).second) {
+        return Error(ErrorCode::kInvalidArgument,
+                     "tool \"" + tool.name + "\": there are two of this name",
+                     ErrorOrigin::kCaller);
+      }
+    }
     const std::lock_guard lock(mutex_);
     if (rollouts_.contains(registration.id)) {
       return Error(ErrorCode::kAlreadyExists,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "sluice/base/core/fd.h"
@@ -127,6 +128,9 @@ void read_tools(TomlReader& root, Task& task) {
     tool.parameters = in.json("parameters").value_or(tool.parameters);
     tool.timeout = in.seconds("timeout_s", 10ms, 1h).value_or(tool.timeout);
     if (const auto fine = gate::check_tool(tool); !fine) in.mistake("", fine.error().message);
+    if (std::ranges::find(task.tools, tool.name, &gate::Tool::name) != task.tools.end()) {
+      in.mistake("name", "there are two tools of this name");
+    }
     task.tools.push_back(std::move(tool));
   }
 }

@@ -122,6 +122,11 @@ tools_in_requests = true
             "task.toml:3: gate.accept: is \"all\"; must be one of: any, sampled");
 }
 
+TEST(TaskTest, TwoToolsOfOneNameAreAMistake) {
+  EXPECT_EQ(mistake("instruction = \"x\"\n[[tools]]\nname = \"a\"\n[[tools]]\nname = \"a\""),
+            "task.toml:5: tools[1].name: there are two tools of this name");
+}
+
 TEST(TaskTest, TheIdDefaultsToTheFilesName) {
   const auto task = parse_task("instruction = \"x\"", "tasks/primes.toml", "tasks");
   ASSERT_TRUE(task);

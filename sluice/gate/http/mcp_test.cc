@@ -263,6 +263,21 @@ TEST_F(McpTest, finding_49_finding_62_no_tool_looks_like_control_over_the_episod
   EXPECT_EQ(gate_->for_operator.open(registration_).error().code, ErrorCode::kPermissionDenied);
 }
 
+TEST_F(McpTest, TwoToolsOfOneNameAreRefused) {
+  gate_.emplace(make_gate({}));
+  registration_.id = id_;
+  registration_.shard = &shard_;
+  tool("search", echo());
+  tool("search", echo());
+  const auto opened = gate_->for_operator.open(registration_);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(opened.error().message, HasSubstr("\"search\": there are two of this name"));
+  // Case tells them apart, as it does for whoever calls them.
+  registration_.tools.back().name = "Search";
+  EXPECT_TRUE(gate_->for_operator.open(registration_));
+}
+
 TEST_F(McpTest, BadMessagesAreErrorsOfJsonRpc) {
   tool("search", echo());
   open();
