@@ -306,10 +306,11 @@ EventLog& Trainer::events() const {
   return gate_->core().events;
 }
 
-void Trainer::cancel(const RolloutId& rollout, std::string reason) {
+bool Trainer::cancel(const RolloutId& rollout, std::string reason) {
   const auto found = gate_->find(rollout);
-  if (!found) return;
+  if (!found) return false;
   found->shard().post([found, reason = std::move(reason)] { found->cancel(reason); });
+  return true;
 }
 
 void Trainer::cancel_stale(uint64_t versions) {

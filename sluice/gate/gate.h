@@ -346,8 +346,8 @@ class Trainer {
   EventLog& events() const;
 
   // Ends what a rollout has open and refuses what else its agent asks, so that the agent ends.
-  // Nothing happens to one that is not open.
-  void cancel(const RolloutId& rollout, std::string reason);
+  // False if it is not open.
+  bool cancel(const RolloutId& rollout, std::string reason);
   // The same for every rollout whose first sampled answer is more than `versions` old.
   void cancel_stale(uint64_t versions);
 

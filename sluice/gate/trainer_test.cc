@@ -315,7 +315,7 @@ TEST_F(TrainerTest, ACancelledRolloutsAgentIsMadeToEnd) {
   auto agent = this->agent();
   agent.post(kPath, body());
   const auto call = next_call();
-  trainer().cancel(id_, "not worth going on");
+  EXPECT_TRUE(trainer().cancel(id_, "not worth going on"));
   const auto told = agent.response();
   EXPECT_EQ(told.status, 400);
   EXPECT_THAT(told.body, HasSubstr("cancelled"));
@@ -324,7 +324,7 @@ TEST_F(TrainerTest, ACancelledRolloutsAgentIsMadeToEnd) {
   EXPECT_EQ(agent.response().status, 400);
   EXPECT_EQ(counters().refused, 1u);
   EXPECT_EQ(recorder_.count("event:cancelled"), 1u);
-  trainer().cancel({"nobody"}, "");
+  EXPECT_FALSE(trainer().cancel({"nobody"}, ""));
 }
 
 // ---- limits

@@ -32,6 +32,12 @@ Result<void> check(const Choice& choice) {
       return unfit("version spans must be in the order of their tokens");
     }
   }
+  // The first that counts from the prompt's beginning would claim nothing of the answer.
+  if (!choice.ids.empty() && !choice.versions.empty() &&
+      choice.versions.back().first_token >= choice.ids.size()) {
+    return unfit(fmt::format("a version span begins at token {}, and it has {} tokens",
+                             choice.versions.back().first_token, choice.ids.size()));
+  }
   return {};
 }
 
@@ -86,7 +92,7 @@ void append_choice(Bytes& out, const Choice& choice) {
   members.close();
 }
 
-Result<Choice> choice_from_json(const json::Raw& value, size_t index) {
+Result<Choice> choice_from_json(const json::Raw& value, size_t index, Unknown unknown) {
   const std::string where = fmt::format("choices[{}].", index);
   Reader in(value, where);
   Choice choice;
@@ -110,16 +116,16 @@ Result<Choice> choice_from_json(const json::Raw& value, size_t index) {
     if (!call.space.empty() && !call.name.starts_with(call.space + "__")) {
       tool.fail("namespace", "the name must begin with it and \"__\"");
     }
-    SLUICE_TRY_VOID(tool.finish());
+    SLUICE_TRY_VOID(tool.finish(unknown));
   }
   choice.ids = in.numbers<int32_t>("ids");
   choice.logprobs = in.numbers<float>("logprobs");
   for (const json::Raw& element : in.list("versions")) {
     Reader version(element, where + "versions.");
     choice.versions.push_back({version.integer<uint32_t>("first_token"), version.text("version")});
-    SLUICE_TRY_VOID(version.finish());
+    SLUICE_TRY_VOID(version.finish(unknown));
   }
-  SLUICE_TRY_VOID(in.finish());
+  SLUICE_TRY_VOID(in.finish(unknown));
   return choice;
 }
 
@@ -230,7 +236,7 @@ void append_json(Bytes& out, const Answer& answer) {
   members.close();
 }
 
-Result<Answer> answer_from_json(const json::Raw& value) {
+Result<Answer> answer_from_json(const json::Raw& value, Unknown unknown) {
   Reader in(value, "");
   Answer answer;
   answer.origin = in.one_of(
@@ -238,17 +244,17 @@ Result<Answer> answer_from_json(const json::Raw& value) {
       Origin::kInjected);
   const auto choices = in.list("choices");
   for (size_t i = 0; i < choices.size(); ++i) {
-    SLUICE_TRY(Choice choice, choice_from_json(choices[i], i));
+    SLUICE_TRY(Choice choice, choice_from_json(choices[i], i, unknown));
     answer.choices.push_back(std::move(choice));
   }
   if (const json::Raw* usage = in.find("usage");
       usage != nullptr && !usage->is(json::Type::kNull)) {
     Reader figures(*usage, "usage.");
     answer.usage = Usage{figures.integer("prompt_tokens"), figures.integer("completion_tokens")};
-    SLUICE_TRY_VOID(figures.finish());
+    SLUICE_TRY_VOID(figures.finish(unknown));
   }
   answer.prompt_ids = in.numbers<int32_t>("prompt_ids");
-  SLUICE_TRY_VOID(in.finish());
+  SLUICE_TRY_VOID(in.finish(unknown));
   return answer;
 }
 

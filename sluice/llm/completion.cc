@@ -84,6 +84,11 @@ std::optional<int32_t> id_of(Reader& token) {
   return error == std::errc() && stop == end ? std::optional(id) : std::nullopt;
 }
 
+// vLLM writes -9999 where it has no logprob.
+bool is_missing(float logprob) {
+  return logprob <= -9998;
+}
+
 Result<void> read_logprobs(const json::Raw& value, const std::string& where, Choice& choice) {
   Reader logprobs(value, where);
   std::vector<int32_t> ids;
@@ -95,6 +100,9 @@ Result<void> read_logprobs(const json::Raw& value, const std::string& where, Cho
   }
   SLUICE_TRY_VOID(logprobs.finish());
   if (choice.ids.empty() && ids.size() == choice.logprobs.size()) choice.ids = std::move(ids);
+  if (std::any_of(choice.logprobs.begin(), choice.logprobs.end(), is_missing)) {
+    choice.logprobs.clear();
+  }
   return {};
 }
 
@@ -140,9 +148,10 @@ Result<Choice> choice_of(const json::Raw& value, const std::string& where, Answe
   if (answer.prompt_ids.empty()) answer.prompt_ids = in.numbers<int32_t>("prompt_token_ids");
   const json::Raw* logprobs = in.find("logprobs");
   const json::Raw* meta = in.find("meta_info");
-  if (is_given(logprobs)) {
-    SLUICE_TRY_VOID(read_logprobs(*logprobs, where + "logprobs.", choice));
-  } else if (is_given(meta) && choice.ids.empty()) {
+  if (is_given(logprobs)) SLUICE_TRY_VOID(read_logprobs(*logprobs, where + "logprobs.", choice));
+  // SGLang gives both where both are asked for, and ids only here.
+  if (is_given(meta) && choice.ids.empty()) {
+    choice.logprobs.clear();
     SLUICE_TRY_VOID(read_triples(*meta, where + "meta_info.", choice));
   }
   SLUICE_TRY_VOID(in.finish());

@@ -47,7 +47,9 @@ TEST(CompletionTest, IdsAreFoundWhereverServersPutThem) {
         R"("logprobs":{"content":[{"id":7,"token":"a","logprob":-1},
                                   {"id":8,"token":"b","logprob":-2}]})",
         R"("logprobs":{"content":[{"token_id":7,"logprob":-1},{"token_id":8,"logprob":-2}]})",
-        R"("meta_info":{"output_token_logprobs":[[-1,7,null],[-2,8,"b"]]})"}) {
+        R"("meta_info":{"output_token_logprobs":[[-1,7,null],[-2,8,"b"]]})",
+        R"("logprobs":{"content":[{"token":"a","logprob":-1},{"token":"b","logprob":-2}]},
+           "meta_info":{"output_token_logprobs":[[-1,7,null],[-2,8,null]]})"}) {
     const auto answer = read(R"({"choices":[{"message":{"content":"x"},"finish_reason":"stop",
                                 "prompt_token_ids":[1],)" +
                              std::string(choice) + "}]}");
@@ -60,6 +62,13 @@ TEST(CompletionTest, IdsAreFoundWhereverServersPutThem) {
   const auto answer = read(R"({"choices":[{"message":{"content":"x"},
       "logprobs":{"content":[{"token":"token_id:7","logprob":-1},{"token":"b","logprob":-2}]}}]})");
   EXPECT_TRUE(answer->choices.at(0).ids.empty());
+  // -9999 stands for a logprob that the server does not have: half of them is none, too.
+  const auto missing = read(R"({"choices":[{"message":{"content":"x"},"token_ids":[7,8],
+      "logprobs":{"content":[{"logprob":-1},{"logprob":-9999.0}]}}],
+      "usage":{"prompt_tokens":null,"completion_tokens":2}})");
+  ASSERT_TRUE(missing) << missing.error().message;
+  EXPECT_THAT(missing->choices.at(0).ids, ElementsAre(7, 8));
+  EXPECT_TRUE(missing->choices.at(0).logprobs.empty());
 }
 
 TEST(CompletionTest, ChoicesComeInTheOrderOfTheirIndex) {

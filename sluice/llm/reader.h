@@ -1,6 +1,7 @@
 // Reader: the members of an answer's JSON, read one by one. Internal to the room; one thread.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "sluice/base/core/result.h"
 #include "sluice/json/raw.h"
+#include "sluice/llm/answer.h"
 
 namespace sluice::llm {
 
@@ -26,7 +28,7 @@ class Reader {
   }
 
   std::string text(std::string_view name) {
-    const json::Raw* value = object_.find(name);
+    const json::Raw* value = find(name);
     if (value == nullptr || value->is(json::Type::kNull)) return {};
     auto text = json::to_text(*value);
     if (!text) fail(name, "must be a string");
@@ -35,15 +37,15 @@ class Reader {
 
   template <class Number = int64_t>
   Number integer(std::string_view name) {
-    const json::Raw* value = object_.find(name);
-    if (value == nullptr) return 0;
+    const json::Raw* value = find(name);
+    if (value == nullptr || value->is(json::Type::kNull)) return 0;
     return number<Number>(name, *value);
   }
 
   // A number that must be there.
   template <class Number>
   Number number_of(std::string_view name) {
-    const json::Raw* value = object_.find(name);
+    const json::Raw* value = find(name);
     if (value != nullptr) return number<Number>(name, *value);
     fail(name, "is missing");
     return 0;
@@ -57,21 +59,25 @@ class Reader {
   }
 
   std::vector<json::Raw> list(std::string_view name) {
-    const json::Raw* value = object_.find(name);
+    const json::Raw* value = find(name);
     if (value == nullptr || value->is(json::Type::kNull)) return {};
     auto elements = json::elements(*value);
     if (!elements) fail(name, "must be an array");
     return elements.value_or(std::vector<json::Raw>());
   }
 
-  const json::Raw* find(std::string_view name) const { return object_.find(name); }
+  const json::Raw* find(std::string_view name) {
+    if (asked_for_ < known_.size()) known_[asked_for_++] = name;
+    return object_.find(name);
+  }
 
   template <class Enum, size_t kSize>
   Enum one_of(std::string_view name, const std::array<Enum, kSize>& values, Enum otherwise) {
-    if (find(name) == nullptr) return otherwise;
+    const json::Raw* value = find(name);
+    if (value == nullptr || value->is(json::Type::kNull)) return otherwise;
     const std::string given = text(name);
-    for (const Enum value : values) {
-      if (to_string(value) == given) return value;
+    for (const Enum each : values) {
+      if (to_string(each) == given) return each;
     }
     fail(name, "has no such value: " + given);
     return otherwise;
@@ -84,7 +90,8 @@ class Reader {
                        ErrorOrigin::kCaller);
     }
   }
-  Result<void> finish() const {
+  Result<void> finish(Unknown unknown = Unknown::kPassedOver) {
+    if (unknown == Unknown::kRefused) refuse_unknown();
     if (mistake_) return *mistake_;
     return {};
   }
@@ -101,7 +108,16 @@ class Reader {
     return 0;
   }
 
+  void refuse_unknown() {
+    const auto end = known_.begin() + asked_for_;
+    for (const json::RawField& field : object_.fields) {
+      if (std::find(known_.begin(), end, field.name) == end) fail(field.name, "is not known here");
+    }
+  }
+
   json::RawObject object_;
+  std::array<std::string_view, 16> known_;  // more than any message has, and no allocation
+  size_t asked_for_ = 0;
   std::string where_;
   std::optional<Error> mistake_;
 };

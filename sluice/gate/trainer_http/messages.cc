@@ -25,6 +25,9 @@ constexpr size_t kMaxReplies = 4096;
 constexpr double kMaxWait = 300, kMaxLease = 3600, kMaxLifetime = 30 * 86'400.0;
 constexpr size_t kMaxTools = 128;
 constexpr size_t kMaxText = 4096;  // names, reasons, versions
+constexpr std::string_view kDefaultTrainer = "default";
+constexpr std::string_view kTrainersName =
+    "must be a name: 1 to 64 of letters, digits, '.', '_', '-'";
 
 Error wrong(std::string_view where, std::string_view what) {
   return Error(ErrorCode::kInvalidArgument, fmt::format("{}: {}", where, what),
@@ -279,9 +282,13 @@ Result<llm::Piece> piece_from(const json::Raw& raw) {
   return piece;
 }
 
+bool is_given(const json::Raw* value) {
+  return value != nullptr && !value->is(json::Type::kNull);
+}
+
 Result<llm::Origin> origin_from(const json::RawObject& fields) {
   const json::Raw* value = fields.find("origin");
-  if (value == nullptr) return llm::Origin::kSampled;
+  if (!is_given(value)) return llm::Origin::kSampled;
   const auto text = json::to_text(*value);
   for (const auto origin : {llm::Origin::kSampled, llm::Origin::kEdited, llm::Origin::kCanned,
                             llm::Origin::kInjected}) {
@@ -293,7 +300,7 @@ Result<llm::Origin> origin_from(const json::RawObject& fields) {
 // A completion's own object cannot say which version of the policy it is of.
 Result<void> read_version(const json::RawObject& fields, llm::Answer& answer) {
   const json::Raw* value = fields.find("version");
-  if (value == nullptr) return {};
+  if (!is_given(value)) return {};
   const auto version = json::to_text(*value);
   if (!version || version->empty() || version->size() > kMaxText) {
     return wrong("version", "must be a name");
@@ -319,10 +326,17 @@ Result<ReplyMessage> reply_from(const json::RawObject& fields, std::string call)
   if (ways != 1) {
     return wrong("reply", "must hold one of answer, completion, refusal, tool_result, piece");
   }
+  if (is_given(fields.find("origin")) && fields.find("completion") == nullptr) {
+    return wrong("origin", "stands beside a completion; an answer holds its own");
+  }
+  if (is_given(fields.find("version")) && fields.find("completion") == nullptr &&
+      fields.find("answer") == nullptr) {
+    return wrong("version", "stands beside a completion or an answer");
+  }
   ReplyMessage out;
   out.call = {std::move(call)};
   if (const json::Raw* answer = fields.find("answer")) {
-    SLUICE_TRY(llm::Answer given, llm::answer_from_json(*answer));
+    SLUICE_TRY(llm::Answer given, llm::answer_from_json(*answer, llm::Unknown::kRefused));
     SLUICE_TRY_VOID(read_version(fields, given));
     out.what = std::move(given);
   } else if (const json::Raw* completion = fields.find("completion")) {
@@ -453,6 +467,12 @@ Result<void> read_part(Fields& in, std::string_view name, Read<T> read, T& out) 
   return {};
 }
 
+Result<std::optional<std::string>> trainer_from(Fields& in) {
+  auto name = in.text("trainer");
+  if (name && !is_valid_id(*name)) return wrong("trainer", kTrainersName);
+  return name;
+}
+
 void append_metric(Bytes& out, std::string_view name, std::string_view type, std::string_view help,
                    double value) {
   fmt::format_to(std::back_inserter(out), "# HELP {0} {2}\n# TYPE {0} {1}\n{0} {3}\n", name, type,
@@ -567,11 +587,11 @@ Result<TakeMessage> take_from_json(ByteView body) {
   Fields in(value, "");
   TakeMessage out;
   out.request.max = in.count("max", kMaxTake).value_or(1);
+  if (out.request.max == 0) in.fail("max", "must be at least 1");
   out.wait = in.seconds("wait_s", kMaxWait).value_or(Duration::zero());
   Taker& taker = out.request.taker;
-  taker.name = in.text("trainer").value_or("default");
-  if (!is_valid_id(taker.name))
-    in.fail("trainer", "must be a name: letters, digits, '.', '_', '-'");
+  SLUICE_TRY(const auto name, trainer_from(in));
+  taker.name = name.value_or(std::string(kDefaultTrainer));
   taker.lease = in.seconds("lease_s", kMaxLease).value_or(taker.lease);
   if (in.flag("afresh").value_or(false)) taker.start = Taker::Start::kAfresh;
   if (in.flag("canonical").value_or(false)) out.canonical = Canonical::kYes;
@@ -594,7 +614,8 @@ Result<RepliesMessage> replies_from_json(ByteView body) {
   }
   const json::Value around(std::move(rest));
   Fields in(around, "");
-  out.trainer = in.text("trainer").value_or("");
+  SLUICE_TRY(const auto trainer, trainer_from(in));
+  out.trainer = trainer.value_or("");
   out.for_outcome = in.seconds("wait_s", kMaxWait);
   SLUICE_TRY_VOID(in.finish());
   if (list == nullptr) {
@@ -663,6 +684,19 @@ Result<std::optional<std::string>> text_from_json(ByteView body, std::string_vie
   auto text = in.text(name);
   SLUICE_TRY_VOID(in.finish());
   return text;
+}
+
+Result<std::string> trainer_from_json(ByteView body) {
+  SLUICE_TRY(const json::Value value, parse_small(body));
+  Fields in(value, "");
+  SLUICE_TRY(const auto name, trainer_from(in));
+  SLUICE_TRY_VOID(in.finish());
+  return name.value_or(std::string(kDefaultTrainer));
+}
+
+Result<void> nothing_from_json(ByteView body) {
+  SLUICE_TRY(const json::Value value, parse_small(body));
+  return Fields(value, "").finish();
 }
 
 Result<uint64_t> count_from_json(ByteView body, std::string_view name) {

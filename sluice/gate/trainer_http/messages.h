@@ -59,7 +59,9 @@ struct RegisterMessage {
 };
 Result<RegisterMessage> registration_from_json(ByteView body);
 
-// The one member of a small message.
+// The one member of a small message, or none.
+Result<std::string> trainer_from_json(ByteView body);
+Result<void> nothing_from_json(ByteView body);
 Result<std::optional<std::string>> text_from_json(ByteView body, std::string_view name);
 Result<uint64_t> count_from_json(ByteView body, std::string_view name);
 

@@ -33,6 +33,7 @@ TEST(TrainerMessagesTest, ATakeHasDefaultsAndLimits) {
   EXPECT_EQ(all->request.taker.start, Taker::Start::kAfresh);
   EXPECT_EQ(why(take_from_json(R"({"max":-1})")), "max: must be a number from 0 to 4096");
   EXPECT_EQ(why(take_from_json(R"({"max":1.5})")), "max: must be a whole number");
+  EXPECT_EQ(why(take_from_json(R"({"max":0})")), "max: must be at least 1");
   EXPECT_EQ(why(take_from_json(R"({"wait_s":1e9})")), "wait_s: must be a number from 0 to 300");
   EXPECT_EQ(why(take_from_json(R"({"waits":1})")), "waits: is not known here");
   EXPECT_THAT(why(take_from_json(R"({"trainer":"a b"})")), HasSubstr("trainer: must be a name"));
@@ -76,6 +77,26 @@ TEST(TrainerMessagesTest, AReplyIsAnAnswerACompletionARefusalOrAToolResult) {
   EXPECT_THAT(why(replies[4].reply), HasSubstr("must hold one of"));
   EXPECT_THAT(why(replies[5].reply), HasSubstr("call: must be the id"));
   EXPECT_FALSE(replies[6].reply);
+}
+
+// What is passed over in silence would be an answer that says something else, or nothing.
+TEST(TrainerMessagesTest, AMemberThatAnAnswerDoesNotHaveIsRefusedByName) {
+  const auto told = [](std::string_view reply) {
+    const auto message = replies_from_json(R"({"call":"c",)" + std::string(reply) + "}");
+    return why(message->replies.at(0).reply);
+  };
+  EXPECT_EQ(told(R"("answer":{"choices":[{"content":"x"}]})"),
+            "answer: choices[0].content: is not known here");
+  EXPECT_EQ(told(R"("answer":{"choices":[],"orgin":"sampled"})"),
+            "answer: orgin: is not known here");
+  EXPECT_EQ(told(R"("answer":{"choices":[{"tool_calls":[{"function":{}}]}]})"),
+            "answer: choices[0].tool_calls.function: is not known here");
+  EXPECT_EQ(told(R"("answer":{"choices":[]},"origin":"sampled")"),
+            "origin: stands beside a completion; an answer holds its own");
+  EXPECT_EQ(told(R"("refusal":{},"version":"v")"),
+            "version: stands beside a completion or an answer");
+  EXPECT_THAT(why(replies_from_json(R"({"replies":[],"trainer":"a b"})")),
+              HasSubstr("trainer: must be a name"));
 }
 
 // What is injected cannot pass for what was sampled, and nothing here sets a reward or a state.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <iterator>
 
@@ -85,6 +86,18 @@ bool matches(std::string_view pattern, std::string_view path, std::string* id) {
   if (!path.starts_with(before) || !path.ends_with(after)) return false;
   *id = path.substr(before.size(), path.size() - before.size() - after.size());
   return is_valid_id(*id);
+}
+
+// What a query says of `name`; "" if nothing.
+std::string_view parameter(std::string_view query, std::string_view name) {
+  while (!query.empty()) {
+    const std::string_view field = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), field.size() + 1));
+    if (field.size() > name.size() && field.starts_with(name) && field[name.size()] == '=') {
+      return field.substr(name.size() + 1);
+    }
+  }
+  return "";
 }
 
 net::HttpResponse json_answer(int status, Bytes body) {
@@ -312,6 +325,9 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
       case What::kGiveBack:
         return of_trainer(what, request.body);
       case What::kPause:
+        if (const auto nothing = nothing_from_json(request.body); !nothing) {
+          return error_answer(nothing.error());
+        }
         trainer_.pause();
         return ok_answer();
       case What::kResume: {
@@ -323,8 +339,9 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
       case What::kCancel: {
         const auto reason = text_from_json(request.body, "reason");
         if (!reason) return error_answer(reason.error());
-        trainer_.cancel(id, reason->value_or("cancelled by the trainer"));
-        return ok_answer();
+        if (trainer_.cancel(id, reason->value_or("cancelled by the trainer"))) return ok_answer();
+        return error_answer(
+            Error(ErrorCode::kNotFound, "rollout " + id.value + " is not open at this gate"));
       }
       case What::kCancelStale: {
         const auto versions = count_from_json(request.body, "versions");
@@ -348,14 +365,13 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
   }
 
   net::HttpResponse of_trainer(What what, const Bytes& body) {
-    const auto name = text_from_json(body, "trainer");
+    const auto name = trainer_from_json(body);
     if (!name) return error_answer(name.error());
-    const std::string trainer = name->value_or("default");
     if (what == What::kRenew) {
-      trainer_.renew(trainer);
+      trainer_.renew(*name);
       return ok_answer();
     }
-    return json_answer(200, fmt::format(R"({{"given_back":{}}})", trainer_.give_back(trainer)));
+    return json_answer(200, fmt::format(R"({{"given_back":{}}})", trainer_.give_back(*name)));
   }
 
   net::HttpResponse register_rollout(const Bytes& body) {
@@ -585,9 +601,11 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     EventLog& log = trainer_.events();
     log.want();
     std::string_view from = request.headers.get_or("Last-Event-ID", "");
-    if (from.empty() && request.query().starts_with("after=")) from = request.query().substr(6);
+    if (from.empty()) from = parameter(request.query(), "after");
     const auto number = parse_decimal(from);
     uint64_t after = number ? *number : log.last();
+    // What is ahead of us was counted by a gate before this one: nothing of this one was seen.
+    if (after > log.last()) after = 0;
     if (watchers_ >= kMaxWatchers || (!from.empty() && !number)) {
       net::HttpResponse response =
           watchers_ >= kMaxWatchers

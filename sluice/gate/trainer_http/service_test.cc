@@ -296,6 +296,11 @@ TEST_F(ServiceTest, EventsAreAStreamThatCanBeTakenUpAgain) {
   EXPECT_THAT(again.seen(), Not(HasSubstr("id: 1\n")));
   EXPECT_THAT(again.seen(), HasSubstr("id: 2\nevent: call_answered"));
   EXPECT_EQ(request("GET", "/v1/events?after=x", "", key()).status, 400);
+  EXPECT_EQ(request("GET", "/v1/events?x=1&after=x", "", key()).status, 400);
+  // A number of a gate that was here before: nothing of this one was seen.
+  auto returned = client();
+  returned.send("GET /v1/events?x=1&after=700 HTTP/1.1\r\nHost: gate\r\n" + key() + "\r\n");
+  returned.wait_for("id: 1\nevent: call_arrived");
 }
 
 // ---- keys
@@ -404,6 +409,11 @@ TEST_F(ServiceTest, finding_07_mistakes_are_told_and_change_nothing) {
   }
   std::string deep(100'000, '[');
   EXPECT_EQ(request("POST", "/v1/reply", deep, key()).status, 400);
+  for (const char* path : {"/v1/renew", "/v1/give_back"}) {
+    EXPECT_EQ(request("POST", path, R"({"trainer":"a b"})", key()).status, 400) << path;
+  }
+  EXPECT_EQ(request("POST", "/v1/pause", R"({"version":"x"})", key()).status, 400);
+  EXPECT_EQ(request("POST", "/v1/rollouts/nobody/cancel", "", key()).status, 404);
   EXPECT_EQ(request("POST", "/v1/rollouts/..%2f/next", "", key()).status, 404);
   EXPECT_EQ(request("POST", "/v1/rollouts//next", "", key()).status, 404);
   EXPECT_EQ(gate_->for_trainer.state().waiting, 1u);
