@@ -10,6 +10,7 @@ ended. A first lesson, with nothing but the standard library; docs/trainer-api.m
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -31,6 +32,16 @@ class Gate:
                                          {"Authorization": "Bearer " + self.key})
         with urllib.request.urlopen(request, timeout=120) as response:
             return json.load(response)
+
+
+def wait_for(url):
+    """The gate may be a moment behind whoever started both."""
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(url + "/health", timeout=10).close()
+            return
+        except OSError:
+            time.sleep(0.1)
 
 
 def train(gate):
@@ -57,7 +68,10 @@ def train(gate):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or "SLUICE_TRAINER_KEY" not in os.environ:
+        sys.exit("usage: SLUICE_TRAINER_KEY=... trainer.py URL")
     try:
+        wait_for(sys.argv[1])
         train(Gate(sys.argv[1], os.environ["SLUICE_TRAINER_KEY"]))
     except urllib.error.HTTPError as error:
         sys.exit(f"refused: {error.read().decode()}")

@@ -642,7 +642,9 @@ Result<RegisterMessage> registration_from_json(ByteView body) {
   Fields in(value, "");
   RegisterMessage out;
   Registration& registration = out.registration;
-  registration.id = {in.text("id").value_or("")};
+  const auto id = in.text("id");
+  if (id && id->empty()) in.fail("id", "must be an id, or left out");
+  registration.id = {id.value_or("")};
   if (const auto names = in.texts("dialects", 4); !names.empty()) {
     registration.dialects.clear();
     for (const std::string& name : names) {
@@ -673,7 +675,7 @@ Result<RegisterMessage> registration_from_json(ByteView body) {
   }
   registration.max_version_lag = in.count("max_version_lag");
   out.lifetime = in.seconds("lifetime_s", kMaxLifetime).value_or(std::chrono::hours(24));
-  if (out.lifetime <= Duration::zero()) in.fail("lifetime_s", "must be more than nothing");
+  if (out.lifetime < std::chrono::seconds(1)) in.fail("lifetime_s", "must be at least 1");
   SLUICE_TRY_VOID(in.finish());
   return out;
 }

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <set>
 
 #include "sluice/gate/testing.h"
@@ -497,6 +498,67 @@ TEST_F(ExampleTest, ARegistrationIsReadWithEveryMember) {
   for (const auto& [name, value] : example.as_object()) shown.emplace(name);
   for (const auto& [name, value] : schema.at("properties").as_object()) known.emplace(name);
   EXPECT_EQ(shown, known);
+}
+
+// The bounds that the document has are those that messages are held to.
+class BoundsTest : public ::testing::Test {
+ protected:
+  using Reads = std::function<bool(const json::Object&)>;
+
+  // Each member of a schema: at its bounds it is read, beyond them it is not, nor as anything else.
+  static int check(const json::Value& schema, const Reads& reads) {
+    int bounds = 0;
+    EXPECT_FALSE(schema.at("additionalProperties").as_bool());
+    EXPECT_FALSE(reads({{"no_such_member", 1}}));
+    for (const auto& [name, member] : schema.at("properties").as_object()) {
+      const std::string_view said = name;
+      const json::Object& one = member.as_object();
+      const auto with = [&](json::Value value) {
+        json::Object message;
+        message[said] = std::move(value);
+        return reads(message);
+      };
+      EXPECT_TRUE(with(nullptr)) << said;
+      EXPECT_FALSE(with(json::Object{{"no such", 1}})) << said;
+      for (const auto& [bound, step] : {std::pair{"minimum", -1}, std::pair{"maximum", 1}}) {
+        const json::Value* limit = one.if_contains(bound);
+        if (limit == nullptr) continue;
+        ++bounds;
+        EXPECT_TRUE(with(*limit)) << said << ' ' << bound;
+        EXPECT_FALSE(with(limit->to_number<int64_t>() + step)) << said << ' ' << bound;
+      }
+      if (const json::Value* properties = one.if_contains("properties")) {
+        if (properties->as_object().empty()) continue;
+        bounds += check(member, [&](const json::Object& part) { return with(part); });
+      }
+      const json::Value* most = one.if_contains("maxItems");
+      if (most == nullptr) continue;
+      ++bounds;
+      EXPECT_FALSE(with(json::Array(most->to_number<size_t>() + 1, 1))) << said;
+    }
+    return bounds;
+  }
+  static json::Value schema(std::string_view name) {
+    return json::parse(kOpenapi)->at("components").at("schemas").at(name);
+  }
+};
+
+TEST_F(BoundsTest, OfATake) {
+  EXPECT_EQ(check(schema("Take"),
+                  [](const json::Object& message) {
+                    return take_from_json(json::serialize(json::Value(message))).has_value();
+                  }),
+            6);
+}
+
+TEST_F(BoundsTest, OfARegistration) {
+  EXPECT_EQ(
+      check(schema("Registration"),
+            [](const json::Object& message) {
+              return registration_from_json(json::serialize(json::Value(message))).has_value();
+            }),
+      25);
+  EXPECT_FALSE(registration_from_json(R"({"id":""})"));
 }
 
 }  // namespace
