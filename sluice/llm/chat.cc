@@ -116,6 +116,19 @@ Result<std::string> tool_name(const Raw& value) {
   return string_in(*inner, "name");
 }
 
+// The names of the tools that take free text.
+Result<std::vector<std::string>> custom_tools(const Raw& tools) {
+  std::vector<std::string> out;
+  SLUICE_TRY(const auto rows, json::elements(tools));
+  for (const Raw& row : rows) {
+    SLUICE_TRY(const auto tool, json::fields(row));
+    const Raw* custom = tool.find("custom");
+    if (custom == nullptr) continue;
+    SLUICE_TRY(out.emplace_back(), string_in(*custom, "name"));
+  }
+  return out;
+}
+
 void append_tool(Bytes& out, const ToolDefinition& tool) {
   wire::Members members(out);
   members.text("type", "function");
@@ -371,6 +384,24 @@ class ChatCodec final : public Codec {
   std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
     if (auto message = turn(wire::Elements::behind_bytes(conversation, mark))) return message;
     return turn(wire::Elements::behind_count(conversation, mark.messages));
+  }
+
+  void fit(const Call& call, Answer& answer) const override {
+    const bool calls_tools =
+        std::any_of(answer.choices.begin(), answer.choices.end(),
+                    [](const Choice& choice) { return !choice.message.tool_calls.empty(); });
+    // Rare: mostly the name alone tells that there is none.
+    if (!calls_tools || call.asked().find("\"custom\"") == Bytes::npos) return;
+    const auto request = call.request();
+    if (!request || (*request)->tools.empty()) return;
+    const auto custom = custom_tools(Raw{(*request)->tools, Type::kArray});
+    if (!custom) return;
+    for (Choice& choice : answer.choices) {
+      for (ToolCall& tool_call : choice.message.tool_calls) {
+        if (std::find(custom->begin(), custom->end(), tool_call.name) == custom->end()) continue;
+        tool_call.kind = ToolCall::Kind::kCustom;
+      }
+    }
   }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {

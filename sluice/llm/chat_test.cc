@@ -269,6 +269,22 @@ TEST(ChatAnswerTest, CustomToolsHaveInputInsteadOfArguments) {
               HasSubstr(R"({"id":"c","type":"custom","custom":{"name":"patch","input":"text"}})"));
 }
 
+TEST(ChatAnswerTest, ToolsAreOfTheKindThatTheRequestDeclares) {
+  Call call;
+  call.dialect = Dialect::kChat;
+  call.body = std::make_shared<const Bytes>(
+      R"({"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[)"
+      R"({"type":"custom","custom":{"name":"patch"}},{"type":"function","function":{"name":"read"}}]})");
+  Answer answer = text_answer("", Origin::kSampled);
+  answer.choices[0].message.tool_calls = {{"c1", "patch", "*** Begin Patch"}, {"c2", "read", "{}"}};
+  ASSERT_TRUE(complete(answer, call));
+  EXPECT_THAT(
+      chat().plain(test_envelope(), answer),
+      HasSubstr(
+          R"([{"id":"c1","type":"custom","custom":{"name":"patch","input":"*** Begin Patch"}},)"
+          R"({"id":"c2","type":"function","function":{"name":"read","arguments":"{}"}}])"));
+}
+
 TEST(ChatAnswerTest, AnEmptyAnswerStillFinishes) {
   const auto frames = events(chat().streamed(test_envelope(), text_answer("", Origin::kSampled)));
   ASSERT_EQ(frames.size(), 3u);

@@ -434,6 +434,11 @@ Bytes error_body(const Problem& problem) {
   Members error(members["error"]);
   error.text("type", shape_of(problem).type);
   error.text("message", problem.end_agent ? neutral(problem.message) : problem.message);
+  if (!problem.code.empty()) {
+    Members details(error["details"]);
+    details.text("error_code", problem.code);
+    details.close();
+  }
   error.close();
   members.close();
   return out;
@@ -457,6 +462,13 @@ class MessagesCodec final : public Codec {
     auto prompt = read_prompt(peeker, body);
     if (!prompt) return tl::unexpected(std::move(prompt).error());
     auto& [peek, field] = *prompt;
+    // By this code the vendor's tool runners know that they have to send all of it themselves.
+    if (given(field[kThread])) {
+      return tl::unexpected(
+          BadRequest{"thread: Nothing is stored here: send the whole conversation as 'messages', "
+                     "without 'thread'.",
+                     "thread", "thread_unsupported_request"});
+    }
     if (!given(field[kMaxTokens])) return tl::unexpected(missing("max_tokens"));
     const auto max_tokens = json::to_integer(field[kMaxTokens]->value);
     if (!max_tokens || *max_tokens < 0) {
@@ -641,7 +653,7 @@ class MessagesCodec final : public Codec {
   }
 
  private:
-  enum Index { kModel, kMessages, kSystem, kTools, kMaxTokens, kStream, kCount };
+  enum Index { kModel, kMessages, kSystem, kTools, kMaxTokens, kStream, kThread, kCount };
   struct Prompt {
     Peek peek;
     std::vector<std::optional<json::Peeked>> field;
@@ -650,8 +662,8 @@ class MessagesCodec final : public Codec {
   // What a call and a request to count have in common.
   static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker,
                                                       const json::Document& body) {
-    static constexpr std::array<std::string_view, kCount> kNames{"model", "messages",   "system",
-                                                                 "tools", "max_tokens", "stream"};
+    static constexpr std::array<std::string_view, kCount> kNames{
+        "model", "messages", "system", "tools", "max_tokens", "stream", "thread"};
     auto found = peeker.fields(body, kNames);
     if (!found) {
       return tl::unexpected(

@@ -85,6 +85,24 @@ TEST(MessagesPeekTest, NamesTheFieldThatIsMissingOrWrong) {
   EXPECT_THAT(refused("nonsense"), HasSubstr("not valid JSON"));
 }
 
+// As tool runners of the vendor's SDKs do unless they are told why not.
+TEST(MessagesPeekTest, RefusesWhatLeansOnStoredState) {
+  for (const std::string_view thread :
+       {R"({"type":"create"})", R"({"type":"continue","previous_message_id":"msg_1"})"}) {
+    const Bytes body =
+        request(R"({"role":"user","content":"hi"})", R"(,"thread":)" + std::string(thread));
+    const auto peeked = testing::peek(codec(), body);
+    ASSERT_FALSE(peeked);
+    EXPECT_THAT(peeked.error().message, HasSubstr("send the whole conversation"));
+    const ErrorReply reply = codec().error(Problem::of(peeked.error()));
+    EXPECT_EQ(reply.status, 400);
+    EXPECT_EQ(text_at(parsed(reply.body), "/error/details/error_code"),
+              "thread_unsupported_request");
+  }
+  const Bytes none = request(R"({"role":"user","content":"hi"})", R"(,"thread":null)");
+  EXPECT_TRUE(testing::peek(codec(), none));
+}
+
 TEST(MessagesParseTest, GivesTheCanonicalForm) {
   const auto request = codec().parse(Bytes(kSecond));
   ASSERT_TRUE(request) << request.error().message;

@@ -48,8 +48,9 @@ Route of(Kind kind, Dialect dialect) {
   return route;
 }
 
+// Where something is to be had, so is its head alone.
 Route unless(std::string_view method, std::string_view allowed, Route route) {
-  if (method == allowed) return route;
+  if (method == allowed || (method == "HEAD" && allowed == "GET")) return route;
   route.kind = Kind::kWrongMethod;
   route.allow = allowed;
   return route;

@@ -114,12 +114,15 @@ TEST(RoutesTest, Models) {
   const Route one = routed("GET", "/v1/models/org/name");
   EXPECT_EQ(one.kind, Kind::kModel);
   EXPECT_EQ(one.target.model, "org/name");
+  EXPECT_EQ(kind("HEAD", "/v1/models"), Kind::kModels);
+  EXPECT_EQ(kind("HEAD", "/v1beta/models/name"), Kind::kModel);
 }
 
 TEST(RoutesTest, WrongMethodsAreToldWhichIsRight) {
   EXPECT_EQ(kind("GET", "/v1/chat/completions"), Kind::kWrongMethod);
   EXPECT_EQ(routed("GET", "/v1/chat/completions").allow, "POST");
   EXPECT_EQ(routed("DELETE", "/v1/models").allow, "GET");
+  EXPECT_EQ(kind("HEAD", "/v1/messages"), Kind::kWrongMethod);
 }
 
 TEST(RoutesTest, ProbesAndUnknownPaths) {

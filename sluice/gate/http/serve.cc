@@ -505,7 +505,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
         return send(writer, ok(kJson, codec.model(found.target.model)));
       }
       Problem problem = problem_of(ErrorCode::kNotFound, "no such model");
-      problem.code = "model_not_found";
+      if (found.dialect == llm::Dialect::kChat) problem.code = "model_not_found";  // OpenAI's word
       return send_problem(std::move(rollout), std::move(found), std::move(problem), 404, writer);
     }
     case Route::Kind::kMcp:
