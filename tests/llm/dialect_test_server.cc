@@ -94,6 +94,7 @@ json::Value shown(const llm::Message& message) {
   text("reasoning_seal", message.reasoning_seal);
   text("refusal", message.refusal);
   text("tool_call_id", message.tool_call_id);
+  text("raw", message.raw);
   json::Array calls;
   for (const llm::ToolCall& call : message.tool_calls) {
     json::Object tool;

@@ -72,6 +72,16 @@ def problem(kind, message="", end_agent=False, **step):
     return {"problem": {"kind": kind, "message": message, "end_agent": end_agent}, **step}
 
 
+def outcome_of(kind):
+    """What becomes of a call that gets such a problem."""
+    return "failed" if kind in ("unavailable", "internal") else "refused"
+
+
 HANG_UP = {"hang_up": True}
+# With this first, nobody is waited for who has hung up.
+IMPATIENT = {"options": {"grace_ms": 0}}
 # With this first, an equal request soon after an answer is taken for one sent again.
 RESENDS = {"options": {"resend_window_s": 60}}
+# An image of one pixel, in base64.
+PNG = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+       "rkJggg==")

@@ -1,5 +1,6 @@
 """Google's Python SDK, as it comes, against the gemini dialect."""
 
+import base64
 import json
 import urllib.request
 
@@ -7,7 +8,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from server import HANG_UP, RESENDS, answer, problem
+from server import HANG_UP, PNG, RESENDS, answer, outcome_of, problem
 
 TOOLS = [types.Tool(function_declarations=[
     types.FunctionDeclaration(name=name, parameters_json_schema={"type": "object"})
@@ -143,13 +144,27 @@ def test_errors(client, server, get, kind, code, status):
     with pytest.raises(errors.ClientError, match="because") as caught:
         get(client)
     assert (caught.value.code, caught.value.status) == (code, status)
+    assert [call["outcome"] for call in server.ended()] == [outcome_of(kind)]
+
+
+@pytest.mark.parametrize("kind, error, code, status", [
+    ("exhausted", errors.ClientError, 429, "RESOURCE_EXHAUSTED"),
+    ("unavailable", errors.ServerError, 503, "UNAVAILABLE"),
+    ("internal", errors.ServerError, 500, "INTERNAL")])
+def test_errors_that_stay(client, server, kind, error, code, status):
+    server.script(*[problem(kind, "because")] * 3)
+    with pytest.raises(error, match="because") as caught:
+        ask(client)
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert [call["outcome"] for call in server.ended()] == [outcome_of(kind)] * 3
 
 
 @pytest.mark.parametrize("kind", ["exhausted", "unavailable", "internal"])
 def test_what_passes_is_tried_again(client, server, kind):
     server.script(problem(kind), problem(kind), answer("there"))
     assert ask(client).text == "there"
-    assert len(server.calls()) == 3
+    assert [call["outcome"] for call in server.ended()] == [
+        outcome_of(kind), outcome_of(kind), "delivered"]
 
 
 def test_what_ends_an_agent_is_not_tried_again(client, server):
@@ -215,6 +230,38 @@ def test_cancel_and_come_back(client, server):
     assert ask(client).text == "late"
     (call,) = server.ended()
     assert call["resends"] >= 1 and call["outcome"] == "delivered"
+
+
+def test_images_and_other_parts_stay_as_they_came(client, server):
+    image = types.Part.from_bytes(data=base64.b64decode(PNG), mime_type="image/png")
+    contents = [types.Content(role="user", parts=[
+        types.Part(text="see"), image,
+        types.Part(executable_code=types.ExecutableCode(code="1", language="PYTHON"))])]
+    server.script(answer("", ("call_1", "write", "{}"), finish="tool_calls"), answer("done"))
+    contents.append(ask(client, contents).candidates[0].content)
+    contents.append(types.Content(role="user", parts=[
+        types.Part(function_response=types.FunctionResponse(id="call_1", name="write",
+                                                            response={"output": "ok"})), image]))
+    ask(client, contents)
+    first, later = server.calls()
+    assert first["messages"][0]["text"] == "see"
+    parts = json.loads(first["messages"][0]["raw"])["parts"]
+    # The SDK writes bytes in the alphabet for URLs.
+    assert base64.urlsafe_b64decode(parts[1]["inlineData"]["data"]) == base64.b64decode(PNG)
+    assert parts[2]["executableCode"] == {"code": "1", "language": "PYTHON"}
+    assert later["echoes"] == [0] and later["extends"] == [0]
+    assert [m["role"] for m in later["messages"]] == ["user", "assistant", "tool", "user"]
+    assert json.loads(later["messages"][3]["raw"])["parts"][1] == parts[1]
+
+
+def test_unknown_paths(client, server):
+    for ask_for in (lambda: client.models.embed_content(model="m", contents="hi"),
+                    lambda: list(client.files.list()), lambda: list(client.caches.list()),
+                    lambda: client.models.get(model="no-such-model")):
+        with pytest.raises(errors.ClientError) as caught:
+            ask_for()
+        assert (caught.value.code, caught.value.status) == (404, "NOT_FOUND")
+    assert server.calls() == []
 
 
 def test_there_were_at_least_twenty_exchanges(server):

@@ -1,9 +1,12 @@
 """Anthropic's Python SDK, as it comes, against the messages dialect."""
 
+import json
+
 import anthropic
 import pytest
+from anthropic import beta_tool
 
-from server import HANG_UP, RESENDS, answer, problem
+from server import HANG_UP, PNG, RESENDS, answer, outcome_of, problem
 
 TOOLS = [{"name": name, "description": "", "input_schema": {"type": "object"}}
          for name in ("write", "bash")]
@@ -141,12 +144,15 @@ def test_empty_answer_without_usage(client, server, streamed):
     ("invalid_argument", anthropic.BadRequestError),
     ("unauthenticated", anthropic.AuthenticationError),
     ("permission_denied", anthropic.PermissionDeniedError),
-    ("not_found", anthropic.NotFoundError), ("too_large", anthropic.APIStatusError)])
+    ("not_found", anthropic.NotFoundError), ("too_large", anthropic.ContentTooLargeError),
+    ("exhausted", anthropic.RateLimitError), ("unavailable", anthropic.OverloadedError),
+    ("internal", anthropic.InternalServerError)])
 def test_errors(client, server, kind, error):
     server.script(problem(kind, "because"))
     with pytest.raises(error, match="because") as caught:
-        ask(client)
-    assert caught.value.body["type"] == "error"
+        ask(client.with_options(max_retries=0))
+    assert type(caught.value) is error and caught.value.body["type"] == "error"
+    assert [call["outcome"] for call in server.ended()] == [outcome_of(kind)]
 
 
 @pytest.mark.parametrize("kind", ["exhausted", "unavailable", "internal"])
@@ -154,7 +160,8 @@ def test_what_passes_is_tried_again(client, server, kind):
     server.script(problem(kind), HANG_UP, answer("there"))
     assert ask(client).content[0].text == "there"
     # The one that was lost with its connection was joined, not made anew.
-    assert [call.get("resends", 0) for call in server.calls()] == [0, 1]
+    assert [(call.get("resends", 0), call["outcome"]) for call in server.ended()] == [
+        (0, outcome_of(kind)), (1, "delivered")]
 
 
 def test_what_ends_an_agent_is_a_403(client, server):
@@ -199,6 +206,66 @@ def test_cancel_and_come_back(client, server):
     assert "".join(e.delta.text for e in again if e.type == "content_block_delta") == "late"
     (call,) = server.ended()
     assert (call["resends"], call["outcome"]) == (1, "delivered")
+
+
+def test_images_and_unknown_blocks_stay_as_they_came(client, server):
+    image = {"type": "image",
+             "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+    unknown = {"type": "unheard_of", "of": [1, {"a": None}]}
+    messages = [{"role": "user", "content": [image, {"type": "text", "text": "see"}, unknown]}]
+    server.script(answer("", ("toolu_1", "write", "{}"), finish="tool_calls"), answer("done"))
+    first = ask(client, messages=messages)
+    messages += [{"role": "assistant", "content": first.content},
+                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1",
+                                               "content": [image, {"type": "text", "text": "ok"}]},
+                                              image]}]
+    ask(client, messages=messages)
+    first, later = server.calls()
+    assert first["messages"][0]["text"] == "see"
+    assert json.loads(first["messages"][0]["raw"])["content"] == [
+        image, {"type": "text", "text": "see"}, unknown]
+    assert later["echoes"] == [0] and later["extends"] == [0]
+    assert [m["role"] for m in later["messages"]] == ["user", "assistant", "tool", "user"]
+    assert json.loads(later["messages"][2]["raw"])["content"][0] == image
+    assert json.loads(later["messages"][3]["raw"])["content"][1] == image
+
+
+def test_the_sdks_tool_runner_sends_the_whole_conversation(client, server):
+    """It wants the vendor to store the conversation, and is told that here nothing is."""
+    @beta_tool
+    def write(path: str) -> str:
+        """Writes a file.
+
+        Args:
+            path: which
+        """
+        return "wrote " + path
+
+    server.script(answer("", ("toolu_1", "write", '{"path": "a"}'),
+                         ("toolu_2", "write", '{"path": "b"}'), reasoning="Two.",
+                         finish="tool_calls"), answer("done"))
+    runner = client.beta.messages.tool_runner(**prompt(), tools=[write])
+    assert runner.until_done().content[0].text == "done"
+    first, later = server.ended()
+    assert later["echoes"] == [0] and later["extends"] == [0]
+    assert [(m["role"], m.get("text")) for m in later["messages"]] == [
+        ("user", "hi"), ("assistant", None), ("tool", "wrote a"), ("tool", "wrote b")]
+
+
+def test_a_conversation_that_the_vendor_would_store_is_refused(client, server):
+    thread = client.beta.messages.thread(model="mock-model", max_tokens=9)
+    with pytest.raises(anthropic.types.ThreadUnsupportedRequestError, match="whole conversation"):
+        thread.send(*prompt()["messages"])
+    assert server.calls() == []
+
+
+def test_unknown_paths(client, server):
+    for ask_for in (client.messages.batches.list, client.beta.files.list,
+                    lambda: client.models.retrieve("no-such-model")):
+        with pytest.raises(anthropic.NotFoundError) as caught:
+            ask_for()
+        assert caught.value.body["error"]["type"] == "not_found_error"
+    assert server.calls() == []
 
 
 def test_there_were_at_least_twenty_exchanges(server):

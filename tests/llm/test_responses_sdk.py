@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from server import HANG_UP, RESENDS, answer, problem
+from server import HANG_UP, PNG, RESENDS, answer, outcome_of, problem
 
 TOOLS = [
     {"type": "function", "name": "write", "description": "", "strict": False,
@@ -137,11 +137,15 @@ def test_empty_answer_without_usage(client, server, streamed):
 
 @pytest.mark.parametrize("kind, error", [
     ("invalid_argument", openai.BadRequestError), ("unauthenticated", openai.AuthenticationError),
-    ("permission_denied", openai.PermissionDeniedError), ("not_found", openai.NotFoundError)])
+    ("permission_denied", openai.PermissionDeniedError), ("not_found", openai.NotFoundError),
+    ("exhausted", openai.RateLimitError), ("unavailable", openai.InternalServerError),
+    ("internal", openai.InternalServerError)])
 def test_errors(client, server, kind, error):
     server.script(problem(kind, "because"))
-    with pytest.raises(error, match="because"):
-        ask(client)
+    with pytest.raises(error, match="because") as caught:
+        ask(client.with_options(max_retries=0))
+    assert type(caught.value) is error
+    assert [call["outcome"] for call in server.ended()] == [outcome_of(kind)]
 
 
 @pytest.mark.parametrize("kind", ["exhausted", "unavailable", "internal"])
@@ -149,7 +153,8 @@ def test_what_passes_is_tried_again(client, server, kind):
     server.script(problem(kind), HANG_UP, answer("there"))
     assert ask(client).output_text == "there"
     # The one that was lost with its connection was joined, not made anew.
-    assert [call.get("resends", 0) for call in server.calls()] == [0, 1]
+    assert [(call.get("resends", 0), call["outcome"]) for call in server.ended()] == [
+        (0, outcome_of(kind)), (1, "delivered")]
 
 
 def test_what_ends_an_agent_is_not_tried_again(client, server):
@@ -213,6 +218,37 @@ def test_cancel_and_come_back(client, server):
     assert again[-1].response.output_text == "late"
     (call,) = server.ended()
     assert (call["resends"], call["outcome"]) == (1, "delivered")
+
+
+def test_images_and_unknown_items_stay_as_they_came(client, server):
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + PNG, "detail": "auto"}
+    unknown = {"type": "unheard_of", "of": [1, {"a": None}]}
+    items = [{"role": "user", "content": [{"type": "input_text", "text": "see"}, image]}, unknown]
+    server.script(answer("", ("call_1", "write", "{}"), finish="tool_calls"), answer("done"))
+    first = ask(client, input=items)
+    items += first.output
+    items.append({"type": "function_call_output", "call_id": "call_1",
+                  "output": [{"type": "input_text", "text": "ok"}, image]})
+    ask(client, input=items)
+    first, later = server.calls()
+    assert first["messages"][0]["text"] == "see"
+    assert json.loads(first["messages"][0]["raw"])["content"][1] == image
+    assert json.loads(first["messages"][1]["raw"]) == unknown
+    assert later["echoes"] == [0] and later["extends"] == [0]
+    assert [m["role"] for m in later["messages"]] == ["user", "user", "assistant", "tool"]
+    assert json.loads(later["messages"][3]["raw"])["output"][1] == image
+
+
+def test_unknown_paths(client, server):
+    for ask_for in (lambda: client.responses.retrieve("resp_1"),
+                    lambda: client.responses.cancel("resp_1"),
+                    lambda: client.responses.compact(model="m", input="hi"),
+                    lambda: client.embeddings.create(model="m", input="hi"),
+                    lambda: client.models.retrieve("no-such-model")):
+        with pytest.raises(openai.NotFoundError) as caught:
+            ask_for()
+        assert caught.value.type == "invalid_request_error"
+    assert server.calls() == []
 
 
 def test_there_were_at_least_twenty_exchanges(server):

@@ -1,5 +1,8 @@
-"""ARCHITECTURE.md's walks name files and functions: they must exist."""
+"""What documents say of the source: the files and functions of ARCHITECTURE.md's walks, and the versions
+that docs/dialects.md says are tested.
+"""
 
+import json
 import re
 import unittest
 
@@ -25,6 +28,22 @@ class Architecture(unittest.TestCase):
         self.assertGreater(len(names), 25)
         for name in names:
             self.assertRegex(source, rf"\b{name}\b")
+
+
+class Dialects(unittest.TestCase):
+    text = (SOURCE / "docs" / "dialects.md").read_text()
+
+    def test_the_versions_it_names_are_those_that_are_tested(self):
+        pins = re.findall(r"^([a-z-]+)==([\d.]+)$",
+                          (SOURCE / "tests" / "requirements.txt").read_text(), re.MULTILINE)
+        node = json.loads((SOURCE / "tests" / "llm" / "node" / "package.json").read_text())
+        pins += node["dependencies"].items()
+        sdks = [pin for pin in pins
+                if pin[0].split("/")[-1] in ("openai", "anthropic", "google-genai", "sdk", "genai")
+                and not pin[0].startswith("@modelcontextprotocol")]
+        self.assertEqual(len(sdks), 6)
+        for name, version in sdks:
+            self.assertIn(f"`{name}` {version}", " ".join(self.text.split()))
 
 
 if __name__ == "__main__":

@@ -74,11 +74,47 @@ test('errors', async () => {
   await assert.rejects(ask({ max_tokens: undefined }), /max_tokens/);
 });
 
+test('errors that pass, and others', async () => {
+  const once = new Anthropic({ baseURL: url, apiKey: 'k', maxRetries: 0 });
+  for (const [kind, error, outcome] of [
+    ['unauthenticated', Anthropic.AuthenticationError, 'refused'],
+    ['permission_denied', Anthropic.PermissionDeniedError, 'refused'],
+    ['exhausted', Anthropic.RateLimitError, 'refused'],
+    ['unavailable', Anthropic.InternalServerError, 'failed'],
+    ['internal', Anthropic.InternalServerError, 'failed']]) {
+    await script(problem(kind, 'because'));
+    await assert.rejects(once.messages.create(prompt()), error);
+    assert.deepEqual((await ended()).map((call) => call.outcome), [outcome]);
+  }
+  await assert.rejects(client.messages.batches.list(), Anthropic.NotFoundError);
+});
+
+test('the SDK runs tools by itself', async () => {
+  await script(answer('', { finish: 'tool_calls', tools: [['toolu_1', 'write', '{"path": "a"}'],
+    ['toolu_2', 'write', '{"path": "b"}']] }), answer('done'));
+  const runner = client.beta.messages.toolRunner(prompt({ tools: [{ name: 'write',
+    description: 'Writes a file.', input_schema: { type: 'object' },
+    parse: (input) => input, run: ({ path }) => 'wrote ' + path }] }));
+  assert.equal((await runner.runUntilDone()).content[0].text, 'done');
+  const later = (await calls())[1];
+  assert.deepEqual([later.echoes, later.extends], [[0], [0]]);
+  assert.deepEqual(later.messages.slice(2).map((m) => m.text), ['wrote a', 'wrote b']);
+});
+
+test('a conversation that the vendor would store is refused', async () => {
+  await script(answer('never'));
+  await assert.rejects(client.beta.messages.create(prompt({ thread: { type: 'create' } })),
+    (error) => error instanceof Anthropic.BadRequestError
+      && error.errorCode === 'thread_unsupported_request');
+  assert.deepEqual(await calls(), []);
+});
+
 test('what passes is tried again', async () => {
   await script(problem('unavailable', ''), hangUp, answer('there'));
   assert.equal((await ask()).content[0].text, 'there');
   // The one that was lost with its connection was joined, not made anew.
-  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [0, 1]);
+  assert.deepEqual((await ended()).map((call) => [call.resends ?? 0, call.outcome]),
+    [[0, 'failed'], [1, 'delivered']]);
 });
 
 test('a lost answer is sent again as it was', async () => {

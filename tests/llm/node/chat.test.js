@@ -66,6 +66,41 @@ for (const get of [ask, streamed]) {
   });
 }
 
+test('errors that pass, and others', async () => {
+  const once = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 0 });
+  for (const [kind, error, outcome] of [
+    ['unauthenticated', OpenAI.AuthenticationError, 'refused'],
+    ['permission_denied', OpenAI.PermissionDeniedError, 'refused'],
+    ['exhausted', OpenAI.RateLimitError, 'refused'],
+    ['unavailable', OpenAI.InternalServerError, 'failed'],
+    ['internal', OpenAI.InternalServerError, 'failed']]) {
+    await script(problem(kind, 'because'));
+    await assert.rejects(once.chat.completions.create(prompt()), error);
+    assert.deepEqual((await ended()).map((call) => call.outcome), [outcome]);
+  }
+  await assert.rejects(client.embeddings.create({ model: 'm', input: 'hi' }), OpenAI.NotFoundError);
+});
+
+test('the SDK runs tools by itself', async () => {
+  await script(answer('', { finish: 'tool_calls', tools: [['call_1', 'write', '{"path": "a"}'],
+    ['call_2', 'write', '{"path": "b"}']] }), answer('done'));
+  const runner = client.chat.completions.runTools(prompt({ tools: [{ type: 'function', function: {
+    name: 'write', parameters: { type: 'object' }, parse: JSON.parse,
+    function: ({ path }) => 'wrote ' + path } }] }));
+  assert.equal(await runner.finalContent(), 'done');
+  const later = (await calls())[1];
+  assert.deepEqual(later.echoes, [0]);
+  assert.deepEqual(later.messages.slice(2).map((m) => m.text), ['wrote a', 'wrote b']);
+});
+
+test('custom tools', async () => {
+  await script(answer('', { finish: 'tool_calls', tools: [['call_1', 'patch', '*** Begin Patch']] }));
+  const { message } = (await ask({ tools: [...tools, { type: 'custom', custom: { name: 'patch' } }] }))
+    .choices[0];
+  assert.deepEqual(message.tool_calls,
+    [{ id: 'call_1', type: 'custom', custom: { name: 'patch', input: '*** Begin Patch' } }]);
+});
+
 test('a cut answer, and arguments that are no JSON', async () => {
   const broken = answer('', { tools: [['call_1', 'write', '{oops']], finish: 'tool_calls' });
   await script(answer('cut', { finish: 'length' }), broken);
@@ -77,7 +112,8 @@ test('what passes is tried again', async () => {
   await script(problem('unavailable', ''), hangUp, answer('there'));
   assert.equal((await ask()).choices[0].message.content, 'there');
   // The one that was lost with its connection was joined, not made anew.
-  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [0, 1]);
+  assert.deepEqual((await ended()).map((call) => [call.resends ?? 0, call.outcome]),
+    [[0, 'failed'], [1, 'delivered']]);
 });
 
 test('a lost answer is sent again as it was', async () => {

@@ -63,6 +63,32 @@ for (const get of [ask, streamed]) {
   });
 }
 
+test('errors that pass, and others', async () => {
+  for (const [kind, status, outcome] of [['unauthenticated', 401, 'refused'],
+    ['permission_denied', 403, 'refused'], ['not_found', 404, 'refused'],
+    ['exhausted', 429, 'refused'], ['unavailable', 503, 'failed'], ['internal', 500, 'failed']]) {
+    await script(problem(kind, 'because'));
+    await assert.rejects(ask(), (error) => error instanceof ApiError && error.status === status);
+    assert.deepEqual((await ended()).map((call) => call.outcome), [outcome]);
+  }
+  await assert.rejects(client.models.embedContent({ model: 'm', contents: 'hi' }),
+    (error) => error instanceof ApiError && error.status === 404);
+});
+
+test('the SDK calls functions by itself', async () => {
+  await script(answer('', { finish: 'tool_calls', tools: [['call_1', 'write', '{"path": "a"}'],
+    ['call_2', 'write', '{"path": "b"}']] }), answer('done'));
+  const callable = {
+    tool: async () => tools[0],
+    callTool: async (made) => made.map(({ id, name, args }) => (
+      { functionResponse: { id, name, response: { output: 'wrote ' + args.path } } })),
+  };
+  assert.equal((await ask('hi', { tools: [callable] })).text, 'done');
+  const later = (await calls())[1];
+  assert.deepEqual(later.echoes, [0]);
+  assert.deepEqual(later.messages.slice(2).map((m) => m.text), ['wrote a', 'wrote b']);
+});
+
 test('a chat remembers its turns', async () => {
   await script(answer('one', { keep_alives: 2 }), answer('two'));
   const chat = client.chats.create({ model: 'mock-model' });
@@ -79,6 +105,7 @@ test('what passes is tried again where the caller asks for it', async () => {
   await script(problem('unavailable', ''), problem('internal', ''), answer('there'));
   const response = await patient.models.generateContent(prompt('hi'));
   assert.equal(response.text, 'there');
+  assert.deepEqual((await ended()).map((call) => call.outcome), ['failed', 'failed', 'delivered']);
 });
 
 test('a lost answer is sent again as it was', async () => {
@@ -118,5 +145,7 @@ test('cancelling', async () => {
 test('models and counting', async () => {
   const counted = await client.models.countTokens({ model: 'mock-model', contents: 'hello there' });
   assert.ok(counted.totalTokens > 5);
+  const list = await collect(await client.models.list());
+  assert.deepEqual(list.map((model) => model.name), ['models/mock-model', 'models/other-model']);
   assert.equal((await client.models.get({ model: 'mock-model' })).name, 'models/mock-model');
 });

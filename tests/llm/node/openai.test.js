@@ -78,11 +78,27 @@ test('errors', async () => {
   await assert.rejects(ask({ previous_response_id: 'resp_1' }), /whole conversation/);
 });
 
+test('errors that pass, and others', async () => {
+  const once = new OpenAI({ baseURL: url + '/v1', apiKey: 'k', maxRetries: 0 });
+  for (const [kind, error, outcome] of [
+    ['unauthenticated', OpenAI.AuthenticationError, 'refused'],
+    ['permission_denied', OpenAI.PermissionDeniedError, 'refused'],
+    ['exhausted', OpenAI.RateLimitError, 'refused'],
+    ['unavailable', OpenAI.InternalServerError, 'failed'],
+    ['internal', OpenAI.InternalServerError, 'failed']]) {
+    await script(problem(kind, 'because'));
+    await assert.rejects(once.responses.create({ model: 'm', input: 'hi' }), error);
+    assert.deepEqual((await ended()).map((call) => call.outcome), [outcome]);
+  }
+  await assert.rejects(client.responses.retrieve('resp_1'), OpenAI.NotFoundError);
+});
+
 test('what passes is tried again', async () => {
   await script(problem('unavailable', ''), hangUp, answer('there'));
   assert.equal((await ask()).output_text, 'there');
   // The one that was lost with its connection was joined, not made anew.
-  assert.deepEqual((await calls()).map((call) => call.resends ?? 0), [0, 1]);
+  assert.deepEqual((await ended()).map((call) => [call.resends ?? 0, call.outcome]),
+    [[0, 'failed'], [1, 'delivered']]);
 });
 
 test('a lost answer is sent again as it was', async () => {
@@ -123,7 +139,9 @@ test('cancelling', async () => {
   assert.deepEqual((await ended()).map((c) => c.outcome), ['undelivered', 'delivered']);
 });
 
-test('models', async () => {
+test('models and counting', async () => {
   const list = await collect(client.models.list());
   assert.deepEqual(list.map((model) => model.id), ['mock-model', 'other-model']);
+  const counted = await client.responses.inputTokens.count({ model: 'm', input: 'hello there' });
+  assert.equal(counted.input_tokens, 4);
 });
