@@ -390,8 +390,10 @@ class ChatCodec final : public Codec {
     const bool calls_tools =
         std::any_of(answer.choices.begin(), answer.choices.end(),
                     [](const Choice& choice) { return !choice.message.tool_calls.empty(); });
+    if (!calls_tools) return;
     // Rare: mostly the name alone tells that there is none.
-    if (!calls_tools || call.asked().find("\"custom\"") == Bytes::npos) return;
+    const auto asked = call.asked();
+    if (!asked || (*asked)->find("\"custom\"") == Bytes::npos) return;
     const auto request = call.request();
     if (!request || (*request)->tools.empty()) return;
     const auto custom = custom_tools(Raw{(*request)->tools, Type::kArray});

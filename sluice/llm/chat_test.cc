@@ -272,9 +272,9 @@ TEST(ChatAnswerTest, CustomToolsHaveInputInsteadOfArguments) {
 TEST(ChatAnswerTest, ToolsAreOfTheKindThatTheRequestDeclares) {
   Call call;
   call.dialect = Dialect::kChat;
-  call.body = std::make_shared<const Bytes>(
+  call.body = Body(std::make_shared<const Bytes>(
       R"({"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[)"
-      R"({"type":"custom","custom":{"name":"patch"}},{"type":"function","function":{"name":"read"}}]})");
+      R"({"type":"custom","custom":{"name":"patch"}},{"type":"function","function":{"name":"read"}}]})"));
   Answer answer = text_answer("", Origin::kSampled);
   answer.choices[0].message.tool_calls = {{"c1", "patch", "*** Begin Patch"}, {"c2", "read", "{}"}};
   ASSERT_TRUE(complete(answer, call));
