@@ -103,7 +103,7 @@ def median(values):
 
 
 def cpu_per_call(figures, context, traces):
-    rounds = 3 if QUICK else 7
+    rounds = 5 if QUICK else 15
     servers = {"aiohttp": Reference(), "bare": Ours("bare"),
                "gate": Ours("gate", "inline", f"{traces}/inline"),
                "gate_with_trainer": Ours("gate", "trainer", f"{traces}/trainer"),
@@ -111,19 +111,22 @@ def cpu_per_call(figures, context, traces):
     # Enough for each round to take about a second.
     calls = {("aiohttp", "4k"): 2000, ("aiohttp", "128k"): 400}
     try:
-        for name, size in SIZES.items():
-            took = {server: [] for server in servers}
-            for each in range(rounds + 1):
+        took = {name: {server: [] for server in servers} for name in SIZES}
+        # Sizes in turn: a stretch of seconds in which the machine is slower spoils some rounds of
+        # each, rather than all of one.
+        for each in range(rounds + 1):
+            for name, size in SIZES.items():
                 for server, process in servers.items():
                     count = calls.get((server, name), 20000 if name == "4k" else 4000)
                     process.fresh()
                     cpu, _ = load(process, 16, size, count // (4 if QUICK else 1))
                     if each > 0:  # the first is for caches and pages
-                        took[server].append(cpu)
-            context[f"cpu_us_per_call_{name}"] = {s: median(v) for s, v in took.items()}
+                        took[name][server].append(cpu)
+        for name in SIZES:
+            context[f"cpu_us_per_call_{name}"] = {s: median(v) for s, v in took[name].items()}
 
-            def ratio(ours, theirs):
-                return median([a / b for a, b in zip(took[ours], took[theirs])])
+            def ratio(ours, theirs, seen=took[name]):
+                return median([a / b for a, b in zip(seen[ours], seen[theirs])])
 
             # Like for like: the reference has a trainer's thread, the bare server has none.
             figures[f"cpu_ratio_vs_aiohttp_{name}"] = ratio("gate_with_trainer", "aiohttp")
