@@ -197,7 +197,6 @@ void OpenRollout::stop_admitting() {
   if (!std::exchange(admitting_, false)) return;
   ended_ = true;
   time_timer_.disarm();
-  put_away_timer_.disarm();
   tools_.stop_all();
   // Whoever waits for the agent's next call waits no longer.
   core_->ready.end(registration_.id, "the agent has ended");
@@ -878,6 +877,7 @@ net::awaitable<bool> OpenRollout::close() {
   admitting_ = false;
   grace_timer_.disarm();
   time_timer_.disarm();
+  put_away_timer_.disarm();
   tools_.stop_all();
   end_open(ending(ErrorCode::kCancelled, "this rollout has ended"), Outcome::kCancelled,
            "the rollout ended first");
