@@ -105,6 +105,75 @@ def test_layers_accepts_what_is_allowed(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+def includes(*names):
+    return "".join(f'#include "sluice/{name}"\n' for name in names)
+
+
+def test_circles_finds_the_way_back_through_headers_and_sources(tmp_path):
+    done = run(tmp_path, "circles", {
+        "sluice/gate/a.h": "int a;\n",
+        "sluice/gate/a.cc": includes("gate/a.h", "gate/b.h"),
+        "sluice/gate/b.h": includes("gate/c.h"),
+        "sluice/gate/c.cc": includes("gate/c.h", "gate/a.h"),
+        "sluice/gate/c.h": "int c;\n",
+        "sluice/gate/outside.cc": includes("gate/a.h")})
+    assert done.returncode == 1, done.stdout
+    assert "sluice/gate/a -> sluice/gate/b -> sluice/gate/c -> sluice/gate/a: a circle\n" in done.stdout
+    assert done.stdout.count("a circle") == 1
+    assert "outside" not in done.stdout
+
+
+def test_circles_finds_each_of_several(tmp_path):
+    done = run(tmp_path, "circles", {
+        f"sluice/gate/{one}.h": includes(f"gate/{other}.h") for one, other in ("ab", "ba", "cd", "dc")})
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.count("a circle") == 2
+
+
+def test_circles_accepts_trees_and_tests_of_what_they_test(tmp_path):
+    done = run(tmp_path, "circles", {
+        "sluice/gate/a.h": includes("gate/c.h"),
+        "sluice/gate/a.cc": includes("gate/a.h", "gate/b.h"),
+        "sluice/gate/b.h": includes("gate/c.h"),
+        "sluice/gate/c.h": "int c;\n",
+        "sluice/gate/c_test.cc": includes("gate/a.h", "gate/c.h"),
+        "sluice/gate/testing.h": includes("gate/a.h", "gate/testing.h")})
+    assert done.returncode == 0, done.stdout
+
+
+def long_list(tree, entry):
+    """tools/check of the tree with one entry in its list of files that may be long."""
+    check = tree / "tools" / "check"
+    check.write_text(check.read_text().replace("LONG = {\n", f"LONG = {{\n    {entry},\n"))
+
+
+def test_sizes_finds_what_is_too_long_and_counts_lines_of_code(tmp_path):
+    done = run(tmp_path, "sizes", {
+        "sluice/gate/a.cc": "// A comment.\n\n  // Another.\nint a;  // code\n" + "int b;\n" * 697,
+        "sluice/gate/a.h": "int a;\n" * 700,
+        "sluice/gate/a_test.cc": "int a;\n" * 701,
+        "sluice/gate/fuzzing.h": "int a;\n",
+        "sluice/gate/openapi.json": "\n" * 900,
+        "tests/a.cc": "int a;\n" * 900})
+    assert done.returncode == 1, done.stdout
+    assert "sluice/gate/a.cc: 701 lines" in done.stdout
+    assert "sluice/gate/a_test.cc: 701 lines" in done.stdout
+    assert done.stdout.count("split it") == 2
+    assert "sizes: 1398 lines of code" in done.stdout
+
+
+def test_sizes_accepts_files_with_a_reason_only_while_they_are_long(tmp_path):
+    long = {"sluice/gate/a.cc": "int a;\n" * 701}
+    run(tmp_path, "sizes", long)
+    long_list(tmp_path, '"sluice/gate/a.cc": "a table"')
+    again = [tmp_path / "tools" / "check", "sizes"]
+    assert subprocess.run(again, check=False).returncode == 0
+    (tmp_path / "sluice/gate/a.cc").write_text("int a;\n")
+    done = subprocess.run(again, check=False, text=True, stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    assert "sluice/gate/a.cc: is in LONG" in done.stdout
+
+
 @pytest.mark.parametrize("text", [
     "see registry.npm" + "js.org",
     "https://pypi" + ".org/simple",
