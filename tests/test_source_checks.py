@@ -53,7 +53,7 @@ def test_finding_72_no_source_names_an_agent():
     ("sluice/attic/a.cc", "int a;", "in no unit"),
     ("sluice/gate/a.cc", "#include <boost/beast/http.hpp>", "does not belong in gate"),
     ("sluice/llm/a.h", "#include <boost/asio/awaitable.hpp>", "does not belong in a header of llm"),
-    ("sluice/base/a.h", "#include <spdlog/spdlog.h>", "does not belong in a header of base"),
+    ("sluice/base/a.h", "#include <toml++/toml.h>", "does not belong in a header of base"),
     ("sluice/gate/a.cc", '#include "gate.h"', "name it from the root"),
     ("sluice/gate/a_test.cc", '#include "sluice/rollout/rollout.h"', "gate must not include"),
 ])

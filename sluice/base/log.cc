@@ -3,17 +3,18 @@
 #include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <spdlog/logger.h>
-#include <spdlog/sinks/base_sink.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <iterator>
 #include <mutex>
 #include <shared_mutex>
 #include <stdexcept>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "sluice/base/core/bytes.h"
@@ -98,13 +99,6 @@ std::string_view name(LogLevel level) {
   return names[static_cast<size_t>(level)];
 }
 
-spdlog::level::level_enum spdlog_level(LogLevel level) {
-  constexpr spdlog::level::level_enum levels[] = {spdlog::level::debug, spdlog::level::info,
-                                                  spdlog::level::warn, spdlog::level::err,
-                                                  spdlog::level::off};
-  return levels[static_cast<size_t>(level)];
-}
-
 }  // namespace
 
 struct Redactor::State {
@@ -159,48 +153,133 @@ std::string Redactor::redact(std::string_view text) const {
   return out;
 }
 
-struct Logger::Sink {
-  Sink() : logger("sluice") { logger.set_level(spdlog::level::off); }
-  Sink(spdlog::sink_ptr sink, LogLevel level) : logger("sluice", std::move(sink)) {
-    logger.set_pattern("%v");
-    logger.set_level(spdlog_level(level));
-    logger.flush_on(spdlog::level::warn);
-  }
-  spdlog::logger logger;
-  Redactor redactor;
-};
-
 namespace {
 
-// spdlog's own sinks know stdout, stderr and files that they open themselves; this one writes to
-// any descriptor, with one write(2) per line wherever the kernel takes it whole, so that lines of
-// several processes do not mix.
-class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
- public:
-  explicit FdSink(int fd) : fd_(fd) {}
-  explicit FdSink(Fd owned) : owned_(std::move(owned)), fd_(owned_.get()) {}
-
- private:
-  void sink_it_(const spdlog::details::log_msg& message) override {
-    spdlog::memory_buf_t line;
-    formatter_->format(message, line);
-    // There is nowhere to report that the log cannot be written.
-    [[maybe_unused]] const auto ignored = write_all(fd_, ByteView(line.data(), line.size()));
+void append_line(fmt::memory_buffer& out, const Redactor& redactor, LogLevel level,
+                 std::string_view room, std::string_view message, Logger::Fields fields) {
+  auto it = std::back_inserter(out);
+  const auto now = std::chrono::system_clock::now();
+  const auto ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
+  fmt::format_to(it, R"({{"time":"{:%FT%T}.{:03}Z","level":"{}","room":)",
+                 fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms, name(level));
+  append_json_string(out, room);
+  out.append(std::string_view(",\"message\":"));
+  // Redacted first: a secret need not be valid UTF-8.
+  append_json_string(out, to_valid_utf8(redactor.redact(message)));
+  for (const LogField& field : fields) {
+    out.push_back(',');
+    append_json_string(out, field.key);
+    out.push_back(':');
+    if (const auto* text = std::get_if<std::string_view>(&field.value)) {
+      append_json_string(out, to_valid_utf8(redactor.redact(*text)));
+    } else if (const auto* flag = std::get_if<bool>(&field.value)) {
+      out.append(std::string_view(*flag ? "true" : "false"));
+    } else if (const auto* whole = std::get_if<int64_t>(&field.value)) {
+      fmt::format_to(it, "{}", *whole);
+    } else if (const auto* natural = std::get_if<uint64_t>(&field.value)) {
+      fmt::format_to(it, "{}", *natural);
+    } else if (const double real = std::get<double>(field.value); std::isfinite(real)) {
+      fmt::format_to(it, "{}", real);
+    } else {
+      out.append(std::string_view("null"));  // JSON has no NaN and no infinity
+    }
   }
-  void flush_() override {}
+  out.append(std::string_view("}\n"));
+}
 
-  Fd owned_;
-  int fd_;
-};
+// One write(2) per line wherever the kernel takes it whole, so that lines of several processes do
+// not mix.
+void write_each_line(int fd, std::string_view lines) {
+  while (!lines.empty()) {
+    const size_t size = lines.find('\n') + 1;
+    // There is nowhere to report that the log cannot be written.
+    [[maybe_unused]] const auto ignored = write_all(fd, ByteView(lines.data(), size));
+    lines.remove_prefix(size);
+  }
+}
 
 }  // namespace
 
+// The lines on their way to a descriptor, and the thread that writes them.
+class Logger::Sink {
+ public:
+  Sink() = default;  // takes no line
+  Sink(int fd, Fd owned, LogLevel level)
+      : level_(level), owned_(std::move(owned)), fd_(fd), writer_([this] { write_lines(); }) {}
+  ~Sink() {
+    if (!writer_.joinable()) return;
+    {
+      const std::lock_guard lock(mutex_);
+      ending_ = true;
+    }
+    changed_.notify_all();
+    writer_.join();
+  }
+
+  LogLevel level() const { return level_; }
+  Redactor& redactor() { return redactor_; }
+
+  void put(std::string_view line) {
+    const std::lock_guard lock(mutex_);
+    if (queued_.size() >= kMaxLogQueued) {
+      ++dropped_;
+      return;
+    }
+    // While the writer has lines it looks for more by itself.
+    if (queued_.empty() && !writing_) changed_.notify_all();
+    queued_ += line;
+  }
+
+  void flush() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return queued_.empty() && !writing_; });
+  }
+
+ private:
+  void write_lines() {
+    std::string lines;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return !queued_.empty() || ending_; });
+      if (queued_.empty()) return;
+      lines.swap(queued_);
+      const uint64_t dropped = std::exchange(dropped_, 0);
+      writing_ = true;
+      lock.unlock();
+      if (dropped > 0) {
+        fmt::memory_buffer note;
+        append_line(note, redactor_, LogLevel::kWarn, "base",
+                    "lines are missing here: the log is written too slowly", {{"lines", dropped}});
+        lines.append(note.data(), note.size());
+      }
+      write_each_line(fd_, lines);
+      lines.clear();
+      lock.lock();
+      writing_ = false;
+      if (queued_.empty()) changed_.notify_all();  // for flush()
+    }
+  }
+
+  const LogLevel level_ = LogLevel::kOff;
+  const Fd owned_;
+  const int fd_ = -1;
+  Redactor redactor_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string queued_;    // whole lines
+  uint64_t dropped_ = 0;  // lines that came when `queued_` was full
+  bool writing_ = false;
+  bool ending_ = false;
+  std::thread writer_;
+};
+
 Logger::Logger() : sink_(std::make_shared<Sink>()) {}
+Logger::Logger(std::shared_ptr<Sink> sink) : sink_(std::move(sink)) {}
 
 Logger Logger::to_fd(int fd, LogLevel level) {
-  Logger logger;
-  logger.sink_ = std::make_shared<Sink>(std::make_shared<FdSink>(fd), level);
-  return logger;
+  return Logger(std::make_shared<Sink>(fd, Fd(), level));
 }
 
 Logger Logger::to_file(const std::string& path, LogLevel level) {
@@ -209,49 +288,24 @@ Logger Logger::to_file(const std::string& path, LogLevel level) {
   if (!file || ::fchmod(file.get(), 0600) != 0) {
     throw std::runtime_error(errno_error("cannot open the log file " + path, errno).message);
   }
-  Logger logger;
-  logger.sink_ = std::make_shared<Sink>(std::make_shared<FdSink>(std::move(file)), level);
-  return logger;
+  const int fd = file.get();
+  return Logger(std::make_shared<Sink>(fd, std::move(file), level));
 }
 
 Redactor& Logger::redactor() const {
-  return sink_->redactor;
+  return sink_->redactor();
+}
+
+void Logger::flush() const {
+  sink_->flush();
 }
 
 void Logger::write(LogLevel level, std::string_view room, std::string_view message,
                    Fields fields) const {
-  if (!sink_->logger.should_log(spdlog_level(level))) return;
+  if (level < sink_->level()) return;
   fmt::memory_buffer line;
-  auto it = std::back_inserter(line);
-  const auto now = std::chrono::system_clock::now();
-  const auto ms =
-      std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
-  fmt::format_to(it, R"({{"time":"{:%FT%T}.{:03}Z","level":"{}","room":)",
-                 fmt::gmtime(std::chrono::system_clock::to_time_t(now)), ms, name(level));
-  append_json_string(line, room);
-  line.append(std::string_view(",\"message\":"));
-  // Redacted first: a secret need not be valid UTF-8.
-  append_json_string(line, to_valid_utf8(sink_->redactor.redact(message)));
-  for (const LogField& field : fields) {
-    line.push_back(',');
-    append_json_string(line, field.key);
-    line.push_back(':');
-    if (const auto* text = std::get_if<std::string_view>(&field.value)) {
-      append_json_string(line, to_valid_utf8(sink_->redactor.redact(*text)));
-    } else if (const auto* flag = std::get_if<bool>(&field.value)) {
-      line.append(std::string_view(*flag ? "true" : "false"));
-    } else if (const auto* whole = std::get_if<int64_t>(&field.value)) {
-      fmt::format_to(it, "{}", *whole);
-    } else if (const auto* natural = std::get_if<uint64_t>(&field.value)) {
-      fmt::format_to(it, "{}", *natural);
-    } else if (const double real = std::get<double>(field.value); std::isfinite(real)) {
-      fmt::format_to(it, "{}", real);
-    } else {
-      line.append(std::string_view("null"));  // JSON has no NaN and no infinity
-    }
-  }
-  line.push_back('}');
-  sink_->logger.log(spdlog_level(level), std::string_view(line.data(), line.size()));
+  append_line(line, sink_->redactor(), level, room, message, fields);
+  sink_->put({line.data(), line.size()});
 }
 
 void Logger::debug(std::string_view r, std::string_view m, Fields f) const {

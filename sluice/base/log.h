@@ -5,10 +5,13 @@
 //   log.info("gate", "call parked", {{"rollout", id.value}, {"bytes", body.size()}});
 //
 // A Logger is a handle to a shared sink: copy it to whoever needs to log; there is no global one.
-// Any thread.
+// Any thread, and none waits for the disk: a line is made by whoever logs it and written by a
+// thread of the sink. The end of the last handle waits until all is written; a process that is
+// killed may lose its last lines.
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -33,6 +36,9 @@ class Redactor {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// So much waits to be written; what comes beyond it is dropped, and a line says how many were.
+inline constexpr size_t kMaxLogQueued = 1 << 20;
 
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarn, kError, kOff };
 
@@ -68,10 +74,14 @@ class Logger {
   void warn(std::string_view room, std::string_view message, Fields fields = {}) const;
   void error(std::string_view room, std::string_view message, Fields fields = {}) const;
 
+  // Returns when everything logged before is written.
+  void flush() const;
+
   Redactor& redactor() const;
 
  private:
-  struct Sink;
+  class Sink;
+  explicit Logger(std::shared_ptr<Sink> sink);
   void write(LogLevel level, std::string_view room, std::string_view message, Fields fields) const;
 
   std::shared_ptr<Sink> sink_;

@@ -98,6 +98,7 @@ class LogTest : public ::testing::Test {
   LogTest() : fd_(::memfd_create("log", MFD_CLOEXEC)) {}
 
   std::string written() const {
+    log_.flush();
     std::string text(1 << 20, '\0');
     text.resize(static_cast<size_t>(::pread(fd_.get(), text.data(), text.size(), 0)));
     return text;
@@ -238,6 +239,41 @@ TEST(LogFileTest, AppendsAndIsTheOwnersAlone) {
   EXPECT_THAT(*text, HasSubstr("first"));
   EXPECT_THAT(*text, HasSubstr("second"));
   ::unlink(path.c_str());
+}
+
+TEST(LogFileTest, NobodyWaitsForAnOutputThatStallsAndWhatIsMissingIsSaid) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const Fd out(ends[0]);
+  Fd in(ends[1]);
+  constexpr size_t kLines = 2'500;
+  constexpr size_t kText = 1000;
+  static_assert(kLines * kText > 2 * kMaxLogQueued);  // the writer holds as much again
+  std::thread reader;
+  Result<Bytes> text = Bytes();
+  {
+    const Logger log = Logger::to_fd(in.get(), LogLevel::kInfo);
+    // A pipe takes 64 KiB, and nobody reads before all of this is logged.
+    for (size_t i = 0; i < kLines; ++i) log.info("r", std::string(kText, 'x'), {{"i", i}});
+    reader = std::thread([&] { text = read_to_end(out.get(), 2 * kLines * kText); });
+  }
+  in.reset();
+  reader.join();
+  ASSERT_TRUE(text);
+
+  size_t written = 0, missing = 0;
+  for (std::string_view rest = *text; !rest.empty(); rest.remove_prefix(rest.find('\n') + 1)) {
+    const auto line = boost::json::parse(rest.substr(0, rest.find('\n'))).as_object();
+    if (const auto* lines = line.if_contains("lines")) {
+      EXPECT_EQ(line.at("level"), "warn");
+      missing += lines->to_number<size_t>();
+    } else {
+      EXPECT_EQ(line.at("i").to_number<size_t>(), written + missing);
+      ++written;
+    }
+  }
+  EXPECT_GT(missing, 0u);
+  EXPECT_EQ(written + missing, kLines);
 }
 
 TEST(LogFileTest, AnUnusablePathIsSaidAtOnce) {

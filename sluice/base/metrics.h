@@ -2,10 +2,10 @@
 // one); counters and gauges live as long as it does and may be used from any thread.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 
 namespace sluice {
 
@@ -15,28 +15,29 @@ class Metrics {
  public:
   class Counter {
    public:
-    void add(double n = 1);
+    void add(double n = 1) { *value_ += n; }
 
    private:
     friend class Metrics;
-    explicit Counter(void* impl) : impl_(impl) {}
-    void* impl_;
+    explicit Counter(std::atomic<double>& value) : value_(&value) {}
+    std::atomic<double>* value_;
   };
   class Gauge {
    public:
-    void set(double value);
-    void add(double n);
+    void set(double value) { *value_ = value; }
+    void add(double n) { *value_ += n; }
 
    private:
     friend class Metrics;
-    explicit Gauge(void* impl) : impl_(impl) {}
-    void* impl_;
+    explicit Gauge(std::atomic<double>& value) : value_(&value) {}
+    std::atomic<double>* value_;
   };
 
   Metrics();
   ~Metrics();
 
   // The same name and labels give the same counter again.
+  // REQUIRES: one name is either a counter's or a gauge's; `help` is one line.
   Counter counter(const std::string& name, const std::string& help,
                   const MetricLabels& labels = {});
   Gauge gauge(const std::string& name, const std::string& help, const MetricLabels& labels = {});

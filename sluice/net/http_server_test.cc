@@ -342,6 +342,7 @@ TEST_F(HttpServerTest, AHandlersExceptionIsLogged) {
   const Fd log(::memfd_create("log", MFD_CLOEXEC));
   options_.log = Logger::to_fd(log.get(), LogLevel::kInfo);
   talk("GET /throw HTTP/1.1\r\nHost: h\r\n\r\n");
+  options_.log.flush();
   std::string text(4096, '\0');
   text.resize(static_cast<size_t>(::pread(log.get(), text.data(), text.size(), 0)));
   EXPECT_THAT(text, HasSubstr("secret detail"));
