@@ -52,8 +52,8 @@ function(sluice_room)
       set_target_properties(${ROOM_NAME}_test PROPERTIES EXCLUDE_FROM_ALL ON)
     endif()
     gtest_discover_tests(${ROOM_NAME}_test
-      TEST_PREFIX "${ROOM_NAME}." DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-      PROPERTIES LABELS ${label} TIMEOUT 120 ENVIRONMENT ${sluice_test_environment})
+      TEST_PREFIX "${ROOM_NAME}." DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 300
+      PROPERTIES LABELS ${label} TIMEOUT 300 ENVIRONMENT ${sluice_test_environment})
   endif()
 
   if(SLUICE_FUZZ)

@@ -202,8 +202,8 @@ def test_a_stage_that_fails_is_counted_and_the_next_one_runs(tmp_path):
 
 
 def test_counts_come_from_what_ctest_and_the_fuzzers_wrote(tmp_path):
-    folder = tmp_path / "build" / "test-results"
-    folder.mkdir(parents=True)
+    folder = tmp_path / "test-results"
+    folder.mkdir()
     for name, counts in (("a", (10, 2, 1, 3)), ("b", (5, 0, 0, 0))):
         tests, failures, disabled, skipped = counts
         (folder / f"{name}.xml").write_text(
@@ -211,6 +211,6 @@ def test_counts_come_from_what_ctest_and_the_fuzzers_wrote(tmp_path):
             f'\tfailures="{failures}"\n\tdisabled="{disabled}"\n\tskipped="{skipped}"\n\ttime="1"\n>\n'
             '\t<testcase name="y" tests="99"/>\n</testsuite>\n')
     (folder / "fuzzers").write_text("passed\nfailed\npassed\n")
-    done = bash(f'repo="{tmp_path}"; count_tests\n'
+    done = bash(f'test_results="{folder}"; count_tests\n'
                 'echo "$passed_tests $failed_tests $skipped_tests"', tmp_path)
     assert done.stdout == "11 3 4\n"

@@ -16,7 +16,7 @@ using namespace std::chrono_literals;
 class PutAwayTest : public testing::GateFixture {
  protected:
   PutAwayTest() {
-    directory_ = ::testing::TempDir() + "sluice-put-away-XXXXXX";
+    directory_ = ::testing::TempDir() + "sluice-test-put-away-XXXXXX";
     EXPECT_NE(::mkdtemp(directory_.data()), nullptr);
     jsonl_ = std::make_unique<trace::JsonlRecorder>(directory_, Logger());
     registration_.recorder = jsonl_.get();

@@ -453,7 +453,7 @@ void expect_trace_is(const trace::Trace& trace, const std::multimap<std::string,
 // Signs of life come often here, so that connections break in the midst of them.
 class FaultsTest : public ThreadsTest {
  protected:
-  FaultsTest() : ThreadsTest(1ms), directory_(::testing::TempDir() + "sluice-faults-XXXXXX") {
+  FaultsTest() : ThreadsTest(1ms), directory_(::testing::TempDir() + "sluice-test-faults-XXXXXX") {
     EXPECT_NE(::mkdtemp(directory_.data()), nullptr);
   }
   ~FaultsTest() override { std::filesystem::remove_all(directory_); }
@@ -715,7 +715,7 @@ TEST_F(ThreadsTest, finding_02_rollouts_open_and_close_while_others_run) {
 
 // Over a real socket, into a real trace.
 TEST_F(ThreadsTest, TheTraceOfATcpAgentHoldsItsExactBytes) {
-  std::string directory = ::testing::TempDir() + "sluice-gate-XXXXXX";
+  std::string directory = ::testing::TempDir() + "sluice-test-gate-XXXXXX";
   ASSERT_NE(::mkdtemp(directory.data()), nullptr);
   trace::JsonlRecorder recorder(directory, Logger());
   Registration registration;

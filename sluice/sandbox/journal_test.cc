@@ -15,7 +15,7 @@ namespace {
 class JournalTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/sluice-journal-XXXXXX";
+    char name[] = "/tmp/sluice-test-journal-XXXXXX";
     ASSERT_NE(::mkdtemp(name), nullptr);
     top_ = name;
     directory_ = top_ + "/state/sandboxes";

@@ -25,7 +25,7 @@ using ::testing::HasSubstr;
 class TraceTest : public ::testing::Test {
  protected:
   TraceTest() {
-    std::string pattern = ::testing::TempDir() + "sluice-trace-XXXXXX";
+    std::string pattern = ::testing::TempDir() + "sluice-test-trace-XXXXXX";
     base_ = ::mkdtemp(pattern.data());
     directory_ = base_ + "/a/b";
   }

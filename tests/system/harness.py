@@ -164,6 +164,19 @@ def links(directory):
     return found
 
 
+class Process(subprocess.Popen):
+    """Its pid is remembered: what an engine leaves bears it."""
+
+    started = set()
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.started.add(self.pid)
+
+
+subprocess.Popen = Process  # subprocess.run() starts one as well
+
+
 def listening_sockets():
     """All that listen or wait for datagrams in this network namespace, as /proc/PID/fd names them."""
     listening = {"tcp": b"0A", "tcp6": b"0A", "udp": b"07", "udp6": b"07"}
@@ -210,9 +223,9 @@ def running_below_us():
 
 
 def cgroups(ours):
-    """The directories in every cgroup hierarchy that an engine among `ours` made, or one that is
-    gone. Their names are sluice-NAMESPACE-PID-START of the process that did; what processes of
-    another pid namespace make is theirs."""
+    """The directories in every cgroup hierarchy that an engine among `ours` made, or one that we
+    started and that is gone. Their names are sluice-NAMESPACE-PID-START of the process that did; what
+    others on this machine start and kill is theirs, and so is what another pid namespace makes."""
     found = set()
     here = str(os.stat("/proc/self/ns/pid").st_ino)
     for top, names, _ in os.walk("/sys/fs/cgroup"):  # what goes meanwhile is passed over
@@ -221,8 +234,7 @@ def cgroups(ours):
             engine = re.match(r"sluice-(\d+)-(\d+)-", name)
             if engine and engine[1] != here:
                 continue
-            alive = engine and os.path.exists(f"/proc/{engine[2]}")
-            if not alive or int(engine[2]) in ours:
+            if not engine or int(engine[2]) in ours | Process.started:
                 found.add(f"{top}/{name}")
     return found
 
@@ -241,6 +253,7 @@ class Leftovers:
     @staticmethod
     def look():
         ours = running_below_us()
+        # What tests make, here or in another run beside this one, has "test" in its name.
         tmp = {f"/tmp/{name}" for name in os.listdir("/tmp")
                if "sluice" in name and "test" not in name}
         return {"processes": ours, "cgroups": cgroups({pid for pid, _ in ours}), "mounts": mounts(),

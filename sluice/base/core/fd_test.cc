@@ -17,7 +17,7 @@ bool is_open(int fd) {
 class FdTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string name = ::testing::TempDir() + "/sluice_fd.XXXXXX";
+    std::string name = ::testing::TempDir() + "/sluice_test_fd.XXXXXX";
     ASSERT_NE(::mkdtemp(name.data()), nullptr);
     directory_ = name;
   }

@@ -111,7 +111,7 @@ void open_files_are_limited(Try& t) {
 }
 
 void a_bundle_is_there_and_read_only(Try& t) {
-  char name[] = "/tmp/sluice-conformance-XXXXXX";
+  char name[] = "/tmp/sluice-test-conformance-XXXXXX";
   if (::mkdtemp(name) == nullptr) return t.skip("no temporary directory");
   const std::string directory = name;
   const std::string make = "printf '#!/bin/sh\\necho bundled\\n' > " + directory +

@@ -67,7 +67,7 @@ CgroupFacts facts(std::string mountinfo, std::string own, bool root) {
 TEST(CgroupsTest, TheirPlaceFollowsTheKindOfHost) {
   using Version = CgroupPlace::Version;
   // Version 1, one hierarchy per controller, and a unified one without any.
-  char name[] = "/tmp/sluice-cgroups-XXXXXX";
+  char name[] = "/tmp/sluice-test-cgroups-XXXXXX";
   ASSERT_NE(::mkdtemp(name), nullptr);
   const std::string top = name;
   for (const char* below : {"/memory/own/group", "/cpu", "/unified/user/app"}) {

@@ -25,7 +25,7 @@ namespace sluice::sandbox::local::testing {
 class Scratch {
  public:
   Scratch() {
-    std::string pattern = ::testing::TempDir() + "/sluice-image-XXXXXX";
+    std::string pattern = ::testing::TempDir() + "/sluice-test-image-XXXXXX";
     path_ = ::mkdtemp(pattern.data());
   }
   ~Scratch() {
