@@ -330,7 +330,7 @@ TEST_F(TrainerTest, ACancelledRolloutsAgentIsMadeToEnd) {
 // ---- limits
 
 TEST_F(TrainerTest, TheBudgetOfTimeEndsWhatIsOpenAndRefusesTheRest) {
-  registration_.budget.time = 30ms;
+  registration_.budget.time = 300ms;  // the call comes before that, even on a busy machine
   open();
   auto agent = this->agent();
   agent.post(kPath, streaming());

@@ -337,7 +337,7 @@ TEST_F(EngineTest, draining_refuses_the_new_and_runs_the_rest) {
 
 TEST_F(EngineTest, draining_now_lets_only_running_ones_end) {
   options_.limits.concurrency = 1;
-  submit(order("first", 50ms));
+  submit(order("first", 1s));  // it runs until the engine is told, even on a busy machine
   wait_for_agents(1);
   submit(order("second"));
   engine().drain_now("shutting down");
@@ -388,7 +388,7 @@ TEST_F(EngineTest, a_bug_ends_its_own_rollout_only) {
   broken.make = [](net::Shard&) -> Result<RolloutOptions> {
     throw std::logic_error("oops");
   };
-  submit(order("other", 20ms));
+  submit(order("other", 500ms));
   submit(std::move(broken));
   const Finished finished = next();
   EXPECT_FALSE(finished.result);

@@ -2,6 +2,7 @@
 guest's lease."""
 
 import collections
+import itertools
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from harness import (Leftovers, SystemTest, count, descendants, end, helper_of, 
                      processes_with, read)
 
 LEASE_S = 10
-SLACK_S = 5  # for a loaded machine to get round to it
+SLACK_S = 20  # for a loaded machine to get round to it
 
 SCRIPT = """
 [[rules]]
@@ -88,7 +89,11 @@ verify = ["sleep 0.1", "setsid sleep 1000 & true"]
         whole = time.monotonic() - whole
         before = Leftovers()
         seen = collections.Counter()
-        for kill in range(count(20, 500)):
+        hits = 0
+        # Kills that hit nobody show nothing: more are made.
+        for kill in itertools.count():
+            if kill >= count(20, 500) and 2 * hits >= count(20, 500):
+                break
             role = ("engine", "helper", "guest", "agent")[kill % 4]
             point = generator.uniform(0, whole * 1.05)
             mark = f"system-test-mark-{generator.getrandbits(64):x}"
@@ -97,15 +102,21 @@ verify = ["sleep 0.1", "setsid sleep 1000 & true"]
                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)
             self.addCleanup(end, process)
-            time.sleep(point)
-            pid = self.find(role, process.pid)
+            began = time.monotonic()
+            try:
+                process.wait(point)
+                whole = time.monotonic() - began  # the machine is less busy than it was
+                pid = None
+            except subprocess.TimeoutExpired:
+                pid = self.find(role, process.pid)
+            try:
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pid = None
             if pid is None:
                 role = "nobody"
-            else:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    role = "nobody"
+            hits += role != "nobody"
             where = f"kill {kill}, of {role} after {point:.3f} of {whole:.3f} s"
             # It ends by itself, whoever else was killed.
             code = process.wait(60)
@@ -114,9 +125,6 @@ verify = ["sleep 0.1", "setsid sleep 1000 & true"]
             self.assertEqual(left, {}, where)
             self.assertEqual(processes_with(mark), [], where)
         print(dict(seen))
-        # Kills that hit nobody show nothing.
-        hits = sum(times for (role, _), times in seen.items() if role != "nobody")
-        self.assertGreaterEqual(2 * hits, count(20, 500), dict(seen))
 
     def test_sigkills_in_a_batch_cost_attempts_and_no_results(self):
         """A dead guest is one failed attempt, which is made again; every other rollout is as it was."""
@@ -153,7 +161,7 @@ verify = ["true"]
         # A guest that died when its rollout was over cost nothing.
         self.assertLessEqual(failed, killed)
         self.assertGreater(failed, 0)
-        self.assertEqual(before.wait_until_none(LEASE_S), {})
+        self.assertEqual(before.wait_until_none(LEASE_S + SLACK_S), {})
 
     def test_a_dead_helper_ends_a_batch_that_can_be_resumed(self):
         chat = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
@@ -203,7 +211,7 @@ verify = ["true"]
         result = json.loads((self.out / "result.json").read_text())
         self.assertEqual(result["error_kind"], "cancelled")
         self.assertIsNone(result["reward"])
-        self.assertEqual(before.wait_until_none(2), {})
+        self.assertEqual(before.wait_until_none(SLACK_S), {})
 
 
 if __name__ == "__main__":
