@@ -29,11 +29,10 @@ class MemoryStream final : public Stream {
   awaitable<Result<void>> write_all(std::span<const std::byte> bytes) override;
   awaitable<Result<void>> drained(Deadline deadline) override;
   void on_peer_closed(std::function<void(PeerClose)> callback) override;
+  void finish() override;
   void close() override;
   std::string peer() const override { return "memory"; }
 
-  // Ends this side's bytes in order (FIN); reading goes on.
-  void finish();
   // Breaks the connection from this end: what has arrived here and is unread is lost.
   void reset();
   // How bytes that arrive at this end are acknowledged from now on.

@@ -11,8 +11,11 @@
 #include <vector>
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/basic_socket_acceptor.hpp>
+#include <boost/asio/basic_stream_socket.hpp>
 #include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -36,7 +39,21 @@ Error to_error(std::string_view what, const error_code& error) {
   return errno_error(what, error.value());
 }
 
-std::string address_text(const sockaddr_storage& address) {
+using Protocol = asio::generic::stream_protocol;
+using Socket = asio::basic_stream_socket<Protocol, Executor>;
+using Acceptor = asio::basic_socket_acceptor<Protocol, Executor>;
+using Timer = asio::basic_waitable_timer<Clock, asio::wait_traits<Clock>, Executor>;
+
+// Of one end of a socket: ::getsockname's or ::getpeername's. All zero if there is none.
+template <class GetName>
+sockaddr_storage address_of(int fd, GetName get_name) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (get_name(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
+  return address;
+}
+
+std::string to_text(const sockaddr_storage& address) {
   char host[NI_MAXHOST], port[NI_MAXSERV];
   if (address.ss_family == AF_UNIX) return "unix";
   if (::getnameinfo(reinterpret_cast<const sockaddr*>(&address), sizeof address, host, sizeof host,
@@ -47,35 +64,31 @@ std::string address_text(const sockaddr_storage& address) {
                                        : fmt::format("{}:{}", host, port);
 }
 
-template <class GetName>
-std::string name_of(int fd, GetName get_name) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  if (get_name(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";
-  return address_text(address);
+bool is_loopback(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET6) {
+    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr) != 0;
+  }
+  return address.ss_family == AF_INET &&
+         ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr) >> 24 == 127;
 }
 
-using Timer = asio::basic_waitable_timer<Clock, asio::wait_traits<Clock>, Executor>;
-
 // What the kernel's watch for a closed peer shares with the stream, which may go first.
-template <class Protocol>
 struct SocketState {
-  explicit SocketState(typename Protocol::socket::template rebind_executor<Executor>::other s)
-      : socket(std::move(s)) {}
-  typename Protocol::socket::template rebind_executor<Executor>::other socket;
+  explicit SocketState(Socket s) : socket(std::move(s)) {}
+  Socket socket;
   std::function<void(PeerClose)> on_closed;
   Timer* draining = nullptr;  // to be woken by whatever the peer sends
   bool watching = false;
 };
 
-template <class Protocol>
+enum class Carrier : uint8_t { kTcp, kUnix };
+
 class SocketStream final : public Stream {
  public:
-  using Socket = typename Protocol::socket::template rebind_executor<Executor>::other;
-
-  explicit SocketStream(Socket socket)
-      : state_(std::make_shared<SocketState<Protocol>>(std::move(socket))),
-        peer_(name_of(state_->socket.native_handle(), ::getpeername)) {}
+  SocketStream(Socket socket, Carrier carrier, std::string peer)
+      : state_(std::make_shared<SocketState>(std::move(socket))),
+        carrier_(carrier),
+        peer_(std::move(peer)) {}
 
   ~SocketStream() override { SocketStream::close(); }
 
@@ -131,6 +144,11 @@ class SocketStream final : public Stream {
     if (state_->on_closed && !state_->watching) watch(state_);
   }
 
+  void finish() override {
+    error_code ignored;
+    state_->socket.shutdown(Socket::shutdown_send, ignored);
+  }
+
   void close() override {
     state_->on_closed = nullptr;
     error_code ignored;
@@ -144,26 +162,25 @@ class SocketStream final : public Stream {
   Result<bool> acknowledged() const {
     if (!state_->socket.is_open()) return Error(ErrorCode::kClosed, "drain: closed here");
     const int fd = state_->socket.native_handle();
-    if constexpr (std::is_same_v<Protocol, asio::ip::tcp>) {
+    if (carrier_ == Carrier::kTcp) {
       SLUICE_TRY(const Unacknowledged left, unacknowledged(fd));
       if (left == Unacknowledged::kReset) {
         return Error(ErrorCode::kClosed, "drain to " + peer_ + ": connection reset");
       }
       return left == Unacknowledged::kNothing;
-    } else {
-      // A unix socket's bytes are in the peer's queue as soon as they are written.
-      int failure = 0;
-      socklen_t size = sizeof failure;
-      if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure != 0) {
-        return errno_error("drain to " + peer_, failure);
-      }
-      return true;
     }
+    // A unix socket's bytes are in the peer's queue as soon as they are written.
+    int failure = 0;
+    socklen_t size = sizeof failure;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure != 0) {
+      return errno_error("drain to " + peer_, failure);
+    }
+    return true;
   }
 
   // Until the peer's next bytes, or its end. One system call to arm; the news of an end is asked
   // for only when somebody wants it.
-  static void watch(std::shared_ptr<SocketState<Protocol>> state) {
+  static void watch(std::shared_ptr<SocketState> state) {
     state->watching = true;
     auto& socket = state->socket;
     socket.async_wait(Socket::wait_read, [state = std::move(state)](error_code error) {
@@ -172,7 +189,7 @@ class SocketStream final : public Stream {
     });
   }
 
-  static void seen(const std::shared_ptr<SocketState<Protocol>>& state) {
+  static void seen(const std::shared_ptr<SocketState>& state) {
     if (Timer* const draining = std::exchange(state->draining, nullptr)) draining->cancel();
     if (!state->on_closed || !state->socket.is_open()) return;
     char next = 0;
@@ -184,44 +201,34 @@ class SocketStream final : public Stream {
     callback(n == 0 ? PeerClose::kFin : PeerClose::kReset);
   }
 
-  std::shared_ptr<SocketState<Protocol>> state_;
-  std::string peer_;
+  const std::shared_ptr<SocketState> state_;
+  const Carrier carrier_;
+  const std::string peer_;
 };
 
-using Tcp = asio::ip::tcp;
-using Unix = asio::local::stream_protocol;
-
-template <class Protocol>
-std::unique_ptr<Stream> make_stream(typename SocketStream<Protocol>::Socket socket) {
-  return std::make_unique<SocketStream<Protocol>>(std::move(socket));
-}
-
-// Within a machine there is no congestion to control; where BBR is the default, it would pace every
-// answer with a timer. A kernel that does not let us choose does without.
-void keep_simple_on_loopback(SocketStream<Tcp>::Socket& socket) {
-  error_code error;
-  const auto peer = socket.remote_endpoint(error);
-  if (error || !peer.address().is_loopback()) return;
-  constexpr std::string_view kReno = "reno";
-  [[maybe_unused]] const int ignored =
-      ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_CONGESTION, kReno.data(), kReno.size());
-}
-
-template <>
-std::unique_ptr<Stream> make_stream<Tcp>(SocketStream<Tcp>::Socket socket) {
+std::unique_ptr<Stream> make_stream(Socket socket, int family) {
+  const int fd = socket.native_handle();
+  const sockaddr_storage peer = address_of(fd, ::getpeername);
+  if (family == AF_UNIX) {
+    return std::make_unique<SocketStream>(std::move(socket), Carrier::kUnix, to_text(peer));
+  }
   error_code ignored;
-  socket.set_option(Tcp::no_delay(true), ignored);
-  keep_simple_on_loopback(socket);
-  return std::make_unique<SocketStream<Tcp>>(std::move(socket));
+  socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  if (is_loopback(peer)) {
+    // Within a machine there is no congestion to control; where BBR is the default, it would pace
+    // every answer with a timer. A kernel that does not let us choose does without.
+    constexpr std::string_view kReno = "reno";
+    [[maybe_unused]] const int unchosen =
+        ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kReno.data(), kReno.size());
+  }
+  return std::make_unique<SocketStream>(std::move(socket), Carrier::kTcp, to_text(peer));
 }
 
-template <class Protocol>
 class SocketListener final : public Listener {
  public:
-  using Acceptor = typename Protocol::acceptor::template rebind_executor<Executor>::other;
-
-  SocketListener(Acceptor acceptor, std::string address, std::string path_to_unlink)
+  SocketListener(Acceptor acceptor, int family, std::string address, std::string path_to_unlink)
       : acceptor_(std::move(acceptor)),
+        family_(family),
         address_(std::move(address)),
         unlink_(std::move(path_to_unlink)) {}
 
@@ -231,7 +238,7 @@ class SocketListener final : public Listener {
     for (;;) {
       auto result = co_await acceptor_.async_accept(kUse);
       auto& [error, socket] = result;
-      if (!error) co_return make_stream<Protocol>(std::move(socket));
+      if (!error) co_return make_stream(std::move(socket), family_);
       // These concern one connection, or pass: the listener itself is well (accept(2)).
       if (error == asio::error::connection_aborted || error == asio::error::interrupted) continue;
       if (error == asio::error::no_descriptors || error == asio::error::no_memory ||
@@ -254,15 +261,36 @@ class SocketListener final : public Listener {
 
  private:
   Acceptor acceptor_;
-  std::string address_;
+  const int family_;
+  const std::string address_;
   std::string unlink_;
 };
 
-template <class Protocol>
-awaitable<Result<std::unique_ptr<Stream>>> connect_to(Shard* shard,
-                                                      typename Protocol::endpoint endpoint,
+// Listens at `endpoint`, whose name for messages is `name`.
+Result<Acceptor> listen_at(Shard& shard, const Protocol::endpoint& endpoint,
+                           const std::string& name) {
+  Acceptor acceptor(shard.executor());
+  error_code error;
+  acceptor.open(endpoint.protocol(), error);
+  // Of no effect on a unix socket.
+  if (!error) acceptor.set_option(Acceptor::reuse_address(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(SOMAXCONN, error);
+  if (error) return errno_error("listen on " + name, error.value());
+  return acceptor;
+}
+
+// SO_DOMAIN, SO_ACCEPTCONN; -1 if it cannot be told.
+int socket_option(const Fd& socket, int option) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  ::getsockopt(socket.get(), SOL_SOCKET, option, &value, &size);
+  return value;
+}
+
+awaitable<Result<std::unique_ptr<Stream>>> connect_to(Shard* shard, Protocol::endpoint endpoint,
                                                       std::string name, Deadline deadline) {
-  typename SocketStream<Protocol>::Socket socket(shard->executor());
+  Socket socket(shard->executor());
   bool late = false;
   Wheel::Timer timer(shard->wheel());
   timer.arm(deadline, [&] {
@@ -274,7 +302,7 @@ awaitable<Result<std::unique_ptr<Stream>>> connect_to(Shard* shard,
   timer.disarm();
   if (late) co_return Error(ErrorCode::kTimedOut, "connect to " + name + ": no answer in time");
   if (const auto& error = std::get<0>(result)) co_return to_error("connect to " + name, error);
-  co_return make_stream<Protocol>(std::move(socket));
+  co_return make_stream(std::move(socket), endpoint.protocol().family());
 }
 
 }  // namespace
@@ -285,123 +313,101 @@ Result<std::unique_ptr<Listener>> listen_tcp(Shard& shard, const std::string& ho
   if (error) {
     return Error(ErrorCode::kInvalidArgument, "listen: \"" + host + "\" is not a numeric address");
   }
-  SocketListener<Tcp>::Acceptor acceptor(shard.executor());
-  const Tcp::endpoint endpoint(address, port);
-  const std::string name = fmt::format("{}:{}", host, port);
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(SOMAXCONN, error);
-  if (error) return errno_error("listen on " + name, error.value());
-  std::string bound = name_of(acceptor.native_handle(), ::getsockname);
-  return std::unique_ptr<Listener>(
-      std::make_unique<SocketListener<Tcp>>(std::move(acceptor), std::move(bound), ""));
+  const asio::ip::tcp::endpoint endpoint(address, port);
+  SLUICE_TRY(Acceptor acceptor, listen_at(shard, endpoint, fmt::format("{}:{}", host, port)));
+  std::string bound = to_text(address_of(acceptor.native_handle(), ::getsockname));
+  return std::make_unique<SocketListener>(std::move(acceptor), endpoint.protocol().family(),
+                                          std::move(bound), "");
 }
 
 Result<std::unique_ptr<Listener>> listen_unix(Shard& shard, const std::string& path) {
   if (path.size() >= sizeof(sockaddr_un::sun_path)) {
     return Error(ErrorCode::kInvalidArgument, "listen: the path is too long for a socket: " + path);
   }
-  error_code error;
-  const Unix::endpoint endpoint(path);
+  const asio::local::stream_protocol::endpoint endpoint(path);
   struct stat st{};
   if (::lstat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode)) {
-    Unix::socket probe(shard.context());
+    error_code error;
+    Socket probe(shard.executor());
     probe.connect(endpoint, error);
     if (!error) {
       return Error(ErrorCode::kAlreadyExists, "listen: somebody already listens on " + path);
     }
     ::unlink(path.c_str());
   }
-  SocketListener<Unix>::Acceptor acceptor(shard.executor());
-  acceptor.open(Unix(), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(SOMAXCONN, error);
-  if (error) return errno_error("listen on " + path, error.value());
-  return std::unique_ptr<Listener>(
-      std::make_unique<SocketListener<Unix>>(std::move(acceptor), path, path));
+  SLUICE_TRY(Acceptor acceptor, listen_at(shard, endpoint, path));
+  return std::make_unique<SocketListener>(std::move(acceptor), AF_UNIX, path, path);
 }
 
 Result<std::unique_ptr<Listener>> adopt_tcp_listener(Shard& shard, Fd listening) {
-  int domain = 0;
-  int accepting = 0;
-  socklen_t size = sizeof domain;
-  if (::getsockopt(listening.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
-      ::getsockopt(listening.get(), SOL_SOCKET, SO_ACCEPTCONN, &accepting, &size) != 0) {
-    return errno_error("adopt a listener", errno);
-  }
-  if ((domain != AF_INET && domain != AF_INET6) || accepting == 0) {
+  const int family = socket_option(listening, SO_DOMAIN);
+  if ((family != AF_INET && family != AF_INET6) || socket_option(listening, SO_ACCEPTCONN) != 1) {
     return Error(ErrorCode::kProtocol, "adopt a listener: not a listening TCP socket");
   }
-  std::string address = name_of(listening.get(), ::getsockname);
-  SocketListener<Tcp>::Acceptor acceptor(shard.executor());
+  std::string address = to_text(address_of(listening.get(), ::getsockname));
+  Acceptor acceptor(shard.executor());
   error_code error;
-  acceptor.assign(domain == AF_INET ? Tcp::v4() : Tcp::v6(), listening.get(), error);
+  acceptor.assign(Protocol(family, IPPROTO_TCP), listening.get(), error);
   if (error) return errno_error("adopt a listener", error.value());
   listening.release();
-  return std::unique_ptr<Listener>(
-      std::make_unique<SocketListener<Tcp>>(std::move(acceptor), std::move(address), ""));
+  return std::make_unique<SocketListener>(std::move(acceptor), family, std::move(address), "");
 }
 
 Result<std::unique_ptr<Stream>> adopt_socket(Shard& shard, Fd connected) {
-  int domain = 0;
-  socklen_t size = sizeof domain;
-  if (::getsockopt(connected.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
-    return errno_error("adopt a socket", errno);
-  }
-  error_code error;
-  if (domain == AF_UNIX) {
-    SocketStream<Unix>::Socket socket(shard.executor());
-    socket.assign(Unix(), connected.get(), error);
-    if (error) return errno_error("adopt a socket", error.value());
-    connected.release();
-    return make_stream<Unix>(std::move(socket));
-  }
-  if (domain != AF_INET && domain != AF_INET6) {
+  const int family = socket_option(connected, SO_DOMAIN);
+  if (family != AF_UNIX && family != AF_INET && family != AF_INET6) {
     return Error(ErrorCode::kUnsupported, "adopt a socket: neither TCP nor unix");
   }
-  SocketStream<Tcp>::Socket socket(shard.executor());
-  socket.assign(domain == AF_INET ? Tcp::v4() : Tcp::v6(), connected.get(), error);
+  Socket socket(shard.executor());
+  error_code error;
+  socket.assign(Protocol(family, 0), connected.get(), error);
   if (error) return errno_error("adopt a socket", error.value());
   connected.release();
-  return make_stream<Tcp>(std::move(socket));
+  return make_stream(std::move(socket), family);
+}
+
+Result<std::vector<std::string>> look_up(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int failure = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
+  std::vector<std::string> addresses;
+  for (const addrinfo* it = found; it != nullptr; it = it->ai_next) {
+    char text[NI_MAXHOST];
+    if (::getnameinfo(it->ai_addr, it->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) ==
+        0) {
+      addresses.emplace_back(text);
+    }
+  }
+  if (found != nullptr) ::freeaddrinfo(found);
+  if (failure != 0 || addresses.empty()) {
+    return Error(ErrorCode::kUnavailable,
+                 host + ": " + (failure != 0 ? ::gai_strerror(failure) : "no address"));
+  }
+  return addresses;
 }
 
 awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(Shard* shard, BlockingPool* names,
                                                        std::string host, uint16_t port,
                                                        Deadline deadline) {
   const std::string name = fmt::format("{}:{}", host, port);
-  std::vector<Tcp::endpoint> endpoints;
+  Result<std::vector<std::string>> addresses = std::vector<std::string>{host};
   error_code not_numeric;
-  const auto address = asio::ip::make_address(host, not_numeric);
-  if (!not_numeric) {
-    endpoints.emplace_back(address, port);
-  } else {
-    int failure = 0;
-    std::function<void()> look_up = [&] {
-      addrinfo hints{};
-      hints.ai_socktype = SOCK_STREAM;
-      addrinfo* found = nullptr;
-      failure = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
-      for (const addrinfo* it = found; it != nullptr; it = it->ai_next) {
-        Tcp::endpoint endpoint;
-        endpoint.resize(it->ai_addrlen);
-        std::memcpy(endpoint.data(), it->ai_addr, it->ai_addrlen);
-        endpoint.port(port);
-        endpoints.push_back(endpoint);
-      }
-      if (found != nullptr) ::freeaddrinfo(found);
+  asio::ip::make_address(host, not_numeric);
+  if (not_numeric) {
+    std::function<void()> resolve = [&] {
+      addresses = look_up(host);
     };
-    co_await names->run(std::move(look_up));
-    if (failure != 0 || endpoints.empty()) {
+    co_await names->run(std::move(resolve));
+    if (!addresses) {
       co_return Error(ErrorCode::kUnavailable,
-                      fmt::format("connect to {}: {}", name,
-                                  failure != 0 ? ::gai_strerror(failure) : "no address"));
+                      fmt::format("connect to {}: {}", name, addresses.error().message));
     }
   }
-  Error last(ErrorCode::kUnavailable, "connect to " + name);
-  for (const Tcp::endpoint& endpoint : endpoints) {
-    auto stream = co_await connect_to<Tcp>(shard, endpoint, name, deadline);
+  Error last;
+  for (const std::string& address : *addresses) {
+    const asio::ip::tcp::endpoint endpoint(asio::ip::make_address(address, not_numeric), port);
+    auto stream = co_await connect_to(shard, endpoint, name, deadline);
     if (stream) co_return stream;
     last = std::move(stream).error();
     if (deadline.expired()) break;
@@ -415,8 +421,8 @@ awaitable<Result<std::unique_ptr<Stream>>> connect_unix(Shard* shard, std::strin
     co_return Error(ErrorCode::kInvalidArgument,
                     "connect: the path is too long for a socket: " + path);
   }
-  const Unix::endpoint endpoint(path);
-  co_return co_await connect_to<Unix>(shard, endpoint, path, deadline);
+  const asio::local::stream_protocol::endpoint endpoint(path);
+  co_return co_await connect_to(shard, endpoint, path, deadline);
 }
 
 }  // namespace sluice::net

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "sluice/base/core/fd.h"
 #include "sluice/net/shard.h"
@@ -26,6 +27,10 @@ Result<std::unique_ptr<Listener>> adopt_tcp_listener(Shard& shard, Fd listening)
 
 // Takes over a connected stream socket (TCP or unix).
 Result<std::unique_ptr<Stream>> adopt_socket(Shard& shard, Fd connected);
+
+// The numeric addresses of `host`; kUnavailable with the resolver's reason. Blocks: on a thread of a
+// BlockingPool.
+Result<std::vector<std::string>> look_up(const std::string& host);
 
 // Tries the addresses of `host` in order until one answers or the deadline passes. kUnavailable
 // (refused, unreachable, no such name) or kTimedOut; the message names host and port.

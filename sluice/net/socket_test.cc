@@ -6,6 +6,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "sluice/net/testing.h"
 
 namespace sluice::net {
@@ -79,6 +81,19 @@ TEST_F(SocketTest, CloseEndsAPendingReadWithAnError) {
   EXPECT_EQ(result->error().code, ErrorCode::kClosed);
 }
 
+TEST_F(SocketTest, HalfACloseReachesThePeerAndReadingGoesOn) {
+  Pair pair = connect();
+  ASSERT_TRUE(testing::run(shard_, write_all(pair.client.get(), "all of it")));
+  pair.client->finish();
+  EXPECT_EQ(read(*pair.server), "all of it");
+  EXPECT_EQ(read(*pair.server), "");
+  ASSERT_TRUE(testing::run(shard_, write_all(pair.server.get(), "answer")));
+  EXPECT_EQ(read(*pair.client), "answer");
+  EXPECT_FALSE(testing::run(shard_, write_all(pair.client.get(), "more")));
+  pair.client->close();
+  pair.client->finish();  // of no effect
+}
+
 TEST_F(SocketTest, TellsAFinFromAReset) {
   Pair orderly = connect();
   std::optional<PeerClose> seen;
@@ -119,6 +134,18 @@ TEST_F(SocketTest, DrainedFailsAfterAReset) {
   pair.client->close();
   ASSERT_TRUE(testing::run(shard_, sleep_for(10ms)));
   EXPECT_FALSE(testing::run(shard_, pair.server->drained(Deadline::in(1s))));
+}
+
+TEST_F(SocketTest, NamesAreLookedUpAndTheirAddressesTriedInOrder) {
+  const auto found = look_up("localhost");
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_NE(std::find(found->begin(), found->end(), "127.0.0.1"), found->end());
+  EXPECT_EQ(look_up("127.0.0.1"), std::vector<std::string>{"127.0.0.1"});
+  EXPECT_EQ(look_up("no.such.name.invalid").error().code, ErrorCode::kUnavailable);
+  auto listener = listen_tcp(shard_, "127.0.0.1", 0);
+  ASSERT_TRUE(listener);
+  EXPECT_TRUE(testing::run(
+      shard_, connect_tcp(&shard_, &names_, "localhost", port_of(**listener), Deadline::in(5s))));
 }
 
 TEST_F(SocketTest, RefusedAndUnknownAreUnavailableAndNamed) {

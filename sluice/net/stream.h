@@ -44,6 +44,10 @@ class Stream {
   // while watching end the watch (they are kept for the next read).
   virtual void on_peer_closed(std::function<void(PeerClose)> callback) = 0;
 
+  // Ends this side in order, behind all that was written; reading goes on.
+  // REQUIRES: no write is under way, and none follows.
+  virtual void finish() = 0;
+
   // Ends both directions at once; what the carrier holds unsent may be lost. Idempotent.
   virtual void close() = 0;
 

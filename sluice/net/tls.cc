@@ -254,6 +254,12 @@ class TlsStream final : public Stream {
     }
   }
 
+  void finish() override {
+    ERR_clear_error();
+    SSL_shutdown(tls_->ssl.get());
+    tls_->shard->spawn(flush_rest(tls_));
+  }
+
   void close() override {
     tls_->on_closed = nullptr;
     tls_->plain->close();
@@ -262,6 +268,10 @@ class TlsStream final : public Stream {
   std::string peer() const override { return tls_->plain->peer(); }
 
  private:
+  static awaitable<void> flush_rest(std::shared_ptr<Tls> tls) {
+    const auto ignored = co_await flush(tls.get());
+  }
+
   // Reads records until one says something: the end of the peer's side is a record too.
   static awaitable<void> watch(std::shared_ptr<Tls> tls) {
     std::optional<PeerClose> seen;

@@ -282,6 +282,30 @@ TEST_F(TlsTest, AnOrderlyEndIsAnEndACutIsAnError) {
   EXPECT_THAT(end.error().message, HasSubstr("TLS with localhost"));
 }
 
+TEST_F(TlsTest, HalfACloseIsToldAndReadingGoesOn) {
+  for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+    auto stream = connect(
+        "localhost", make({}, authority_),
+        [](SSL* ssl) {
+          Bytes all;
+          char buffer[100];
+          int n = 0;
+          while ((n = SSL_read(ssl, buffer, sizeof buffer)) > 0) {
+            all.append(buffer, static_cast<size_t>(n));
+          }
+          all += SSL_get_error(ssl, n) == SSL_ERROR_ZERO_RETURN ? " and the end" : " cut";
+          SSL_write(ssl, all.data(), static_cast<int>(all.size()));
+          SSL_shutdown(ssl);
+        },
+        version);
+    ASSERT_TRUE(stream) << stream.error().message;
+    ASSERT_TRUE(testing::run(shard_, write_all(stream->get(), "all of it")));
+    (*stream)->finish();
+    EXPECT_EQ(read(**stream), "all of it and the end");
+    EXPECT_EQ(read(**stream), "");
+  }
+}
+
 TEST_F(TlsTest, APeerThatSpeaksNoTlsIsSaid) {
   for (const Bytes& talk : {Bytes("HTTP/1.1 400 Bad Request\r\n\r\n"), Bytes(1000, '\0'),
                             Bytes("\x16\x03\x03\xff\xff" + Bytes(70'000, 'x'))}) {

@@ -129,6 +129,7 @@ class Breakable final : public net::Stream {
     watcher_ = callback;
     inner_->on_peer_closed(std::move(callback));
   }
+  void finish() override { inner_->finish(); }
   void close() override { inner_->close(); }
   std::string peer() const override { return inner_->peer(); }
 

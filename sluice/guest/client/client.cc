@@ -328,6 +328,10 @@ class CarriedStream final : public net::Stream {
     });
   }
 
+  void finish() override {
+    if (!channel_->over()) core_->send_end(*channel_);
+  }
+
   void close() override { core_->close(channel_); }
 
   std::string peer() const override { return peer_; }

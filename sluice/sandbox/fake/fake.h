@@ -136,10 +136,11 @@ class FakeConnection final : public net::Stream {
   void on_peer_closed(std::function<void(net::PeerClose)> callback) override {
     stream_->on_peer_closed(std::move(callback));
   }
+  void finish() override { stream_->finish(); }
   void close() override { stream_->close(); }
   std::string peer() const override { return stream_->peer(); }
 
-  // For half a close, a reset, and playing the kernel that acknowledges.
+  // For a reset, and playing the kernel that acknowledges.
   net::MemoryStream& memory() { return *stream_; }
 
  private:
