@@ -100,7 +100,7 @@ class HttpServer {
   size_t bodies_bytes() const;
 
  private:
-  class Session;
+  class Connection;
   struct State;
   std::shared_ptr<State> state_;
 };
