@@ -35,13 +35,19 @@ void check_rpc(const json::Value& reply) {
   CHECK(object.contains("result") != object.contains("error"));
 }
 
+net::awaitable<Result<std::unique_ptr<net::Stream>>> connect(FuzzedServer* fuzzed) {
+  co_return std::unique_ptr<net::Stream>(fuzzed->listener->connect(1 << 20));
+}
+
 net::awaitable<void> talk(FuzzedServer* fuzzed, Bytes bytes, std::string path, Talk* talk) {
-  auto stream = fuzzed->listener->connect(1 << 20);
+  net::Connector connector = [fuzzed](Deadline) {
+    return connect(fuzzed);
+  };
+  net::HttpClient client(fuzzed->shard, std::move(connector), "localhost");
   net::Headers headers;
-  auto opened = co_await net::open_websocket(&fuzzed->shard, stream.get(), "localhost", path,
-                                             std::move(headers), Deadline::never());
+  auto opened = co_await net::open_websocket(&client, path, std::move(headers), Deadline::never());
   CHECK(opened);
-  WebSocket socket(fuzzed->shard, stream.get(), std::move(*opened), net::websocket::Role::kClient);
+  WebSocket socket(fuzzed->shard, opened->get(), Bytes(), net::websocket::Role::kClient);
   const bool lock_step = path == "/ws";
   ByteView rest = bytes;
   while (!rest.empty()) {

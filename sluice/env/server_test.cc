@@ -37,14 +37,17 @@ class NamedListener final : public net::Listener {
   std::string address_;
 };
 
-awaitable<Result<std::unique_ptr<net::Stream>>> connect_to(net::MemoryListener** listener) {
-  std::unique_ptr<net::Stream> stream = (*listener)->connect(64 << 20);
-  co_return stream;
+awaitable<Result<std::unique_ptr<net::Stream>>> connect_to(net::MemoryListener** listener,
+                                                           net::MemoryStream** last) {
+  std::unique_ptr<net::MemoryStream> stream = (*listener)->connect(64 << 20);
+  *last = stream.get();
+  co_return std::unique_ptr<net::Stream>(std::move(stream));
 }
 
 // A client's WebSocket with the stream beneath it.
 struct Socket {
-  std::unique_ptr<net::MemoryStream> stream;
+  std::unique_ptr<net::Stream> stream;
+  net::MemoryStream* memory = nullptr;  // what carries it
   std::unique_ptr<WebSocket> web;
 };
 
@@ -82,7 +85,8 @@ class EnvServerTest : public ::testing::Test {
     auto listener = std::make_unique<net::MemoryListener>(shard_);
     listener_ = listener.get();
     EXPECT_TRUE(server_->serve(std::move(listener)));
-    client_.emplace(shard_, [this](Deadline) { return connect_to(&listener_); }, "localhost");
+    client_.emplace(
+        shard_, [this](Deadline) { return connect_to(&listener_, &last_); }, "localhost");
     return *server_;
   }
 
@@ -115,16 +119,16 @@ class EnvServerTest : public ::testing::Test {
 
   Result<Socket*> try_connect(std::string path, net::Headers headers = {}) {
     server();
-    auto* socket = new Socket{listener_->connect(64 << 20), nullptr};
-    sockets_.push_back(socket);
     auto opened = net::testing::run(
-        shard_, net::open_websocket(&shard_, socket->stream.get(), "localhost", std::move(path),
-                                    std::move(headers), Deadline::in(20s)));
+        shard_,
+        net::open_websocket(&*client_, std::move(path), std::move(headers), Deadline::in(20s)));
     if (!opened) return std::move(opened).error();
+    auto* socket = new Socket{std::move(*opened), last_, nullptr};
+    sockets_.push_back(socket);
     net::WebSocketOptions options;
     options.message_bytes = 100 << 20;
     options.ping_interval = 1h;
-    socket->web = std::make_unique<WebSocket>(shard_, socket->stream.get(), std::move(*opened),
+    socket->web = std::make_unique<WebSocket>(shard_, socket->stream.get(), Bytes(),
                                               net::websocket::Role::kClient, options);
     return socket;
   }
@@ -175,6 +179,7 @@ class EnvServerTest : public ::testing::Test {
   std::unique_ptr<EnvironmentFactory> other_;  // served instead, if there is one
   std::unique_ptr<EnvServer> server_;
   net::MemoryListener* listener_ = nullptr;
+  net::MemoryStream* last_ = nullptr;  // the connection made last
   std::optional<net::HttpClient> client_;
   std::vector<Socket*> sockets_;
 };
@@ -868,7 +873,7 @@ TEST_F(EnvServerTest, sessions_of_every_kind_share_the_capacity) {
           id + "\"}}"),
       R"({"jsonrpc":"2.0","id":3,"result":{"session_id":")" + id + R"(","closed":true}})");
   net::testing::run(shard_, first.web->close(1000, ""));
-  second.stream->reset();
+  second.memory->reset();
   shard_.run_until([&] { return server().sessions() == 0; });
   EXPECT_EQ(ask(connect(), R"({"type":"state"})").substr(0, 16), R"({"type":"state",)");
 }
@@ -965,7 +970,7 @@ TEST_F(EnvServerTest, defect_11_a_client_that_leaves_ends_its_step_and_gives_its
     if (in_order) {
       net::testing::run(shard_, socket.web->close(1000, ""));
     } else {
-      socket.stream->reset();
+      socket.memory->reset();
     }
     shard_.run_until([&] { return server().sessions() == 0; });
     EXPECT_EQ(factory().log.cancelled, before + 1);
@@ -1022,7 +1027,7 @@ TEST_F(EnvServerTest, a_step_may_be_let_finish_when_its_client_leaves) {
   Socket& socket = connect();
   send(socket, R"({"type":"step","data":{"tool_name":"wait","arguments":{"seconds":0.2}}})");
   shard_.run_until([&] { return factory().log.waiting == 1; });
-  socket.stream->reset();
+  socket.memory->reset();
   shard_.run_until([&] { return server().sessions() == 0; });
   EXPECT_EQ(factory().log.cancelled, 0);
 }

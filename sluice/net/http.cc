@@ -2,17 +2,13 @@
 
 #include <algorithm>
 
+#include "sluice/net/http_wire.h"
+
 namespace sluice::net {
 namespace {
 
 char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  c = lower(c);
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 // What a proxy's client sends, "http://host/path?query", without scheme and host (RFC 9112,
@@ -86,8 +82,8 @@ std::optional<std::string> percent_decode(std::string_view text) {
     char c = text[i];
     if (c == '%') {
       if (text.size() - i < 3) return std::nullopt;
-      const int high = hex_digit(text[i + 1]);
-      const int low = hex_digit(text[i + 2]);
+      const int high = wire::hex_digit(text[i + 1]);
+      const int low = wire::hex_digit(text[i + 2]);
       if (high < 0 || low < 0) return std::nullopt;
       c = static_cast<char>(high * 16 + low);
       i += 2;

@@ -11,6 +11,7 @@
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
 
+#include "sluice/base/core/check.h"
 #include "sluice/net/http_wire.h"
 #include "sluice/net/socket.h"
 #include "sluice/net/tls.h"
@@ -271,7 +272,11 @@ Result<Bytes> HttpClient::State::head_of(const HttpRequest& request) const {
   if (!request.body.empty() || method == "POST" || method == "PUT" || method == "PATCH") {
     fmt::format_to(std::back_inserter(head), "Content-Length: {}\r\n", request.body.size());
   }
-  if (limits.idle_connections == 0) head.append("Connection: close\r\n");
+  if (!request.headers.get_or("Upgrade", "").empty()) {
+    head.append("Connection: Upgrade\r\n");
+  } else if (limits.idle_connections == 0) {
+    head.append("Connection: close\r\n");
+  }
   head.append("\r\n");
   return head;
 }
@@ -282,6 +287,7 @@ namespace {
 struct Exchange {
   std::string name;  // "POST api.example.com/v1/chat", for messages
   std::string_view method;
+  std::string_view upgrade;  // the protocols that it offers to change to
   ByteView head;
   ByteView body;
   Deadline deadline;
@@ -360,9 +366,11 @@ awaitable<Result<void>> read_answer(std::shared_ptr<Connection> c, Exchange* x, 
       co_return x->failed(code, "the server's answer: " + head.error().message);
     }
     c->begin += *size;
-    if (head->status == 101)
+    if (head->status == 101 &&
+        (!x->written || !wire::lists(x->upgrade, head->headers.get_or("Upgrade", "")))) {
       co_return x->failed(ErrorCode::kProtocol, "an upgrade nobody asked for");
-    if (head->status >= 200) {
+    }
+    if (head->status >= 200 || head->status == 101) {
       c->timer.disarm();
       x->answer = std::move(*head);
       co_return Result<void>();
@@ -382,6 +390,41 @@ awaitable<Result<void>> exchange(std::shared_ptr<Connection> c, Exchange* x) {
   co_return answered;
 }
 
+// What has left HTTP, with the bytes that came behind the answer in front of all others.
+class UpgradedStream final : public Stream {
+ public:
+  UpgradedStream(std::unique_ptr<Stream> stream, Bytes early)
+      : stream_(std::move(stream)), early_(std::move(early)) {}
+
+  awaitable<Result<size_t>> read_some(std::span<std::byte> into) override {
+    return early_.empty() ? stream_->read_some(into) : read_early(into);
+  }
+  awaitable<Result<void>> write_all(std::span<const std::byte> bytes) override {
+    return stream_->write_all(bytes);
+  }
+  awaitable<Result<void>> drained(Deadline deadline) override { return stream_->drained(deadline); }
+  void on_peer_closed(std::function<void(PeerClose)> callback) override {
+    // Bytes that are here have ended the watch already.
+    stream_->on_peer_closed(early_.empty() ? std::move(callback) : nullptr);
+  }
+  void finish() override { stream_->finish(); }
+  void close() override {
+    early_.clear();
+    stream_->close();
+  }
+  std::string peer() const override { return stream_->peer(); }
+
+ private:
+  awaitable<Result<size_t>> read_early(std::span<std::byte> into) {
+    const size_t n = early_.copy(reinterpret_cast<char*>(into.data()), into.size());
+    early_.erase(0, n);
+    co_return n;
+  }
+
+  const std::unique_ptr<Stream> stream_;
+  Bytes early_;
+};
+
 }  // namespace
 
 class HttpClient::Incoming final : public HttpIncoming {
@@ -392,6 +435,10 @@ class HttpClient::Incoming final : public HttpIncoming {
         name_(std::move(x.name)),
         deadline_(x.deadline),
         head_(std::move(x.answer)) {
+    if (head_.status == 101) {
+      upgraded_ = std::exchange(c_, nullptr);
+      return;
+    }
     if (head_.framing == wire::Framing::kChunked) decoder_.emplace(state_->limits.body_bytes);
     if (head_.framing == wire::Framing::kNone ||
         (head_.framing == wire::Framing::kSized && head_.length == 0)) {
@@ -400,12 +447,14 @@ class HttpClient::Incoming final : public HttpIncoming {
   }
   ~Incoming() override {
     if (c_) c_->close();
+    if (upgraded_) upgraded_->close();
   }
 
   int status() const override { return head_.status; }
   const Headers& headers() const override { return head_.headers; }
   awaitable<Result<Bytes>> read_some() override;
   awaitable<Result<Bytes>> read_all() override;
+  std::unique_ptr<Stream> take_stream() override;
 
  private:
   Result<Bytes> take_pending();
@@ -418,6 +467,7 @@ class HttpClient::Incoming final : public HttpIncoming {
 
   std::shared_ptr<State> state_;
   std::shared_ptr<Connection> c_;  // none when the body is over
+  std::shared_ptr<Connection> upgraded_;
   std::string name_;
   Deadline deadline_;
   wire::ResponseHead head_;
@@ -502,6 +552,12 @@ awaitable<Result<Bytes>> HttpClient::Incoming::read_all() {
   co_return all;
 }
 
+std::unique_ptr<Stream> HttpClient::Incoming::take_stream() {
+  CHECK(upgraded_ != nullptr);
+  const auto c = std::exchange(upgraded_, nullptr);
+  return std::make_unique<UpgradedStream>(std::move(c->stream), Bytes(c->pending()));
+}
+
 HttpClient::HttpClient(Shard& shard, Connector connector, std::string host_header,
                        HttpClientLimits limits)
     : state_(std::make_shared<State>(shard, std::move(connector), std::move(host_header), limits)) {
@@ -522,13 +578,14 @@ awaitable<Result<std::unique_ptr<HttpIncoming>>> HttpClient::call(HttpRequest re
   Exchange x;
   x.name = fmt::format("{} {}{}", request.method, state->host, request.path());
   x.method = request.method;
+  x.upgrade = request.headers.get_or("Upgrade", "");
   x.head = head;
   x.body = request.body;
   x.deadline = deadline;
   x.limits = &state->limits;
-  auto c = state->take_idle();
-  const bool kept = c != nullptr;
-  if (kept) {
+  // What cannot be repeated is not to meet a kept connection's end.
+  auto c = x.upgrade.empty() ? state->take_idle() : nullptr;
+  if (c) {
     auto answered = co_await exchange(c, &x);
     if (!answered) {
       c->close();

@@ -66,6 +66,10 @@ class HttpIncoming {
   virtual awaitable<Result<Bytes>> read_some() = 0;
   // The rest of the body.
   virtual awaitable<Result<Bytes>> read_all() = 0;
+  // The connection, which has left HTTP; what came behind the answer is read first. The call's
+  // deadline is over with the answer's head.
+  // REQUIRES: status() is 101, and nobody took it yet.
+  virtual std::unique_ptr<Stream> take_stream() = 0;
 };
 
 class HttpClient {
@@ -75,6 +79,9 @@ class HttpClient {
              HttpClientLimits limits = {});
   ~HttpClient();
 
+  // A request with an Upgrade field asks to leave HTTP, on a connection of its own. The server does
+  // that with 101 (HttpIncoming::take_stream); it may as well give any other answer.
+  //
   // Host, Content-Length, Transfer-Encoding and Connection are set here, whatever the request's
   // fields of these names say. The whole call, body included, ends by `deadline`. Errors:
   // kUnavailable (no connection), kTimedOut, kProtocol, kClosed (the peer closed before or in the
@@ -83,6 +90,7 @@ class HttpClient {
   awaitable<Result<std::unique_ptr<HttpIncoming>>> call(HttpRequest request, Deadline deadline);
 
   // The same with the whole body read.
+  // REQUIRES: the request has no Upgrade field.
   awaitable<Result<HttpResponse>> fetch(HttpRequest request, Deadline deadline);
 
  private:

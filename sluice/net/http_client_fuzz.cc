@@ -30,6 +30,27 @@ awaitable<Result<std::unique_ptr<Stream>>> connect(World* world) {
   co_return std::unique_ptr<Stream>(std::move(pair.first));
 }
 
+// Asks to leave HTTP; whatever comes then is the caller's to its end.
+awaitable<void> upgrade(HttpClient* client, int* ended) {
+  HttpRequest request{"POST", "/x", {{"Upgrade", "tcp"}}, {}};
+  auto called = co_await client->call(std::move(request), Deadline::never());
+  if (called && (*called)->status() == 101) {
+    CHECK(equal_ignoring_case((*called)->headers().get_or("Upgrade", ""), "tcp"));
+    const auto stream = (*called)->take_stream();
+    called->reset();
+    Bytes buffer(7, '\0');
+    for (bool more = true; more;) {
+      const auto n = co_await stream->read_some(as_writable_byte_span(buffer));
+      more = n && *n > 0;
+    }
+  } else if (called) {
+    CHECK((*called)->status() >= 200);
+    const auto body = co_await (*called)->read_all();
+    CHECK(!body || body->size() <= kMaxBody);
+  }
+  ++*ended;
+}
+
 awaitable<void> fetch(HttpClient* client, const char* method, int* ended) {
   HttpRequest request{method, "/x", {}, "body"};
   const auto got = co_await client->fetch(std::move(request), Deadline::never());
@@ -50,6 +71,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static Shard shard;
   constexpr const char* methods[] = {"GET", "HEAD", "POST"};
   const char* method = methods[data[0] % 3];
+  const bool upgrades = data[0] >= 128;
   const size_t step = data[1] == 0 ? size : data[1];
   const ByteView input(reinterpret_cast<const char*>(data + 2), size - 2);
 
@@ -61,7 +83,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   int ended = 0;
   {
     HttpClient client(shard, [&](Deadline) { return connect(&world); }, "h", limits);
-    shard.spawn(fetch(&client, method, &ended));
+    shard.spawn(upgrades ? upgrade(&client, &ended) : fetch(&client, method, &ended));
     shard.context().poll();
     size_t at = 0;
     for (; at < input.size() && ended == 0; at += step) {

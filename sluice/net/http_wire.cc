@@ -39,13 +39,6 @@ bool is_token_char(char c) {
   return kTokenChars[static_cast<unsigned char>(c)];
 }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 // True if a quoted string in `text` does not end there.
 bool has_open_quote(std::string_view text) {
   bool open = false;
@@ -237,7 +230,8 @@ Parsed<size_t> HeadScanner::scan(ByteView bytes) {
   return 0;
 }
 
-std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, RequestHead* head) {
+std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, RequestHead* head,
+                                        Reader reader) {
   if (is_other_version(bytes)) {
     head->request = guess_request(bytes);
     return Fault{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
@@ -246,15 +240,16 @@ std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, Reque
   if (auto fault = parser.parse(bytes)) return fault;
   head->version = parser.version;
   head->persistence = parser.keep_alive() ? Persistence::kKeepAlive : Persistence::kClose;
-  if (parser.hosts != 1 && (parser.version == 11 || parser.hosts > 1)) {
-    return malformed("exactly one Host field is needed");
-  }
   if (parser.lengths.chunked) {
     if (parser.version == 10) return malformed("Transfer-Encoding in an HTTP/1.0 request");
     head->framing = Framing::kChunked;
   } else if (parser.lengths.content_length) {
     head->framing = Framing::kSized;
     head->length = *parser.lengths.content_length;
+  }
+  if (reader == Reader::kProxy) return std::nullopt;
+  if (parser.hosts != 1 && (parser.version == 11 || parser.hosts > 1)) {
+    return malformed("exactly one Host field is needed");
   }
   const HttpRequest& request = head->request;
   if (request.method == "CONNECT") return Fault{501, "CONNECT is not offered here"};
@@ -369,6 +364,25 @@ std::optional<Fault> ChunkDecoder::take_line(std::string_view line) {
 
 bool is_token(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), is_token_char);
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+bool lists(std::string_view field, std::string_view wanted) {
+  while (!field.empty()) {
+    const size_t comma = field.find(',');
+    std::string_view item = field.substr(0, comma);
+    field = comma == std::string_view::npos ? std::string_view() : field.substr(comma + 1);
+    item.remove_prefix(std::min(item.find_first_not_of(" \t"), item.size()));
+    item = item.substr(0, item.find_last_not_of(" \t") + 1);
+    if (!item.empty() && equal_ignoring_case(item, wanted)) return true;
+  }
+  return false;
 }
 
 bool is_field_value(std::string_view text) {

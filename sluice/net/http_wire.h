@@ -60,8 +60,13 @@ struct RequestHead {
   bool expects_continue = false;
 };
 
+// A server wants one Host field, and a path or a URL as the target. To a proxy the target alone, of
+// CONNECT too, says where a request is to go.
+enum class Reader : uint8_t { kServer, kProxy };
+
 // Parses a complete head. What was understood before a fault is in `head`.
-std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, RequestHead* head);
+std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, RequestHead* head,
+                                        Reader reader = Reader::kServer);
 
 // Method and target of a head that is broken or incomplete, as far as they can be told.
 HttpRequest guess_request(ByteView bytes);
@@ -106,6 +111,11 @@ class ChunkDecoder {
 };
 
 bool is_token(std::string_view text);
+// The value of a hexadecimal digit, -1 if it is none.
+int hex_digit(char c);
+// Whether a field that is a list has `wanted` in it: "Upgrade, keep-alive" has "upgrade" (RFC 9110,
+// section 5.6.1).
+bool lists(std::string_view field, std::string_view wanted);
 // No control character but the tab.
 bool is_field_value(std::string_view text);
 

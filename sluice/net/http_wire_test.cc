@@ -16,7 +16,7 @@ struct Request {
   std::string message;
 };
 
-Request parse(ByteView bytes) {
+Request parse(ByteView bytes, Reader reader = Reader::kServer) {
   Request out;
   HeadScanner scanner(kMaxHead);
   const auto size = scanner.scan(bytes);
@@ -28,7 +28,7 @@ Request parse(ByteView bytes) {
   EXPECT_GT(*size, 0u) << "incomplete: " << bytes;
   if (*size == 0) return out;
   const ByteView head = bytes.substr(scanner.start(), *size - scanner.start());
-  if (const auto fault = parse_request_head(head, kMaxFields, &out.head)) {
+  if (const auto fault = parse_request_head(head, kMaxFields, &out.head, reader)) {
     out.status = fault->status;
     out.message = fault->message;
   }
@@ -199,6 +199,21 @@ TEST(RequestHeadTest, RefusesEveryOtherFormWithItsStatus) {
   }
 }
 
+TEST(RequestHeadTest, AProxyTakesAnyTargetAndNoOtherGrammar) {
+  const auto tunnel = parse("CONNECT h:443 HTTP/1.1\r\nX: y\r\n\r\n", Reader::kProxy);
+  EXPECT_EQ(tunnel.status, 0) << tunnel.message;
+  EXPECT_EQ(tunnel.head.request.method, "CONNECT");
+  EXPECT_EQ(tunnel.head.request.target, "h:443");
+  const auto plain = parse("PUT http://h/x HTTP/1.0\r\nContent-Length: 3\r\n\r\n", Reader::kProxy);
+  EXPECT_EQ(plain.status, 0) << plain.message;
+  EXPECT_EQ(plain.head.length, 3U);
+  for (const char* bad :
+       {"CONNECT h:443 HTTP/2.0\r\n\r\n", "CONNECT h:443 HTTP/1.1\r\nX : y\r\n\r\n",
+        "CONNECT h:443 HTTP/1.1\r\nX: y\r\n z\r\n\r\n", "CONNECT\r\n\r\n"}) {
+    EXPECT_NE(parse(bad, Reader::kProxy).status, 0) << bad;
+  }
+}
+
 TEST(RequestHeadTest, WhatIsUnderstoodBeforeAFaultIsKept) {
   const auto got = parse("POST /rollout/7 HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n");
   EXPECT_EQ(got.status, 400);
@@ -338,6 +353,14 @@ TEST(ChunkDecoderTest, EndlessExtensionsAndTrailersAreCutOff) {
   std::string trailers = "0\r\n";
   for (int i = 0; i < 1000; ++i) trailers += "A: 0123456789\r\n";
   EXPECT_EQ(decode(trailers, 100).status, 400);
+}
+
+TEST(ListTest, AFieldListsItsWordsWithoutCase) {
+  EXPECT_TRUE(lists("Upgrade, keep-alive", "upgrade"));
+  EXPECT_TRUE(lists(" x ,\tupgrade\t", "Upgrade"));
+  EXPECT_FALSE(lists("upgraded, up grade", "upgrade"));
+  EXPECT_FALSE(lists("", "upgrade"));
+  EXPECT_FALSE(lists(", ,\t", ""));
 }
 
 TEST(WriteTest, StatusLinesAndFields) {

@@ -48,10 +48,10 @@ void append_big_endian(Bytes& out, uint64_t value, int octets) {
   for (int i = octets - 1; i >= 0; --i) out.push_back(static_cast<char>(value >> (8 * i)));
 }
 
-void append_any_frame(Bytes& out, Role role, uint8_t first, ByteView payload, uint16_t code) {
-  const size_t size = payload.size() + (code != 0 ? 2 : 0);
+// But for the mask.
+void append_header(Bytes& out, Role role, Opcode opcode, size_t size) {
   const uint8_t masked = role == Role::kClient ? 0x80 : 0;
-  out.push_back(static_cast<char>(first));
+  out.push_back(static_cast<char>(0x80 | static_cast<uint8_t>(opcode)));
   if (size < 126) {
     out.push_back(static_cast<char>(masked | size));
   } else if (size <= 0xFFFF) {
@@ -61,15 +61,6 @@ void append_any_frame(Bytes& out, Role role, uint8_t first, ByteView payload, ui
     out.push_back(static_cast<char>(masked | 127));
     append_big_endian(out, size, 8);
   }
-  uint8_t mask[4] = {};
-  if (masked != 0) {
-    CHECK(::RAND_bytes(mask, sizeof mask) == 1);
-    out.append(reinterpret_cast<const char*>(mask), sizeof mask);
-  }
-  const size_t start = out.size();
-  if (code != 0) append_big_endian(out, code, 2);
-  out.append(payload);
-  if (masked != 0) apply_mask(out.data() + start, size, mask, 0);
 }
 
 }  // namespace
@@ -119,12 +110,17 @@ bool is_valid_close_code(uint16_t code) {
 }
 
 void append_frame(Bytes& out, Role role, Opcode opcode, ByteView payload, uint16_t close_code) {
-  append_any_frame(out, role, static_cast<uint8_t>(0x80 | static_cast<uint8_t>(opcode)), payload,
-                   close_code);
-}
-
-void append_fragment(Bytes& out, Role role, Opcode opcode, ByteView payload) {
-  append_any_frame(out, role, static_cast<uint8_t>(opcode), payload, 0);
+  const size_t size = payload.size() + (close_code != 0 ? 2 : 0);
+  append_header(out, role, opcode, size);
+  uint8_t mask[4] = {};
+  if (role == Role::kClient) {
+    CHECK(::RAND_bytes(mask, sizeof mask) == 1);
+    out.append(reinterpret_cast<const char*>(mask), sizeof mask);
+  }
+  const size_t start = out.size();
+  if (close_code != 0) append_big_endian(out, close_code, 2);
+  out.append(payload);
+  if (role == Role::kClient) apply_mask(out.data() + start, size, mask, 0);
 }
 
 std::optional<Fault> Decoder::take_header() {
@@ -258,25 +254,10 @@ constexpr size_t kWritePiece = 256 * 1024;    // see WebSocketOptions::write_tim
 constexpr size_t kJoinedPayload = 32 * 1024;  // up to this size a payload goes out with its header
 constexpr size_t kMaxDiscard = 64 * 1024 * 1024;
 constexpr std::chrono::seconds kLingerIdle{1};
-constexpr size_t kMaxAnswer = 16 * 1024;  // of a server to a client's handshake
-constexpr size_t kMaxAnswerFields = 100;
-
-// "Upgrade, keep-alive" holds "upgrade" (RFC 9110, section 5.6.1).
-bool lists(std::string_view field, std::string_view wanted) {
-  while (!field.empty()) {
-    const size_t comma = field.find(',');
-    std::string_view item = field.substr(0, comma);
-    field = comma == std::string_view::npos ? std::string_view() : field.substr(comma + 1);
-    while (!item.empty() && (item.front() == ' ' || item.front() == '\t')) item.remove_prefix(1);
-    while (!item.empty() && (item.back() == ' ' || item.back() == '\t')) item.remove_suffix(1);
-    if (equal_ignoring_case(item, wanted)) return true;
-  }
-  return false;
-}
 
 bool any_field_lists(const Headers& headers, std::string_view name, std::string_view wanted) {
   return std::any_of(headers.fields().begin(), headers.fields().end(), [&](const auto& field) {
-    return equal_ignoring_case(field.first, name) && lists(field.second, wanted);
+    return equal_ignoring_case(field.first, name) && wire::lists(field.second, wanted);
   });
 }
 
@@ -319,54 +300,26 @@ Result<Headers> websocket_answer(const HttpRequest& request, std::string_view pr
   return answer;
 }
 
-awaitable<Result<Bytes>> open_websocket(Shard* shard, Stream* stream, std::string host,
-                                        std::string target, Headers headers, Deadline deadline) {
+awaitable<Result<std::unique_ptr<Stream>>> open_websocket(HttpClient* client, std::string target,
+                                                          Headers headers, Deadline deadline) {
   unsigned char nonce[16];
   CHECK(::RAND_bytes(nonce, sizeof nonce) == 1);
   const std::string key = to_base64({reinterpret_cast<const char*>(nonce), sizeof nonce});
-  Bytes out = fmt::format(
-      "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
-      target, host, key);
-  SLUICE_CO_TRY_VOID(wire::append_fields(out, headers));
-  out.append("\r\n");
-
-  bool late = false;
-  Wheel::Timer timer(shard->wheel());
-  timer.arm(deadline, [&late, stream] {
-    late = true;
-    stream->close();
-  });
-  const Error too_late(ErrorCode::kTimedOut, "the WebSocket was not opened in time");
-  auto written = co_await write_all(stream, out);
-  if (!written) co_return late ? too_late : std::move(written).error();
-
-  Bytes in;
-  wire::HeadScanner scanner(kMaxAnswer);
-  for (;;) {
-    const size_t have = in.size();
-    in.resize(have + kBuffer);
-    const auto room = as_writable_byte_span(in).subspan(have);
-    auto n = co_await stream->read_some(room);
-    if (!n) co_return late ? too_late : std::move(n).error();
-    if (*n == 0) co_return Error(ErrorCode::kClosed, "the server closed instead of answering");
-    in.resize(have + *n);
-    auto size = scanner.scan(in);
-    if (!size) co_return Error(ErrorCode::kProtocol, size.error().message, ErrorOrigin::kUpstream);
-    if (*size == 0) continue;
-    const ByteView bytes = ByteView(in).substr(scanner.start(), *size - scanner.start());
-    auto head = wire::parse_response_head(bytes, kMaxAnswerFields, "GET");
-    if (!head) co_return Error(ErrorCode::kProtocol, head.error().message, ErrorOrigin::kUpstream);
-    if (head->status != 101 || !any_field_lists(head->headers, "Upgrade", "websocket") ||
-        head->headers.get_or("Sec-WebSocket-Accept", "") != accept_of(key)) {
-      co_return Error(ErrorCode::kProtocol,
-                      fmt::format("the server answered {} instead of opening a WebSocket at {}",
-                                  head->status, target),
-                      ErrorOrigin::kUpstream);
-    }
-    in.erase(0, *size);
-    co_return in;
+  headers.set("Upgrade", "websocket");
+  headers.set("Sec-WebSocket-Version", "13");
+  headers.set("Sec-WebSocket-Key", key);
+  HttpRequest request{"GET", target, std::move(headers), {}};
+  auto called = co_await client->call(std::move(request), deadline);
+  if (!called) co_return std::move(called).error();
+  HttpIncoming& answer = **called;
+  if (answer.status() != 101 ||
+      answer.headers().get_or("Sec-WebSocket-Accept", "") != accept_of(key)) {
+    co_return Error(ErrorCode::kProtocol,
+                    fmt::format("the server answered {} instead of opening a WebSocket at {}",
+                                answer.status(), target),
+                    ErrorOrigin::kUpstream);
   }
+  co_return answer.take_stream();
 }
 
 WebSocket::WebSocket(Shard& shard, Stream* stream, Bytes already_read, Role role,
@@ -557,17 +510,7 @@ awaitable<Result<void>> WebSocket::send(Kind kind, Bytes data) {
     websocket::append_frame(out, role_, opcode, data);
     sent = co_await put(out);
   } else {
-    // A header whose length is the payload's, in front of the payload as it is.
-    out.push_back(static_cast<char>(0x80 | static_cast<uint8_t>(opcode)));
-    if (data.size() <= 0xFFFF) {
-      out.push_back(126);
-      out.push_back(static_cast<char>(data.size() >> 8));
-      out.push_back(static_cast<char>(data.size()));
-    } else {
-      out.push_back(127);
-      for (int i = 7; i >= 0; --i)
-        out.push_back(static_cast<char>(uint64_t{data.size()} >> (8 * i)));
-    }
+    websocket::append_header(out, role_, opcode, data.size());
     sent = co_await put(out);
     if (sent) sent = co_await put(data);
   }
@@ -579,7 +522,7 @@ awaitable<Result<void>> WebSocket::send(Kind kind, Bytes data) {
 awaitable<void> WebSocket::acquire() {
   if (!std::exchange(writing_, true)) co_return;
   const auto mine = writers_.emplace(writers_.end());
-  while (!mine->turn) co_await mine->signal.wait();
+  while (!mine->may_write) co_await mine->signal.wait();
   writers_.erase(mine);
 }
 
@@ -587,7 +530,7 @@ void WebSocket::release() {
   if (writers_.empty()) {
     writing_ = false;
   } else {
-    writers_.front().turn = true;
+    writers_.front().may_write = true;
     writers_.front().signal.notify();
   }
 }

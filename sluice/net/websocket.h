@@ -22,6 +22,7 @@
 #include "sluice/base/core/deadline.h"
 #include "sluice/base/core/result.h"
 #include "sluice/net/http.h"
+#include "sluice/net/http_client.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/stream.h"
 #include "sluice/net/wheel.h"
@@ -119,8 +120,6 @@ class Decoder {
 
 // One frame. A client's is masked with fresh random bytes.
 void append_frame(Bytes& out, Role role, Opcode opcode, ByteView payload, uint16_t close_code = 0);
-// The same with `final` clear, or a continuation: for tests of fragments.
-void append_fragment(Bytes& out, Role role, Opcode opcode, ByteView payload);
 
 // Codes that a peer may send.
 bool is_valid_close_code(uint16_t code);
@@ -135,10 +134,10 @@ Result<Headers> websocket_answer(const HttpRequest& request, std::string_view pr
 // Whether a request means to leave HTTP for a WebSocket, well-formed or not.
 bool wants_websocket(const HttpRequest& request);
 
-// As a client, on a fresh connection: asks for `target` and returns what came behind the answer.
-// kProtocol, with the status, if the server does something else.
-awaitable<Result<Bytes>> open_websocket(Shard* shard, Stream* stream, std::string host,
-                                        std::string target, Headers headers, Deadline deadline);
+// As a client: asks for `target` on a connection of its own, which is then the socket's. kProtocol,
+// with the status, if the server does something else.
+awaitable<Result<std::unique_ptr<Stream>>> open_websocket(HttpClient* client, std::string target,
+                                                          Headers headers, Deadline deadline);
 
 struct WebSocketOptions {
   size_t message_bytes = 16 * 1024 * 1024;  // of one that arrives: closed with 1009 above
@@ -240,7 +239,7 @@ class WebSocket {
   bool writing_ = false;
   struct Writer {
     Signal signal;
-    bool turn = false;
+    bool may_write = false;
   };
   std::list<Writer> writers_;
   std::optional<Bytes> pong_;  // the last ping's, to be sent: earlier ones need none

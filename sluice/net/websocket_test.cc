@@ -15,7 +15,6 @@ namespace sluice::net {
 namespace {
 
 using namespace std::chrono_literals;
-using websocket::append_fragment;
 using websocket::append_frame;
 using websocket::Decoder;
 using websocket::Event;
@@ -55,8 +54,8 @@ Bytes masked(Opcode opcode, ByteView payload, uint16_t code = 0) {
   return out;
 }
 Bytes masked_fragment(Opcode opcode, ByteView payload) {
-  Bytes out;
-  append_fragment(out, Role::kClient, opcode, payload);
+  Bytes out = masked(opcode, payload);
+  out[0] = static_cast<char>(out[0] & 0x7F);  // more follows
   return out;
 }
 
@@ -509,8 +508,9 @@ struct EchoApp {
 
   static awaitable<void> handle(EchoApp* app, HttpRequest request, ResponseWriter* writer) {
     auto answer = websocket_answer(request);
+    if (request.path() == "/none") answer = Error(ErrorCode::kNotFound, "no such path");
     if (!answer) {
-      HttpResponse refusal = json_response(400, "{}");
+      HttpResponse refusal = json_response(request.path() == "/none" ? 404 : 400, "{}");
       const auto sent = co_await writer->send(std::move(refusal));
       co_return;
     }
@@ -542,15 +542,18 @@ class WebSocketServerTest : public ::testing::Test {
   HttpServer server_{shard_, [this](HttpRequest request, ResponseWriter* writer) {
                        return EchoApp::handle(&app_, std::move(request), writer);
                      }};
+  static awaitable<Result<std::unique_ptr<Stream>>> connect(MemoryListener* listener) {
+    co_return std::unique_ptr<Stream>(listener->connect());
+  }
+
   MemoryListener* listener_ = nullptr;
+  HttpClient client_{shard_, [this](Deadline) { return connect(listener_); }, "localhost"};
 };
 
 TEST_F(WebSocketServerTest, upgrades_and_echoes) {
-  auto stream = listener_->connect();
-  auto rest = testing::run(
-      shard_, open_websocket(&shard_, stream.get(), "localhost", "/ws", {}, Deadline::in(5s)));
-  ASSERT_TRUE(rest) << rest.error().message;
-  WebSocket client(shard_, stream.get(), std::move(*rest), Role::kClient);
+  auto stream = testing::run(shard_, open_websocket(&client_, "/ws", {}, Deadline::in(5s)));
+  ASSERT_TRUE(stream) << stream.error().message;
+  WebSocket client(shard_, stream->get(), Bytes(), Role::kClient);
   for (const size_t size : {3UL, 70'000UL, 1'000'000UL}) {
     ASSERT_TRUE(testing::run(shard_, client.send(WebSocket::Kind::kText, Bytes(size, 'e'))));
     auto answer = testing::run(shard_, client.read());
@@ -594,20 +597,23 @@ TEST_F(WebSocketServerTest, refuses_what_cannot_be_upgraded) {
   shard_.run_until([&] { return server_.connections() == 0; });
   EXPECT_TRUE(stream->take_unread().starts_with("HTTP/1.1 500"));  // the handler gave no answer
 
-  auto second = listener_->connect();
-  auto refused = testing::run(
-      shard_, open_websocket(&shard_, second.get(), "localhost", "/ws",
-                             {{"Sec-WebSocket-Protocol", "a\r\nb"}}, Deadline::in(5s)));
-  EXPECT_EQ(refused.error().code, ErrorCode::kInternal);
+  const auto refused =
+      testing::run(shard_, open_websocket(&client_, "/none", {}, Deadline::in(5s)));
+  EXPECT_EQ(refused.error().code, ErrorCode::kProtocol);
+  EXPECT_EQ(refused.error().message,
+            "the server answered 404 instead of opening a WebSocket at /none");
+  const auto unwritten = testing::run(
+      shard_,
+      open_websocket(&client_, "/ws", {{"Sec-WebSocket-Protocol", "a\r\nb"}}, Deadline::in(5s)));
+  EXPECT_EQ(unwritten.error().code, ErrorCode::kInvalidArgument);
 }
 
 TEST_F(WebSocketServerTest, a_server_that_stops_cuts_sockets_at_its_deadline) {
-  auto stream = listener_->connect();
-  auto rest = testing::run(
-      shard_, open_websocket(&shard_, stream.get(), "localhost", "/ws", {}, Deadline::in(5s)));
-  ASSERT_TRUE(rest);
+  auto stream = testing::run(shard_, open_websocket(&client_, "/ws", {}, Deadline::in(5s)));
+  ASSERT_TRUE(stream);
   testing::run(shard_, server_.stop(Deadline::in(20ms)));
-  EXPECT_TRUE(stream->peer_gone());
+  Bytes rest(16, '\0');
+  EXPECT_EQ(testing::run(shard_, (*stream)->read_some(as_writable_byte_span(rest))), 0U);
   EXPECT_EQ(app_.codes, std::vector<uint16_t>{websocket::kLost});
 }
 

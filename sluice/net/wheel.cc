@@ -52,7 +52,7 @@ void Wheel::schedule() {
 
 void Wheel::on_tick() {
   const int64_t now = (Clock::now() - start_) / kTick;
-  // After a stall of more than one turn every slot is visited once; that finds all that is due.
+  // After a stall of more than one round every slot is visited once; that finds all that is due.
   const int64_t first = std::max(done_ + 1, now - static_cast<int64_t>(kSlots) + 1);
   Slot due;
   for (int64_t tick = first; tick <= now; ++tick) {

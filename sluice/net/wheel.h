@@ -52,7 +52,7 @@ class Wheel {
 
  private:
   using Slot = boost::intrusive::list<Timer, boost::intrusive::constant_time_size<false>>;
-  static constexpr size_t kSlots = 4096;  // 20 s in one turn; later deadlines go round again
+  static constexpr size_t kSlots = 4096;  // 20 s in one round; later deadlines go round again
 
   int64_t tick_of(Clock::time_point at) const;
   void insert(Timer& timer);
