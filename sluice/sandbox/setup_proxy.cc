@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -11,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "sluice/net/http_wire.h"
 #include "sluice/net/socket.h"
 
 namespace sluice::sandbox {
@@ -21,11 +21,11 @@ using net::awaitable;
 namespace {
 
 constexpr size_t kMaxHead = 32 * 1024;
+constexpr size_t kMaxFields = 200;
 constexpr size_t kMaxConnections = 128;
 constexpr size_t kPiece = 64 * 1024;
 constexpr Duration kConnectTime = 20s;
-// A client that has closed its side still gets what is on its way.
-constexpr Duration kLinger = 5s;
+constexpr Duration kLinger = 5s;  // for the last bytes to be acknowledged
 
 using StreamPtr = std::shared_ptr<net::Stream>;
 
@@ -64,41 +64,20 @@ Result<Place> parse_place(std::string_view text) {
   return place;
 }
 
-bool is_allowed(const std::vector<std::string>& hosts, const Place& wanted) {
+bool is_allowed(const std::vector<std::string>& hosts, std::string_view host, uint16_t port) {
   for (const std::string& entry : hosts) {
     const auto rule = parse_place(entry);
     if (!rule) continue;
-    if (rule->port != 0 ? rule->port != wanted.port : wanted.port != 80 && wanted.port != 443) {
+    if (rule->port != 0 ? rule->port != port : port != 80 && port != 443) {
       continue;
     }
-    if (rule->host == wanted.host) return true;
-    if (rule->host.starts_with("*.") && wanted.host.size() > rule->host.size() - 1 &&
-        wanted.host.ends_with(std::string_view(rule->host).substr(1))) {
+    if (rule->host == host) return true;
+    if (rule->host.starts_with("*.") && host.size() > rule->host.size() - 1 &&
+        host.ends_with(std::string_view(rule->host).substr(1))) {
       return true;
     }
   }
   return false;
-}
-
-Result<std::vector<std::string>> look_up_name(const std::string& host) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int failure = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
-  std::vector<std::string> addresses;
-  for (const addrinfo* it = found; it != nullptr; it = it->ai_next) {
-    char text[NI_MAXHOST];
-    if (::getnameinfo(it->ai_addr, it->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) ==
-        0) {
-      addresses.emplace_back(text);
-    }
-  }
-  if (found != nullptr) ::freeaddrinfo(found);
-  if (failure != 0 || addresses.empty()) {
-    return Error(ErrorCode::kUnavailable,
-                 host + ": " + (failure != 0 ? ::gai_strerror(failure) : "no address"));
-  }
-  return addresses;
 }
 
 std::string answer(std::string_view status, std::string_view text) {
@@ -108,72 +87,55 @@ std::string answer(std::string_view status, std::string_view text) {
       status, text.size() + 1, text);
 }
 
-// What a request's head asks for.
-struct Request {
-  Place place;
-  std::string first;  // what the server gets of it: nothing for CONNECT
-  bool tunnel = false;
-};
-
-// The head up to and with its empty line.
-Result<Request> parse_head(std::string_view head) {
-  const size_t line_end = head.find("\r\n");
-  const std::string_view line = head.substr(0, line_end);
-  const size_t one = line.find(' ');
-  const size_t two = line.find(' ', one + 1);
-  const auto bad = [](const char* what) {
-    return Error(ErrorCode::kInvalidArgument, std::string("set-up proxy: ") + what);
-  };
-  if (one == std::string_view::npos || two == std::string_view::npos ||
-      !line.substr(two + 1).starts_with("HTTP/1.") ||
-      std::any_of(line.begin(), line.end(), [](unsigned char c) { return c < 0x20; })) {
-    return bad("no request line of HTTP/1.1");
-  }
-  const std::string_view method = line.substr(0, one);
-  std::string_view target = line.substr(one + 1, two - one - 1);
-  Request request;
-  request.tunnel = method == "CONNECT";
-  std::string_view path = "/";
-  if (!request.tunnel) {
-    constexpr std::string_view kScheme = "http://";
-    if (lower(target.substr(0, kScheme.size())) != kScheme) {
-      return bad("only CONNECT and absolute http:// addresses");
-    }
-    target.remove_prefix(kScheme.size());
-    const size_t slash = target.find_first_of("/?");
-    if (slash != std::string_view::npos) path = target.substr(slash);
-    target = target.substr(0, slash);
-    if (target.find('@') != std::string_view::npos) return bad("no names and passwords");
-  }
-  SLUICE_TRY(request.place, parse_place(target));
-  if (!is_host(request.place.host)) return bad("no such host");
-  if (request.tunnel) {
-    if (request.place.port == 0) return bad("CONNECT without a port");
-    return request;
-  }
-  if (request.place.port == 0) request.place.port = 80;
-  request.first =
-      fmt::format("{} {}{} HTTP/1.1\r\n", method, path.starts_with('?') ? "/" : "", path);
-  // The server is told to close behind its answer: the next request may be for another host.
-  for (std::string_view rest = head.substr(line_end + 2); !rest.empty();) {
-    const size_t end = rest.find("\r\n");
-    const std::string_view field = rest.substr(0, end);
-    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 2);
-    if (field.empty()) break;
-    const std::string name = lower(field.substr(0, field.find(':')));
-    if (name == "connection" || name.starts_with("proxy-") || name == "keep-alive") continue;
-    request.first.append(field).append("\r\n");
-  }
-  request.first += "Connection: close\r\n\r\n";
-  return request;
+Error bad(std::string_view what) {
+  return Error(ErrorCode::kInvalidArgument, fmt::format("set-up proxy: {}", what));
 }
 
 }  // namespace
 
 Result<SetupRequest> parse_setup_request(std::string_view head) {
-  SLUICE_TRY(Request request, parse_head(head));
-  return SetupRequest{std::move(request.place.host), request.place.port, std::move(request.first),
-                      request.tunnel};
+  net::wire::RequestHead parsed;
+  if (const auto fault =
+          net::wire::parse_request_head(head, kMaxFields, &parsed, net::wire::Reader::kProxy)) {
+    return bad(fault->message);
+  }
+  const net::HttpRequest& asked = parsed.request;
+  SetupRequest request;
+  request.tunnel = asked.method == "CONNECT";
+  std::string_view authority = asked.target;
+  std::string path;
+  if (!request.tunnel) {
+    constexpr std::string_view kScheme = "http://";
+    if (!net::equal_ignoring_case(authority.substr(0, kScheme.size()), kScheme)) {
+      return bad("only CONNECT and absolute http:// addresses");
+    }
+    authority.remove_prefix(kScheme.size());
+    const size_t end = std::min(authority.find_first_of("/?"), authority.size());
+    path = authority.substr(end);
+    if (!path.starts_with('/')) path.insert(0, 1, '/');
+    authority = authority.substr(0, end);
+    if (authority.find('@') != std::string_view::npos) return bad("no names and passwords");
+  }
+  SLUICE_TRY(Place place, parse_place(authority));
+  if (!is_host(place.host)) return bad("no such host");
+  if (request.tunnel && place.port == 0) return bad("CONNECT without a port");
+  request.host = std::move(place.host);
+  request.port = place.port != 0 ? place.port : 80;
+  if (request.tunnel) return request;
+  // The target alone says for whom it is (RFC 9112, section 3.2.2): another name in the Host field
+  // would be a way to others that the same machine serves.
+  request.first = fmt::format("{} {} HTTP/1.1\r\nHost: {}\r\n", asked.method, path, authority);
+  for (const auto& [name, value] : asked.headers.fields()) {
+    const std::string field = lower(name);
+    if (field == "host" || field == "connection" || field == "keep-alive" ||
+        field.starts_with("proxy-")) {
+      continue;
+    }
+    request.first.append(name).append(": ").append(value).append("\r\n");
+  }
+  // The server is told to close behind its answer: the next request may be for another host.
+  request.first += "Connection: close\r\n\r\n";
+  return request;
 }
 
 struct SetupProxy::State {
@@ -184,35 +146,79 @@ struct SetupProxy::State {
   std::set<StreamPtr> open;  // every stream there is, to be closed at the end
   bool closed = false;
 
-  // One direction of a tunnel; closes both ends when it is over.
-  static awaitable<void> pump(std::shared_ptr<State> state, StreamPtr from, StreamPtr to,
-                              Duration linger) {
+  // `behind` is what came behind the request's head.
+  static awaitable<Result<SetupRequest>> read_request(StreamPtr client, Bytes* behind) {
+    net::wire::HeadScanner scanner(kMaxHead);
+    Bytes bytes;
     Bytes buffer(kPiece, '\0');
     for (;;) {
+      SLUICE_CO_TRY(const size_t n, co_await client->read_some(as_writable_byte_span(buffer)));
+      if (n == 0) co_return bad("no whole request came");
+      bytes.append(buffer, 0, n);
+      const auto size = scanner.scan(bytes);
+      if (!size) co_return bad(size.error().message);
+      if (*size == 0) continue;
+      *behind = bytes.substr(*size);
+      co_return parse_setup_request(
+          ByteView(bytes).substr(scanner.start(), *size - scanner.start()));
+    }
+  }
+
+  // Where the client's request leads. `first` is what goes there before all else.
+  static awaitable<Result<StreamPtr>> open_server(std::shared_ptr<State> state, StreamPtr client,
+                                                  Bytes* first) {
+    Bytes behind;
+    SLUICE_CO_TRY(SetupRequest request, co_await read_request(client, &behind));
+    SLUICE_CO_TRY(StreamPtr server, co_await state->reach(std::move(request.host), request.port));
+    if (state->closed) {
+      server->close();
+      co_return Error(ErrorCode::kClosed, "the set-up is over");
+    }
+    state->open.insert(server);
+    *first = request.first + behind;
+    if (request.tunnel) {
+      constexpr std::string_view kGo = "HTTP/1.1 200 Connection established\r\n\r\n";
+      (void)co_await net::write_all(client.get(), kGo);
+    }
+    co_return server;
+  }
+
+  // One direction of a connection. Its end is passed on and ends this direction alone; when both
+  // have ended, or one broke, all is closed.
+  static awaitable<void> pump(std::shared_ptr<State> state, StreamPtr from, StreamPtr to,
+                              std::shared_ptr<int> directions) {
+    Bytes buffer(kPiece, '\0');
+    bool whole = false;
+    for (;;) {
       const auto n = co_await from->read_some(as_writable_byte_span(buffer));
-      if (!n || *n == 0) break;
+      whole = n && *n == 0;
+      if (!n || whole) break;
       const ByteView piece(buffer.data(), *n);
       const auto written = co_await net::write_all(to.get(), piece);
       if (!written) break;
     }
+    if (whole) to->finish();
+    if (--*directions > 0 && whole) co_return;
     (void)co_await to->drained(Deadline::in(kLinger));
-    if (linger > Duration::zero()) (void)co_await net::sleep_for(linger);
-    from->close();
-    to->close();
-    state->open.erase(from);
-    state->open.erase(to);
+    state->close(from);
+    state->close(to);
   }
 
-  awaitable<Result<StreamPtr>> reach(Place place) {
-    if (!is_allowed(options.hosts, place)) {
+  void close(const StreamPtr& stream) {
+    stream->close();
+    open.erase(stream);
+  }
+
+  awaitable<Result<StreamPtr>> reach(std::string host, uint16_t port) {
+    if (!is_allowed(options.hosts, host, port)) {
       co_return Error(ErrorCode::kPermissionDenied,
                       fmt::format("{}:{} is not among the hosts that set-up may reach "
                                   "(setup_hosts of the task)",
-                                  place.host, place.port));
+                                  host, port));
     }
     Result<std::vector<std::string>> addresses;
     std::function<void()> look_up = [&] {
-      addresses = options.look_up(place.host);
+      addresses = options.look_up(host);
     };
     co_await names.run(std::move(look_up));
     if (!addresses) co_return std::move(addresses).error();
@@ -220,13 +226,13 @@ struct SetupProxy::State {
       // One bad address and the name is not to be trusted.
       if (!options.may_reach(address)) {
         co_return Error(ErrorCode::kPermissionDenied,
-                        fmt::format("{} is {}, which is no public address", place.host, address));
+                        fmt::format("{} is {}, which is no public address", host, address));
       }
     }
-    Error last(ErrorCode::kUnavailable, place.host + " has no address");
+    Error last(ErrorCode::kUnavailable, host + " has no address");
     for (const std::string& address : *addresses) {
       auto stream =
-          co_await net::connect_tcp(shard, &names, address, place.port, Deadline::in(kConnectTime));
+          co_await net::connect_tcp(shard, &names, address, port, Deadline::in(kConnectTime));
       if (stream) co_return StreamPtr(std::move(*stream));
       last = std::move(stream).error();
     }
@@ -283,7 +289,7 @@ std::unique_ptr<SetupProxy> SetupProxy::start(net::Shard* shard,
   state->shard = shard;
   state->listener = std::move(listener);
   state->options = std::move(options);
-  if (!state->options.look_up) state->options.look_up = look_up_name;
+  if (!state->options.look_up) state->options.look_up = net::look_up;
   if (!state->options.may_reach) state->options.may_reach = is_public_address;
   shard->spawn(serve(state));
   return std::unique_ptr<SetupProxy>(new SetupProxy(std::move(state)));
@@ -314,51 +320,24 @@ awaitable<void> SetupProxy::serve(std::shared_ptr<State> state) {
 }
 
 awaitable<void> SetupProxy::attend(std::shared_ptr<State> state, StreamPtr client) {
-  Bytes head;
-  Bytes buffer(kPiece, '\0');
-  size_t end = Bytes::npos;
-  while (end == Bytes::npos && head.size() < kMaxHead) {
-    const auto n = co_await client->read_some(as_writable_byte_span(buffer));
-    if (!n || *n == 0) break;
-    head.append(buffer, 0, *n);
-    end = head.find("\r\n\r\n");
-  }
-  std::string refusal;
-  auto request = end == Bytes::npos
-                     ? Result<Request>(Error(ErrorCode::kInvalidArgument,
-                                             "set-up proxy: no request within its limit"))
-                     : parse_head(ByteView(head).substr(0, end + 4));
-  StreamPtr server;
-  if (!request) {
-    refusal = answer("400 Bad Request", request.error().message);
-  } else {
-    auto reached = co_await state->reach(request->place);
-    if (reached) {
-      server = std::move(*reached);
-    } else {
-      const bool forbidden = reached.error().code == ErrorCode::kPermissionDenied;
-      refusal = answer(forbidden ? "403 Forbidden" : "502 Bad Gateway", reached.error().message);
-    }
-  }
-  if (state->closed || !refusal.empty()) {
-    if (!state->closed) {
-      (void)co_await net::write_all(client.get(), refusal);
-      (void)co_await client->drained(Deadline::in(kLinger));
-    }
-    client->close();
-    if (server) server->close();
-    state->open.erase(client);
+  Bytes first;
+  const auto server = co_await State::open_server(state, client, &first);
+  if (state->closed) co_return;
+  if (!server) {
+    const ErrorCode code = server.error().code;
+    const Bytes refusal = answer(code == ErrorCode::kInvalidArgument    ? "400 Bad Request"
+                                 : code == ErrorCode::kPermissionDenied ? "403 Forbidden"
+                                                                        : "502 Bad Gateway",
+                                 server.error().message);
+    (void)co_await net::write_all(client.get(), refusal);
+    (void)co_await client->drained(Deadline::in(kLinger));
+    state->close(client);
     co_return;
   }
-  state->open.insert(server);
-  const Bytes rest = request->first + head.substr(end + 4);
-  if (request->tunnel) {
-    constexpr std::string_view kGo = "HTTP/1.1 200 Connection established\r\n\r\n";
-    (void)co_await net::write_all(client.get(), kGo);
-  }
-  if (!rest.empty()) (void)co_await net::write_all(server.get(), rest);
-  state->shard->spawn(State::pump(state, client, server, kLinger));
-  co_await State::pump(state, server, client, Duration::zero());
+  if (!first.empty()) (void)co_await net::write_all(server->get(), first);
+  const auto directions = std::make_shared<int>(2);
+  state->shard->spawn(State::pump(state, client, *server, directions));
+  co_await State::pump(state, *server, client, directions);
 }
 
 }  // namespace sluice::sandbox

@@ -5,14 +5,17 @@
 #include <cstdint>
 
 #include "sluice/base/core/check.h"
+#include "sluice/net/http_wire.h"
 #include "sluice/sandbox/setup_proxy.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sluice;
   const ByteView bytes(reinterpret_cast<const char*>(data), size);
-  const size_t end = bytes.find("\r\n\r\n");
-  const auto request = sandbox::parse_setup_request(
-      end == ByteView::npos ? Bytes(bytes) + "\r\n\r\n" : Bytes(bytes.substr(0, end + 4)));
+  net::wire::HeadScanner scanner(32 * 1024);
+  const auto end = scanner.scan(bytes);
+  if (!end || *end == 0) return 0;
+  const auto request =
+      sandbox::parse_setup_request(bytes.substr(scanner.start(), *end - scanner.start()));
   if (!request) return 0;
   CHECK(request->port != 0 && !request->host.empty());
   CHECK(std::all_of(request->host.begin(), request->host.end(), [](unsigned char c) {

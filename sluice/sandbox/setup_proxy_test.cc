@@ -100,6 +100,7 @@ class SetupProxyServing : public ::testing::Test {
   std::string ask(const std::string& head) {
     const auto stream = connect();
     EXPECT_TRUE(run(shard_, net::write_all(stream.get(), head)));
+    stream->finish();
     std::string all;
     for (std::string piece = read(*stream); !piece.empty() && piece[0] != '<';
          piece = read(*stream)) {
@@ -150,16 +151,53 @@ TEST_F(SetupProxyServing, ANameThatLeadsInsideIsRefused) {
 
 TEST_F(SetupProxyServing, PlainRequestsAreForwarded) {
   const auto client = connect();
-  ASSERT_TRUE(run(shard_, net::write_all(client.get(), "GET http://packages.example.org:" + port_ +
-                                                           "/pool?x=1 HTTP/1.1\r\nHost: h\r\n"
-                                                           "Proxy-Authorization: secret\r\n"
-                                                           "Connection: keep-alive\r\n\r\n")));
+  ASSERT_TRUE(
+      run(shard_, net::write_all(client.get(), "GET http://packages.example.org:" + port_ +
+                                                   "/pool?x=1 HTTP/1.1\r\nHost: h\r\n"
+                                                   "Proxy-Authorization: secret\r\nAccept:*/*\r\n"
+                                                   "Connection: keep-alive\r\n\r\n")));
   auto server = run(shard_, server_->accept());
   ASSERT_TRUE(server);
-  EXPECT_EQ(read(**server), "GET /pool?x=1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(read(**server), "GET /pool?x=1 HTTP/1.1\r\nHost: packages.example.org:" + port_ +
+                                "\r\nAccept: */*\r\nConnection: close\r\n\r\n")
+      << "the Host field is no way to another host of the same machine";
   ASSERT_TRUE(run(shard_, net::write_all(server->get(), "HTTP/1.1 200 OK\r\n\r\nbody")));
   (*server)->close();
   EXPECT_EQ(read(*client), "HTTP/1.1 200 OK\r\n\r\nbody");
+}
+
+TEST_F(SetupProxyServing, TheEndOfOneDirectionLeavesTheOther) {
+  const auto client = connect();
+  ASSERT_TRUE(run(shard_, net::write_all(client.get(), connect_head("packages.example.org"))));
+  auto server = run(shard_, server_->accept());
+  ASSERT_TRUE(server);
+  EXPECT_THAT(read(*client), StartsWith("HTTP/1.1 200 "));
+  ASSERT_TRUE(run(shard_, net::write_all(client.get(), "all there is")));
+  client->finish();
+  EXPECT_EQ(read(**server), "all there is");
+  EXPECT_EQ(read(**server), "") << "the server hears of the client's end";
+  // A download goes on, however long that takes.
+  Bytes got;
+  for (size_t i = 0; i < 20; ++i) {
+    ASSERT_TRUE(run(shard_, net::write_all(server->get(), Bytes(50'000, 'x'))));
+    for (Bytes piece = "x"; !piece.empty() && got.size() < 50'000U * (i + 1); got += piece) {
+      piece = read(*client);
+    }
+  }
+  EXPECT_EQ(got, Bytes(1'000'000, 'x'));
+  (*server)->finish();
+  EXPECT_EQ(read(*client), "");
+  // And the other way round: a server that has ended its side is still sent to.
+  const auto second = connect();
+  ASSERT_TRUE(run(shard_, net::write_all(second.get(), connect_head("packages.example.org"))));
+  server = run(shard_, server_->accept());
+  ASSERT_TRUE(server);
+  EXPECT_THAT(read(*second), StartsWith("HTTP/1.1 200 "));
+  (*server)->finish();
+  EXPECT_EQ(read(*second), "");
+  ASSERT_TRUE(run(shard_, net::write_all(second.get(), "an upload")));
+  EXPECT_EQ(read(**server), "an upload");
+  (*server)->close();
 }
 
 TEST_F(SetupProxyServing, NonsenseIsRefused) {
@@ -169,6 +207,9 @@ TEST_F(SetupProxyServing, NonsenseIsRefused) {
         std::string("GET http://u:p@packages.example.org/ HTTP/1.1\r\n\r\n"),
         std::string("CONNECT a\0b:443 HTTP/1.1\r\n\r\n", 28), std::string("x y HTTP/2\r\n\r\n"),
         std::string("GET ftp://packages.example.org/ HTTP/1.1\r\n\r\n"),
+        "GET http://packages.example.org:" + port_ + "/ HTTP/1.1\nHost: h\n\n",
+        "GET http://packages.example.org:" + port_ + "/ HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
+        "GET http://packages.example.org:" + port_ + "/ HTTP/1.1\r\nA : b\r\n\r\n",
         std::string(40'000, 'x')}) {
     EXPECT_THAT(ask(head), StartsWith("HTTP/1.1 400 ")) << head.substr(0, 60);
   }
