@@ -17,14 +17,6 @@ using namespace std::chrono_literals;
 constexpr std::array<std::string_view, 6> kEventKinds = {"text", "reasoning", "tool",
                                                          "step", "error",     "done"};
 
-std::optional<llm::Dialect> dialect_named(std::string_view name) {
-  for (const auto dialect : {llm::Dialect::kChat, llm::Dialect::kResponses, llm::Dialect::kMessages,
-                             llm::Dialect::kGemini}) {
-    if (llm::to_string(dialect) == name) return dialect;
-  }
-  return std::nullopt;
-}
-
 std::optional<llm::Purpose> purpose_named(std::string_view name) {
   for (const auto purpose : {llm::Purpose::kMain, llm::Purpose::kTitle, llm::Purpose::kSummary,
                              llm::Purpose::kSubagent, llm::Purpose::kProbe}) {
@@ -95,9 +87,9 @@ class SpecParser {
 
   void dialects() {
     for (auto& [name, in] : root_.named_tables("dialects")) {
-      const auto dialect = dialect_named(name);
+      const auto dialect = llm::dialect_from(name);
       if (!dialect) {
-        in.mistake("", "unknown dialect; known: chat, responses, messages, gemini");
+        in.mistake("", "unknown dialect; known: " + llm::dialect_names());
         continue;
       }
       DialectSpec row{*dialect, in.string("path").value_or(""), {}};

@@ -527,11 +527,7 @@ std::shared_ptr<ParkedCall> OpenRollout::park(Arrival arrival, const llm::Peek& 
   call->session = std::move(arrival.session);
   call->dialect = arrival.dialect;
   if (rule != nullptr) call->purpose = rule->purpose;
-  call->model = peek.model;
-  call->n = peek.n;
-  call->stream = peek.stream;
-  call->stream_usage = peek.stream_usage;
-  call->framing = peek.framing;
+  static_cast<llm::Head&>(*call) = peek;
   call->digest = digest;
   call->ordinal = ++counters_.calls;
   call->arrived_at = std::chrono::system_clock::now();

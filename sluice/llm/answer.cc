@@ -6,12 +6,12 @@
 
 #include "sluice/json/text.h"
 #include "sluice/llm/dialect.h"
-#include "sluice/llm/reader.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::llm {
 namespace {
 
+using json::Reader;
 using wire::append_list;
 using wire::Members;
 
@@ -55,23 +55,13 @@ std::optional<Usage> usage_of_ids(const Answer& answer) {
 void append_choice(Bytes& out, const Choice& choice) {
   Members members(out);
   members.text("finish", to_string(choice.finish));
-  const auto text = [&](std::string_view name, std::string_view value) {
-    if (!value.empty()) members.text(name, value);
-  };
-  text("text", choice.message.text);
-  text("reasoning", choice.message.reasoning);
-  text("reasoning_seal", choice.message.reasoning_seal);
-  text("refusal", choice.message.refusal);
+  members.text_if_any("text", choice.message.text);
+  members.text_if_any("reasoning", choice.message.reasoning);
+  members.text_if_any("reasoning_seal", choice.message.reasoning_seal);
+  members.text_if_any("refusal", choice.message.refusal);
   if (!choice.message.tool_calls.empty()) {
-    append_list(members["tool_calls"], choice.message.tool_calls, [&](const ToolCall& call) {
-      Members tool(out);
-      tool.text("id", call.id);
-      tool.text("name", call.name);
-      tool.text("arguments", call.arguments);
-      if (call.kind == ToolCall::Kind::kCustom) tool.text("kind", "custom");
-      if (!call.space.empty()) tool.text("namespace", call.space);
-      tool.close();
-    });
+    append_list(members["tool_calls"], choice.message.tool_calls,
+                [&](const ToolCall& call) { append_json(out, call); });
   }
   if (!choice.ids.empty()) {
     append_list(members["ids"], choice.ids,
@@ -86,43 +76,42 @@ void append_choice(Bytes& out, const Choice& choice) {
       Members version(out);
       version.number("first_token", int64_t{span.first_token});
       version.text("version", span.version);
-      version.close();
     });
   }
-  members.close();
 }
 
-Result<Choice> choice_from_json(const json::Raw& value, size_t index, Unknown unknown) {
-  const std::string where = fmt::format("choices[{}].", index);
+Result<Choice> choice_from_json(const json::Raw& value, size_t index, json::Unknown unknown) {
+  const std::string where = fmt::format("answer: choices[{}].", index);
   Reader in(value, where);
   Choice choice;
   choice.finish = in.one_of(
       "finish",
       std::array{Finish::kStop, Finish::kLength, Finish::kToolCalls, Finish::kContentFilter},
       Finish::kStop);
-  choice.message.text = in.text("text");
-  choice.message.reasoning = in.text("reasoning");
-  choice.message.reasoning_seal = in.text("reasoning_seal");
-  choice.message.refusal = in.text("refusal");
+  choice.message.text = in.text("text", "");
+  choice.message.reasoning = in.text("reasoning", "");
+  choice.message.reasoning_seal = in.text("reasoning_seal", "");
+  choice.message.refusal = in.text("refusal", "");
   for (const json::Raw& element : in.list("tool_calls")) {
     Reader tool(element, where + "tool_calls.");
     ToolCall& call = choice.message.tool_calls.emplace_back();
-    call.id = tool.text("id");
-    call.name = tool.text("name");
-    call.arguments = tool.text("arguments");
+    call.id = tool.text("id", "");
+    call.name = tool.text("name", "");
+    call.arguments = tool.text("arguments", "");
     call.kind = tool.one_of("kind", std::array{ToolCall::Kind::kFunction, ToolCall::Kind::kCustom},
                             call.kind);
-    call.space = tool.text("namespace");
+    call.space = tool.text("namespace", "");
     if (!call.space.empty() && !call.name.starts_with(call.space + "__")) {
       tool.fail("namespace", "the name must begin with it and \"__\"");
     }
     SLUICE_TRY_VOID(tool.finish(unknown));
   }
-  choice.ids = in.numbers<int32_t>("ids");
-  choice.logprobs = in.numbers<float>("logprobs");
+  choice.ids = in.figures<int32_t>("ids");
+  choice.logprobs = in.figures<float>("logprobs");
   for (const json::Raw& element : in.list("versions")) {
     Reader version(element, where + "versions.");
-    choice.versions.push_back({version.integer<uint32_t>("first_token"), version.text("version")});
+    choice.versions.push_back(
+        {version.figure<uint32_t>("first_token"), version.text("version", "")});
     SLUICE_TRY_VOID(version.finish(unknown));
   }
   SLUICE_TRY_VOID(in.finish(unknown));
@@ -218,6 +207,15 @@ Message whole_characters(Message so_far) {
   return so_far;
 }
 
+void append_json(Bytes& out, const ToolCall& call) {
+  Members tool(out);
+  tool.text("id", call.id);
+  tool.text("name", call.name);
+  tool.text("arguments", call.arguments);
+  if (call.kind == ToolCall::Kind::kCustom) tool.text("kind", "custom");
+  tool.text_if_any("namespace", call.space);
+}
+
 void append_json(Bytes& out, const Answer& answer) {
   Members members(out);
   members.text("origin", to_string(answer.origin));
@@ -227,17 +225,15 @@ void append_json(Bytes& out, const Answer& answer) {
     Members usage(members["usage"]);
     usage.number("prompt_tokens", answer.usage->prompt_tokens);
     usage.number("completion_tokens", answer.usage->completion_tokens);
-    usage.close();
   }
   if (!answer.prompt_ids.empty()) {
     append_list(members["prompt_ids"], answer.prompt_ids,
                 [&](int32_t id) { json::append_number(out, int64_t{id}); });
   }
-  members.close();
 }
 
-Result<Answer> answer_from_json(const json::Raw& value, Unknown unknown) {
-  Reader in(value, "");
+Result<Answer> answer_from_json(const json::Raw& value, json::Unknown unknown) {
+  Reader in(value, "answer: ");
   Answer answer;
   answer.origin = in.one_of(
       "origin", std::array{Origin::kSampled, Origin::kEdited, Origin::kCanned, Origin::kInjected},
@@ -247,13 +243,12 @@ Result<Answer> answer_from_json(const json::Raw& value, Unknown unknown) {
     SLUICE_TRY(Choice choice, choice_from_json(choices[i], i, unknown));
     answer.choices.push_back(std::move(choice));
   }
-  if (const json::Raw* usage = in.find("usage");
-      usage != nullptr && !usage->is(json::Type::kNull)) {
-    Reader figures(*usage, "usage.");
-    answer.usage = Usage{figures.integer("prompt_tokens"), figures.integer("completion_tokens")};
+  if (const json::Raw* usage = in.find("usage")) {
+    Reader figures(*usage, "answer: usage.");
+    answer.usage = Usage{figures.figure("prompt_tokens"), figures.figure("completion_tokens")};
     SLUICE_TRY_VOID(figures.finish(unknown));
   }
-  answer.prompt_ids = in.numbers<int32_t>("prompt_ids");
+  answer.prompt_ids = in.figures<int32_t>("prompt_ids");
   SLUICE_TRY_VOID(in.finish(unknown));
   return answer;
 }

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "sluice/json/raw.h"
+#include "sluice/json/reader.h"
 #include "sluice/llm/call.h"
 
 namespace sluice::llm {
@@ -39,7 +39,9 @@ Message whole_characters(Message so_far);
 
 // {"origin":"sampled","choices":[{"finish":"stop","text":"..."}],...}; what is empty is left out.
 void append_json(Bytes& out, const Answer& answer);
-enum class Unknown : uint8_t { kPassedOver, kRefused };
-Result<Answer> answer_from_json(const json::Raw& value, Unknown unknown = Unknown::kPassedOver);
+// As it stands there, and in the canonical form of a request.
+void append_json(Bytes& out, const ToolCall& call);
+Result<Answer> answer_from_json(const json::Raw& value,
+                                json::Unknown unknown = json::Unknown::kPassedOver);
 
 }  // namespace sluice::llm

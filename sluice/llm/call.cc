@@ -1,12 +1,29 @@
 #include "sluice/llm/call.h"
 
+#include <algorithm>
+
 #include "sluice/llm/dialect.h"
 
 namespace sluice::llm {
 
 std::string_view to_string(Dialect dialect) {
-  constexpr std::string_view names[] = {"chat", "responses", "messages", "gemini"};
-  return names[static_cast<size_t>(dialect) % 4];
+  const Codec* const codec = find_codec(dialect);
+  return codec == nullptr ? "unknown" : codec->name();
+}
+
+std::optional<Dialect> dialect_from(std::string_view name) {
+  const auto it = std::find_if(kDialects.begin(), kDialects.end(),
+                               [&](Dialect dialect) { return to_string(dialect) == name; });
+  return it == kDialects.end() ? std::nullopt : std::optional(*it);
+}
+
+std::string dialect_names() {
+  std::string out;
+  for (const Dialect dialect : kDialects) {
+    if (!out.empty()) out.append(", ");
+    out.append(to_string(dialect));
+  }
+  return out;
 }
 
 std::string_view to_string(Purpose purpose) {

@@ -5,6 +5,7 @@
 // Plain values. A Call is immutable once made and shared between threads.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -23,9 +24,14 @@
 
 namespace sluice::llm {
 
-// A wire format of LLM APIs.
+// A wire format of LLM APIs. What is known of one is in its codec (dialect.h).
 enum class Dialect : uint8_t { kChat, kResponses, kMessages, kGemini };
+inline constexpr std::array kDialects{Dialect::kChat, Dialect::kResponses, Dialect::kMessages,
+                                      Dialect::kGemini};
 std::string_view to_string(Dialect dialect);
+std::optional<Dialect> dialect_from(std::string_view name);
+// "chat, responses, ...": of all of them.
+std::string dialect_names();
 
 // What the agent wants the answer for. Only `main` and `subagent` calls are trajectory.
 enum class Purpose : uint8_t { kMain, kTitle, kSummary, kSubagent, kProbe };
@@ -87,6 +93,23 @@ struct SessionKey {
 // array (Gemini, unless asked for events).
 enum class Framing : uint8_t { kEvents, kArray };
 
+// What is read of a request when it arrives, beside its conversation.
+struct Head {
+  std::string model;
+  uint32_t n = 1;  // how many choices
+  bool stream = false;
+  bool stream_usage = false;  // chat: stream_options.include_usage
+  Framing framing = Framing::kEvents;
+
+  // The values that a trace keeps and trainers are told, each by the name it has there.
+  template <class Self, class Visit>
+  static void visit(Self& self, Visit visit) {
+    visit("model", self.model);
+    visit("n", self.n);
+    visit("stream", self.stream);
+  }
+};
+
 // What a body has in common with that of an earlier call of its rollout: an agent sends its whole
 // conversation with every call.
 struct Likeness {
@@ -95,7 +118,7 @@ struct Likeness {
 };
 
 // One intercepted request.
-class Call {
+class Call : public Head {
  public:
   CallId id;
   RolloutId rollout;
@@ -103,11 +126,6 @@ class Call {
   SessionKey session;
   Dialect dialect = Dialect::kChat;
   Purpose purpose = Purpose::kMain;
-  std::string model;
-  uint32_t n = 1;  // how many choices it asks for
-  bool stream = false;
-  bool stream_usage = false;  // chat: stream_options.include_usage
-  Framing framing = Framing::kEvents;
   Digest digest;         // of the body, under the rollout's rules
   uint64_t ordinal = 0;  // 1, 2, ... within the rollout, in order of arrival
   std::chrono::system_clock::time_point arrived_at;

@@ -56,10 +56,12 @@ TEST(CallTest, NamesOfValues) {
   EXPECT_EQ(to_string(Origin::kInjected), "injected");
   EXPECT_EQ(to_string(Outcome::kCancelled), "cancelled");
   EXPECT_EQ(to_string(ToolCall::Kind::kCustom), "custom");
-  for (const auto dialect :
-       {Dialect::kChat, Dialect::kResponses, Dialect::kMessages, Dialect::kGemini}) {
+  EXPECT_EQ(dialect_names(), "chat, responses, messages, gemini");
+  for (const Dialect dialect : kDialects) {
     EXPECT_NE(find_codec(dialect), nullptr);
+    EXPECT_EQ(dialect_from(to_string(dialect)), dialect);
   }
+  EXPECT_EQ(dialect_from("smoke"), std::nullopt);
   EXPECT_EQ(find_codec(static_cast<Dialect>(4)), nullptr);
 }
 

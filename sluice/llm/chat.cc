@@ -7,6 +7,7 @@
 
 #include "sluice/json/text.h"
 #include "sluice/llm/openai.h"
+#include "sluice/llm/rewrite.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::llm {
@@ -19,7 +20,9 @@ using openai::missing;
 using wire::given;
 using wire::string_in;
 
-constexpr size_t kMaxSystemMessages = 8;
+constexpr wire::RoleName kRoles[] = {{"system", Role::kSystem}, {"developer", Role::kSystem},
+                                     {"user", Role::kUser},     {"assistant", Role::kAssistant},
+                                     {"tool", Role::kTool},     {"function", Role::kTool}};
 constexpr size_t kFrame = 512;  // what a plain answer mostly has besides its text, and more
 
 // Raw bytes in a JSON text that is built by hand.
@@ -72,18 +75,7 @@ Result<Message> parse_message(const Raw& value) {
   Message message;
   message.raw = value.text;
   SLUICE_TRY(const std::string role, string_in(fields, "role"));
-  if (role == "system" || role == "developer") {
-    message.role = Role::kSystem;
-  } else if (role == "user") {
-    message.role = Role::kUser;
-  } else if (role == "assistant") {
-    message.role = Role::kAssistant;
-  } else if (role == "tool" || role == "function") {
-    message.role = Role::kTool;
-  } else {
-    return Error(ErrorCode::kInvalidArgument, fmt::format("messages: no such role: '{}'", role),
-                 ErrorOrigin::kAgent);
-  }
+  SLUICE_TRY(message.role, wire::role_of(role, kRoles, "messages"));
   if (const Raw* content = fields.find("content"); content != nullptr) {
     SLUICE_TRY(message.text, text_of(*content, &message.refusal));
   }
@@ -99,32 +91,34 @@ Result<Message> parse_message(const Raw& value) {
   if (const Raw* calls = fields.find("tool_calls"); calls != nullptr && calls->is(Type::kArray)) {
     SLUICE_TRY(const auto list, json::elements(*calls));
     for (const Raw& element : list) {
-      SLUICE_TRY(ToolCall call, parse_tool_call(element));
-      message.tool_calls.push_back(std::move(call));
+      SLUICE_TRY(message.tool_calls.emplace_back(), parse_tool_call(element));
     }
   }
   SLUICE_TRY(message.tool_call_id, string_in(fields, "tool_call_id"));
   return message;
 }
 
+const Raw* tool_in(const json::RawObject& tool) {
+  const Raw* function = tool.find("function");
+  return function != nullptr ? function : tool.find("custom");
+}
+
 Result<std::string> tool_name(const Raw& value) {
   if (!value.is(Type::kObject)) return std::string();
   SLUICE_TRY(const auto tool, json::fields(value));
-  const Raw* inner = tool.find("function");
-  if (inner == nullptr) inner = tool.find("custom");
-  if (inner == nullptr) return std::string();
-  return string_in(*inner, "name");
+  return tool_in(tool) == nullptr ? std::string() : string_in(*tool_in(tool), "name");
 }
 
-// The names of the tools that take free text.
-Result<std::vector<std::string>> custom_tools(const Raw& tools) {
-  std::vector<std::string> out;
+// The tools that take free text.
+Result<std::vector<openai::Declared>> custom_tools(const Raw& tools) {
+  std::vector<openai::Declared> out;
   SLUICE_TRY(const auto rows, json::elements(tools));
   for (const Raw& row : rows) {
     SLUICE_TRY(const auto tool, json::fields(row));
     const Raw* custom = tool.find("custom");
     if (custom == nullptr) continue;
-    SLUICE_TRY(out.emplace_back(), string_in(*custom, "name"));
+    SLUICE_TRY(std::string name, string_in(*custom, "name"));
+    out.push_back({std::move(name), ToolCall::Kind::kCustom});
   }
   return out;
 }
@@ -136,8 +130,6 @@ void append_tool(Bytes& out, const ToolDefinition& tool) {
   function.text("name", tool.name);
   if (!tool.description.empty()) function.text("description", tool.description);
   function.raw("parameters", tool.parameters);
-  function.close();
-  members.close();
 }
 
 void append_tool_call(Bytes& out, const ToolCall& call, std::optional<size_t> index) {
@@ -255,109 +247,70 @@ class ChunkWriter {
   Bytes out_;
 };
 
-class ChatCodec final : public Codec {
+constexpr Api kApi{.call = "/chat/completions"};
+
+class ChatCodec final : public openai::OpenAiCodec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
-                                      const Target&) const override {
-    enum Index { kModel, kMessages, kStream, kN, kStreamOptions, kTools, kCount };
-    static constexpr std::array<std::string_view, kCount> kNames{
-        "model", "messages", "stream", "n", "stream_options", "tools"};
+  std::string_view name() const override { return "chat"; }
+  const Api& api() const override { return kApi; }
+
+  Admitted<Peek> peek(json::Peeker& peeker, const json::Document& body,
+                      const Target&) const override {
+    enum Index : size_t { kMessages = openai::kFirstOwn, kN, kStreamOptions };
+    static constexpr std::array<std::string_view, 6> kNames{"model",    "stream", "tools",
+                                                            "messages", "n",      "stream_options"};
     const auto found = peeker.fields(body, kNames);
-    if (!found) return tl::unexpected(openai::unreadable(found.error()));
+    if (!found) return openai::unreadable(found.error());
     const auto& field = *found;
     Peek peek;
-    auto model = openai::read_model(field[kModel]);
-    if (!model) return tl::unexpected(std::move(model).error());
-    peek.model = std::move(*model);
+    SLUICE_TRY(peek.model, openai::read_model(field[openai::kModel]));
 
-    if (!given(field[kMessages])) return tl::unexpected(missing("messages"));
-    const Raw& messages = field[kMessages]->value;
-    if (!messages.is(Type::kArray)) {
-      return tl::unexpected(invalid("messages", "an array of objects", messages));
+    if (!given(field[kMessages])) return missing("messages");
+    if (const Raw& messages = field[kMessages]->value; !messages.is(Type::kArray)) {
+      return invalid("messages", "an array of objects", messages);
     }
-    if (field[kMessages]->count == 0) {
-      return tl::unexpected(
-          BadRequest{"Invalid 'messages': empty array. Expected an array with minimum length 1.",
-                     "messages", "empty_array"});
-    }
-    const auto first = json::element_at(messages, 0);
-    if (!first || !*first || !(*first)->is(Type::kObject)) {
-      return tl::unexpected(BadRequest{"Invalid type for 'messages[0]': expected an object.",
-                                       "messages[0]", "invalid_type"});
-    }
-    peek.conversation = messages;
-    peek.messages = field[kMessages]->count;
-
-    if (given(field[kStream])) {
-      const auto stream = json::to_bool(field[kStream]->value);
-      if (!stream) return tl::unexpected(invalid("stream", "a boolean", field[kStream]->value));
-      peek.stream = *stream;
-    }
+    if (auto bad = openai::read_conversation("messages", *field[kMessages], peek)) return *bad;
     if (given(field[kN])) {
       const auto n = json::to_integer(field[kN]->value);
       if (!n || *n < 1 || *n > kMaxChoices) {
-        return tl::unexpected(BadRequest{
+        return BadRequest{
             fmt::format("Invalid 'n': an integer from 1 to {} is expected.", kMaxChoices), "n",
-            "invalid_value"});
+            "invalid_value"};
       }
       peek.n = static_cast<uint32_t>(*n);
     }
     if (given(field[kStreamOptions])) {
       const auto options = json::fields(field[kStreamOptions]->value);
-      if (!options) {
-        return tl::unexpected(invalid("stream_options", "an object", field[kStreamOptions]->value));
-      }
+      if (!options) return invalid("stream_options", "an object", field[kStreamOptions]->value);
       const Raw* usage = options->find("include_usage");
       peek.stream_usage = usage != nullptr && json::to_bool(*usage).value_or(false);
     }
-    if (given(field[kTools])) {
-      if (!field[kTools]->value.is(Type::kArray)) {
-        return tl::unexpected(invalid("tools", "an array", field[kTools]->value));
-      }
-      peek.has_tools = field[kTools]->count > 0;
-    }
+    if (auto bad = openai::read_stream_and_tools(field, peek)) return *bad;
     return peek;
   }
 
   Result<Request> parse(const Bytes& body) const override {
-    SLUICE_TRY(const Raw root, json::read_value(body));
-    SLUICE_TRY(const auto fields, json::fields(root));
+    SLUICE_TRY(const auto fields, wire::object_in(body));
     Request request;
     SLUICE_TRY(request.model, string_in(fields, "model"));
-    const Raw* messages = fields.find("messages");
-    if (messages == nullptr) {
-      return Error(ErrorCode::kInvalidArgument, "messages: missing", ErrorOrigin::kAgent);
-    }
-    SLUICE_TRY(const auto list, json::elements(*messages));
+    SLUICE_TRY(const auto list, wire::list_in(fields, "messages"));
     request.messages.reserve(list.size());
     for (const Raw& element : list) {
-      SLUICE_TRY(Message message, parse_message(element));
-      request.messages.push_back(std::move(message));
+      SLUICE_TRY(request.messages.emplace_back(), parse_message(element));
     }
     if (const Raw* tools = fields.find("tools"); tools != nullptr && tools->is(Type::kArray)) {
       request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
         SLUICE_TRY(const auto tool, json::fields(row));
-        const Raw* inner = tool.find("function");
-        if (inner == nullptr) inner = tool.find("custom");
-        if (inner == nullptr) continue;
-        SLUICE_TRY(const auto function, json::fields(*inner));
-        SLUICE_TRY(std::string name, string_in(function, "name"));
-        request.tool_names.push_back(std::move(name));
+        if (tool_in(tool) == nullptr) continue;
+        SLUICE_TRY(request.tool_names.emplace_back(), string_in(*tool_in(tool), "name"));
       }
-    }
-    if (const Raw* value = fields.find("temperature")) request.temperature = to_double(*value);
-    if (const Raw* value = fields.find("top_p")) request.top_p = to_double(*value);
-    if (const Raw* value = fields.find("top_k")) request.top_k = to_integer(*value);
-    if (const Raw* value = fields.find("stop")) {
-      SLUICE_TRY(request.stop, wire::strings_of(*value));
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
-    for (const char* name : {"max_tokens", "max_completion_tokens"}) {
-      if (const Raw* value = fields.find(name); value != nullptr && !request.max_tokens) {
-        request.max_tokens = to_integer(*value);
-      }
+    SLUICE_TRY_VOID(wire::read_sampling(fields, {"top_k", "max_tokens", "stop"}, request));
+    if (const Raw* value = fields.find("max_completion_tokens"); value && !request.max_tokens) {
+      request.max_tokens = to_integer(*value);
     }
     return request;
   }
@@ -368,42 +321,37 @@ class ChatCodec final : public Codec {
     return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
   }
 
-  std::string system_text(const Peek& peek) const override {
-    std::string out;
-    auto elements = wire::Elements::of(peek.conversation);
-    for (size_t i = 0; i < kMaxSystemMessages; ++i) {
-      const auto element = elements.next();
-      if (!element) break;
-      const auto message = parse_message(*element);
-      if (!message || message->role != Role::kSystem) break;
-      wire::append_line(out, message->text);
+  Result<void> rewrite(Changes& changes, const Rewrite& rewrite) const override {
+    if (rewrite.thinking == Thinking::kOff) {
+      SLUICE_TRY(json::Object kwargs, changes.object("chat_template_kwargs"));
+      kwargs["enable_thinking"] = false;
+      changes.set("chat_template_kwargs", kwargs);
     }
-    return out;
+    SLUICE_TRY_VOID(changes.cap({"max_tokens", "max_completion_tokens"}, rewrite.max_tokens_cap));
+    if (rewrite.top_logprobs) {
+      changes.set("logprobs", "true");
+      changes.set("top_logprobs", std::to_string(*rewrite.top_logprobs));
+    }
+    return {};
   }
 
-  std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
-    if (auto message = turn(wire::Elements::behind_bytes(conversation, mark))) return message;
-    return turn(wire::Elements::behind_count(conversation, mark.messages));
+  std::string system_text(const Peek& peek) const override {
+    return wire::leading_system_text("", peek.conversation, parse_message);
+  }
+
+  std::optional<Message> echo_at(const Raw& conversation, const HistoryMark& mark) const override {
+    return wire::echo_at(conversation, mark, parse_message, nullptr);
   }
 
   void fit(const Call& call, Answer& answer) const override {
-    const bool calls_tools =
-        std::any_of(answer.choices.begin(), answer.choices.end(),
-                    [](const Choice& choice) { return !choice.message.tool_calls.empty(); });
-    if (!calls_tools) return;
+    if (!openai::calls_tools(answer)) return;
     // Rare: mostly the name alone tells that there is none.
     const auto asked = call.asked();
     if (!asked || (*asked)->find("\"custom\"") == Bytes::npos) return;
     const auto request = call.request();
     if (!request || (*request)->tools.empty()) return;
     const auto custom = custom_tools(Raw{(*request)->tools, Type::kArray});
-    if (!custom) return;
-    for (Choice& choice : answer.choices) {
-      for (ToolCall& tool_call : choice.message.tool_calls) {
-        if (std::find(custom->begin(), custom->end(), tool_call.name) == custom->end()) continue;
-        tool_call.kind = ToolCall::Kind::kCustom;
-      }
-    }
+    if (custom) openai::fit(answer, *custom);
   }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
@@ -471,25 +419,9 @@ class ChatCodec final : public Codec {
     }
   }
 
-  ErrorReply error(const Problem& problem) const override { return openai::error(problem); }
-
   using Codec::streamed_error;
   std::vector<std::string> streamed_error(const Envelope&, const Problem& problem) const override {
-    return {"data: " + openai::error(problem).body + "\n\ndata: [DONE]\n\n"};
-  }
-
-  std::string models(std::span<const std::string> names) const override {
-    return openai::models(names);
-  }
-  std::string model(std::string_view name) const override { return openai::model(name); }
-
- private:
-  static std::optional<Message> turn(wire::Elements elements) {
-    const auto element = elements.next();
-    if (!element) return std::nullopt;
-    auto message = parse_message(*element);
-    if (!message || message->role != Role::kAssistant) return std::nullopt;
-    return std::move(*message);
+    return {"data: " + error(problem).body + "\n\ndata: [DONE]\n\n"};
   }
 };
 

@@ -5,25 +5,23 @@
 #include <algorithm>
 #include <charconv>
 
+#include "sluice/json/reader.h"
 #include "sluice/llm/answer.h"
-#include "sluice/llm/reader.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::llm {
 namespace {
 
-bool is_given(const json::Raw* value) {
-  return value != nullptr && !value->is(json::Type::kNull);
-}
+using json::Reader;
 
 // Text, or an array of text parts.
 std::string content_of(Reader& message) {
   const json::Raw* content = message.find("content");
-  if (content == nullptr || !content->is(json::Type::kArray)) return message.text("content");
+  if (content == nullptr || !content->is(json::Type::kArray)) return message.text("content", "");
   std::string text;
   for (const json::Raw& element : message.list("content")) {
     Reader part(element, "content.");
-    text += part.text("text");
+    text += part.text("text", "");
   }
   return text;
 }
@@ -34,22 +32,22 @@ std::string arguments_of(Reader& function) {
   if (arguments != nullptr && arguments->is(json::Type::kObject)) {
     return std::string(arguments->text);
   }
-  return function.text("arguments");
+  return function.text("arguments", "");
 }
 
 Result<ToolCall> tool_call_of(const json::Raw& value, const std::string& where) {
   Reader in(value, where);
   ToolCall call;
-  call.id = in.text("id");
-  if (const json::Raw* custom = in.find("custom"); is_given(custom)) {
+  call.id = in.text("id", "");
+  if (const json::Raw* custom = in.find("custom")) {
     Reader tool(*custom, where + "custom.");
     call.kind = ToolCall::Kind::kCustom;
-    call.name = tool.text("name");
-    call.arguments = tool.text("input");
+    call.name = tool.text("name", "");
+    call.arguments = tool.text("input", "");
     SLUICE_TRY_VOID(tool.finish());
-  } else if (const json::Raw* function = in.find("function"); is_given(function)) {
+  } else if (const json::Raw* function = in.find("function")) {
     Reader tool(*function, where + "function.");
-    call.name = tool.text("name");
+    call.name = tool.text("name", "");
     call.arguments = arguments_of(tool);
     SLUICE_TRY_VOID(tool.finish());
   } else {
@@ -60,7 +58,7 @@ Result<ToolCall> tool_call_of(const json::Raw& value, const std::string& where) 
 }
 
 Finish finish_of(Reader& choice) {
-  const std::string reason = choice.text("finish_reason");
+  const std::string reason = choice.text("finish_reason", "");
   if (reason == "length") return Finish::kLength;
   if (reason == "tool_calls" || reason == "function_call") return Finish::kToolCalls;
   if (reason == "content_filter") return Finish::kContentFilter;
@@ -73,10 +71,10 @@ Finish finish_of(Reader& choice) {
 // What a token's entry says of its id: "token_id:12", or a member of its own.
 std::optional<int32_t> id_of(Reader& token) {
   for (const std::string_view name : {"token_id", "id"}) {
-    if (is_given(token.find(name))) return token.integer<int32_t>(name);
+    if (token.find(name) != nullptr) return token.figure<int32_t>(name);
   }
   constexpr std::string_view kPrefix = "token_id:";
-  const std::string text = token.text("token");
+  const std::string text = token.text("token", "");
   if (!text.starts_with(kPrefix)) return std::nullopt;
   int32_t id = 0;
   const char* const end = text.data() + text.size();
@@ -94,7 +92,8 @@ Result<void> read_logprobs(const json::Raw& value, const std::string& where, Cho
   std::vector<int32_t> ids;
   for (const json::Raw& element : logprobs.list("content")) {
     Reader token(element, where + "content.");
-    choice.logprobs.push_back(token.number_of<float>("logprob"));
+    if (token.find("logprob") == nullptr) token.fail("logprob", "is missing");
+    choice.logprobs.push_back(token.figure<float>("logprob"));
     if (const auto id = id_of(token)) ids.push_back(*id);
     SLUICE_TRY_VOID(token.finish());
   }
@@ -128,29 +127,29 @@ Result<Choice> choice_of(const json::Raw& value, const std::string& where, Answe
   Choice choice;
   choice.finish = finish_of(in);
   const json::Raw* message = in.find("message");
-  if (!is_given(message)) {
+  if (message == nullptr) {
     in.fail("message", "is missing (is this a chat.completion object, not a stream's chunk?)");
     SLUICE_TRY_VOID(in.finish());
   }
   Reader said(*message, where + "message.");
   choice.message.text = content_of(said);
-  choice.message.refusal = said.text("refusal");
+  choice.message.refusal = said.text("refusal", "");
   // vLLM's newer name and everybody else's.
-  choice.message.reasoning = said.text("reasoning_content");
-  if (choice.message.reasoning.empty()) choice.message.reasoning = said.text("reasoning");
+  choice.message.reasoning = said.text("reasoning_content", "");
+  if (choice.message.reasoning.empty()) choice.message.reasoning = said.text("reasoning", "");
   for (const json::Raw& element : said.list("tool_calls")) {
     SLUICE_TRY(ToolCall call, tool_call_of(element, where + "message.tool_calls."));
     choice.message.tool_calls.push_back(std::move(call));
   }
   SLUICE_TRY_VOID(said.finish());
 
-  choice.ids = in.numbers<int32_t>("token_ids");
-  if (answer.prompt_ids.empty()) answer.prompt_ids = in.numbers<int32_t>("prompt_token_ids");
+  choice.ids = in.figures<int32_t>("token_ids");
+  if (answer.prompt_ids.empty()) answer.prompt_ids = in.figures<int32_t>("prompt_token_ids");
   const json::Raw* logprobs = in.find("logprobs");
   const json::Raw* meta = in.find("meta_info");
-  if (is_given(logprobs)) SLUICE_TRY_VOID(read_logprobs(*logprobs, where + "logprobs.", choice));
+  if (logprobs != nullptr) SLUICE_TRY_VOID(read_logprobs(*logprobs, where + "logprobs.", choice));
   // SGLang gives both where both are asked for, and ids only here.
-  if (is_given(meta) && choice.ids.empty()) {
+  if (meta != nullptr && choice.ids.empty()) {
     choice.logprobs.clear();
     SLUICE_TRY_VOID(read_triples(*meta, where + "meta_info.", choice));
   }
@@ -161,26 +160,26 @@ Result<Choice> choice_of(const json::Raw& value, const std::string& where, Answe
 }  // namespace
 
 Result<Answer> answer_from_completion(const json::Raw& value, Origin origin) {
-  Reader in(value, "completion.");
+  Reader in(value, "answer: completion.");
   Answer answer;
   answer.origin = origin;
-  answer.prompt_ids = in.numbers<int32_t>("prompt_token_ids");
-  if (!is_given(in.find("choices"))) in.fail("choices", "is missing");
+  answer.prompt_ids = in.figures<int32_t>("prompt_token_ids");
+  if (in.find("choices") == nullptr) in.fail("choices", "is missing");
   std::vector<std::pair<int64_t, Choice>> choices;
   for (const json::Raw& element : in.list("choices")) {
-    const std::string where = fmt::format("completion.choices[{}].", choices.size());
+    const std::string where = fmt::format("answer: completion.choices[{}].", choices.size());
     SLUICE_TRY(Choice choice, choice_of(element, where, answer));
     Reader place(element, where);
-    const int64_t index = place.integer("index");
+    const int64_t index = place.figure("index");
     SLUICE_TRY_VOID(place.finish());
     choices.emplace_back(index, std::move(choice));
   }
   std::sort(choices.begin(), choices.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
   for (auto& [index, choice] : choices) answer.choices.push_back(std::move(choice));
-  if (const json::Raw* usage = in.find("usage"); is_given(usage)) {
-    Reader figures(*usage, "completion.usage.");
-    answer.usage = Usage{figures.integer("prompt_tokens"), figures.integer("completion_tokens")};
+  if (const json::Raw* usage = in.find("usage")) {
+    Reader figures(*usage, "answer: completion.usage.");
+    answer.usage = Usage{figures.figure("prompt_tokens"), figures.figure("completion_tokens")};
     SLUICE_TRY_VOID(figures.finish());
   }
   SLUICE_TRY_VOID(in.finish());

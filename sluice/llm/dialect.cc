@@ -28,6 +28,10 @@ Problem Problem::of(const BadRequest& bad) {
   return problem;
 }
 
+std::string Problem::told() const {
+  return end_agent ? neutral(message) : message;
+}
+
 Envelope envelope(const Call& call) {
   Envelope out;
   // Not the call's own id: with that a trainer answers.
@@ -51,23 +55,40 @@ HistoryMark mark_of(const Peek& peek) {
   return mark;
 }
 
+namespace {
+
+// A dialect without a case below, or without a place in the list, does not compile.
+template <Dialect kDialect>
+const Codec* listed(const Codec& codec) {
+  static_assert(std::find(kDialects.begin(), kDialects.end(), kDialect) != kDialects.end());
+  return &codec;
+}
+
+}  // namespace
+
 const Codec* find_codec(Dialect dialect) {
   switch (dialect) {
     case Dialect::kChat:
-      return &chat_codec();
+      return listed<Dialect::kChat>(chat_codec());
     case Dialect::kResponses:
-      return &responses_codec();
+      return listed<Dialect::kResponses>(responses_codec());
     case Dialect::kMessages:
-      return &messages_codec();
+      return listed<Dialect::kMessages>(messages_codec());
     case Dialect::kGemini:
-      return &gemini_codec();
+      return listed<Dialect::kGemini>(gemini_codec());
   }
   return nullptr;
 }
 
-tl::expected<std::string, BadRequest> Codec::count_tokens(json::Peeker&, const Bytes&,
-                                                          const Target&) const {
-  return tl::unexpected(BadRequest{"This API counts no tokens.", "", ""});
+std::optional<Endpoint> Codec::endpoint(std::string_view path, std::string_view) const {
+  if (path.empty()) return std::nullopt;
+  if (path == api().call) return Endpoint{Endpoint::Kind::kCall, {}};
+  if (path == api().count) return Endpoint{Endpoint::Kind::kCount, {}};
+  return std::nullopt;
+}
+
+Admitted<std::string> Codec::count_tokens(json::Peeker&, const Bytes&, const Target&) const {
+  return BadRequest{"This API counts no tokens.", "", ""};
 }
 
 std::string Codec::streamed_error(const Problem& problem) const {

@@ -1,16 +1,20 @@
-// Codec: one dialect's wire format, from bytes to canonical form and back. Which URL belongs to
-// which dialect, and when what is sent, is the gate's affair.
+// Codec: all that is known of one dialect: its wire format, from bytes to canonical form and back,
+// the paths of its API, how its vendor takes a key. When what is sent is the gate's affair.
 //
 // Codecs hold no state: one constant object each, any thread.
 #pragma once
 
+#include <array>
 #include <chrono>
+#include <concepts>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <tl/expected.hpp>
@@ -19,6 +23,9 @@
 #include "sluice/llm/call.h"
 
 namespace sluice::llm {
+
+class Changes;   // rewrite.h
+struct Rewrite;  // rewrite.h
 
 inline constexpr size_t kMaxModelName = 512;
 inline constexpr uint32_t kMaxChoices = 128;  // as OpenAI limits n
@@ -30,13 +37,29 @@ struct Target {
   Framing framing = Framing::kEvents;
 };
 
+// Where a dialect's API is to be found, and how its vendor takes a key.
+struct Api {
+  // The path that calls are posted to, behind the version; "" where it names the model.
+  std::string_view call = {};
+  // The same for requests to count a prompt's tokens; "" if there is none.
+  std::string_view count = {};
+  // The version in its paths where that is not the others' "/v1".
+  std::string_view own_version = {};
+  // By these headers its vendor's clients are known on paths that several vendors have.
+  std::array<std::string_view, 2> client_headers = {};
+  std::string_view key_header = "Authorization";
+  std::string_view key_prefix = "Bearer ";
+};
+
+// What a path of a dialect's API is for.
+struct Endpoint {
+  enum class Kind : uint8_t { kCall, kCount, kUnknown };  // kUnknown: nothing that is served
+  Kind kind = Kind::kUnknown;
+  Target target;
+};
+
 // What the gate reads of a request before letting it in.
-struct Peek {
-  std::string model;
-  uint32_t n = 1;
-  bool stream = false;
-  bool stream_usage = false;
-  Framing framing = Framing::kEvents;
+struct Peek : Head {
   bool has_tools = false;
   json::Raw system;        // a system prompt that stands beside the conversation; no text if none
   json::Raw conversation;  // the array of messages, in the body; or the one message as a string
@@ -63,6 +86,20 @@ struct BadRequest {
   std::string code;   // the vendor's name of the mistake, "" if none
 };
 
+// A value read of a request, or why the request is not let in.
+template <class T>
+class [[nodiscard]] Admitted : public tl::expected<T, BadRequest> {
+  using Base = tl::expected<T, BadRequest>;
+
+ public:
+  Admitted(BadRequest bad)  // NOLINT(google-explicit-constructor)
+      : Base(tl::unexpect, std::move(bad)) {}
+  template <class U>
+    requires(std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, Admitted>)
+  Admitted(U&& value)  // NOLINT(google-explicit-constructor)
+      : Base(tl::in_place, std::forward<U>(value)) {}
+};
+
 // What an agent is told instead of an answer.
 struct Problem {
   ErrorCode kind = ErrorCode::kInternal;
@@ -70,6 +107,9 @@ struct Problem {
   bool end_agent = false;  // see Refusal
   std::string param;
   std::string code;
+
+  // The message as the agent gets to read it: neutral where it is to end by it.
+  std::string told() const;
 
   static Problem of(const Refusal& refusal);
   static Problem of(const BadRequest& bad);
@@ -129,32 +169,42 @@ class Codec {
  public:
   virtual ~Codec() = default;
 
+  virtual std::string_view name() const = 0;
+  virtual const Api& api() const = 0;
+  // What the path behind the version is for; nothing if it is none of the dialect's. `path` is
+  // percent-decoded, `query` what follows '?'.
+  virtual std::optional<Endpoint> endpoint(std::string_view path, std::string_view query) const;
+  // Where a call goes at a server that speaks the dialect: path and query behind the version.
+  virtual std::string path_of(const Call&) const { return std::string(api().call); }
+
   // The request side. `peek` looks at required fields and those the gate needs; its views point
   // into `body`.
-  virtual tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
-                                              const Target& target) const = 0;
+  virtual Admitted<Peek> peek(json::Peeker& peeker, const json::Document& body,
+                              const Target& target) const = 0;
   virtual Result<Request> parse(const Bytes& body) const = 0;
   // `body` with those of `tools` behind its own that it has none of by their names; all else stays
   // byte for byte as it was. Nothing if it has them all. kInvalidArgument if it is malformed where
   // it has to be changed.
   virtual Result<std::optional<WithTools>> with_tools(
       json::Peeker& peeker, const Bytes& body, std::span<const ToolDefinition> tools) const = 0;
+  // Puts into a body what its rollout asks for instead, in the dialect's words.
+  virtual Result<void> rewrite(Changes& changes, const Rewrite& rewrite) const = 0;
   // The text of the system prompt: of what stands beside the conversation, and of its leading
   // system messages.
   virtual std::string system_text(const Peek& peek) const = 0;
-  // The assistant's turn that stands in `conversation` at `mark`, if there is one.
-  virtual std::optional<Message> turn_at(const json::Raw& conversation,
+  // What stands in `conversation` at `mark` for an answer: the assistant's messages in a row, as
+  // one. Nothing if another's message stands there.
+  virtual std::optional<Message> echo_at(const json::Raw& conversation,
                                          const HistoryMark& mark) const = 0;
   // An element of a conversation in a form that is equal for elements which mean the same, however
-  // agents write them from turn to turn. Most write them the same way.
+  // agents write them from call to call. Most write them the same way.
   virtual std::string canonical(const json::Raw& message) const {
     return std::string(message.text);
   }
   // The body of the answer to a request to count a prompt's tokens. Without a tokenizer that is an
   // estimate (estimate_tokens()); it is no call, and nobody is to learn from it.
-  virtual tl::expected<std::string, BadRequest> count_tokens(json::Peeker& peeker,
-                                                             const Bytes& body,
-                                                             const Target& target) const;
+  virtual Admitted<std::string> count_tokens(json::Peeker& peeker, const Bytes& body,
+                                             const Target& target) const;
 
   // The answer side. An answer has at least one choice (see complete() in answer.h).
 
@@ -195,7 +245,7 @@ class Codec {
   virtual std::string model(std::string_view name) const = 0;
 };
 
-// The dialect's codec, or nullptr where this build has none.
+// The dialect's codec; nullptr for a value that is no dialect.
 const Codec* find_codec(Dialect dialect);
 
 // How many tokens these parts of a request may be, without a tokenizer: one for every four bytes of

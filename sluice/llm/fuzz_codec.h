@@ -29,12 +29,12 @@ inline void check_stream(const std::string& stream) {
   }
 }
 
-// That the turn, found in a conversation, is its own echo and can be said again.
-inline void check_turn(const Codec& codec, const Message& turn, const json::Raw& conversation,
+// That a reply, found in a conversation, is its own echo and can be said again.
+inline void check_echo(const Codec& codec, const Message& echo, const json::Raw& conversation,
                        const HistoryMark& mark, const Peek& peek) {
-  CHECK(turn.role == Role::kAssistant);
+  CHECK(echo.role == Role::kAssistant);
   Answer answer;
-  answer.choices.emplace_back().message = turn;
+  answer.choices.emplace_back().message = echo;
   CHECK(echoed_choice(codec, mark, answer, conversation) == 0u);
   CHECK(complete(answer, 1).has_value());
   Envelope envelope;
@@ -91,8 +91,8 @@ inline void run(const Codec& codec, const Target& target, const uint8_t* data, s
   for (size_t i = 0; i < 64; ++i) {
     HistoryMark mark;
     mark.messages = i;
-    if (const auto turn = codec.turn_at(peek->conversation, mark)) {
-      check_turn(codec, *turn, peek->conversation, mark, *peek);
+    if (const auto echo = codec.echo_at(peek->conversation, mark)) {
+      check_echo(codec, *echo, peek->conversation, mark, *peek);
     }
     const auto element = elements.next();
     if (!element) break;

@@ -8,6 +8,7 @@
 
 #include "sluice/json/splice.h"
 #include "sluice/json/text.h"
+#include "sluice/llm/rewrite.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::llm {
@@ -20,6 +21,21 @@ using wire::given;
 using wire::Members;
 using wire::string_in;
 
+constexpr wire::RoleName kRoles[] = {{"", Role::kUser},
+                                     {"user", Role::kUser},
+                                     {"function", Role::kUser},
+                                     {"model", Role::kAssistant}};
+constexpr wire::FinishName kReasons[] = {{Finish::kStop, "STOP"},
+                                         {Finish::kLength, "MAX_TOKENS"},
+                                         {Finish::kContentFilter, "SAFETY"},
+                                         {Finish::kContentFilter, "PROHIBITED_CONTENT"}};
+constexpr wire::ErrorShape kErrors[] = {
+    {400, 400, "INVALID_ARGUMENT"},  {500, 500, "INTERNAL"},    {401, 401, "UNAUTHENTICATED"},
+    {403, 403, "PERMISSION_DENIED"}, {404, 404, "NOT_FOUND"},   {409, 409, "ABORTED"},
+    {413, 413, "INVALID_ARGUMENT"},  {499, 503, "UNAVAILABLE"}, {429, 429, "RESOURCE_EXHAUSTED"},
+    {501, 501, "UNIMPLEMENTED"},     {502, 503, "UNAVAILABLE"}, {503, 503, "UNAVAILABLE"},
+    {504, 504, "DEADLINE_EXCEEDED"}};
+
 BadRequest invalid(std::string_view param, std::string_view what) {
   return {fmt::format("Invalid value at '{}': {}", param, what), std::string(param), ""};
 }
@@ -30,6 +46,12 @@ BadRequest invalid(std::string_view param, std::string_view what) {
 const Raw* find(const json::RawObject& object, std::string_view camel, std::string_view snake) {
   const Raw* value = object.find(camel);
   return value != nullptr ? value : object.find(snake);
+}
+
+// A list's elements; a single one may stand for a list, as protobuf's JSON allows.
+Result<std::vector<Raw>> elements_of(const Raw& value) {
+  if (value.is(Type::kObject)) return std::vector<Raw>{value};
+  return json::elements(value);
 }
 
 Result<ToolCall> read_call(const Raw& value) {
@@ -86,8 +108,7 @@ Result<void> read_part(const Raw& value, Message& message, std::vector<ToolResul
     SLUICE_TRY(message.reasoning_seal, json::to_text(*seal));
   }
   if (const Raw* call = find(part, "functionCall", "function_call"); given(call)) {
-    SLUICE_TRY(ToolCall read, read_call(*call));
-    message.tool_calls.push_back(std::move(read));
+    SLUICE_TRY(message.tool_calls.emplace_back(), read_call(*call));
   }
   if (const Raw* response = find(part, "functionResponse", "function_response"); given(response)) {
     SLUICE_TRY(ToolResult result, read_response(*response));
@@ -116,32 +137,33 @@ Result<Parsed> parse_content(const Raw& value, Role otherwise) {
   SLUICE_TRY(const auto fields, json::fields(value));
   SLUICE_TRY(const std::string role, string_in(fields, "role"));
   if (otherwise != Role::kSystem) {
-    if (role == "model") {
-      message.role = Role::kAssistant;
-    } else if (!role.empty() && role != "user" && role != "function") {
-      return Error(ErrorCode::kInvalidArgument, fmt::format("contents: no such role: '{}'", role),
-                   ErrorOrigin::kAgent);
-    }
+    SLUICE_TRY(message.role, wire::role_of(role, kRoles, "contents"));
   }
   const Raw* parts = fields.find("parts");
   if (!given(parts)) return out;
-  std::vector<Raw> list;
-  if (parts->is(Type::kObject)) {  // a single part, as protobuf's JSON allows
-    list.push_back(*parts);
-  } else {
-    SLUICE_TRY(list, json::elements(*parts));
-  }
+  SLUICE_TRY(const auto list, elements_of(*parts));
   for (const Raw& part : list) SLUICE_TRY_VOID(read_part(part, message, out.results));
   out.bare = !list.empty() && out.results.size() == list.size();
   return out;
 }
 
+Result<Message> parse_alone(const Raw& value) {
+  SLUICE_TRY(Parsed parsed, parse_content(value, Role::kUser));
+  return std::move(parsed.message);
+}
+
+// SDKs keep a content for each piece of a stream.
+void join(Message& echo, Message next) {
+  echo.text.append(std::exchange(next.text, {}));
+  wire::join(echo, std::move(next));
+}
+
 // Gives ids to calls that came without, in their order, and to the results of them.
 class Ids {
  public:
-  void number(Message& turn) {
+  void number(Message& message) {
     waiting_.clear();
-    for (ToolCall& call : turn.tool_calls) {
+    for (ToolCall& call : message.tool_calls) {
       ++calls_;
       if (call.id.empty()) call.id = fmt::format("call_{}", calls_);
       waiting_.emplace_back(call.name, call.id);
@@ -158,14 +180,11 @@ class Ids {
 
  private:
   size_t calls_ = 0;
-  std::vector<std::pair<std::string, std::string>> waiting_;  // names and ids of the last turn's
+  std::vector<std::pair<std::string, std::string>> waiting_;  // names and ids of the last message's
 };
 
 Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
-  std::vector<Raw> list{tools};  // a single one, as protobuf's JSON allows
-  if (!tools.is(Type::kObject)) {
-    SLUICE_TRY(list, json::elements(tools));
-  }
+  SLUICE_TRY(const auto list, elements_of(tools));
   for (const Raw& element : list) {
     SLUICE_TRY(const auto tool, json::fields(element));
     for (const auto& [name, value] : tool.fields) {
@@ -175,8 +194,7 @@ Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
       }
       SLUICE_TRY(const auto functions, json::elements(value));
       for (const Raw& function : functions) {
-        SLUICE_TRY(std::string function_name, string_in(function, "name"));
-        out.push_back(std::move(function_name));
+        SLUICE_TRY(out.emplace_back(), string_in(function, "name"));
       }
     }
   }
@@ -189,15 +207,11 @@ void append_function(Bytes& out, const ToolDefinition& tool) {
   members.text("name", tool.name);
   if (!tool.description.empty()) members.text("description", tool.description);
   members.raw("parametersJsonSchema", tool.parameters);
-  members.close();
 }
 
 // The first list of functions in `tools`, where further ones belong: servers may refuse a second.
 Result<std::optional<Raw>> find_functions(const Raw& tools) {
-  std::vector<Raw> list{tools};
-  if (!tools.is(Type::kObject)) {
-    SLUICE_TRY(list, json::elements(tools));
-  }
+  SLUICE_TRY(const auto list, elements_of(tools));
   for (const Raw& element : list) {
     if (!element.is(Type::kObject)) continue;
     SLUICE_TRY(const auto tool, json::fields(element));
@@ -219,28 +233,6 @@ Result<std::string> with_functions(const Raw& tools, const std::string& function
 
 // --- Answers -------------------------------------------------------------------------------------
 
-std::string_view finish_reason(Finish finish) {
-  switch (finish) {
-    case Finish::kStop:
-    case Finish::kToolCalls:
-      return "STOP";
-    case Finish::kLength:
-      return "MAX_TOKENS";
-    case Finish::kContentFilter:
-      return "SAFETY";
-  }
-  return "STOP";
-}
-
-// The same the other way round, of a candidate whose parts were seen; what chat has no word for
-// stays as it is.
-std::string finish_of(std::string reason, bool calls_tools) {
-  if (reason == "STOP") return calls_tools ? "tool_calls" : "stop";
-  if (reason == "MAX_TOKENS") return "length";
-  if (reason == "SAFETY" || reason == "PROHIBITED_CONTENT") return "content_filter";
-  return reason;
-}
-
 // Clients decode signatures and fail on one that is no base64.
 bool is_base64(std::string_view text) {
   const size_t end = text.find_last_not_of('=') + 1;
@@ -258,7 +250,6 @@ class Parts {
       Members part = next();
       part.text("text", message.reasoning);
       part.raw("thought", "true");
-      part.close();
     }
     // On the first call, else on the text.
     std::string_view seal = message.reasoning_seal;
@@ -269,7 +260,6 @@ class Parts {
       Members part = next();
       part.text("text", text);
       if (message.tool_calls.empty()) put_seal(part, seal);
-      part.close();
     }
     for (const ToolCall& call : message.tool_calls) {
       Members part = next();
@@ -279,7 +269,6 @@ class Parts {
       wire::append_arguments(function["args"], call.arguments);
       function.close();
       put_seal(part, std::exchange(seal, {}));
-      part.close();
     }
     out_.push_back(']');
   }
@@ -296,7 +285,10 @@ class Parts {
   Bytes& out_;
 };
 
-Bytes response(const Envelope& envelope, const Answer& answer) {
+// A response that ends a stream, or one that is all of the answer, says why it ended.
+enum class More : uint8_t { kNo, kFollows };
+
+Bytes response(const Envelope& envelope, const Answer& answer, More more) {
   Bytes out;
   Members members(out);
   int64_t index = 0;
@@ -306,16 +298,16 @@ Bytes response(const Envelope& envelope, const Answer& answer) {
     Parts(content["parts"], choice.message);
     content.text("role", "model");
     content.close();
-    candidate.text("finishReason", finish_reason(choice.finish));
+    if (more == More::kNo) {
+      candidate.text("finishReason", wire::word_of(choice.finish, kReasons));
+    }
     candidate.number("index", index++);
-    candidate.close();
   });
   if (answer.usage) {
     Members usage(members["usageMetadata"]);
     usage.number("promptTokenCount", answer.usage->prompt_tokens);
     usage.number("candidatesTokenCount", answer.usage->completion_tokens);
     usage.number("totalTokenCount", answer.usage->prompt_tokens + answer.usage->completion_tokens);
-    usage.close();
   }
   members.text("modelVersion", envelope.model);
   members.text("responseId", envelope.id);
@@ -323,51 +315,30 @@ Bytes response(const Envelope& envelope, const Answer& answer) {
   return out;
 }
 
+Bytes event(const Envelope& envelope, const Answer& answer, More more) {
+  return "data: " + response(envelope, answer, more) + "\n\n";
+}
+
+void leave_out(Message& message, const Sent& sent) {
+  message.reasoning.erase(0, sent.reasoning);
+  message.text.erase(0, sent.text);
+}
+
 // --- Errors --------------------------------------------------------------------------------------
 
-struct Shape {
-  int code;
-  std::string_view status;
-};
-
-Shape shape_of(const Problem& problem) {
+const wire::ErrorShape& shape_of(const Problem& problem) {
   // Of all statuses, 400 makes agents of this dialect give up at once.
-  if (problem.end_agent) return {400, "INVALID_ARGUMENT"};
-  const int code = http_status(problem.kind);
-  switch (code) {
-    case 401:
-      return {code, "UNAUTHENTICATED"};
-    case 403:
-      return {code, "PERMISSION_DENIED"};
-    case 404:
-      return {code, "NOT_FOUND"};
-    case 409:
-      return {code, "ABORTED"};
-    case 413:
-      return {code, "INVALID_ARGUMENT"};
-    case 429:
-      return {code, "RESOURCE_EXHAUSTED"};
-    case 501:
-      return {code, "UNIMPLEMENTED"};
-    case 499:
-    case 502:
-    case 503:
-      return {503, "UNAVAILABLE"};
-    case 504:
-      return {code, "DEADLINE_EXCEEDED"};
-    default:
-      return code >= 500 ? Shape{500, "INTERNAL"} : Shape{400, "INVALID_ARGUMENT"};
-  }
+  return wire::shape_of(problem.end_agent ? 400 : http_status(problem.kind), kErrors);
 }
 
 Bytes error_body(const Problem& problem) {
-  const Shape shape = shape_of(problem);
+  const wire::ErrorShape& shape = shape_of(problem);
   Bytes out;
   Members members(out);
   Members error(members["error"]);
-  error.number("code", shape.code);
-  error.text("message", problem.end_agent ? neutral(problem.message) : problem.message);
-  error.text("status", shape.status);
+  error.number("code", shape.status);
+  error.text("message", problem.told());
+  error.text("status", shape.type);
   error.close();
   members.close();
   return out;
@@ -380,32 +351,55 @@ void append_model(Bytes& out, std::string_view name) {
   members.text("displayName", name);
   members.raw("supportedGenerationMethods",
               R"(["generateContent","streamGenerateContent","countTokens"])");
-  members.close();
 }
 
 // --- The codec -----------------------------------------------------------------------------------
 
+constexpr Api kApi{.own_version = "/v1beta",
+                   .client_headers = {"x-goog-api-client", "x-goog-api-key"},
+                   .key_header = "x-goog-api-key",
+                   .key_prefix = ""};
+
 class GeminiCodec final : public Codec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
-                                      const Target& target) const override {
-    auto prompt = read_prompt(peeker, body, target);
-    if (!prompt) return tl::unexpected(std::move(prompt).error());
-    auto& [peek, field] = *prompt;
+  std::string_view name() const override { return "gemini"; }
+  const Api& api() const override { return kApi; }
+
+  std::optional<Endpoint> endpoint(std::string_view path, std::string_view query) const override {
+    constexpr std::string_view kModels = "/models/";
+    if (!path.starts_with(kModels)) return std::nullopt;
+    GeminiUrl url = read_gemini_url(path.substr(kModels.size()), query);
+    switch (url.verb) {
+      case GeminiUrl::Verb::kNone:
+        return std::nullopt;
+      case GeminiUrl::Verb::kGenerate:
+        return Endpoint{Endpoint::Kind::kCall, std::move(url.target)};
+      case GeminiUrl::Verb::kCountTokens:
+        return Endpoint{Endpoint::Kind::kCount, std::move(url.target)};
+      case GeminiUrl::Verb::kUnknown:
+        break;
+    }
+    return Endpoint{};
+  }
+
+  std::string path_of(const Call& call) const override { return gemini_path(call); }
+
+  Admitted<Peek> peek(json::Peeker& peeker, const json::Document& body,
+                      const Target& target) const override {
+    SLUICE_TRY(Prompt prompt, read_prompt(peeker, body, target));
+    auto& [peek, field] = prompt;
     if (given(field[kCachedCamel]) || given(field[kCachedSnake])) {
-      return tl::unexpected(
-          invalid("cached_content", "Nothing is cached here: send the content itself."));
+      return invalid("cached_content", "Nothing is cached here: send the content itself.");
     }
     const auto& config = given(field[kConfigCamel]) ? field[kConfigCamel] : field[kConfigSnake];
     if (given(config)) {
       const auto fields = json::fields(config->value);
-      if (!fields) return tl::unexpected(invalid("generation_config", "an object is expected"));
+      if (!fields) return invalid("generation_config", "an object is expected");
       if (const Raw* count = find(*fields, "candidateCount", "candidate_count"); given(count)) {
         const auto n = json::to_integer(*count);
         if (!n || *n < 1 || *n > kMaxChoices) {
-          return tl::unexpected(
-              invalid("generation_config.candidate_count",
-                      fmt::format("an integer from 1 to {} is expected", kMaxChoices)));
+          return invalid("generation_config.candidate_count",
+                         fmt::format("an integer from 1 to {} is expected", kMaxChoices));
         }
         peek.n = static_cast<uint32_t>(*n);
       }
@@ -414,8 +408,7 @@ class GeminiCodec final : public Codec {
   }
 
   Result<Request> parse(const Bytes& body) const override {
-    SLUICE_TRY(const Raw root, json::read_value(body));
-    SLUICE_TRY(const auto fields, json::fields(root));
+    SLUICE_TRY(const auto fields, wire::object_in(body));
     Request request;
     std::vector<Message>& messages = request.messages;
     if (const Raw* system = find(fields, "systemInstruction", "system_instruction");
@@ -423,11 +416,7 @@ class GeminiCodec final : public Codec {
       SLUICE_TRY(Parsed parsed, parse_content(*system, Role::kSystem));
       messages.push_back(std::move(parsed.message));
     }
-    const Raw* contents = fields.find("contents");
-    if (contents == nullptr) {
-      return Error(ErrorCode::kInvalidArgument, "contents: missing", ErrorOrigin::kAgent);
-    }
-    SLUICE_TRY(const auto list, json::elements(*contents));
+    SLUICE_TRY(const auto list, wire::list_in(fields, "contents"));
     Ids ids;
     for (const Raw& element : list) {
       SLUICE_TRY(Parsed parsed, parse_content(element, Role::kUser));
@@ -467,24 +456,40 @@ class GeminiCodec final : public Codec {
     return std::optional(WithTools{std::move(changed), "[" + missing + "]"});
   }
 
+  Result<void> rewrite(Changes& changes, const Rewrite& rewrite) const override {
+    SLUICE_TRY(json::Object config, changes.object("generationConfig"));
+    if (rewrite.thinking == Thinking::kOff) {
+      config["thinkingConfig"] = json::Object{{"thinkingBudget", 0}};
+    }
+    if (const auto most = rewrite.max_tokens_cap) {
+      const auto asked = json::get_integer(config, "maxOutputTokens");
+      config["maxOutputTokens"] = std::min(asked.value_or(*most), *most);
+    }
+    if (rewrite.top_logprobs) {
+      config["responseLogprobs"] = true;
+      config["logprobs"] = *rewrite.top_logprobs;
+    }
+    changes.set("generationConfig", config);
+    return {};
+  }
+
   std::string system_text(const Peek& peek) const override {
     if (peek.system.text.empty()) return {};
     const auto parsed = parse_content(peek.system, Role::kSystem);
     return parsed ? parsed->message.text : std::string();
   }
 
-  std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
-    if (auto turn = gather(wire::Elements::behind_bytes(conversation, mark))) return turn;
-    return gather(wire::Elements::behind_count(conversation, mark.messages));
+  std::optional<Message> echo_at(const Raw& conversation, const HistoryMark& mark) const override {
+    return wire::echo_at(conversation, mark, parse_alone, join);
   }
 
-  tl::expected<std::string, BadRequest> count_tokens(json::Peeker& peeker, const Bytes& body,
-                                                     const Target& target) const override {
+  Admitted<std::string> count_tokens(json::Peeker& peeker, const Bytes& body,
+                                     const Target& target) const override {
     // Either the prompt itself, or a whole request inside.
     static constexpr std::array<std::string_view, 2> kWrappers{"generateContentRequest",
                                                                "generate_content_request"};
     const auto found = peeker.fields(body, kWrappers);
-    if (!found) return tl::unexpected(unreadable(found.error()));
+    if (!found) return unreadable(found.error());
     for (const auto& wrapper : *found) {
       if (given(wrapper)) return count_prompt(peeker, Bytes(wrapper->value.text), target);
     }
@@ -492,45 +497,28 @@ class GeminiCodec final : public Codec {
   }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
-    return response(envelope, answer);
+    return response(envelope, answer, More::kNo);
   }
 
   std::string streamed(const Envelope& envelope, const Answer& answer) const override {
     // In one piece: Gemini CLI runs a tool call that it has got of a stream that then broke, and
     // again of the one that it gets instead.
-    if (envelope.framing == Framing::kArray) return "[" + response(envelope, answer) + "]";
-    if (!envelope.sent.any()) return "data: " + response(envelope, answer) + "\n\n";
+    if (envelope.framing == Framing::kArray)
+      return "[" + response(envelope, answer, More::kNo) + "]";
+    if (!envelope.sent.any()) return event(envelope, answer, More::kNo);
     Answer rest = answer;
-    Message& message = rest.choices.front().message;
-    message.reasoning.erase(0, envelope.sent.reasoning);
-    message.text.erase(0, envelope.sent.text);
-    return "data: " + response(envelope, rest) + "\n\n";
+    leave_out(rest.choices.front().message, envelope.sent);
+    return event(envelope, rest, More::kNo);
   }
 
   std::string piece(Envelope& envelope, const Message& so_far) const override {
     if (envelope.framing == Framing::kArray) return {};
     if (!wire::has_more(envelope.sent, so_far)) return {};
-    Message more;
-    more.reasoning = so_far.reasoning.substr(envelope.sent.reasoning);
-    more.text = so_far.text.substr(envelope.sent.text);
+    Answer more;
+    more.choices.emplace_back().message = so_far;
+    leave_out(more.choices.front().message, envelope.sent);
     wire::note_sent(envelope.sent, so_far);
-    Bytes out("data: ");
-    Members members(out);
-    Bytes& candidates = members["candidates"];
-    candidates.push_back('[');
-    Members candidate(out);
-    Members content(candidate["content"]);
-    Parts(content["parts"], more);
-    content.text("role", "model");
-    content.close();
-    candidate.number("index", 0);
-    candidate.close();
-    out.push_back(']');
-    members.text("modelVersion", envelope.model);
-    members.text("responseId", envelope.id);
-    members.close();
-    out.append("\n\n");
-    return out;
+    return event(envelope, more, More::kFollows);
   }
 
   std::string_view stream_type(const Envelope& envelope) const override {
@@ -556,14 +544,15 @@ class GeminiCodec final : public Codec {
       }
     }
     if (auto reason = wire::text_at(*candidate, {"finishReason"}); !reason.empty()) {
-      said.finish = finish_of(std::move(reason), said.calls_tools);
+      said.finish = wire::finish_of(std::move(reason), kReasons);
+      if (said.calls_tools && said.finish == "stop") said.finish = "tool_calls";
     }
     wire::note_tokens(wire::at(*candidate, {"logprobsResult", "chosenCandidates"}),
                       "logProbability", said);
   }
 
   ErrorReply error(const Problem& problem) const override {
-    return {shape_of(problem).code, error_body(problem)};
+    return {shape_of(problem).status, error_body(problem)};
   }
 
   // First as the vendor does it, the body without an event around it, which its SDKs look for only
@@ -613,16 +602,15 @@ class GeminiCodec final : public Codec {
     return {"Invalid JSON payload received. " + error.message, "", ""};
   }
 
-  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker,
-                                                      const json::Document& body,
-                                                      const Target& target) {
+  static Admitted<Prompt> read_prompt(json::Peeker& peeker, const json::Document& body,
+                                      const Target& target) {
     static constexpr std::array<std::string_view, kCount> kNames{
         "contents",          "tools",
         "systemInstruction", "system_instruction",
         "generationConfig",  "generation_config",
         "cachedContent",     "cached_content"};
     auto found = peeker.fields(body, kNames);
-    if (!found) return tl::unexpected(unreadable(found.error()));
+    if (!found) return unreadable(found.error());
     Prompt out{{}, std::move(*found)};
     const auto& field = out.field;
     Peek& peek = out.peek;
@@ -630,23 +618,22 @@ class GeminiCodec final : public Codec {
     peek.stream = target.stream.value_or(false);
     peek.framing = target.framing;
     if (peek.model.empty() || peek.model.size() > kMaxModelName) {
-      return tl::unexpected(invalid("model", "1 to 512 characters are expected"));
+      return invalid("model", "1 to 512 characters are expected");
     }
     if (!given(field[kContents]) || !field[kContents]->value.is(Type::kArray) ||
         field[kContents]->count == 0) {
-      return tl::unexpected(BadRequest{
-          "* GenerateContentRequest.contents: contents is not specified", "contents", ""});
+      return BadRequest{"* GenerateContentRequest.contents: contents is not specified", "contents",
+                        ""};
     }
-    const auto first = json::element_at(field[kContents]->value, 0);
-    if (!first || !*first || !(*first)->is(Type::kObject)) {
-      return tl::unexpected(invalid("contents[0]", "an object is expected"));
+    if (!wire::begins_with_object(field[kContents]->value)) {
+      return invalid("contents[0]", "an object is expected");
     }
     peek.conversation = field[kContents]->value;
     peek.messages = field[kContents]->count;
     if (given(field[kTools])) {
       const Raw& tools = field[kTools]->value;
       if (!tools.is(Type::kArray) && !tools.is(Type::kObject)) {
-        return tl::unexpected(invalid("tools", "a list is expected"));
+        return invalid("tools", "a list is expected");
       }
       peek.has_tools = tools.is(Type::kObject) || field[kTools]->count > 0;
     }
@@ -656,12 +643,10 @@ class GeminiCodec final : public Codec {
     return out;
   }
 
-  static tl::expected<std::string, BadRequest> count_prompt(json::Peeker& peeker,
-                                                            const json::Document& body,
-                                                            const Target& target) {
-    const auto prompt = read_prompt(peeker, body, target);
-    if (!prompt) return tl::unexpected(prompt.error());
-    const auto& [peek, field] = *prompt;
+  static Admitted<std::string> count_prompt(json::Peeker& peeker, const json::Document& body,
+                                            const Target& target) {
+    SLUICE_TRY(const Prompt prompt, read_prompt(peeker, body, target));
+    const auto& [peek, field] = prompt;
     const Raw tools = given(field[kTools]) ? field[kTools]->value : Raw();
     Bytes out;
     Members members(out);
@@ -688,25 +673,6 @@ class GeminiCodec final : public Codec {
     }
     return {};
   }
-
-  // The turn that begins with the next content. The model's contents in a row are one: SDKs keep
-  // one for each piece of a stream.
-  static std::optional<Message> gather(wire::Elements elements) {
-    std::optional<Message> turn;
-    while (const auto element = elements.next()) {
-      auto parsed = parse_content(*element, Role::kUser);
-      if (!parsed || parsed->message.role != Role::kAssistant) break;
-      if (!turn) {
-        turn = std::move(parsed->message);
-        continue;
-      }
-      turn->text.append(parsed->message.text);
-      append_line(turn->reasoning, parsed->message.reasoning);
-      std::move(parsed->message.tool_calls.begin(), parsed->message.tool_calls.end(),
-                std::back_inserter(turn->tool_calls));
-    }
-    return turn;
-  }
 };
 
 }  // namespace
@@ -714,29 +680,6 @@ class GeminiCodec final : public Codec {
 const Codec& gemini_codec() {
   static const GeminiCodec codec;
   return codec;
-}
-
-GeminiUrl read_gemini_url(std::string_view rest, std::string_view query) {
-  GeminiUrl out;
-  const size_t colon = rest.rfind(':');
-  out.target.model = rest.substr(0, colon);
-  if (colon == std::string_view::npos) return out;
-  const std::string_view verb = rest.substr(colon + 1);
-  if (verb == "countTokens") {
-    out.verb = GeminiUrl::Verb::kCountTokens;
-  } else if (verb == "generateContent" || verb == "streamGenerateContent") {
-    out.verb = GeminiUrl::Verb::kGenerate;
-    out.target.stream = verb.starts_with("stream");
-  } else {
-    out.verb = GeminiUrl::Verb::kUnknown;
-  }
-  out.target.framing = Framing::kArray;
-  while (!query.empty()) {
-    const size_t end = std::min(query.find('&'), query.size());
-    if (query.substr(0, end) == "alt=sse") out.target.framing = Framing::kEvents;
-    query.remove_prefix(std::min(end + 1, query.size()));
-  }
-  return out;
 }
 
 }  // namespace sluice::llm

@@ -51,10 +51,10 @@ bool is_echo(const Message& sampled, const Message& echoed) {
 
 std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
                                     const Answer& answer, const json::Raw& conversation) {
-  const auto turn = codec.turn_at(conversation, mark);
-  if (!turn) return std::nullopt;
+  const auto echo = codec.echo_at(conversation, mark);
+  if (!echo) return std::nullopt;
   for (size_t i = 0; i < answer.choices.size(); ++i) {
-    if (is_echo(answer.choices[i].message, *turn)) return i;
+    if (is_echo(answer.choices[i].message, *echo)) return i;
   }
   return std::nullopt;
 }

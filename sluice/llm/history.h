@@ -11,7 +11,7 @@
 
 namespace sluice::llm {
 
-// Whether `echoed`, found in a later request, is the turn `sampled`: the same tool-call ids in the
+// Whether `echoed`, found in a later request, is what was `sampled`: the same tool-call ids in the
 // same order; without tool calls the same text, white space apart. Where the echo has no ids, which
 // Gemini's dialect leaves optional, the names of the tools count instead.
 bool is_echo(const Message& sampled, const Message& echoed);

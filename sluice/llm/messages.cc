@@ -5,6 +5,7 @@
 #include <array>
 
 #include "sluice/json/text.h"
+#include "sluice/llm/rewrite.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::llm {
@@ -17,7 +18,21 @@ using wire::given;
 using wire::Members;
 using wire::string_in;
 
-constexpr size_t kMaxSystemMessages = 8;
+// Claude Code puts some of its instructions into messages of the system's.
+constexpr wire::RoleName kRoles[] = {
+    {"user", Role::kUser}, {"assistant", Role::kAssistant}, {"system", Role::kSystem}};
+constexpr wire::FinishName kReasons[] = {{Finish::kStop, "end_turn"},
+                                         {Finish::kLength, "max_tokens"},
+                                         {Finish::kToolCalls, "tool_use"},
+                                         {Finish::kContentFilter, "refusal"},
+                                         {Finish::kStop, "stop_sequence"}};
+constexpr wire::ErrorShape kErrors[] = {
+    {400, 400, "invalid_request_error"}, {500, 500, "api_error"},
+    {401, 401, "authentication_error"},  {403, 403, "permission_error"},
+    {404, 404, "not_found_error"},       {413, 413, "request_too_large"},
+    {429, 429, "rate_limit_error"},      {499, 529, "overloaded_error"},
+    {502, 529, "overloaded_error"},      {503, 529, "overloaded_error"},
+    {504, 504, "timeout_error"}};
 
 BadRequest missing(std::string_view param) {
   return {fmt::format("{}: Field required", param), std::string(param), ""};
@@ -67,8 +82,7 @@ Result<void> read_block(const Raw& value, Message& message, std::vector<Message>
       SLUICE_TRY(message.reasoning_seal, string_in(block, "data"));
     }
   } else if (type == "tool_use") {
-    SLUICE_TRY(ToolCall call, read_call(block));
-    message.tool_calls.push_back(std::move(call));
+    SLUICE_TRY(message.tool_calls.emplace_back(), read_call(block));
   } else if (type == "tool_result") {
     Message& result = results.emplace_back();
     result.role = Role::kTool;
@@ -93,16 +107,7 @@ Result<Parsed> parse_message(const Raw& value, std::vector<Message>& results) {
   Message& message = out.message;
   message.raw = value.text;
   SLUICE_TRY(const std::string role, string_in(fields, "role"));
-  if (role == "user") {
-    message.role = Role::kUser;
-  } else if (role == "assistant") {
-    message.role = Role::kAssistant;
-  } else if (role == "system") {  // Claude Code puts some of its instructions here
-    message.role = Role::kSystem;
-  } else {
-    return Error(ErrorCode::kInvalidArgument, fmt::format("messages: no such role: '{}'", role),
-                 ErrorOrigin::kAgent);
-  }
+  SLUICE_TRY(message.role, wire::role_of(role, kRoles, "messages"));
   const Raw* content = fields.find("content");
   if (content == nullptr) return out;
   if (content->is(Type::kString)) {
@@ -116,14 +121,14 @@ Result<Parsed> parse_message(const Raw& value, std::vector<Message>& results) {
   return out;
 }
 
-std::optional<Message> parse_turn(const Raw& value) {
+// The message alone, where no tools' results are looked for.
+Result<Message> parse_alone(const Raw& value) {
   std::vector<Message> results;
-  auto parsed = parse_message(value, results);
-  if (!parsed || parsed->message.role != Role::kAssistant) return std::nullopt;
-  return std::move(parsed->message);
+  SLUICE_TRY(Parsed parsed, parse_message(value, results));
+  return std::move(parsed.message);
 }
 
-// Appends a message or a block without the marks of the prompt cache, which move from turn to turn,
+// Appends a message or a block without the marks of the prompt cache, which move from call to call,
 // and with every content as a list of blocks. There is content in messages, in blocks, and in what
 // those hold; deeper it is nothing that an agent was ever seen to rewrite.
 void append_canonical(std::string& out, const Raw& value, int levels) {
@@ -159,55 +164,23 @@ void append_tool(Bytes& out, const ToolDefinition& tool) {
   members.text("name", tool.name);
   if (!tool.description.empty()) members.text("description", tool.description);
   members.raw("input_schema", tool.parameters);
-  members.close();
 }
 
 // --- Answers -------------------------------------------------------------------------------------
-
-std::string_view stop_reason(const Choice& choice) {
-  switch (choice.finish) {
-    case Finish::kStop:
-      return "end_turn";
-    case Finish::kLength:
-      return "max_tokens";
-    case Finish::kToolCalls:
-      return "tool_use";
-    case Finish::kContentFilter:
-      return "refusal";
-  }
-  return "end_turn";
-}
-
-// The same the other way round; what chat has no word for stays as it is.
-std::string finish_of(std::string reason) {
-  if (reason == "end_turn" || reason == "stop_sequence") return "stop";
-  if (reason == "max_tokens") return "length";
-  if (reason == "tool_use") return "tool_calls";
-  if (reason == "refusal") return "content_filter";
-  return reason;
-}
 
 // What the dialect has no place for is said as text.
 std::string_view text_of(const Message& message) {
   return message.text.empty() ? message.refusal : message.text;
 }
 
-// Agents drop thinking without a signature, or may not send it back. Nothing here checks one, so a
-// digest stands in where the answer brings none.
-std::string signature_of(const Message& message) {
-  return message.reasoning_seal.empty() ? xxh3_128(message.reasoning).hex()
-                                        : message.reasoning_seal;
-}
-
 void append_stop(Members& members, const Choice& choice) {
-  members.text("stop_reason", stop_reason(choice));
+  members.text("stop_reason", wire::word_of(choice.finish, kReasons));
   members.raw("stop_sequence", "null");
   if (choice.finish != Finish::kContentFilter) return;
   Members details(members["stop_details"]);
   details.text("type", "refusal");
   details.raw("category", "null");
   details.text_or_null("explanation", choice.message.refusal);
-  details.close();
 }
 
 // Clients cannot do without usage: what is not known is 0.
@@ -217,7 +190,6 @@ void append_usage(Bytes& out, const Usage& usage) {
   members.raw("cache_creation_input_tokens", "0");
   members.raw("cache_read_input_tokens", "0");
   members.number("output_tokens", usage.completion_tokens);
-  members.close();
 }
 
 // A content block, with its content (kWhole) or as a stream announces it (kEmpty).
@@ -231,16 +203,14 @@ void append_thinking(Bytes& out, const Message& message, Fill fill) {
   } else {
     block.text("type", "thinking");
     block.text("thinking", fill == Fill::kWhole ? message.reasoning : "");
-    block.text("signature", fill == Fill::kWhole ? signature_of(message) : "");
+    block.text("signature", fill == Fill::kWhole ? wire::seal_of(message) : "");
   }
-  block.close();
 }
 
 void append_text(Bytes& out, const Message& message, Fill fill) {
   Members block(out);
   block.text("type", "text");
   block.text("text", fill == Fill::kWhole ? text_of(message) : "");
-  block.close();
 }
 
 void append_tool_use(Bytes& out, const ToolCall& call, Fill fill) {
@@ -253,7 +223,6 @@ void append_tool_use(Bytes& out, const ToolCall& call, Fill fill) {
   } else {
     block.raw("input", "{}");
   }
-  block.close();
 }
 
 bool thinks(const Message& message) {
@@ -290,12 +259,10 @@ class EventWriter {
   // An event with `more` members behind its type.
   template <class More>
   void event(std::string_view type, More more) {
-    Bytes json;
-    Members members(json);
-    members.text("type", type);
-    more(members);
-    members.close();
-    wire::append_event(out_, type, json);
+    wire::append_event(out_, type, [&](Members& members) {
+      members.text("type", type);
+      more(members);
+    });
   }
 
   void start(const Envelope& envelope, const Usage& usage) {
@@ -306,7 +273,6 @@ class EventWriter {
       message.raw("stop_reason", "null");
       message.raw("stop_sequence", "null");
       append_usage(message["usage"], {usage.prompt_tokens, 0});
-      message.close();
     });
   }
 
@@ -329,7 +295,6 @@ class EventWriter {
       Members delta(members["delta"]);
       delta.text("type", type);
       delta.text(name, text);
-      delta.close();
     });
   }
 
@@ -380,7 +345,7 @@ class EventWriter {
   void close_open(const Message& message) {
     if (open_ == Block::kNone) return;
     if (open_ == Block::kThought && !message.reasoning.empty()) {
-      delta("signature_delta", "signature", signature_of(message));
+      delta("signature_delta", "signature", wire::seal_of(message));
     }
     close();
     open_ = Block::kNone;
@@ -393,55 +358,20 @@ class EventWriter {
 
 // --- Errors --------------------------------------------------------------------------------------
 
-struct Shape {
-  int status;
-  std::string_view type;
-};
-
-Shape shape_of(const Problem& problem) {
+const wire::ErrorShape& shape_of(const Problem& problem) {
   // Claude Code asks six times more after a 400, with other tools; a 403 it takes for an answer, as
   // other agents of this dialect do.
-  if (problem.end_agent) return {403, "permission_error"};
-  switch (http_status(problem.kind)) {
-    case 401:
-      return {401, "authentication_error"};
-    case 403:
-      return {403, "permission_error"};
-    case 404:
-      return {404, "not_found_error"};
-    case 413:
-      return {413, "request_too_large"};
-    case 429:
-      return {429, "rate_limit_error"};
-    case 499:
-    case 502:
-    case 503:
-      return {529, "overloaded_error"};
-    case 504:
-      return {504, "timeout_error"};
-    case 500:
-      return {500, "api_error"};
-    default:
-      return {http_status(problem.kind) >= 500 ? 500 : 400,
-              http_status(problem.kind) >= 500 ? "api_error" : "invalid_request_error"};
-  }
+  return wire::shape_of(problem.end_agent ? 403 : http_status(problem.kind), kErrors);
 }
 
-Bytes error_body(const Problem& problem) {
-  Bytes out;
-  Members members(out);
-  members.text("type", "error");
+// All but its type, "error".
+void append_error(Members& members, const Problem& problem) {
   Members error(members["error"]);
   error.text("type", shape_of(problem).type);
-  error.text("message", problem.end_agent ? neutral(problem.message) : problem.message);
-  if (!problem.code.empty()) {
-    Members details(error["details"]);
-    details.text("error_code", problem.code);
-    details.close();
-  }
-  error.close();
-  members.close();
-  return out;
+  error.text("message", problem.told());
+  if (problem.code.empty()) return;
+  Members details(error["details"]);
+  details.text("error_code", problem.code);
 }
 
 void append_model(Bytes& out, std::string_view name) {
@@ -450,41 +380,45 @@ void append_model(Bytes& out, std::string_view name) {
   members.text("id", name);
   members.text("display_name", name);
   members.text("created_at", "1970-01-01T00:00:00Z");  // "if the release date is unknown"
-  members.close();
 }
 
 // --- The codec -----------------------------------------------------------------------------------
 
+constexpr Api kApi{.call = "/messages",
+                   .count = "/messages/count_tokens",
+                   .client_headers = {"anthropic-version"},
+                   .key_header = "x-api-key",
+                   .key_prefix = ""};
+
 class MessagesCodec final : public Codec {
  public:
-  tl::expected<Peek, BadRequest> peek(json::Peeker& peeker, const json::Document& body,
-                                      const Target&) const override {
-    auto prompt = read_prompt(peeker, body);
-    if (!prompt) return tl::unexpected(std::move(prompt).error());
-    auto& [peek, field] = *prompt;
+  std::string_view name() const override { return "messages"; }
+  const Api& api() const override { return kApi; }
+
+  Admitted<Peek> peek(json::Peeker& peeker, const json::Document& body,
+                      const Target&) const override {
+    SLUICE_TRY(Prompt prompt, read_prompt(peeker, body));
+    auto& [peek, field] = prompt;
     // By this code the vendor's tool runners know that they have to send all of it themselves.
     if (given(field[kThread])) {
-      return tl::unexpected(
-          BadRequest{"thread: Nothing is stored here: send the whole conversation as 'messages', "
-                     "without 'thread'.",
-                     "thread", "thread_unsupported_request"});
+      return BadRequest{
+          "thread: Nothing is stored here: send the whole conversation as 'messages', without "
+          "'thread'.",
+          "thread", "thread_unsupported_request"};
     }
-    if (!given(field[kMaxTokens])) return tl::unexpected(missing("max_tokens"));
+    if (!given(field[kMaxTokens])) return missing("max_tokens");
     const auto max_tokens = json::to_integer(field[kMaxTokens]->value);
-    if (!max_tokens || *max_tokens < 0) {
-      return tl::unexpected(invalid("max_tokens", "a valid integer"));
-    }
+    if (!max_tokens || *max_tokens < 0) return invalid("max_tokens", "a valid integer");
     if (given(field[kStream])) {
       const auto stream = json::to_bool(field[kStream]->value);
-      if (!stream) return tl::unexpected(invalid("stream", "a valid boolean"));
+      if (!stream) return invalid("stream", "a valid boolean");
       peek.stream = *stream;
     }
     return std::move(peek);
   }
 
   Result<Request> parse(const Bytes& body) const override {
-    SLUICE_TRY(const Raw root, json::read_value(body));
-    SLUICE_TRY(const auto fields, json::fields(root));
+    SLUICE_TRY(const auto fields, wire::object_in(body));
     Request request;
     SLUICE_TRY(request.model, string_in(fields, "model"));
     if (const Raw* system = fields.find("system"); given(system)) {
@@ -493,11 +427,7 @@ class MessagesCodec final : public Codec {
       message.raw = system->text;
       SLUICE_TRY(message.text, text_of(*system));
     }
-    const Raw* messages = fields.find("messages");
-    if (messages == nullptr) {
-      return Error(ErrorCode::kInvalidArgument, "messages: missing", ErrorOrigin::kAgent);
-    }
-    SLUICE_TRY(const auto list, json::elements(*messages));
+    SLUICE_TRY(const auto list, wire::list_in(fields, "messages"));
     for (const Raw& element : list) {
       SLUICE_TRY(Parsed parsed, parse_message(element, request.messages));
       if (!parsed.bare) request.messages.push_back(std::move(parsed.message));
@@ -506,18 +436,12 @@ class MessagesCodec final : public Codec {
       request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
-        SLUICE_TRY(std::string name, string_in(row, "name"));
-        request.tool_names.push_back(std::move(name));
+        SLUICE_TRY(request.tool_names.emplace_back(), tool_name(row));
       }
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
-    if (const Raw* value = fields.find("temperature")) request.temperature = to_double(*value);
-    if (const Raw* value = fields.find("top_p")) request.top_p = to_double(*value);
-    if (const Raw* value = fields.find("top_k")) request.top_k = to_integer(*value);
-    if (const Raw* value = fields.find("max_tokens")) request.max_tokens = to_integer(*value);
-    if (const Raw* value = fields.find("stop_sequences")) {
-      SLUICE_TRY(request.stop, wire::strings_of(*value));
-    }
+    SLUICE_TRY_VOID(
+        wire::read_sampling(fields, {"top_k", "max_tokens", "stop_sequences"}, request));
     return request;
   }
 
@@ -527,24 +451,20 @@ class MessagesCodec final : public Codec {
     return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
   }
 
-  std::string system_text(const Peek& peek) const override {
-    std::string out;
-    if (!peek.system.text.empty()) append_line(out, text_of(peek.system).value_or(""));
-    auto elements = wire::Elements::of(peek.conversation);
-    for (size_t i = 0; i < kMaxSystemMessages; ++i) {
-      const auto element = elements.next();
-      if (!element) break;
-      std::vector<Message> results;
-      const auto parsed = parse_message(*element, results);
-      if (!parsed || parsed->message.role != Role::kSystem) break;
-      append_line(out, parsed->message.text);
-    }
-    return out;
+  Result<void> rewrite(Changes& changes, const Rewrite& rewrite) const override {
+    if (rewrite.thinking == Thinking::kOff) changes.set("thinking", R"({"type":"disabled"})");
+    return changes.cap({"max_tokens"}, rewrite.max_tokens_cap);
   }
 
-  std::optional<Message> turn_at(const Raw& conversation, const HistoryMark& mark) const override {
-    if (auto turn = gather(wire::Elements::behind_bytes(conversation, mark))) return turn;
-    return gather(wire::Elements::behind_count(conversation, mark.messages));
+  std::string system_text(const Peek& peek) const override {
+    const bool beside = !peek.system.text.empty();
+    return wire::leading_system_text(beside ? text_of(peek.system).value_or("") : "",
+                                     peek.conversation, parse_alone);
+  }
+
+  // Messages of the assistant in a row are one.
+  std::optional<Message> echo_at(const Raw& conversation, const HistoryMark& mark) const override {
+    return wire::echo_at(conversation, mark, parse_alone, wire::join);
   }
 
   std::string canonical(const Raw& message) const override {
@@ -553,11 +473,10 @@ class MessagesCodec final : public Codec {
     return out;
   }
 
-  tl::expected<std::string, BadRequest> count_tokens(json::Peeker& peeker, const Bytes& body,
-                                                     const Target&) const override {
-    const auto prompt = read_prompt(peeker, body);
-    if (!prompt) return tl::unexpected(prompt.error());
-    const auto& [peek, field] = *prompt;
+  Admitted<std::string> count_tokens(json::Peeker& peeker, const Bytes& body,
+                                     const Target&) const override {
+    SLUICE_TRY(const Prompt prompt, read_prompt(peeker, body));
+    const auto& [peek, field] = prompt;
     const Raw tools = given(field[kTools]) ? field[kTools]->value : Raw();
     Bytes out;
     Members members(out);
@@ -607,7 +526,7 @@ class MessagesCodec final : public Codec {
 
   std::string keep_alive(const Envelope&) const override {
     Bytes out;
-    wire::append_event(out, "ping", R"({"type":"ping"})");
+    wire::append_event(out, "ping", [](Members& members) { members.text("type", "ping"); });
     return out;
   }
 
@@ -615,11 +534,16 @@ class MessagesCodec final : public Codec {
   void note(const Raw& event, Said& said) const override {
     std::string reason = wire::text_at(event, {"stop_reason"});
     if (reason.empty()) reason = wire::text_at(event, {"delta", "stop_reason"});
-    if (!reason.empty()) said.finish = finish_of(std::move(reason));
+    if (!reason.empty()) said.finish = wire::finish_of(std::move(reason), kReasons);
   }
 
   ErrorReply error(const Problem& problem) const override {
-    return {shape_of(problem).status, error_body(problem)};
+    ErrorReply reply{shape_of(problem).status, {}};
+    Members members(reply.body);
+    members.text("type", "error");
+    append_error(members, problem);
+    members.close();
+    return reply;
   }
 
   // Behind a beginning: OpenCode asks again, for minutes, when an error is what a stream begins
@@ -629,9 +553,8 @@ class MessagesCodec final : public Codec {
                                           const Problem& problem) const override {
     EventWriter writer;
     if (!envelope.sent.any()) writer.start(envelope, Usage());
-    Bytes out = std::move(writer).take();
-    wire::append_event(out, "error", error_body(problem));
-    return {std::move(out)};
+    writer.event("error", [&](Members& members) { append_error(members, problem); });
+    return {std::move(writer).take()};
   }
 
   std::string models(std::span<const std::string> names) const override {
@@ -660,72 +583,46 @@ class MessagesCodec final : public Codec {
   };
 
   // What a call and a request to count have in common.
-  static tl::expected<Prompt, BadRequest> read_prompt(json::Peeker& peeker,
-                                                      const json::Document& body) {
+  static Admitted<Prompt> read_prompt(json::Peeker& peeker, const json::Document& body) {
     static constexpr std::array<std::string_view, kCount> kNames{
         "model", "messages", "system", "tools", "max_tokens", "stream", "thread"};
     auto found = peeker.fields(body, kNames);
     if (!found) {
-      return tl::unexpected(
-          BadRequest{"The request body is not valid JSON: " + found.error().message, "", ""});
+      return BadRequest{"The request body is not valid JSON: " + found.error().message, "", ""};
     }
     Prompt out{{}, std::move(*found)};
     const auto& field = out.field;
     Peek& peek = out.peek;
-    if (!given(field[kModel])) return tl::unexpected(missing("model"));
+    if (!given(field[kModel])) return missing("model");
     const auto model = json::to_text(field[kModel]->value);
-    if (!model) return tl::unexpected(invalid("model", "a valid string"));
+    if (!model) return invalid("model", "a valid string");
     if (model->empty() || model->size() > kMaxModelName) {
-      return tl::unexpected(invalid("model", "a string of 1 to 512 characters"));
+      return invalid("model", "a string of 1 to 512 characters");
     }
     peek.model = *model;
 
-    if (!given(field[kMessages])) return tl::unexpected(missing("messages"));
+    if (!given(field[kMessages])) return missing("messages");
     const Raw& messages = field[kMessages]->value;
-    if (!messages.is(Type::kArray)) return tl::unexpected(invalid("messages", "a valid list"));
+    if (!messages.is(Type::kArray)) return invalid("messages", "a valid list");
     if (field[kMessages]->count == 0) {
-      return tl::unexpected(
-          BadRequest{"messages: at least one message is required", "messages", ""});
+      return BadRequest{"messages: at least one message is required", "messages", ""};
     }
-    const auto first = json::element_at(messages, 0);
-    if (!first || !*first || !(*first)->is(Type::kObject)) {
-      return tl::unexpected(invalid("messages.0", "a valid dictionary"));
-    }
+    if (!wire::begins_with_object(messages)) return invalid("messages.0", "a valid dictionary");
     peek.conversation = messages;
     peek.messages = field[kMessages]->count;
 
     if (given(field[kSystem])) {
       const Raw& system = field[kSystem]->value;
       if (!system.is(Type::kString) && !system.is(Type::kArray)) {
-        return tl::unexpected(invalid("system", "a valid string or a valid list"));
+        return invalid("system", "a valid string or a valid list");
       }
       peek.system = system;
     }
     if (given(field[kTools])) {
-      if (!field[kTools]->value.is(Type::kArray)) {
-        return tl::unexpected(invalid("tools", "a valid list"));
-      }
+      if (!field[kTools]->value.is(Type::kArray)) return invalid("tools", "a valid list");
       peek.has_tools = field[kTools]->count > 0;
     }
     return out;
-  }
-
-  // The turn that begins with the next message. Messages of the assistant in a row are one.
-  static std::optional<Message> gather(wire::Elements elements) {
-    std::optional<Message> turn;
-    while (const auto element = elements.next()) {
-      auto message = parse_turn(*element);
-      if (!message) break;
-      if (!turn) {
-        turn = std::move(message);
-        continue;
-      }
-      append_line(turn->text, message->text);
-      append_line(turn->reasoning, message->reasoning);
-      std::move(message->tool_calls.begin(), message->tool_calls.end(),
-                std::back_inserter(turn->tool_calls));
-    }
-    return turn;
   }
 };
 

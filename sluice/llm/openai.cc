@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "sluice/json/text.h"
 #include "sluice/llm/wire.h"
 
@@ -10,16 +12,12 @@ namespace {
 
 std::string_view error_type(const Problem& problem, int status) {
   if (problem.end_agent) return "invalid_request_error";
-  switch (status) {
-    case 401:
-      return "authentication_error";
-    case 403:
-      return "permission_error";
-    case 429:
-      return "rate_limit_error";
-    default:
-      return status >= 500 ? "server_error" : "invalid_request_error";
-  }
+  constexpr wire::ErrorShape kShapes[] = {{400, 400, "invalid_request_error"},
+                                          {500, 500, "server_error"},
+                                          {401, 401, "authentication_error"},
+                                          {403, 403, "permission_error"},
+                                          {429, 429, "rate_limit_error"}};
+  return wire::shape_of(status, kShapes).type;
 }
 
 void append_model(Bytes& out, std::string_view name) {
@@ -28,7 +26,6 @@ void append_model(Bytes& out, std::string_view name) {
   members.text("object", "model");
   members.number("created", 0);
   members.text("owned_by", "sluice");
-  members.close();
 }
 
 }  // namespace
@@ -48,15 +45,60 @@ BadRequest unreadable(const Error& error) {
   return {"We could not parse the JSON body of your request: " + error.message, "", ""};
 }
 
-tl::expected<std::string, BadRequest> read_model(const std::optional<json::Peeked>& field) {
-  if (!wire::given(field)) return tl::unexpected(missing("model"));
-  const auto model = json::to_text(field->value);
-  if (!model) return tl::unexpected(invalid("model", "a string", field->value));
+Admitted<std::string> read_model(const Field& field) {
+  if (!wire::given(field)) return missing("model");
+  auto model = json::to_text(field->value);
+  if (!model) return invalid("model", "a string", field->value);
   if (model->empty() || model->size() > kMaxModelName) {
-    return tl::unexpected(
-        BadRequest{"Invalid 'model': 1 to 512 characters are expected.", "model", ""});
+    return BadRequest{"Invalid 'model': 1 to 512 characters are expected.", "model", ""};
   }
-  return *model;
+  return std::move(*model);
+}
+
+std::optional<BadRequest> read_stream_and_tools(std::span<const Field> fields, Peek& peek) {
+  if (const Field& field = fields[kStream]; wire::given(field)) {
+    const auto stream = json::to_bool(field->value);
+    if (!stream) return invalid("stream", "a boolean", field->value);
+    peek.stream = *stream;
+  }
+  if (const Field& field = fields[kTools]; wire::given(field)) {
+    if (!field->value.is(json::Type::kArray)) return invalid("tools", "an array", field->value);
+    peek.has_tools = field->count > 0;
+  }
+  return std::nullopt;
+}
+
+std::optional<BadRequest> read_conversation(std::string_view name, const json::Peeked& field,
+                                            Peek& peek) {
+  if (field.count == 0) {
+    return BadRequest{
+        fmt::format("Invalid '{}': empty array. Expected an array with minimum length 1.", name),
+        std::string(name), "empty_array"};
+  }
+  if (!wire::begins_with_object(field.value)) {
+    return BadRequest{fmt::format("Invalid type for '{}[0]': expected an object.", name),
+                      fmt::format("{}[0]", name), "invalid_type"};
+  }
+  peek.conversation = field.value;
+  peek.messages = field.count;
+  return std::nullopt;
+}
+
+bool calls_tools(const Answer& answer) {
+  return std::any_of(answer.choices.begin(), answer.choices.end(),
+                     [](const Choice& choice) { return !choice.message.tool_calls.empty(); });
+}
+
+void fit(Answer& answer, std::span<const Declared> tools) {
+  for (Choice& choice : answer.choices) {
+    for (ToolCall& call : choice.message.tool_calls) {
+      const auto tool = std::find_if(tools.begin(), tools.end(),
+                                     [&](const Declared& each) { return each.name == call.name; });
+      if (tool == tools.end()) continue;  // the agent says that it has no such tool
+      call.kind = tool->kind;
+      call.space = tool->space;
+    }
+  }
 }
 
 int error_status(const Problem& problem) {
@@ -66,20 +108,15 @@ int error_status(const Problem& problem) {
   return status == 499 ? 503 : status;
 }
 
-std::string told(const Problem& problem) {
-  return problem.end_agent ? neutral(problem.message) : problem.message;
-}
-
 void append_error_object(Bytes& out, const Problem& problem) {
   wire::Members members(out);
-  members.text("message", told(problem));
+  members.text("message", problem.told());
   members.text("type", error_type(problem, error_status(problem)));
   members.text_or_null("param", problem.param);
   members.text_or_null("code", problem.code);
-  members.close();
 }
 
-ErrorReply error(const Problem& problem) {
+ErrorReply OpenAiCodec::error(const Problem& problem) const {
   ErrorReply reply;
   reply.status = error_status(problem);
   wire::Members members(reply.body);
@@ -88,7 +125,7 @@ ErrorReply error(const Problem& problem) {
   return reply;
 }
 
-std::string models(std::span<const std::string> names) {
+std::string OpenAiCodec::models(std::span<const std::string> names) const {
   Bytes out;
   wire::Members members(out);
   members.text("object", "list");
@@ -98,7 +135,7 @@ std::string models(std::span<const std::string> names) {
   return out;
 }
 
-std::string model(std::string_view name) {
+std::string OpenAiCodec::model(std::string_view name) const {
   Bytes out;
   append_model(out, name);
   return out;

@@ -1,10 +1,11 @@
-// What OpenAI's two dialects share: the shapes of errors and of lists of models. Plain functions;
-// any thread.
+// What OpenAI's two dialects share: fields of requests, the shapes of errors and of lists of
+// models. Plain functions and a base without state; any thread.
 #pragma once
 
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sluice/json/raw.h"
 #include "sluice/llm/dialect.h"
@@ -16,17 +17,38 @@ BadRequest invalid(std::string_view param, std::string_view wanted, const json::
 // A body that is no JSON object.
 BadRequest unreadable(const Error& error);
 
+// A peek into a request of either dialect asks for "model", "stream" and "tools" first.
+enum CommonIndex : size_t { kModel, kStream, kTools, kFirstOwn };
+
+using Field = std::optional<json::Peeked>;
 // The field `model`: present, a string, of a sensible length.
-tl::expected<std::string, BadRequest> read_model(const std::optional<json::Peeked>& field);
+Admitted<std::string> read_model(const Field& field);
+// `stream` and `tools`, into `peek`; what is wrong with them, if something is.
+std::optional<BadRequest> read_stream_and_tools(std::span<const Field> fields, Peek& peek);
+// A list of objects that is not empty, as the conversation; what is wrong with it, if something is.
+std::optional<BadRequest> read_conversation(std::string_view name, const json::Peeked& field,
+                                            Peek& peek);
 
 int error_status(const Problem& problem);
 // {"message":...,"type":...,"param":...,"code":...}
 void append_error_object(Bytes& out, const Problem& problem);
-ErrorReply error(const Problem& problem);
-// What the agent gets to read: neutral where it is to end by it.
-std::string told(const Problem& problem);
 
-std::string models(std::span<const std::string> names);
-std::string model(std::string_view name);
+// A tool that a request declares.
+struct Declared {
+  std::string name;
+  ToolCall::Kind kind = ToolCall::Kind::kFunction;
+  std::string space = {};
+};
+bool calls_tools(const Answer& answer);
+// Writes into an answer's tool calls what their tools were declared to be.
+void fit(Answer& answer, std::span<const Declared> tools);
+
+// What the two codecs do alike.
+class OpenAiCodec : public Codec {
+ public:
+  ErrorReply error(const Problem& problem) const final;
+  std::string models(std::span<const std::string> names) const final;
+  std::string model(std::string_view name) const final;
+};
 
 }  // namespace sluice::llm::openai

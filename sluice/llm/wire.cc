@@ -1,7 +1,10 @@
 #include "sluice/llm/wire.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <iterator>
 
 #include "sluice/json/splice.h"
 #include "sluice/json/text.h"
@@ -30,6 +33,11 @@ bool given(const Raw* field) {
   return field != nullptr && !field->is(Type::kNull);
 }
 
+Result<json::RawObject> object_in(const Bytes& body) {
+  SLUICE_TRY(const Raw root, json::read_value(body));
+  return json::fields(root);
+}
+
 Result<std::string> string_in(const json::RawObject& fields, std::string_view name) {
   const Raw* value = fields.find(name);
   if (value == nullptr || !value->is(Type::kString)) return std::string();
@@ -45,6 +53,17 @@ Result<std::string> string_in(const Raw& object, std::string_view name) {
 std::string text_in(const json::RawObject& fields, std::string_view name) {
   const Raw* value = fields.find(name);
   return given(value) ? std::string(value->text) : std::string();
+}
+
+Result<std::vector<Raw>> list_in(const json::RawObject& fields, std::string_view name) {
+  const Raw* list = fields.find(name);
+  if (list != nullptr) return json::elements(*list);
+  return Error(ErrorCode::kInvalidArgument, std::string(name) + ": missing", ErrorOrigin::kAgent);
+}
+
+bool begins_with_object(const Raw& array) {
+  const auto first = json::element_at(array, 0);
+  return first && *first && (*first)->is(Type::kObject);
 }
 
 Result<std::vector<std::string>> strings_of(const Raw& value) {
@@ -97,6 +116,52 @@ void note_tokens(const std::optional<Raw>& list, std::string_view logprob, Said&
     said.tokens.push_back(std::move(*token));
     said.logprobs.push_back(*value);
   }
+}
+
+Result<void> read_sampling(const json::RawObject& fields, const SamplingNames& names,
+                           Request& request) {
+  const auto find = [&](std::string_view name) {
+    return name.empty() ? nullptr : fields.find(name);
+  };
+  if (const Raw* value = find("temperature")) request.temperature = to_double(*value);
+  if (const Raw* value = find("top_p")) request.top_p = to_double(*value);
+  if (const Raw* value = find(names.top_k)) request.top_k = to_integer(*value);
+  if (const Raw* value = find(names.max_tokens)) request.max_tokens = to_integer(*value);
+  if (const Raw* value = find(names.stop)) {
+    SLUICE_TRY(request.stop, strings_of(*value));
+  }
+  return {};
+}
+
+Result<Role> role_of(std::string_view name, std::span<const RoleName> roles,
+                     std::string_view where) {
+  for (const auto& [known, role] : roles) {
+    if (known == name) return role;
+  }
+  return Error(ErrorCode::kInvalidArgument, fmt::format("{}: no such role: '{}'", where, name),
+               ErrorOrigin::kAgent);
+}
+
+std::string_view word_of(Finish finish, std::span<const FinishName> names) {
+  const auto it = std::find_if(names.begin(), names.end(),
+                               [&](const FinishName& row) { return row.first == finish; });
+  return it == names.end() ? names.front().second : it->second;
+}
+
+std::string finish_of(std::string word, std::span<const FinishName> names) {
+  const auto it = std::find_if(names.begin(), names.end(),
+                               [&](const FinishName& row) { return row.second == word; });
+  return it == names.end() ? std::move(word) : std::string(to_string(it->first));
+}
+
+const ErrorShape& shape_of(int http, std::span<const ErrorShape> shapes) {
+  for (const ErrorShape& shape : shapes) {
+    if (shape.http == http) return shape;
+  }
+  const auto like = [&](const ErrorShape& shape) {
+    return (shape.http >= 500) == (http >= 500);
+  };
+  return *std::find_if(shapes.begin(), shapes.end(), like);
 }
 
 void append_line(std::string& text, std::string_view piece) {
@@ -177,6 +242,47 @@ std::optional<Raw> Elements::next() {
   return *element;
 }
 
+std::string leading_system_text(std::string before, const Raw& conversation, ReadMessage read) {
+  constexpr size_t kMaxSystemMessages = 8;
+  auto elements = Elements::of(conversation);
+  for (size_t i = 0; i < kMaxSystemMessages; ++i) {
+    const auto element = elements.next();
+    if (!element) break;
+    const auto message = read(*element);
+    if (!message || message->role != Role::kSystem) break;
+    append_line(before, message->text);
+  }
+  return before;
+}
+
+void join(Message& echo, Message next) {
+  append_line(echo.text, next.text);
+  append_line(echo.reasoning, next.reasoning);
+  append_line(echo.refusal, next.refusal);
+  if (!next.reasoning_seal.empty()) echo.reasoning_seal = std::move(next.reasoning_seal);
+  std::move(next.tool_calls.begin(), next.tool_calls.end(), std::back_inserter(echo.tool_calls));
+}
+
+std::optional<Message> echo_at(const Raw& conversation, const HistoryMark& mark, ReadMessage read,
+                               void (*join)(Message& echo, Message next)) {
+  const auto gather = [&](Elements elements) {
+    std::optional<Message> echo;
+    while (const auto element = elements.next()) {
+      auto message = read(*element);
+      if (!message || message->role != Role::kAssistant) break;
+      if (!echo) {
+        echo = std::move(*message);
+      } else {
+        join(*echo, std::move(*message));
+      }
+      if (join == nullptr) break;
+    }
+    return echo;
+  };
+  if (auto echo = gather(Elements::behind_bytes(conversation, mark))) return echo;
+  return gather(Elements::behind_count(conversation, mark.messages));
+}
+
 Bytes& Members::operator[](std::string_view name) {
   if (out_.back() != '{') out_.push_back(',');
   out_.push_back('"');
@@ -197,16 +303,17 @@ void Members::text_or_null(std::string_view name, std::string_view value) {
   }
 }
 
+void Members::text_if_any(std::string_view name, std::string_view value) {
+  if (!value.empty()) text(name, value);
+}
+
 void Members::number(std::string_view name, int64_t value) {
   json::append_number((*this)[name], value);
 }
 
-void append_event(Bytes& out, std::string_view name, std::string_view json) {
-  out.append("event: ");
-  out.append(name);
-  out.append("\ndata: ");
-  out.append(json);
-  out.append("\n\n");
+std::string seal_of(const Message& message) {
+  return message.reasoning_seal.empty() ? xxh3_128(message.reasoning).hex()
+                                        : message.reasoning_seal;
 }
 
 void append_arguments(Bytes& out, std::string_view arguments) {
@@ -220,9 +327,7 @@ void append_arguments(Bytes& out, std::string_view arguments) {
     for (const char c : value->text) out.push_back(c == '\n' || c == '\r' ? ' ' : c);
     return;
   }
-  Members wrapped(out);
-  wrapped.text("INVALID_JSON", arguments);
-  wrapped.close();
+  Members(out).text("INVALID_JSON", arguments);
 }
 
 }  // namespace sluice::llm::wire

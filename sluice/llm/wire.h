@@ -8,10 +8,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sluice/json/peek.h"
 #include "sluice/json/raw.h"
+#include "sluice/json/text.h"
 #include "sluice/llm/dialect.h"
 
 namespace sluice::llm::wire {
@@ -22,6 +24,9 @@ namespace sluice::llm::wire {
 bool given(const std::optional<json::Peeked>& field);
 bool given(const json::Raw* field);
 
+// The members of a body, which is one object.
+Result<json::RawObject> object_in(const Bytes& body);
+
 // The string under `name`, "" if it is absent or something else.
 Result<std::string> string_in(const json::RawObject& fields, std::string_view name);
 // The same of an object that need not be one.
@@ -29,6 +34,12 @@ Result<std::string> string_in(const json::Raw& object, std::string_view name);
 
 // The value under `name` as it came, "" if it is absent or null.
 std::string text_in(const json::RawObject& fields, std::string_view name);
+
+// The elements of the list under `name`, which must be there.
+Result<std::vector<json::Raw>> list_in(const json::RawObject& fields, std::string_view name);
+
+// Whether an array has an object as its first element.
+bool begins_with_object(const json::Raw& array);
 
 // The strings in a string or in an array of strings.
 Result<std::vector<std::string>> strings_of(const json::Raw& value);
@@ -43,6 +54,34 @@ void note_tokens(const std::optional<json::Raw>& list, std::string_view logprob,
 
 // Appends a piece of text in a line of its own.
 void append_line(std::string& text, std::string_view piece);
+
+// Reads the sampling parameters that stand at a request's top: temperature, top_p, and by these
+// names, if they are not empty, the others.
+struct SamplingNames {
+  std::string_view top_k, max_tokens, stop;
+};
+Result<void> read_sampling(const json::RawObject& fields, const SamplingNames& names,
+                           Request& request);
+
+// A role's name in a dialect, as one of `roles`; kInvalidArgument, at `where`, for any other.
+using RoleName = std::pair<std::string_view, Role>;
+Result<Role> role_of(std::string_view name, std::span<const RoleName> roles,
+                     std::string_view where);
+
+// Why an answer ended, in a dialect's words and in chat's. Of several rows for a finish the first
+// is written, of several for a word the first is read; a word without a row stays as it is.
+using FinishName = std::pair<Finish, std::string_view>;
+std::string_view word_of(Finish finish, std::span<const FinishName> names);
+std::string finish_of(std::string word, std::span<const FinishName> names);
+
+// The error that a dialect has for an HTTP status: the row of that status, else the first of 500
+// and more or the first below that.
+struct ErrorShape {
+  int http;    // what it is for
+  int status;  // what is sent
+  std::string_view type;
+};
+const ErrorShape& shape_of(int http, std::span<const ErrorShape> shapes);
 
 // --- Changing ------------------------------------------------------------------------------------
 
@@ -85,24 +124,62 @@ class Elements {
   ByteView rest_;  // begins with an element, or is empty
 };
 
+using ReadMessage = Result<Message> (*)(const json::Raw& element);
+
+// The text of the system messages that a conversation begins with, behind `before` in lines of
+// their own.
+std::string leading_system_text(std::string before, const json::Raw& conversation,
+                                ReadMessage read);
+
+// Codec::echo_at(): the assistant's messages in a row, each added to the first by `join`; only the
+// first if there is none.
+std::optional<Message> echo_at(const json::Raw& conversation, const HistoryMark& mark,
+                               ReadMessage read, void (*join)(Message& echo, Message next));
+// Adds a message line by line; `raw` stays as it is.
+void join(Message& echo, Message next);
+
 // --- Writing -------------------------------------------------------------------------------------
 
-// An object's members, with commas where they belong. close() ends it.
+// An object's members, with commas where they belong. The object ends with close(), or with the
+// scope: what is written behind it, or returned, needs close() first.
 class Members {
  public:
   explicit Members(Bytes& out) : out_(out) { out_.push_back('{'); }
+  ~Members() {
+    if (open_) close();
+  }
+  Members(const Members&) = delete;
+  Members& operator=(const Members&) = delete;
   // The place of the member's value.
   Bytes& operator[](std::string_view name);
   void text(std::string_view name, std::string_view value);
   void text_or_null(std::string_view name, std::string_view value);
+  // Leaves the member out if it is "".
+  void text_if_any(std::string_view name, std::string_view value);
   void number(std::string_view name, int64_t value);
+  void flag(std::string_view name, bool value) { raw(name, value ? "true" : "false"); }
   // `json` as it is.
   void raw(std::string_view name, std::string_view json) { (*this)[name].append(json); }
-  void close() { out_.push_back('}'); }
+  void close() {
+    out_.push_back('}');
+    open_ = false;
+  }
 
  private:
   Bytes& out_;
+  bool open_ = true;
 };
+
+// A value of a call (Head::visit()).
+inline void append_value(Bytes& out, const std::string& value) {
+  json::append_string(out, value);
+}
+inline void append_value(Bytes& out, bool value) {
+  out.append(value ? "true" : "false");
+}
+inline void append_value(Bytes& out, uint32_t value) {
+  json::append_number(out, int64_t{value});
+}
 
 // A list's elements, each written by `append(element)`, with commas between them.
 template <class List, class Append>
@@ -117,8 +194,20 @@ void append_list(Bytes& out, const List& list, Append append) {
   out.push_back(']');
 }
 
-// "event: NAME\ndata: JSON\n\n". The JSON has no line breaks: nothing here writes any.
-void append_event(Bytes& out, std::string_view name, std::string_view json);
+// "event: NAME\ndata: JSON\n\n", the members of the JSON object written by `write(members)`. It has
+// no line breaks: nothing here writes any.
+template <class Write>
+void append_event(Bytes& out, std::string_view name, Write write) {
+  out.append("event: ").append(name).append("\ndata: ");
+  Members members(out);
+  write(members);
+  members.close();
+  out.append("\n\n");
+}
+
+// Agents drop reasoning that nothing seals, or may not send it back. Nothing here checks a seal, so
+// a digest stands in where the answer brings none.
+std::string seal_of(const Message& message);
 
 // Whether `so_far` has more than was sent, and that all of it now was.
 inline bool has_more(const Sent& sent, const Message& so_far) {

@@ -80,7 +80,7 @@ TEST(ArgumentsTest, AreAnObjectWhateverTheModelWrote) {
 
 TEST(EventTest, IsOneFrame) {
   Bytes out;
-  append_event(out, "ping", "{}");
+  append_event(out, "ping", [](Members&) {});
   EXPECT_EQ(out, "event: ping\ndata: {}\n\n");
 }
 

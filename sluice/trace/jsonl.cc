@@ -21,6 +21,7 @@
 #include "sluice/json/raw.h"
 #include "sluice/json/text.h"
 #include "sluice/llm/answer.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::trace {
 namespace {
@@ -489,10 +490,10 @@ void JsonlRecorder::arrived(const llm::Call& call) {
         .optional_text("session", call.session.value)
         .optional_text("parent_session", call.session.parent)
         .word("dialect", to_string(call.dialect))
-        .word("purpose", to_string(call.purpose))
-        .text("model", call.model)
-        .number("n", call.n)
-        .json("stream", call.stream ? "true" : "false");
+        .word("purpose", to_string(call.purpose));
+    llm::Head::visit(call, [&](std::string_view name, const auto& value) {
+      llm::wire::append_value(line.key(name), value);
+    });
     const Parts parts = to->locate(call);
     Bytes& out = line.key("body");
     const size_t at = out.size();

@@ -54,9 +54,11 @@ class Line {
     const json::Raw* value = fields_.find(name);
     return value == nullptr ? std::nullopt : json::to_double(*value);
   }
-  bool flag(std::string_view name) const {
+  void read(std::string_view name, std::string& to) const { to = text(name); }
+  void read(std::string_view name, uint32_t& to) const { to = static_cast<uint32_t>(whole(name)); }
+  void read(std::string_view name, bool& to) const {
     const json::Raw* value = fields_.find(name);
-    return value != nullptr && json::to_bool(*value).value_or(false);
+    to = value != nullptr && json::to_bool(*value).value_or(false);
   }
   const json::Raw* raw(std::string_view name) const { return fields_.find(name); }
   double ms() const { return real("ms").value_or(0); }
@@ -143,22 +145,17 @@ class Loader {
   }
 
   bool arrived(const Line& line) {
-    using llm::Dialect;
     using llm::Purpose;
     CallRecord call;
     call.id.value = line.text("call");
     if (call.id.empty() || by_id_.contains(call.id)) return false;
     call.ordinal = line.whole("ordinal");
     call.session = {line.text("session"), line.text("parent_session")};
-    call.dialect = named(line.text("dialect"), {Dialect::kChat, Dialect::kResponses,
-                                                Dialect::kMessages, Dialect::kGemini})
-                       .value_or(Dialect::kChat);
+    call.dialect = llm::dialect_from(line.text("dialect")).value_or(llm::Dialect::kChat);
     call.purpose = named(line.text("purpose"), {Purpose::kMain, Purpose::kTitle, Purpose::kSummary,
                                                 Purpose::kSubagent, Purpose::kProbe})
                        .value_or(Purpose::kMain);
-    call.model = line.text("model");
-    call.n = static_cast<uint32_t>(line.whole("n"));
-    call.stream = line.flag("stream");
+    llm::Head::visit(call, [&](std::string_view name, auto& value) { line.read(name, value); });
     call.arrived_at = line.text("at");
     call.arrived_ms = line.ms();
     if (const json::Raw* raw = line.raw("body"); raw != nullptr) {

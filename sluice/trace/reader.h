@@ -11,15 +11,12 @@
 
 namespace sluice::trace {
 
-struct CallRecord {
+struct CallRecord : llm::Head {
   CallId id;
   uint64_t ordinal = 0;
   llm::SessionKey session;
   llm::Dialect dialect = llm::Dialect::kChat;
   llm::Purpose purpose = llm::Purpose::kMain;
-  std::string model;
-  uint32_t n = 1;
-  bool stream = false;
   std::string digest;
   // Where the body's pieces are in the file of bodies.
   struct Part {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "sluice/llm/dialect.h"
+
 namespace sluice::upstream {
 namespace {
 
@@ -22,53 +24,6 @@ bool is_passed_on(std::string_view name) {
   return std::any_of(kPassedOn.begin(), kPassedOn.end(), same) ||
          (name.size() > kRateLimits.size() &&
           net::equal_ignoring_case(name.substr(0, kRateLimits.size()), kRateLimits));
-}
-
-// One segment of a path, whatever the agent called its model.
-std::string percent_encoded(std::string_view segment) {
-  constexpr std::string_view kPlain = "-._~";
-  std::string out;
-  for (const char c : segment) {
-    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (letter || kPlain.find(c) != std::string_view::npos) {
-      out.push_back(c);
-    } else {
-      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-    }
-  }
-  return out;
-}
-
-// Where below the base URL a call goes. The agent's own path and query go no further than the gate.
-std::string path_of(const llm::Call& call) {
-  switch (call.dialect) {
-    case llm::Dialect::kChat:
-      return "/chat/completions";
-    case llm::Dialect::kResponses:
-      return "/responses";
-    case llm::Dialect::kMessages:
-      return "/messages";
-    case llm::Dialect::kGemini:
-      break;
-  }
-  const bool events = call.stream && call.framing == llm::Framing::kEvents;
-  return fmt::format("/models/{}:{}{}", percent_encoded(call.model),
-                     call.stream ? "streamGenerateContent" : "generateContent",
-                     events ? "?alt=sse" : "");
-}
-
-// How each vendor takes its key.
-net::Headers::Field key_header(llm::Dialect dialect, const std::string& key) {
-  switch (dialect) {
-    case llm::Dialect::kChat:
-    case llm::Dialect::kResponses:
-      break;
-    case llm::Dialect::kMessages:
-      return {"x-api-key", key};
-    case llm::Dialect::kGemini:
-      return {"x-goog-api-key", key};
-  }
-  return {"Authorization", "Bearer " + key};
 }
 
 // Shared by the policy and the relays it has given, which may outlive it.
@@ -131,17 +86,20 @@ class UpstreamRelay final : public gate::Relay {
 
  private:
   net::HttpRequest make_request() const {
+    const llm::Codec& codec = *llm::find_codec(call_->dialect);
     net::HttpRequest request;
     request.method = "POST";
-    request.target = upstream_->path + path_of(*call_);
+    // The agent's own path and query go no further than the gate.
+    request.target = upstream_->path + codec.path_of(*call_);
     request.headers.add("Content-Type", "application/json");
     const bool events = call_->stream && call_->framing == llm::Framing::kEvents;
     request.headers.add("Accept", events ? "text/event-stream" : "application/json");
     // The agent may not understand what it did not ask for.
     request.headers.add("Accept-Encoding", "identity");
     if (!upstream_->key.empty()) {
-      auto [name, value] = key_header(call_->dialect, upstream_->key);
-      request.headers.add(std::move(name), std::move(value));
+      const llm::Api& api = codec.api();
+      request.headers.add(std::string(api.key_header),
+                          std::string(api.key_prefix) + upstream_->key);
     }
     for (const auto& [name, value] : call_->headers) request.headers.add(name, value);
     return request;

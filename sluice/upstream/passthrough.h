@@ -14,11 +14,14 @@
 
 #include "sluice/base/core/deadline.h"
 #include "sluice/gate/policy.h"
+#include "sluice/llm/rewrite.h"
 #include "sluice/net/http_client.h"
 #include "sluice/net/shard.h"
-#include "sluice/upstream/rewrite.h"
 
 namespace sluice::upstream {
+
+using llm::Rewrite;
+using llm::Thinking;
 
 struct PassthroughOptions {
   std::string base_url;  // up to and with the version: "https://api.example.com/v1"

@@ -366,8 +366,7 @@ class Server {
     gate::Registration registration;
     registration.id = rollout_;
     registration.shard = &shard_;
-    registration.dialects = {llm::Dialect::kChat, llm::Dialect::kResponses, llm::Dialect::kMessages,
-                             llm::Dialect::kGemini};
+    registration.dialects = {llm::kDialects.begin(), llm::kDialects.end()};
     registration.budget.calls_per_second = 1000;
     registration.delivery = gate::AnswerDelivery::kIncremental;
     registration.resend = resend;

@@ -1,28 +1,12 @@
 #include "sluice/gate/http/routes.h"
 
 #include <algorithm>
-#include <array>
-
-#include "sluice/llm/gemini.h"
 
 namespace sluice::gate::http {
 namespace {
 
 using llm::Dialect;
 using Kind = Route::Kind;
-
-struct Row {
-  std::string_view path;
-  Kind kind;
-  Dialect dialect;
-};
-constexpr std::array kPosts{
-    Row{"/chat/completions", Kind::kCall, Dialect::kChat},
-    Row{"/responses", Kind::kCall, Dialect::kResponses},
-    Row{"/responses/input_tokens", Kind::kCount, Dialect::kResponses},
-    Row{"/messages", Kind::kCall, Dialect::kMessages},
-    Row{"/messages/count_tokens", Kind::kCount, Dialect::kMessages},
-};
 
 // Takes `prefix` off the path if it ends there at a segment's end.
 bool take(std::string_view& path, std::string_view prefix) {
@@ -35,10 +19,22 @@ bool take(std::string_view& path, std::string_view prefix) {
 
 // In whose shape a client wants to be told what is no call.
 Dialect vendor_of(const net::HttpRequest& request) {
-  const net::Headers& headers = request.headers;
-  if (headers.get("x-goog-api-client") || headers.get("x-goog-api-key")) return Dialect::kGemini;
-  if (headers.get("anthropic-version")) return Dialect::kMessages;
+  for (const Dialect dialect : llm::kDialects) {
+    for (const std::string_view name : llm::find_codec(dialect)->api().client_headers) {
+      if (!name.empty() && request.headers.get(name)) return dialect;
+    }
+  }
   return Dialect::kChat;
+}
+
+// Takes the version off the path; the dialect, if it is one's own.
+std::optional<Dialect> take_version(std::string_view& path) {
+  for (const Dialect dialect : llm::kDialects) {
+    const std::string_view own = llm::find_codec(dialect)->api().own_version;
+    if (!own.empty() && take(path, own)) return dialect;
+  }
+  take(path, "/v1");
+  return std::nullopt;
 }
 
 Route of(Kind kind, Dialect dialect) {
@@ -56,34 +52,29 @@ Route unless(std::string_view method, std::string_view allowed, Route route) {
   return route;
 }
 
-// What is asked of the model in `rest`, all behind "/models/". Google puts a verb behind its name,
-// in which others may have a colon as well.
-Route model_route(const net::HttpRequest& request, std::string_view rest, Dialect vendor) {
-  const llm::GeminiUrl url = llm::read_gemini_url(rest, request.query());
-  Route found;
-  switch (url.verb) {
-    case llm::GeminiUrl::Verb::kGenerate:
-      found = of(Kind::kCall, Dialect::kGemini);
-      break;
-    case llm::GeminiUrl::Verb::kCountTokens:
-      found = of(Kind::kCount, Dialect::kGemini);
-      break;
-    case llm::GeminiUrl::Verb::kUnknown:
-      if (request.method == "POST") return of(Kind::kUnknown, Dialect::kGemini);
-      [[fallthrough]];
-    case llm::GeminiUrl::Verb::kNone:
-      found = of(Kind::kModel, vendor);
-      found.target.model = rest;
-      return unless(request.method, "GET", std::move(found));
+// What the dialects have at a path, if they do. Google puts a verb behind a model's name, in which
+// others may have a colon as well: what nobody serves may yet be a model.
+std::optional<Route> of_dialects(const net::HttpRequest& request, std::string_view path) {
+  using llm::Endpoint;
+  for (const Dialect dialect : llm::kDialects) {
+    auto endpoint = llm::find_codec(dialect)->endpoint(path, request.query());
+    if (!endpoint) continue;
+    if (endpoint->kind == Endpoint::Kind::kUnknown) {
+      if (request.method == "POST") return of(Kind::kUnknown, dialect);
+      continue;
+    }
+    const bool call = endpoint->kind == Endpoint::Kind::kCall;
+    Route found = of(call ? Kind::kCall : Kind::kCount, dialect);
+    found.target = std::move(endpoint->target);
+    return unless(request.method, "POST", std::move(found));
   }
-  found.target = url.target;
-  return unless(request.method, "POST", std::move(found));
+  return std::nullopt;
 }
 
 // The plain routes: of host tools, and of the agent's end.
 bool is_plain(std::string_view path) {
   if (take(path, "/rollout")) path.remove_prefix(std::min(path.find('/', 1), path.size()));
-  if (!take(path, "/v1beta")) take(path, "/v1");
+  take_version(path);
   return path == "/exit" || (take(path, "/tools") && path.size() > 1);
 }
 
@@ -99,11 +90,7 @@ Route find(const net::HttpRequest& request, const std::string& path, const Rollo
   }
   // Claude Code asks this before its first call.
   if (rest == "/api/hello" && method == "HEAD") return of(Kind::kAlive, vendor);
-  if (take(rest, "/v1beta")) {
-    vendor = Dialect::kGemini;
-  } else {
-    take(rest, "/v1");
-  }
+  vendor = take_version(rest).value_or(vendor);
   if (rest == "/mcp") return unless(method, "POST", of(Kind::kMcp, vendor));
   if (rest == "/exit") return unless(method, "POST", of(Kind::kExit, vendor));
   if (take(rest, "/tools") && rest.size() > 1) {
@@ -111,12 +98,12 @@ Route find(const net::HttpRequest& request, const std::string& path, const Rollo
     found.tool = rest.substr(1);
     return unless(method, "POST", std::move(found));
   }
-  for (const Row& row : kPosts) {
-    if (rest == row.path) return unless(method, "POST", of(row.kind, row.dialect));
-  }
+  if (auto found = of_dialects(request, rest)) return std::move(*found);
   if (rest == "/models") return unless(method, "GET", of(Kind::kModels, vendor));
   if (take(rest, "/models") && rest.size() > 1) {
-    return model_route(request, rest.substr(1), vendor);
+    Route found = of(Kind::kModel, vendor);
+    found.target.model = rest.substr(1);
+    return unless(method, "GET", std::move(found));
   }
   return of(Kind::kUnknown, vendor);
 }

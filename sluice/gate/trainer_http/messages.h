@@ -11,6 +11,7 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/gate/gate.h"
+#include "sluice/gate/http/shared.h"
 
 namespace sluice::gate::trainer_http {
 
@@ -22,6 +23,16 @@ enum class Canonical : uint8_t { kNo, kYes };
 void append_item(Bytes& out, const Item& item, Canonical canonical);
 // {"code":"not_found","message":"..."}
 void append_error(Bytes& out, const Error& error);
+// What became of one reply.
+struct ReplyResult {
+  std::string call;
+  std::optional<Error> error;
+  std::optional<llm::Outcome> outcome;
+};
+void append_results(Bytes& out, const std::vector<ReplyResult>& results);
+// A rollout that was registered, whose agent reaches the gate below `base_url`.
+void append_opened(Bytes& out, const http::SharedEndpoint::Opened& opened,
+                   std::string_view base_url);
 void append_counters(Bytes& out, const Counters& counters);
 void append_state(Bytes& out, const TrainerState& state, const Totals& totals);
 // In Prometheus's text form.

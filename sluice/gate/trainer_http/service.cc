@@ -9,7 +9,6 @@
 #include "sluice/base/digest.h"
 #include "sluice/gate/events.h"
 #include "sluice/gate/trainer_http/messages.h"
-#include "sluice/json/text.h"
 #include "sluice/net/sse.h"
 #include "sluice/net/wait.h"
 #include "sluice/net/wheel.h"
@@ -129,12 +128,7 @@ struct Taking {
 // Replies in progress.
 struct Replying {
   net::Signal wake;
-  struct Each {
-    std::string call;
-    std::optional<Error> error;
-    std::optional<llm::Outcome> outcome;
-  };
-  std::vector<Each> each;
+  std::vector<ReplyResult> each;
   size_t open = 0;
 };
 
@@ -384,14 +378,8 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     if (!message) return error_answer(message.error());
     const auto opened = options_.agents->open(std::move(message->registration), message->lifetime);
     if (!opened) return error_answer(opened.error());
-    Bytes out("{\"rollout\":");
-    json::append_string(out, opened->rollout.value);
-    out.append(",\"url\":");
-    json::append_string(out, options_.agents_url + "/rollout/" + opened->rollout.value);
-    out.append(",\"key\":");
-    json::append_string(out, opened->key);
-    fmt::format_to(std::back_inserter(out), ",\"expires_at\":{}}}",
-                   opened->expires.time_since_epoch().count());
+    Bytes out;
+    append_opened(out, *opened, options_.agents_url);
     return json_answer(201, std::move(out));
   }
 
@@ -512,24 +500,8 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
       const auto waited = co_await net::wait_for(&replying->wake);
       if (!waited) break;
     }
-    Bytes body("{\"results\":[");
-    bool first = true;
-    for (const Replying::Each& each : replying->each) {
-      if (!std::exchange(first, false)) body.push_back(',');
-      body.append("{\"call\":");
-      json::append_string(body, each.call);
-      body.append(each.error ? ",\"accepted\":false" : ",\"accepted\":true");
-      if (each.error) {
-        body.append(",\"error\":");
-        append_error(body, *each.error);
-      }
-      if (each.outcome) {
-        body.append(",\"outcome\":");
-        json::append_string(body, to_string(*each.outcome));
-      }
-      body.push_back('}');
-    }
-    body.append("]}");
+    Bytes body;
+    append_results(body, replying->each);
     net::HttpResponse response = json_answer(200, std::move(body));
     co_await send(writer, std::move(response));
   }
@@ -537,7 +509,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
   enum class Until : uint8_t { kRecorded, kEnded };
   void start(const std::shared_ptr<Replying>& replying, RepliesMessage::Each each, Until until) {
     const size_t index = replying->each.size();
-    Replying::Each& out = replying->each.emplace_back();
+    ReplyResult& out = replying->each.emplace_back();
     out.call = std::move(each.call);
     if (!each.reply) {
       out.error = std::move(each.reply).error();
@@ -548,7 +520,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     const auto done = [replying, shard, index](Result<void> accepted,
                                                std::optional<llm::Outcome> outcome) {
       shard->post([replying, index, accepted, outcome] {
-        Replying::Each& mine = replying->each[index];
+        ReplyResult& mine = replying->each[index];
         if (!accepted) mine.error = accepted.error();
         mine.outcome = outcome;
         --replying->open;

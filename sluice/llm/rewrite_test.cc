@@ -1,11 +1,9 @@
-#include "sluice/upstream/rewrite.h"
+#include "sluice/llm/rewrite.h"
 
 #include <gtest/gtest.h>
 
-namespace sluice::upstream {
+namespace sluice::llm {
 namespace {
-
-using llm::Dialect;
 
 std::string rewrite(Dialect dialect, const std::string& body, const Rewrite& rewrite) {
   json::Peeker peeker;
@@ -73,4 +71,4 @@ TEST(RewriteTest, WhatCannotBeChangedIsRefused) {
 }
 
 }  // namespace
-}  // namespace sluice::upstream
+}  // namespace sluice::llm
