@@ -17,14 +17,6 @@ using namespace std::chrono_literals;
 constexpr std::array<std::string_view, 6> kEventKinds = {"text", "reasoning", "tool",
                                                          "step", "error",     "done"};
 
-std::optional<llm::Purpose> purpose_named(std::string_view name) {
-  for (const auto purpose : {llm::Purpose::kMain, llm::Purpose::kTitle, llm::Purpose::kSummary,
-                             llm::Purpose::kSubagent, llm::Purpose::kProbe}) {
-    if (llm::to_string(purpose) == name) return purpose;
-  }
-  return std::nullopt;
-}
-
 // One version and no other: no tag (latest), no range (^1.2, 1.x).
 bool is_version(std::string_view text) {
   const auto digit = [](char c) {
@@ -290,7 +282,7 @@ class SpecParser {
     for (TomlReader& row : in->tables("purposes")) {
       gate::PurposeRule rule;
       const auto name = row.required_string("purpose");
-      if (const auto purpose = purpose_named(name)) {
+      if (const auto purpose = llm::from_string(llm::kPurposes, name)) {
         rule.purpose = *purpose;
       } else if (!name.empty()) {
         row.mistake("purpose", "must be one of: main, title, summary, subagent, probe");

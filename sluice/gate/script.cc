@@ -161,10 +161,7 @@ struct Script::Rule {
     rule.text = text.value_or("");
     rule.reasoning = in.string("reasoning").value_or("");
     for (TomlReader& row : in.tables("tool_calls")) rule.tools.push_back(read_tool(row));
-    rule.finish = choice(in, "finish",
-                         std::array{Finish::kStop, Finish::kLength, Finish::kToolCalls,
-                                    Finish::kContentFilter})
-                      .value_or(Finish::kStop);
+    rule.finish = choice(in, "finish", llm::kFinishes).value_or(Finish::kStop);
     if (auto usage = in.table("usage")) {
       constexpr int64_t kMax = int64_t{1} << 40;
       rule.usage = llm::Usage{usage->integer("prompt_tokens", 0, kMax).value_or(0),
@@ -232,12 +229,9 @@ struct Script::Rule {
  private:
   void read_when(TomlReader& in) {
     if (const auto number = in.integer("turn", 1, 1'000'000)) turn = static_cast<size_t>(*number);
-    purpose = choice(in, "purpose",
-                     std::array{Purpose::kMain, Purpose::kTitle, Purpose::kSummary,
-                                Purpose::kSubagent, Purpose::kProbe});
+    purpose = choice(in, "purpose", llm::kPurposes);
     has_tools = in.boolean("has_tools");
-    last_role = choice(in, "last_role",
-                       std::array{Role::kSystem, Role::kUser, Role::kAssistant, Role::kTool});
+    last_role = choice(in, "last_role", llm::kRoles);
     after_tool = in.string("after_tool");
     offers_tool = in.string("offers_tool");
     last_contains = in.string("last_contains");

@@ -84,10 +84,7 @@ Result<Choice> choice_from_json(const json::Raw& value, size_t index, json::Unkn
   const std::string where = fmt::format("answer: choices[{}].", index);
   Reader in(value, where);
   Choice choice;
-  choice.finish = in.one_of(
-      "finish",
-      std::array{Finish::kStop, Finish::kLength, Finish::kToolCalls, Finish::kContentFilter},
-      Finish::kStop);
+  choice.finish = in.one_of("finish", kFinishes, Finish::kStop);
   choice.message.text = in.text("text", "");
   choice.message.reasoning = in.text("reasoning", "");
   choice.message.reasoning_seal = in.text("reasoning_seal", "");
@@ -235,9 +232,7 @@ void append_json(Bytes& out, const Answer& answer) {
 Result<Answer> answer_from_json(const json::Raw& value, json::Unknown unknown) {
   Reader in(value, "answer: ");
   Answer answer;
-  answer.origin = in.one_of(
-      "origin", std::array{Origin::kSampled, Origin::kEdited, Origin::kCanned, Origin::kInjected},
-      Origin::kInjected);
+  answer.origin = in.one_of("origin", kOrigins, Origin::kInjected);
   const auto choices = in.list("choices");
   for (size_t i = 0; i < choices.size(); ++i) {
     SLUICE_TRY(Choice choice, choice_from_json(choices[i], i, unknown));

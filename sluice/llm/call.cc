@@ -1,7 +1,5 @@
 #include "sluice/llm/call.h"
 
-#include <algorithm>
-
 #include "sluice/llm/dialect.h"
 
 namespace sluice::llm {
@@ -12,9 +10,7 @@ std::string_view to_string(Dialect dialect) {
 }
 
 std::optional<Dialect> dialect_from(std::string_view name) {
-  const auto it = std::find_if(kDialects.begin(), kDialects.end(),
-                               [&](Dialect dialect) { return to_string(dialect) == name; });
-  return it == kDialects.end() ? std::nullopt : std::optional(*it);
+  return from_string(kDialects, name);
 }
 
 std::string dialect_names() {

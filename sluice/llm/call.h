@@ -24,6 +24,15 @@
 
 namespace sluice::llm {
 
+// The one of an enum's values whose to_string() is `name`.
+template <class Enum, size_t kSize>
+std::optional<Enum> from_string(const std::array<Enum, kSize>& values, std::string_view name) {
+  for (const Enum value : values) {
+    if (to_string(value) == name) return value;
+  }
+  return std::nullopt;
+}
+
 // A wire format of LLM APIs. What is known of one is in its codec (dialect.h).
 enum class Dialect : uint8_t { kChat, kResponses, kMessages, kGemini };
 inline constexpr std::array kDialects{Dialect::kChat, Dialect::kResponses, Dialect::kMessages,
@@ -35,9 +44,12 @@ std::string dialect_names();
 
 // What the agent wants the answer for. Only `main` and `subagent` calls are trajectory.
 enum class Purpose : uint8_t { kMain, kTitle, kSummary, kSubagent, kProbe };
+inline constexpr std::array kPurposes{Purpose::kMain, Purpose::kTitle, Purpose::kSummary,
+                                      Purpose::kSubagent, Purpose::kProbe};
 std::string_view to_string(Purpose purpose);
 
 enum class Role : uint8_t { kSystem, kUser, kAssistant, kTool };
+inline constexpr std::array kRoles{Role::kSystem, Role::kUser, Role::kAssistant, Role::kTool};
 std::string_view to_string(Role role);
 
 struct ToolCall {
@@ -154,6 +166,8 @@ class Call : public Head {
 };
 
 enum class Finish : uint8_t { kStop, kLength, kToolCalls, kContentFilter };
+inline constexpr std::array kFinishes{Finish::kStop, Finish::kLength, Finish::kToolCalls,
+                                      Finish::kContentFilter};
 std::string_view to_string(Finish finish);
 
 // Which policy version sampled a run of an answer's tokens.
@@ -178,6 +192,8 @@ struct Usage {
 
 // Who made the content of an answer. Only kSampled is ever trainable.
 enum class Origin : uint8_t { kSampled, kEdited, kCanned, kInjected };
+inline constexpr std::array kOrigins{Origin::kSampled, Origin::kEdited, Origin::kCanned,
+                                     Origin::kInjected};
 std::string_view to_string(Origin origin);
 
 struct Answer {
@@ -205,6 +221,9 @@ enum class Outcome : uint8_t {
   kFailed,       // the policy broke: no answer could be given
   kCancelled,    // the rollout ended first
 };
+inline constexpr std::array kOutcomes{Outcome::kDelivered,  Outcome::kUndelivered,
+                                      Outcome::kSuperseded, Outcome::kRefused,
+                                      Outcome::kFailed,     Outcome::kCancelled};
 std::string_view to_string(Outcome outcome);
 
 }  // namespace sluice::llm

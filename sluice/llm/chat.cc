@@ -20,9 +20,9 @@ using openai::missing;
 using wire::given;
 using wire::string_in;
 
-constexpr wire::RoleName kRoles[] = {{"system", Role::kSystem}, {"developer", Role::kSystem},
-                                     {"user", Role::kUser},     {"assistant", Role::kAssistant},
-                                     {"tool", Role::kTool},     {"function", Role::kTool}};
+constexpr wire::RoleName kRoleNames[] = {{"system", Role::kSystem}, {"developer", Role::kSystem},
+                                         {"user", Role::kUser},     {"assistant", Role::kAssistant},
+                                         {"tool", Role::kTool},     {"function", Role::kTool}};
 constexpr size_t kFrame = 512;  // what a plain answer mostly has besides its text, and more
 
 // Raw bytes in a JSON text that is built by hand.
@@ -56,15 +56,15 @@ Result<std::string> text_of(const Raw& content, std::string* refusal) {
 Result<ToolCall> parse_tool_call(const Raw& value) {
   SLUICE_TRY(const auto fields, json::fields(value));
   ToolCall call;
-  SLUICE_TRY(call.id, string_in(fields, "id"));
+  call.id = string_in(fields, "id");
   if (const Raw* function = fields.find("function"); function != nullptr) {
     SLUICE_TRY(const auto inner, json::fields(*function));
-    SLUICE_TRY(call.name, string_in(inner, "name"));
-    SLUICE_TRY(call.arguments, string_in(inner, "arguments"));
+    call.name = string_in(inner, "name");
+    call.arguments = string_in(inner, "arguments");
   } else if (const Raw* custom = fields.find("custom"); custom != nullptr) {
     SLUICE_TRY(const auto inner, json::fields(*custom));
-    SLUICE_TRY(call.name, string_in(inner, "name"));
-    SLUICE_TRY(call.arguments, string_in(inner, "input"));
+    call.name = string_in(inner, "name");
+    call.arguments = string_in(inner, "input");
     call.kind = ToolCall::Kind::kCustom;
   }
   return call;
@@ -74,15 +74,15 @@ Result<Message> parse_message(const Raw& value) {
   SLUICE_TRY(const auto fields, json::fields(value));
   Message message;
   message.raw = value.text;
-  SLUICE_TRY(const std::string role, string_in(fields, "role"));
-  SLUICE_TRY(message.role, wire::role_of(role, kRoles, "messages"));
+  const std::string role = string_in(fields, "role");
+  SLUICE_TRY(message.role, wire::role_of(role, kRoleNames, "messages"));
   if (const Raw* content = fields.find("content"); content != nullptr) {
     SLUICE_TRY(message.text, text_of(*content, &message.refusal));
   }
   // vLLM and others call it "reasoning".
-  SLUICE_TRY(message.reasoning, string_in(fields, "reasoning_content"));
+  message.reasoning = string_in(fields, "reasoning_content");
   if (message.reasoning.empty()) {
-    SLUICE_TRY(message.reasoning, string_in(fields, "reasoning"));
+    message.reasoning = string_in(fields, "reasoning");
   }
   if (const Raw* refusal = fields.find("refusal");
       refusal != nullptr && refusal->is(Type::kString)) {
@@ -94,19 +94,13 @@ Result<Message> parse_message(const Raw& value) {
       SLUICE_TRY(message.tool_calls.emplace_back(), parse_tool_call(element));
     }
   }
-  SLUICE_TRY(message.tool_call_id, string_in(fields, "tool_call_id"));
+  message.tool_call_id = string_in(fields, "tool_call_id");
   return message;
 }
 
-const Raw* tool_in(const json::RawObject& tool) {
-  const Raw* function = tool.find("function");
-  return function != nullptr ? function : tool.find("custom");
-}
-
-Result<std::string> tool_name(const Raw& value) {
-  if (!value.is(Type::kObject)) return std::string();
-  SLUICE_TRY(const auto tool, json::fields(value));
-  return tool_in(tool) == nullptr ? std::string() : string_in(*tool_in(tool), "name");
+std::string tool_name(const Raw& tool) {
+  std::string function = wire::text_at(tool, {"function", "name"});
+  return function.empty() ? wire::text_at(tool, {"custom", "name"}) : function;
 }
 
 // The tools that take free text.
@@ -117,8 +111,7 @@ Result<std::vector<openai::Declared>> custom_tools(const Raw& tools) {
     SLUICE_TRY(const auto tool, json::fields(row));
     const Raw* custom = tool.find("custom");
     if (custom == nullptr) continue;
-    SLUICE_TRY(std::string name, string_in(*custom, "name"));
-    out.push_back({std::move(name), ToolCall::Kind::kCustom});
+    out.push_back({string_in(*custom, "name"), ToolCall::Kind::kCustom});
   }
   return out;
 }
@@ -292,7 +285,7 @@ class ChatCodec final : public openai::OpenAiCodec {
   Result<Request> parse(const Bytes& body) const override {
     SLUICE_TRY(const auto fields, wire::object_in(body));
     Request request;
-    SLUICE_TRY(request.model, string_in(fields, "model"));
+    request.model = string_in(fields, "model");
     SLUICE_TRY(const auto list, wire::list_in(fields, "messages"));
     request.messages.reserve(list.size());
     for (const Raw& element : list) {
@@ -302,9 +295,7 @@ class ChatCodec final : public openai::OpenAiCodec {
       request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
-        SLUICE_TRY(const auto tool, json::fields(row));
-        if (tool_in(tool) == nullptr) continue;
-        SLUICE_TRY(request.tool_names.emplace_back(), string_in(*tool_in(tool), "name"));
+        if (auto name = tool_name(row); !name.empty()) request.tool_names.push_back(name);
       }
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");

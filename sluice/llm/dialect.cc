@@ -97,6 +97,12 @@ std::string Codec::streamed_error(const Problem& problem) const {
   return out;
 }
 
+std::string Codec::model(std::string_view name) const {
+  Bytes out;
+  append_model(out, name);
+  return out;
+}
+
 int64_t estimate_tokens(std::initializer_list<json::Raw> parts) {
   constexpr size_t kBytesPerToken = 4;
   size_t bytes = 0;

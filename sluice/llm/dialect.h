@@ -242,7 +242,10 @@ class Codec {
   std::string streamed_error(const Problem& problem) const;
 
   virtual std::string models(std::span<const std::string> names) const = 0;
-  virtual std::string model(std::string_view name) const = 0;
+  std::string model(std::string_view name) const;
+
+ protected:
+  virtual void append_model(Bytes& out, std::string_view name) const = 0;
 };
 
 // The dialect's codec; nullptr for a value that is no dialect.

@@ -21,10 +21,10 @@ using wire::given;
 using wire::Members;
 using wire::string_in;
 
-constexpr wire::RoleName kRoles[] = {{"", Role::kUser},
-                                     {"user", Role::kUser},
-                                     {"function", Role::kUser},
-                                     {"model", Role::kAssistant}};
+constexpr wire::RoleName kRoleNames[] = {{"", Role::kUser},
+                                         {"user", Role::kUser},
+                                         {"function", Role::kUser},
+                                         {"model", Role::kAssistant}};
 constexpr wire::FinishName kReasons[] = {{Finish::kStop, "STOP"},
                                          {Finish::kLength, "MAX_TOKENS"},
                                          {Finish::kContentFilter, "SAFETY"},
@@ -57,8 +57,8 @@ Result<std::vector<Raw>> elements_of(const Raw& value) {
 Result<ToolCall> read_call(const Raw& value) {
   SLUICE_TRY(const auto fields, json::fields(value));
   ToolCall call;
-  SLUICE_TRY(call.id, string_in(fields, "id"));
-  SLUICE_TRY(call.name, string_in(fields, "name"));
+  call.id = string_in(fields, "id");
+  call.name = string_in(fields, "name");
   call.arguments = wire::text_in(fields, "args");
   if (call.arguments.empty()) call.arguments = "{}";
   return call;
@@ -76,8 +76,8 @@ Result<ToolResult> read_response(const Raw& value) {
   ToolResult out;
   Message& message = out.message;
   message.role = Role::kTool;
-  SLUICE_TRY(message.tool_call_id, string_in(fields, "id"));
-  SLUICE_TRY(out.name, string_in(fields, "name"));
+  message.tool_call_id = string_in(fields, "id");
+  out.name = string_in(fields, "name");
   const Raw* response = fields.find("response");
   if (!given(response)) return out;
   message.text = response->text;
@@ -94,7 +94,7 @@ Result<ToolResult> read_response(const Raw& value) {
 
 Result<void> read_part(const Raw& value, Message& message, std::vector<ToolResult>& results) {
   SLUICE_TRY(const auto part, json::fields(value));
-  SLUICE_TRY(const std::string text, string_in(part, "text"));
+  const std::string text = string_in(part, "text");
   const Raw* thought = part.find("thought");
   if (thought != nullptr && json::to_bool(*thought).value_or(false)) {
     append_line(message.reasoning, text);
@@ -135,9 +135,9 @@ Result<Parsed> parse_content(const Raw& value, Role otherwise) {
     return out;
   }
   SLUICE_TRY(const auto fields, json::fields(value));
-  SLUICE_TRY(const std::string role, string_in(fields, "role"));
+  const std::string role = string_in(fields, "role");
   if (otherwise != Role::kSystem) {
-    SLUICE_TRY(message.role, wire::role_of(role, kRoles, "contents"));
+    SLUICE_TRY(message.role, wire::role_of(role, kRoleNames, "contents"));
   }
   const Raw* parts = fields.find("parts");
   if (!given(parts)) return out;
@@ -194,7 +194,7 @@ Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
       }
       SLUICE_TRY(const auto functions, json::elements(value));
       for (const Raw& function : functions) {
-        SLUICE_TRY(out.emplace_back(), string_in(function, "name"));
+        out.push_back(string_in(function, "name"));
       }
     }
   }
@@ -342,15 +342,6 @@ Bytes error_body(const Problem& problem) {
   error.close();
   members.close();
   return out;
-}
-
-void append_model(Bytes& out, std::string_view name) {
-  Members members(out);
-  members.text("name", fmt::format("models/{}", name));
-  members.text("version", "1");
-  members.text("displayName", name);
-  members.raw("supportedGenerationMethods",
-              R"(["generateContent","streamGenerateContent","countTokens"])");
 }
 
 // --- The codec -----------------------------------------------------------------------------------
@@ -575,10 +566,13 @@ class GeminiCodec final : public Codec {
     return out;
   }
 
-  std::string model(std::string_view name) const override {
-    Bytes out;
-    append_model(out, name);
-    return out;
+  void append_model(Bytes& out, std::string_view name) const override {
+    Members members(out);
+    members.text("name", fmt::format("models/{}", name));
+    members.text("version", "1");
+    members.text("displayName", name);
+    members.raw("supportedGenerationMethods",
+                R"(["generateContent","streamGenerateContent","countTokens"])");
   }
 
  private:

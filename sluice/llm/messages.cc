@@ -19,7 +19,7 @@ using wire::Members;
 using wire::string_in;
 
 // Claude Code puts some of its instructions into messages of the system's.
-constexpr wire::RoleName kRoles[] = {
+constexpr wire::RoleName kRoleNames[] = {
     {"user", Role::kUser}, {"assistant", Role::kAssistant}, {"system", Role::kSystem}};
 constexpr wire::FinishName kReasons[] = {{Finish::kStop, "end_turn"},
                                          {Finish::kLength, "max_tokens"},
@@ -50,18 +50,17 @@ Result<std::string> text_of(const Raw& content) {
   if (!content.is(Type::kArray)) return out;
   SLUICE_TRY(const auto blocks, json::elements(content));
   for (const Raw& block : blocks) {
-    SLUICE_TRY(const std::string type, string_in(block, "type"));
+    const std::string type = string_in(block, "type");
     if (type != "text") continue;
-    SLUICE_TRY(const std::string text, string_in(block, "text"));
-    append_line(out, text);
+    append_line(out, string_in(block, "text"));
   }
   return out;
 }
 
-Result<ToolCall> read_call(const json::RawObject& block) {
+ToolCall read_call(const json::RawObject& block) {
   ToolCall call;
-  SLUICE_TRY(call.id, string_in(block, "id"));
-  SLUICE_TRY(call.name, string_in(block, "name"));
+  call.id = string_in(block, "id");
+  call.name = string_in(block, "name");
   call.arguments = wire::text_in(block, "input");
   return call;
 }
@@ -69,25 +68,23 @@ Result<ToolCall> read_call(const json::RawObject& block) {
 // One block of a message, into the message or, if it is a tool's result, behind `results`.
 Result<void> read_block(const Raw& value, Message& message, std::vector<Message>& results) {
   SLUICE_TRY(const auto block, json::fields(value));
-  SLUICE_TRY(const std::string type, string_in(block, "type"));
+  const std::string type = string_in(block, "type");
   if (type == "text") {
-    SLUICE_TRY(const std::string text, string_in(block, "text"));
-    append_line(message.text, text);
+    append_line(message.text, string_in(block, "text"));
   } else if (type == "thinking") {
-    SLUICE_TRY(const std::string text, string_in(block, "thinking"));
-    append_line(message.reasoning, text);
-    SLUICE_TRY(message.reasoning_seal, string_in(block, "signature"));
+    append_line(message.reasoning, string_in(block, "thinking"));
+    message.reasoning_seal = string_in(block, "signature");
   } else if (type == "redacted_thinking") {
     if (message.reasoning_seal.empty()) {
-      SLUICE_TRY(message.reasoning_seal, string_in(block, "data"));
+      message.reasoning_seal = string_in(block, "data");
     }
   } else if (type == "tool_use") {
-    SLUICE_TRY(message.tool_calls.emplace_back(), read_call(block));
+    message.tool_calls.push_back(read_call(block));
   } else if (type == "tool_result") {
     Message& result = results.emplace_back();
     result.role = Role::kTool;
     result.raw = value.text;
-    SLUICE_TRY(result.tool_call_id, string_in(block, "tool_use_id"));
+    result.tool_call_id = string_in(block, "tool_use_id");
     if (const Raw* content = block.find("content"); content != nullptr) {
       SLUICE_TRY(result.text, text_of(*content));
     }
@@ -106,8 +103,8 @@ Result<Parsed> parse_message(const Raw& value, std::vector<Message>& results) {
   Parsed out;
   Message& message = out.message;
   message.raw = value.text;
-  SLUICE_TRY(const std::string role, string_in(fields, "role"));
-  SLUICE_TRY(message.role, wire::role_of(role, kRoles, "messages"));
+  const std::string role = string_in(fields, "role");
+  SLUICE_TRY(message.role, wire::role_of(role, kRoleNames, "messages"));
   const Raw* content = fields.find("content");
   if (content == nullptr) return out;
   if (content->is(Type::kString)) {
@@ -155,7 +152,7 @@ void append_canonical(std::string& out, const Raw& value, int levels) {
   out.push_back('}');
 }
 
-Result<std::string> tool_name(const Raw& tool) {
+std::string tool_name(const Raw& tool) {
   return string_in(tool, "name");
 }
 
@@ -374,14 +371,6 @@ void append_error(Members& members, const Problem& problem) {
   details.text("error_code", problem.code);
 }
 
-void append_model(Bytes& out, std::string_view name) {
-  Members members(out);
-  members.text("type", "model");
-  members.text("id", name);
-  members.text("display_name", name);
-  members.text("created_at", "1970-01-01T00:00:00Z");  // "if the release date is unknown"
-}
-
 // --- The codec -----------------------------------------------------------------------------------
 
 constexpr Api kApi{.call = "/messages",
@@ -420,7 +409,7 @@ class MessagesCodec final : public Codec {
   Result<Request> parse(const Bytes& body) const override {
     SLUICE_TRY(const auto fields, wire::object_in(body));
     Request request;
-    SLUICE_TRY(request.model, string_in(fields, "model"));
+    request.model = string_in(fields, "model");
     if (const Raw* system = fields.find("system"); given(system)) {
       Message& message = request.messages.emplace_back();
       message.role = Role::kSystem;
@@ -436,7 +425,7 @@ class MessagesCodec final : public Codec {
       request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
-        SLUICE_TRY(request.tool_names.emplace_back(), tool_name(row));
+        request.tool_names.push_back(tool_name(row));
       }
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
@@ -569,10 +558,12 @@ class MessagesCodec final : public Codec {
     return out;
   }
 
-  std::string model(std::string_view name) const override {
-    Bytes out;
-    append_model(out, name);
-    return out;
+  void append_model(Bytes& out, std::string_view name) const override {
+    Members members(out);
+    members.text("type", "model");
+    members.text("id", name);
+    members.text("display_name", name);
+    members.text("created_at", "1970-01-01T00:00:00Z");  // "if the release date is unknown"
   }
 
  private:

@@ -20,14 +20,6 @@ std::string_view error_type(const Problem& problem, int status) {
   return wire::shape_of(status, kShapes).type;
 }
 
-void append_model(Bytes& out, std::string_view name) {
-  wire::Members members(out);
-  members.text("id", name);
-  members.text("object", "model");
-  members.number("created", 0);
-  members.text("owned_by", "sluice");
-}
-
 }  // namespace
 
 BadRequest missing(std::string_view param) {
@@ -135,10 +127,12 @@ std::string OpenAiCodec::models(std::span<const std::string> names) const {
   return out;
 }
 
-std::string OpenAiCodec::model(std::string_view name) const {
-  Bytes out;
-  append_model(out, name);
-  return out;
+void OpenAiCodec::append_model(Bytes& out, std::string_view name) const {
+  wire::Members members(out);
+  members.text("id", name);
+  members.text("object", "model");
+  members.number("created", 0);
+  members.text("owned_by", "sluice");
 }
 
 }  // namespace sluice::llm::openai

@@ -48,7 +48,9 @@ class OpenAiCodec : public Codec {
  public:
   ErrorReply error(const Problem& problem) const final;
   std::string models(std::span<const std::string> names) const final;
-  std::string model(std::string_view name) const final;
+
+ protected:
+  void append_model(Bytes& out, std::string_view name) const final;
 };
 
 }  // namespace sluice::llm::openai

@@ -24,10 +24,10 @@ using wire::Members;
 using wire::string_in;
 
 using responses::kBetween;
-constexpr wire::RoleName kRoles[] = {{"system", Role::kSystem},
-                                     {"developer", Role::kSystem},
-                                     {"user", Role::kUser},
-                                     {"assistant", Role::kAssistant}};
+constexpr wire::RoleName kRoleNames[] = {{"system", Role::kSystem},
+                                         {"developer", Role::kSystem},
+                                         {"user", Role::kUser},
+                                         {"assistant", Role::kAssistant}};
 
 // --- Items of a conversation ---------------------------------------------------------------------
 
@@ -40,22 +40,19 @@ Result<void> read_content(const Raw& content, Message& message) {
   if (!content.is(Type::kArray)) return {};
   SLUICE_TRY(const auto parts, json::elements(content));
   for (const Raw& part : parts) {
-    SLUICE_TRY(const std::string text, string_in(part, "text"));
-    append_line(message.text, text);
-    SLUICE_TRY(const std::string refusal, string_in(part, "refusal"));
-    append_line(message.refusal, refusal);
+    append_line(message.text, string_in(part, "text"));
+    append_line(message.refusal, string_in(part, "refusal"));
   }
   return {};
 }
 
-Result<ToolCall> read_call(const json::RawObject& item, ToolCall::Kind kind) {
+ToolCall read_call(const json::RawObject& item, ToolCall::Kind kind) {
   ToolCall call;
   call.kind = kind;
-  SLUICE_TRY(call.id, string_in(item, "call_id"));
-  SLUICE_TRY(call.name, string_in(item, "name"));
-  SLUICE_TRY(call.arguments,
-             string_in(item, kind == ToolCall::Kind::kCustom ? "input" : "arguments"));
-  SLUICE_TRY(call.space, string_in(item, "namespace"));
+  call.id = string_in(item, "call_id");
+  call.name = string_in(item, "name");
+  call.arguments = string_in(item, kind == ToolCall::Kind::kCustom ? "input" : "arguments");
+  call.space = string_in(item, "namespace");
   if (!call.space.empty()) call.name = fmt::format("{}{}{}", call.space, kBetween, call.name);
   return call;
 }
@@ -67,18 +64,17 @@ Result<void> read_reasoning(const json::RawObject& item, Message& message) {
     if (!given(parts) || !message.reasoning.empty()) continue;
     SLUICE_TRY(const auto list, json::elements(*parts));
     for (const Raw& part : list) {
-      SLUICE_TRY(const std::string text, string_in(part, "text"));
-      append_line(message.reasoning, text);
+      append_line(message.reasoning, string_in(part, "text"));
     }
   }
-  SLUICE_TRY(message.reasoning_seal, string_in(item, "encrypted_content"));
+  message.reasoning_seal = string_in(item, "encrypted_content");
   return {};
 }
 
 Result<Message> parse_message_item(const json::RawObject& item) {
   Message message;
-  SLUICE_TRY(const std::string role, string_in(item, "role"));
-  SLUICE_TRY(message.role, wire::role_of(role, kRoles, "input"));
+  const std::string role = string_in(item, "role");
+  SLUICE_TRY(message.role, wire::role_of(role, kRoleNames, "input"));
   if (const Raw* content = item.find("content"); content != nullptr) {
     SLUICE_TRY_VOID(read_content(*content, message));
   }
@@ -89,20 +85,20 @@ Result<Message> parse_message_item(const json::RawObject& item) {
 // tool's if it is an output, else the user's; its content is in `raw` alone.
 Result<Message> parse_item(const Raw& value) {
   SLUICE_TRY(const auto item, json::fields(value));
-  SLUICE_TRY(const std::string type, string_in(item, "type"));
+  const std::string type = string_in(item, "type");
   Message message;
   if (type == "message" || type.empty()) {
     SLUICE_TRY(message, parse_message_item(item));
   } else if (type == "function_call" || type == "custom_tool_call") {
     message.role = Role::kAssistant;
     const auto kind = type == "function_call" ? ToolCall::Kind::kFunction : ToolCall::Kind::kCustom;
-    SLUICE_TRY(message.tool_calls.emplace_back(), read_call(item, kind));
+    message.tool_calls.push_back(read_call(item, kind));
   } else if (type == "reasoning") {
     message.role = Role::kAssistant;
     SLUICE_TRY_VOID(read_reasoning(item, message));
   } else if (type.ends_with("_output")) {
     message.role = Role::kTool;
-    SLUICE_TRY(message.tool_call_id, string_in(item, "call_id"));
+    message.tool_call_id = string_in(item, "call_id");
     if (const Raw* output = item.find("output"); output != nullptr) {
       SLUICE_TRY_VOID(read_content(*output, message));
     }
@@ -126,8 +122,8 @@ Result<void> read_tools(const Raw& tools, std::string_view space,
   SLUICE_TRY(const auto list, json::elements(tools));
   for (const Raw& element : list) {
     SLUICE_TRY(const auto tool, json::fields(element));
-    SLUICE_TRY(const std::string type, string_in(tool, "type"));
-    SLUICE_TRY(const std::string name, string_in(tool, "name"));
+    const std::string type = string_in(tool, "type");
+    const std::string name = string_in(tool, "name");
     const Raw* inner = tool.find("tools");
     if (type == "namespace" && space.empty() && inner != nullptr && inner->is(Type::kArray)) {
       SLUICE_TRY_VOID(read_tools(*inner, name, out));
@@ -146,7 +142,7 @@ Result<void> read_tools(const Raw& tools, std::string_view space,
   return {};
 }
 
-Result<std::string> tool_name(const Raw& tool) {
+std::string tool_name(const Raw& tool) {
   return string_in(tool, "name");
 }
 
@@ -175,11 +171,9 @@ std::optional<BadRequest> find_reference(const Raw& input) {
   }
   auto elements = wire::Elements::of(input);
   for (size_t i = 0; const auto element = elements.next(); ++i) {
-    const auto type = string_in(*element, "type");
-    if (!type || *type != "item_reference") continue;
-    const auto id = string_in(*element, "id");
+    if (string_in(*element, "type") != "item_reference") continue;
     return not_kept(fmt::format("input[{}]", i),
-                    fmt::format("Item with id '{}' not found.", id.value_or("")), "");
+                    fmt::format("Item with id '{}' not found.", string_in(*element, "id")), "");
   }
   return std::nullopt;
 }
@@ -259,7 +253,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
   Result<Request> parse(const Bytes& body) const override {
     SLUICE_TRY(const auto fields, wire::object_in(body));
     Request request;
-    SLUICE_TRY(request.model, string_in(fields, "model"));
+    request.model = string_in(fields, "model");
     if (const Raw* instructions = fields.find("instructions"); given(instructions)) {
       Message& message = request.messages.emplace_back();
       message.role = Role::kSystem;
@@ -326,19 +320,18 @@ class ResponsesCodec final : public openai::OpenAiCodec {
     if (message.is(Type::kString)) return "user " + json::to_text(message).value_or("");
     const auto item = json::fields(message);
     if (!item) return std::string(message.text);
-    const auto type = string_in(*item, "type");
-    const auto role = string_in(*item, "role");
+    const std::string type = string_in(*item, "type");
     const Raw* content = item->find("content");
-    if (!type || (*type != "message" && !type->empty()) || !role || *role != "user" ||
+    if ((type != "message" && !type.empty()) || string_in(*item, "role") != "user" ||
         content == nullptr) {
       return std::string(message.text);
     }
     if (content->is(Type::kArray)) {
       // Only what a string could say as well.
       const auto parts = json::elements(*content);
-      if (!parts || parts->size() != 1) return std::string(message.text);
-      const auto part_type = string_in(parts->front(), "type");
-      if (!part_type || *part_type != "input_text") return std::string(message.text);
+      if (!parts || parts->size() != 1 || string_in(parts->front(), "type") != "input_text") {
+        return std::string(message.text);
+      }
     }
     Message read;
     if (!read_content(*content, read)) return std::string(message.text);

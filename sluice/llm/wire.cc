@@ -38,16 +38,16 @@ Result<json::RawObject> object_in(const Bytes& body) {
   return json::fields(root);
 }
 
-Result<std::string> string_in(const json::RawObject& fields, std::string_view name) {
+std::string string_in(const json::RawObject& fields, std::string_view name) {
   const Raw* value = fields.find(name);
   if (value == nullptr || !value->is(Type::kString)) return std::string();
-  return json::to_text(*value);
+  return json::to_text(*value).value_or("");
 }
 
-Result<std::string> string_in(const Raw& object, std::string_view name) {
+std::string string_in(const Raw& object, std::string_view name) {
   if (!object.is(Type::kObject)) return std::string();
-  SLUICE_TRY(const auto fields, json::fields(object));
-  return string_in(fields, name);
+  const auto fields = json::fields(object);
+  return fields ? string_in(*fields, name) : std::string();
 }
 
 std::string text_in(const json::RawObject& fields, std::string_view name) {
@@ -200,9 +200,7 @@ Result<std::optional<WithTools>> with_tools(json::Peeker& peeker, const Bytes& b
   if (given(found[0])) list = found[0]->value;
   SLUICE_TRY(const auto rows, json::elements(list));
   std::vector<std::string> names;
-  for (const Raw& row : rows) {
-    SLUICE_TRY(names.emplace_back(), shape.name(row));
-  }
+  for (const Raw& row : rows) names.push_back(shape.name(row));
   const std::string missing = missing_tools(tools, names, shape.append);
   if (missing.empty()) return std::optional<WithTools>();
   const std::string value = with_elements(list.text, list, missing);

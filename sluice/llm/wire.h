@@ -28,9 +28,9 @@ bool given(const json::Raw* field);
 Result<json::RawObject> object_in(const Bytes& body);
 
 // The string under `name`, "" if it is absent or something else.
-Result<std::string> string_in(const json::RawObject& fields, std::string_view name);
+std::string string_in(const json::RawObject& fields, std::string_view name);
 // The same of an object that need not be one.
-Result<std::string> string_in(const json::Raw& object, std::string_view name);
+std::string string_in(const json::Raw& object, std::string_view name);
 
 // The value under `name` as it came, "" if it is absent or null.
 std::string text_in(const json::RawObject& fields, std::string_view name);
@@ -92,7 +92,7 @@ std::string with_elements(ByteView text, const json::Raw& array, std::string_vie
 // How a dialect whose `tools` are a list of functions has one of them.
 struct ToolShape {
   // The name of one that an agent offers; "" if it has none.
-  Result<std::string> (*name)(const json::Raw& tool);
+  std::string (*name)(const json::Raw& tool);
   void (*append)(Bytes& out, const ToolDefinition& tool);
 };
 // Codec::with_tools() of such a dialect.

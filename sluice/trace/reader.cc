@@ -9,7 +9,7 @@
 #include <unordered_map>
 
 #include "sluice/base/core/fd.h"
-#include "sluice/json/raw.h"
+#include "sluice/json/reader.h"
 #include "sluice/llm/answer.h"
 
 namespace sluice::trace {
@@ -17,57 +17,24 @@ namespace {
 
 constexpr size_t kMaxTrace = size_t{1} << 30;
 
-template <class Enum>
-std::optional<Enum> named(std::string_view name, std::initializer_list<Enum> values) {
-  for (const Enum value : values) {
-    if (to_string(value) == name) return value;
-  }
-  return std::nullopt;
+// What is absent or of another type has its default: a trace is read as far as it goes.
+void read(json::Reader& line, std::string_view name, std::string& to) {
+  to = line.text(name, "");
+}
+void read(json::Reader& line, std::string_view name, uint32_t& to) {
+  to = line.figure<uint32_t>(name);
+}
+void read(json::Reader& line, std::string_view name, bool& to) {
+  to = line.flag(name).value_or(false);
 }
 
-// 0 for what is no whole number, or a negative one.
-uint64_t whole(const json::Raw& number) {
-  return static_cast<uint64_t>(std::max<int64_t>(json::to_integer(number).value_or(0), 0));
+std::optional<double> real(json::Reader& line, std::string_view name) {
+  const json::Raw* value = line.find(name);
+  return value == nullptr ? std::nullopt : json::to_double(*value);
 }
-
-// One line's members, with defaults for what is absent or of another type.
-class Line {
- public:
-  static std::optional<Line> parse(std::string_view text) {
-    const auto value = json::read_value(text);
-    if (!value) return std::nullopt;
-    auto fields = json::fields(*value);
-    if (!fields) return std::nullopt;
-    return Line(std::move(*fields));
-  }
-
-  std::string text(std::string_view name) const {
-    const json::Raw* value = fields_.find(name);
-    if (value == nullptr) return {};
-    return json::to_text(*value).value_or("");
-  }
-  uint64_t whole(std::string_view name) const {
-    const json::Raw* value = fields_.find(name);
-    return value == nullptr ? 0 : trace::whole(*value);
-  }
-  std::optional<double> real(std::string_view name) const {
-    const json::Raw* value = fields_.find(name);
-    return value == nullptr ? std::nullopt : json::to_double(*value);
-  }
-  void read(std::string_view name, std::string& to) const { to = text(name); }
-  void read(std::string_view name, uint32_t& to) const { to = static_cast<uint32_t>(whole(name)); }
-  void read(std::string_view name, bool& to) const {
-    const json::Raw* value = fields_.find(name);
-    to = value != nullptr && json::to_bool(*value).value_or(false);
-  }
-  const json::Raw* raw(std::string_view name) const { return fields_.find(name); }
-  double ms() const { return real("ms").value_or(0); }
-
-  explicit Line(json::RawObject fields) : fields_(std::move(fields)) {}
-
- private:
-  json::RawObject fields_;
-};
+double ms(json::Reader& line) {
+  return real(line, "ms").value_or(0);
+}
 
 // All of `to`, from `offset` on.
 Result<void> read_at(const Fd& fd, uint64_t offset, std::span<char> to, const std::string& file) {
@@ -90,32 +57,36 @@ class Loader {
 
   void line(std::string_view text) {
     if (text.empty()) return;
-    const auto line = Line::parse(text);
-    if (!line || !take(*line)) ++trace_.broken_lines;
+    const auto value = json::read_value(text);
+    if (value && value->is(json::Type::kObject)) {
+      json::Reader line(*value, "");
+      if (take(line)) return;
+    }
+    ++trace_.broken_lines;
   }
 
   Trace finish() && { return std::move(trace_); }
   bool understood() const { return understood_; }
 
  private:
-  bool take(const Line& line) {
-    const std::string type = line.text("type");
+  bool take(json::Reader& line) {
+    const std::string type = line.text("type", "");
     if (type.empty()) return false;
     understood_ = true;
     if (type == "opened") {
-      trace_.rollout.value = line.text("rollout");
-      trace_.info = {line.text("task"), line.text("agent"), line.text("group"), line.text("mode"),
-                     line.text("policy")};
+      trace_.rollout.value = line.text("rollout", "");
+      trace_.info = {line.text("task", ""), line.text("agent", ""), line.text("group", ""),
+                     line.text("mode", ""), line.text("policy", "")};
       return true;
     }
     if (type == "closed") {
       trace_.summary =
-          ResultSummary{line.real("reward"), line.text("error_kind"), line.text("error")};
+          ResultSummary{real(line, "reward"), line.text("error_kind", ""), line.text("error", "")};
       return true;
     }
     if (type == "event") {
-      const json::Raw* detail = line.raw("detail");
-      trace_.events.push_back({line.text("at"), line.ms(), line.text("kind"),
+      const json::Raw* detail = line.find("detail");
+      trace_.events.push_back({line.text("at", ""), ms(line), line.text("kind", ""),
                                detail == nullptr ? "null" : std::string(detail->text)});
       return true;
     }
@@ -125,71 +96,60 @@ class Loader {
   }
 
   // [[offset, size], ...]
-  static std::vector<CallRecord::Part> parts_of(const Line& body) {
+  static std::vector<CallRecord::Part> parts_of(json::Reader& body) {
     std::vector<CallRecord::Part> parts;
-    if (const json::Raw* offset = body.raw("offset")) {
-      // As version 1 wrote them: in one piece.
-      parts.push_back({whole(*offset), body.whole("size")});
+    // As version 1 wrote them: in one piece.
+    if (body.find("offset") != nullptr) {
+      parts.push_back({body.figure<uint64_t>("offset"), body.figure<uint64_t>("size")});
     }
-    const json::Raw* const raw = body.raw("parts");
-    const auto rows = raw == nullptr ? std::vector<json::Raw>() : elements_of(*raw);
-    for (const json::Raw& row : rows) {
-      const auto numbers = elements_of(row);
+    for (const json::Raw& row : body.list("parts")) {
+      const auto numbers = json::elements(row).value_or(std::vector<json::Raw>());
       if (numbers.size() == 2) parts.push_back({whole(numbers[0]), whole(numbers[1])});
     }
     return parts;
   }
-  static std::vector<json::Raw> elements_of(const json::Raw& value) {
-    if (!value.is(json::Type::kArray)) return {};
-    return json::elements(value).value_or(std::vector<json::Raw>());
+  static uint64_t whole(const json::Raw& number) {
+    return static_cast<uint64_t>(std::max<int64_t>(json::to_integer(number).value_or(0), 0));
   }
 
-  bool arrived(const Line& line) {
-    using llm::Purpose;
+  bool arrived(json::Reader& line) {
     CallRecord call;
-    call.id.value = line.text("call");
+    call.id.value = line.text("call", "");
     if (call.id.empty() || by_id_.contains(call.id)) return false;
-    call.ordinal = line.whole("ordinal");
-    call.session = {line.text("session"), line.text("parent_session")};
-    call.dialect = llm::dialect_from(line.text("dialect")).value_or(llm::Dialect::kChat);
-    call.purpose = named(line.text("purpose"), {Purpose::kMain, Purpose::kTitle, Purpose::kSummary,
-                                                Purpose::kSubagent, Purpose::kProbe})
-                       .value_or(Purpose::kMain);
-    llm::Head::visit(call, [&](std::string_view name, auto& value) { line.read(name, value); });
-    call.arrived_at = line.text("at");
-    call.arrived_ms = line.ms();
-    if (const json::Raw* raw = line.raw("body"); raw != nullptr) {
-      if (const auto fields = json::fields(*raw)) {
-        const Line body(*fields);
-        call.body_size = body.whole("size");
-        call.digest = body.text("digest");
-        call.body_parts = parts_of(body);
-        call.has_body = true;
-      }
+    call.ordinal = line.figure<uint64_t>("ordinal");
+    call.session = {line.text("session", ""), line.text("parent_session", "")};
+    call.dialect = llm::dialect_from(line.text("dialect", "")).value_or(llm::Dialect::kChat);
+    call.purpose = line.one_of("purpose", llm::kPurposes, llm::Purpose::kMain);
+    llm::Head::visit(call, [&](std::string_view name, auto& value) { read(line, name, value); });
+    call.arrived_at = line.text("at", "");
+    call.arrived_ms = ms(line);
+    if (const json::Raw* raw = line.find("body"); raw && raw->is(json::Type::kObject)) {
+      json::Reader body(*raw, "");
+      call.body_size = body.figure<uint64_t>("size");
+      call.digest = body.text("digest", "");
+      call.body_parts = parts_of(body);
+      call.has_body = true;
     }
     by_id_[call.id] = trace_.calls.size();
     trace_.calls.push_back(std::move(call));
     return true;
   }
 
-  bool later(std::string_view type, const Line& line) {
-    const auto it = by_id_.find(CallId{line.text("call")});
+  bool later(std::string_view type, json::Reader& line) {
+    const auto it = by_id_.find(CallId{line.text("call", "")});
     if (it == by_id_.end()) return false;
     CallRecord& call = trace_.calls[it->second];
     if (type == "answered") {
-      const json::Raw* raw = line.raw("answer");
+      const json::Raw* raw = line.find("answer");
       if (raw == nullptr) return false;
       auto answer = llm::answer_from_json(*raw);
       if (!answer) return false;
       call.answer = std::move(*answer);
-      call.answered_ms = line.ms();
+      call.answered_ms = ms(line);
     } else if (type == "ended") {
-      using llm::Outcome;
-      call.outcome = named(line.text("outcome"),
-                           {Outcome::kDelivered, Outcome::kUndelivered, Outcome::kSuperseded,
-                            Outcome::kRefused, Outcome::kFailed, Outcome::kCancelled});
-      call.detail = line.text("detail");
-      call.ended_ms = line.ms();
+      call.outcome = llm::from_string(llm::kOutcomes, line.text("outcome", ""));
+      call.detail = line.text("detail", "");
+      call.ended_ms = ms(line);
     } else {
       call.confirmed = true;
     }

@@ -35,11 +35,6 @@ Error wrong(std::string_view where, std::string_view what) {
                ErrorOrigin::kCaller);
 }
 
-constexpr std::array kOrigins{llm::Origin::kSampled, llm::Origin::kEdited, llm::Origin::kCanned,
-                              llm::Origin::kInjected};
-constexpr std::array kPurposes{llm::Purpose::kMain, llm::Purpose::kTitle, llm::Purpose::kSummary,
-                               llm::Purpose::kSubagent, llm::Purpose::kProbe};
-
 // The one of `values` that is called `name`.
 template <class Enum, size_t kCount>
 Result<Enum> named(std::string_view where, std::string_view name,
@@ -218,7 +213,7 @@ Result<ReplyMessage> reply_from(Reader& in, std::string call) {
     set_version(given, version);
     out.what = std::move(given);
   } else if (completion != nullptr) {
-    SLUICE_TRY(const auto made, named("origin", origin.value_or("sampled"), kOrigins));
+    SLUICE_TRY(const auto made, named("origin", origin.value_or("sampled"), llm::kOrigins));
     SLUICE_TRY(llm::Answer given, llm::answer_from_completion(*completion, made));
     set_version(given, version);
     out.what = std::move(given);
@@ -286,7 +281,7 @@ Result<OriginRule> origins_from(const json::Raw& value) {
 Result<PurposeRule> purpose_from(const json::Raw& value) {
   Reader in(value, "purposes.", kMaxText);
   PurposeRule rule;
-  SLUICE_TRY(rule.purpose, named("purposes.purpose", in.text("purpose", "main"), kPurposes));
+  SLUICE_TRY(rule.purpose, named("purposes.purpose", in.text("purpose", "main"), llm::kPurposes));
   rule.has_tools = in.flag("has_tools");
   rule.has_parent_session = in.flag("has_parent_session");
   rule.system_contains = in.text("system_contains", "");
@@ -329,12 +324,6 @@ Result<std::optional<std::string>> trainer_from(Reader& in) {
   auto name = in.text("trainer");
   if (name && !is_valid_id(*name)) return wrong("trainer", kTrainersName);
   return name;
-}
-
-void append_metric(Bytes& out, std::string_view name, std::string_view type, std::string_view help,
-                   double value) {
-  fmt::format_to(std::back_inserter(out), "# HELP {0} {2}\n# TYPE {0} {1}\n{0} {3}\n", name, type,
-                 help, value);
 }
 
 }  // namespace
@@ -413,39 +402,38 @@ void append_state(Bytes& out, const TrainerState& state, const Totals& totals) {
 
 Bytes metrics_text(const TrainerState& state, const Totals& totals) {
   Bytes out;
-  const auto counter = [&](std::string_view name, std::string_view help, uint64_t value) {
-    append_metric(out, name, "counter", help, static_cast<double>(value));
+  const auto head = [&](std::string_view name, std::string_view help) {
+    fmt::format_to(std::back_inserter(out),
+                   "# HELP sluice_gate_{0} {1}\n# TYPE sluice_gate_{0} {2}\n", name, help,
+                   name.ends_with("_total") ? "counter" : "gauge");
   };
-  const auto gauge = [&](std::string_view name, std::string_view help, uint64_t value) {
-    append_metric(out, name, "gauge", help, static_cast<double>(value));
+  const auto metric = [&](std::string_view name, std::string_view help, uint64_t value) {
+    head(name, help);
+    fmt::format_to(std::back_inserter(out), "sluice_gate_{} {}\n", name, value);
   };
-  counter("sluice_gate_rollouts_total", "Rollouts opened.", totals.rollouts);
-  gauge("sluice_gate_rollouts_open", "Rollouts open.", totals.open_rollouts);
-  counter("sluice_gate_calls_total", "Calls admitted, resends not counted.", totals.calls);
-  gauge("sluice_gate_calls_open", "Calls that have not ended.", totals.open_calls);
-  counter("sluice_gate_resends_total", "Requests recognised as earlier ones.", totals.resends);
-  counter("sluice_gate_refused_total", "Requests refused before they were calls.", totals.refused);
-  counter("sluice_gate_confirmed_total", "Answers found again in later requests.",
-          totals.confirmed);
-  counter("sluice_gate_tokens_total", "Tokens of delivered answers, prompts included.",
-          totals.tokens);
-  counter("sluice_gate_request_bytes_total", "Bytes of calls' bodies.", totals.request_bytes);
-  counter("sluice_gate_put_away_bytes_total",
-          "Bytes of waiting calls' bodies that the trace alone keeps, as the calls waited long.",
-          totals.put_away_bytes);
-  counter("sluice_gate_answer_bytes_total", "Bytes of answers.", totals.answer_bytes);
-  counter("sluice_gate_tool_calls_total", "Calls of host tools.", totals.tool_calls);
-  out +=
-      "# HELP sluice_gate_outcomes_total Ended calls by outcome.\n"
-      "# TYPE sluice_gate_outcomes_total counter\n";
+  metric("rollouts_total", "Rollouts opened.", totals.rollouts);
+  metric("rollouts_open", "Rollouts open.", totals.open_rollouts);
+  metric("calls_total", "Calls admitted, resends not counted.", totals.calls);
+  metric("calls_open", "Calls that have not ended.", totals.open_calls);
+  metric("resends_total", "Requests recognised as earlier ones.", totals.resends);
+  metric("refused_total", "Requests refused before they were calls.", totals.refused);
+  metric("confirmed_total", "Answers found again in later requests.", totals.confirmed);
+  metric("tokens_total", "Tokens of delivered answers, prompts included.", totals.tokens);
+  metric("request_bytes_total", "Bytes of calls' bodies.", totals.request_bytes);
+  metric("put_away_bytes_total",
+         "Bytes of waiting calls' bodies that the trace alone keeps, as the calls waited long.",
+         totals.put_away_bytes);
+  metric("answer_bytes_total", "Bytes of answers.", totals.answer_bytes);
+  metric("tool_calls_total", "Calls of host tools.", totals.tool_calls);
+  head("outcomes_total", "Ended calls by outcome.");
   for (size_t i = 0; i < totals.outcomes.size(); ++i) {
     fmt::format_to(std::back_inserter(out), "sluice_gate_outcomes_total{{outcome=\"{}\"}} {}\n",
                    to_string(static_cast<llm::Outcome>(i)), totals.outcomes[i]);
   }
-  gauge("sluice_gate_ready", "Calls that wait for a trainer.", state.waiting);
-  gauge("sluice_gate_held", "Items that trainers hold.", state.held);
-  gauge("sluice_gate_trainers", "Named trainers that live or hold something.", state.trainers);
-  gauge("sluice_gate_paused", "1 in a pause.", state.paused ? 1 : 0);
+  metric("ready", "Calls that wait for a trainer.", state.waiting);
+  metric("held", "Items that trainers hold.", state.held);
+  metric("trainers", "Named trainers that live or hold something.", state.trainers);
+  metric("paused", "1 in a pause.", state.paused ? 1 : 0);
   return out;
 }
 
