@@ -135,7 +135,8 @@ TEST_F(CurlTest, AsksForHeadsAndReadsPieces) {
 }
 
 TEST_F(CurlTest, ReadsTheRefusalOfATooLargeBody) {
-  const std::string path = ::testing::TempDir() + "/sluice_test_20mib." + std::to_string(::getpid());
+  const std::string path =
+      ::testing::TempDir() + "/sluice_test_20mib." + std::to_string(::getpid());
   {
     std::ofstream file(path);
     file << std::string(20 * 1024 * 1024, 'x');
