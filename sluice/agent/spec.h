@@ -14,7 +14,7 @@
 #include "sluice/agent/template.h"
 #include "sluice/base/core/deadline.h"
 #include "sluice/base/core/result.h"
-#include "sluice/gate/gate.h"
+#include "sluice/gate/registration.h"
 #include "sluice/llm/call.h"
 
 namespace sluice::agent {

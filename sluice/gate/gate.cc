@@ -5,9 +5,9 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <unordered_map>
 
-#include "sluice/gate/events.h"
-#include "sluice/gate/http/serve.h"
+#include "sluice/gate/http/endpoint.h"
 #include "sluice/gate/open_rollout.h"
 #include "sluice/json/text.h"
 
@@ -60,7 +60,7 @@ class Gate {
 
   // The rollout of an open call, or of a tool's. The id is matched whole where it leads, so only
   // one that leads nowhere has its signature looked at: has its call ended, or was it never ours?
-  Result<std::shared_ptr<OpenRollout>> owner_of(const CallId& id, std::string_view what) const {
+  Result<std::shared_ptr<CallOwner>> owner_of(const CallId& id, std::string_view what) const {
     if (auto owner = core_->owners.find(id)) return owner;
     if (core_->ids.is_ours(id)) {
       return Error(ErrorCode::kFailedPrecondition, fmt::format("the {} has ended", what));
@@ -215,25 +215,25 @@ void Trainer::reply(const CallId& call, Reply reply, Replied told) {
 
 void Trainer::reply(std::vector<Given> replies) {
   struct Work {
-    std::shared_ptr<OpenRollout> rollout;
+    std::shared_ptr<CallOwner> owner;
     Given given;
     std::shared_ptr<PendingOutcome> pending;
   };
   std::map<net::Shard*, std::vector<Work>> by_shard;
   for (Given& given : replies) {
     auto pending = std::make_shared<PendingOutcome>(std::move(given.told));
-    auto rollout = gate_->owner_of(given.call, "call");
-    if (!rollout) {
-      pending->resolve(std::move(rollout).error());
+    auto owner = gate_->owner_of(given.call, "call");
+    if (!owner) {
+      pending->resolve(std::move(owner).error());
       continue;
     }
-    net::Shard* const shard = &(*rollout)->shard();
-    by_shard[shard].push_back({std::move(*rollout), std::move(given), std::move(pending)});
+    net::Shard* const shard = &(*owner)->shard();
+    by_shard[shard].push_back({std::move(*owner), std::move(given), std::move(pending)});
   }
   for (auto& [shard, work] : by_shard) {
     shard->post([work = std::move(work)]() mutable {
       for (Work& each : work) {
-        each.rollout->reply(each.given.call, std::move(each.given.reply), std::move(each.pending));
+        each.owner->reply(each.given.call, std::move(each.given.reply), std::move(each.pending));
       }
     });
   }
@@ -243,29 +243,22 @@ void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Res
   if (!done)
     done = [](Result<void>) {
     };
-  const auto owner = gate_->owner_of(call, "call");
-  if (!owner) {
-    done(owner.error());
-    return;
-  }
-  const auto& rollout = *owner;
-  rollout->shard().post([rollout, call, piece = std::move(piece), done = std::move(done)] {
-    done(rollout->piece(call, piece));
+  const auto found = gate_->owner_of(call, "call");
+  if (!found) return done(found.error());
+  const auto& owner = *found;
+  owner->shard().post([owner, call, piece = std::move(piece), done = std::move(done)] {
+    done(owner->piece(call, piece));
   });
 }
 
 void Trainer::reply_tool(const ToolCallId& call, ToolResult result,
                          std::function<void(Result<void>)> done) {
-  const auto owner = gate_->owner_of(call, "tool call");
-  if (!owner) {
-    done(owner.error());
-    return;
-  }
-  const auto& rollout = *owner;
-  rollout->shard().post(
-      [rollout, call, result = std::move(result), done = std::move(done)]() mutable {
-        done(rollout->tools().reply(call, std::move(result)));
-      });
+  const auto found = gate_->owner_of(call, "tool call");
+  if (!found) return done(found.error());
+  const auto& owner = *found;
+  owner->shard().post([owner, call, result = std::move(result), done = std::move(done)]() mutable {
+    done(owner->reply_tool(call, std::move(result)));
+  });
 }
 
 void Trainer::pause() {
@@ -275,27 +268,25 @@ void Trainer::pause() {
 
 void Trainer::resume(std::optional<std::string> version) {
   Core& core = gate_->core();
-  const uint64_t before = core.ready.state().epoch;
+  const uint64_t before = core.ready.state().versions;
   core.ready.resume(std::move(version));
-  const ReadyQueue::State now = core.ready.state();
+  const TrainerState now = core.ready.state();
   if (core.events.wanted()) {
     Bytes data("{\"version\":");
     json::append_string(data, now.version);
     data.append("}");
     core.events.add("resumed", std::move(data));
   }
-  if (now.epoch == before) return;
+  if (now.versions == before) return;
   for (const auto& rollout : gate_->all()) {
-    const auto lag = rollout->max_version_lag();
+    const auto lag = rollout->registration().max_version_lag;
     if (!lag) continue;
     rollout->shard().post([rollout, lag = *lag] { rollout->cancel_if_older(lag); });
   }
 }
 
 TrainerState Trainer::state() const {
-  const ReadyQueue::State state = gate_->core().ready.state();
-  return {state.paused,  state.version, state.epoch,   state.lanes,
-          state.waiting, state.held,    state.trainers};
+  return gate_->core().ready.state();
 }
 
 Totals Trainer::totals() const {

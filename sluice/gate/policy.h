@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <utility>
+#include <variant>
 
 #include "sluice/base/core/result.h"
 #include "sluice/llm/answer.h"
@@ -33,19 +34,18 @@ class Relay {
 // it.
 class Reply {
  public:
+  struct Dropped {};
+  using Given =
+      std::variant<llm::Piece, llm::Answer, llm::Refusal, std::unique_ptr<Relay>, Dropped>;
   class Target {
    public:
     virtual ~Target() = default;
-    virtual void piece(llm::Piece piece) = 0;
-    virtual void answer(llm::Answer answer) = 0;
-    virtual void refuse(llm::Refusal refusal) = 0;
-    virtual void relay(std::unique_ptr<Relay> relay) = 0;
-    virtual void dropped() = 0;
+    virtual void give(Given given) = 0;
   };
 
   explicit Reply(std::shared_ptr<Target> target) : target_(std::move(target)) {}
   ~Reply() {
-    if (target_) target_->dropped();
+    if (target_) target_->give(Dropped());
   }
   Reply(Reply&&) noexcept = default;
   Reply& operator=(Reply&&) = delete;
@@ -55,12 +55,12 @@ class Reply {
   // What comes next of the answer that is being made, for rollouts whose answers are delivered so
   // (AnswerDelivery). answer() then brings the whole, which must begin with what the pieces said.
   // A piece that does not fit fails the call.
-  void piece(llm::Piece piece) { target_->piece(std::move(piece)); }
-  void answer(llm::Answer answer) { take()->answer(std::move(answer)); }
-  void refuse(llm::Refusal refusal) { take()->refuse(std::move(refusal)); }
+  void piece(llm::Piece piece) { target_->give(std::move(piece)); }
+  void answer(llm::Answer answer) { take()->give(std::move(answer)); }
+  void refuse(llm::Refusal refusal) { take()->give(std::move(refusal)); }
   // From inside submit() only, before the gate has told the agent anything. Such a call is never
   // parked or resent: when the agent hangs up it ends, and an equal request is a new call.
-  void relay(std::unique_ptr<Relay> relay) { take()->relay(std::move(relay)); }
+  void relay(std::unique_ptr<Relay> relay) { take()->give(std::move(relay)); }
 
  private:
   std::shared_ptr<Target> take() { return std::exchange(target_, nullptr); }

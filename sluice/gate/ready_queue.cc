@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <condition_variable>
 
 #include "sluice/base/core/deadline.h"
 
@@ -11,8 +12,6 @@ namespace {
 
 // Ends that no trainer asks for are forgotten beyond this many.
 constexpr size_t kMaxEnded = 10'000;
-// Names of trainers: those that are gone and hold nothing make room.
-constexpr size_t kMaxTrainers = 1000;
 
 // As a point in time that condition variables can take.
 Clock::time_point until(Duration wait) {
@@ -21,41 +20,26 @@ Clock::time_point until(Duration wait) {
 
 }  // namespace
 
-// One who takes.
-struct ReadyQueue::Holder {
-  std::string name;
-  Duration lease{};
-  Clock::time_point seen;
-  size_t waits = 0;  // takes of it that wait now: it lives
-  size_t held = 0;
-  std::vector<std::weak_ptr<Lane>> ends;  // which it has been given
-
-  bool immortal() const { return name.empty(); }
-  Clock::time_point expiry() const {
-    if (immortal() || waits > 0) return Clock::time_point::max();
-    return lease >= Clock::time_point::max() - seen ? Clock::time_point::max() : seen + lease;
-  }
-};
-
 struct ReadyQueue::Entry {
   Item::What what;
   Lane* lane = nullptr;            // none: the entry is over
   std::shared_ptr<Holder> holder;  // none: it waits
   std::list<Ticket>::iterator at;
-  bool linked = false;
   uint32_t deliveries = 0;
   std::shared_ptr<const std::string> version;  // under which it was handed out last
 
   bool is_call() const { return what.index() == 0; }
 };
 
-struct ReadyQueue::Lane : std::enable_shared_from_this<Lane> {
+struct ReadyQueue::Lane {
   RolloutId rollout;
   std::list<Ticket> calls, tools;  // that wait
   std::list<Ticket> held;
-  Ticket ended;                // waits, or is held
-  bool in_turn = false;        // stands in turns_
-  std::list<Waiting> waiters;  // for this rollout alone
+  Ticket ended;                                      // waits, or is held
+  std::list<std::shared_ptr<Lane>>::iterator place;  // in line_ or resting_
+  bool in_line = false;
+  std::list<Lane*>::iterator place_ended;  // in ended_, if it has ended
+  std::list<Waiting> waiters;              // for this rollout alone
 };
 
 struct ReadyQueue::Waiter {
@@ -67,9 +51,22 @@ struct ReadyQueue::Waiter {
   bool linked = false;
 };
 
-void ReadyQueue::run(Calls calls) {
-  for (auto& [done, items] : calls) done(std::move(items));
-}
+// Holds the lock. When it is free, calls whom the queue has served meanwhile.
+class ReadyQueue::Locked {
+ public:
+  explicit Locked(ReadyQueue& queue) : queue_(queue), lock_(queue.mutex_) {}
+  ~Locked() {
+    auto calls = std::exchange(queue_.calls_, {});
+    lock_.unlock();
+    for (auto& [done, items] : calls) done(std::move(items));
+  }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  ReadyQueue& queue_;
+  std::unique_lock<std::mutex> lock_;
+};
 
 bool ReadyQueue::has_something(const Lane& lane) const {
   if (!lane.tools.empty() || (!lane.calls.empty() && !paused_)) return true;
@@ -77,53 +74,57 @@ bool ReadyQueue::has_something(const Lane& lane) const {
 }
 
 void ReadyQueue::open(const RolloutId& rollout) {
-  const std::lock_guard lock(mutex_);
+  const Locked locked(*this);
+  // The end of an earlier one of that name, which nobody has taken.
+  if (const auto earlier = lanes_.find(rollout); earlier != lanes_.end()) forget(earlier->second);
   auto lane = std::make_shared<Lane>();
   lane->rollout = rollout;
-  auto& slot = lanes_[rollout];
-  // The end of an earlier one of that name, which nobody has taken.
-  if (slot) forget(slot);
+  lane->place = resting_.insert(resting_.end(), lane);
   lanes_[rollout] = std::move(lane);
 }
 
 void ReadyQueue::end(const RolloutId& rollout, std::string reason) {
-  Calls calls;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = lanes_.find(rollout);
-    if (it == lanes_.end() || it->second->ended) return;
-    const std::shared_ptr<Lane> lane = it->second;
-    for (auto* list : {&lane->calls, &lane->tools, &lane->held}) {
-      while (!list->empty()) {
-        const Ticket entry = list->front();
-        unlink(*entry);
-      }
+  const Locked locked(*this);
+  const auto it = lanes_.find(rollout);
+  if (it == lanes_.end() || it->second->ended) return;
+  const std::shared_ptr<Lane> lane = it->second;
+  for (auto* list : {&lane->calls, &lane->tools, &lane->held}) {
+    while (!list->empty()) {
+      const Ticket entry = list->front();
+      unlink(*entry);
     }
-    lane->ended = std::make_shared<Entry>();
-    lane->ended->what = Ended{rollout, std::move(reason)};
-    lane->ended->lane = lane.get();
-    ended_.push_back(lane);
-    if (ended_.size() > kMaxEnded) {
-      if (const auto oldest = ended_.front().lock()) forget(oldest);
-      ended_.pop_front();
-    }
-    offer(lane, calls);
   }
-  run(std::move(calls));
+  const Ended ended{rollout, std::move(reason)};
+  lane->ended = std::make_shared<Entry>();
+  lane->ended->what = ended;
+  lane->ended->lane = lane.get();
+  lane->place_ended = ended_.insert(ended_.end(), lane.get());
+  if (ended_.size() > kMaxEnded) forget(*ended_.front()->place);
+  offer(lane);
+  while (!lane->waiters.empty()) {
+    const Waiting waiter = lane->waiters.front();
+    drop_waiter(waiter);
+    std::vector<Item> news{news_of(ended)};
+    calls_.emplace_back(std::move(waiter->done), std::move(news));
+  }
+}
+
+// For who asks for nothing else, when another holds the item.
+Item ReadyQueue::news_of(const Ended& ended) const {
+  Item item;
+  item.what = ended;
+  if (version_) item.version = *version_;
+  return item;
 }
 
 // The lane is over: its end was taken, or nobody wants it.
-void ReadyQueue::forget(const std::shared_ptr<Lane>& lane) {
-  if (lane->ended) {
-    if (const auto& holder = lane->ended->holder) {
-      --holder->held;
-      --held_;
-    }
-    lane->ended->lane = nullptr;
-    lane->ended.reset();
-  }
-  const auto it = lanes_.find(lane->rollout);
-  if (it != lanes_.end() && it->second == lane) lanes_.erase(it);
+void ReadyQueue::forget(std::shared_ptr<Lane> lane) {
+  const Ticket end = std::exchange(lane->ended, nullptr);
+  if (end->holder) --end->holder->held;
+  end->lane = nullptr;
+  ended_.erase(lane->place_ended);
+  (lane->in_line ? line_ : resting_).erase(lane->place);
+  lanes_.erase(lane->rollout);
 }
 
 bool ReadyQueue::has_room() const {
@@ -131,59 +132,38 @@ bool ReadyQueue::has_room() const {
   return waiting_ < limit_;
 }
 
-ReadyQueue::Ticket ReadyQueue::push(std::shared_ptr<const llm::Call> call, Announce announce) {
-  const RolloutId& rollout = call->rollout;
-  return push(rollout, std::move(call), announce);
-}
-
-ReadyQueue::Ticket ReadyQueue::push(std::shared_ptr<const ToolRequest> tool) {
-  const RolloutId& rollout = tool->rollout;
-  return push(rollout, std::move(tool), Announce::kNow);
-}
-
 void ReadyQueue::announce(const RolloutId& rollout) {
-  Calls calls;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = lanes_.find(rollout);
-    if (it != lanes_.end() && has_something(*it->second)) offer(std::shared_ptr(it->second), calls);
-  }
-  run(std::move(calls));
+  const Locked locked(*this);
+  const auto it = lanes_.find(rollout);
+  if (it != lanes_.end() && has_something(*it->second)) offer(std::shared_ptr(it->second));
 }
 
-ReadyQueue::Ticket ReadyQueue::push(const RolloutId& rollout, Item::What what, Announce announce) {
-  Calls calls;
-  Ticket ticket;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = lanes_.find(rollout);
-    if (it == lanes_.end() || it->second->ended) return nullptr;
-    const std::shared_ptr<Lane>& lane = it->second;
-    ticket = std::make_shared<Entry>();
-    ticket->what = std::move(what);
-    ticket->lane = lane.get();
-    auto& list = ticket->is_call() ? lane->calls : lane->tools;
-    ticket->at = list.insert(list.end(), ticket);
-    ticket->linked = true;
-    if (ticket->is_call()) ++waiting_;
-    if (announce == Announce::kNow) {
-      offer(lane, calls);
-    } else {
-      stand_in_turn(lane);
-    }
+ReadyQueue::Ticket ReadyQueue::push(Item::What what, Announce announce) {
+  const auto* const call = std::get_if<std::shared_ptr<const llm::Call>>(&what);
+  const Locked locked(*this);
+  const auto it = lanes_.find(call != nullptr ? (*call)->rollout : std::get<1>(what)->rollout);
+  if (it == lanes_.end() || it->second->ended) return nullptr;
+  const std::shared_ptr<Lane>& lane = it->second;
+  auto ticket = std::make_shared<Entry>();
+  ticket->what = std::move(what);
+  ticket->lane = lane.get();
+  auto& list = ticket->is_call() ? lane->calls : lane->tools;
+  ticket->at = list.insert(list.end(), ticket);
+  if (ticket->is_call()) ++waiting_;
+  if (announce == Announce::kNow) {
+    offer(lane);
+  } else {
+    stand_in_line(*lane);
   }
-  run(std::move(calls));
   return ticket;
 }
 
 // Takes the entry out of whatever list it is in, for good.
 void ReadyQueue::unlink(Entry& entry) {
-  if (!entry.linked) return;
-  entry.linked = false;
   Lane* const lane = std::exchange(entry.lane, nullptr);
+  if (lane == nullptr) return;
   if (entry.holder) {
     --entry.holder->held;
-    --held_;
     entry.holder.reset();
     lane->held.erase(entry.at);
   } else if (entry.is_call()) {
@@ -208,64 +188,51 @@ std::string ReadyQueue::version_of(const Ticket& ticket) const {
 
 // The lane has something: for who waits for it alone (nothing else can serve those), else for who
 // waits for any.
-void ReadyQueue::offer(const std::shared_ptr<Lane>& lane, Calls& calls) {
-  while (!lane->waiters.empty() && has_something(*lane)) {
-    const Waiting waiter = lane->waiters.front();
-    drop_waiter(waiter);
-    std::vector<Item> items = collect_from(lane, *waiter);
-    calls.emplace_back(std::move(waiter->done), std::move(items));
-  }
+void ReadyQueue::offer(const std::shared_ptr<Lane>& lane) {
+  serve(lane->waiters);
   if (!has_something(*lane)) return;
-  stand_in_turn(lane);
-  serve(calls);
+  stand_in_line(*lane);
+  serve(waiters_);
 }
 
-void ReadyQueue::serve(Calls& calls) {
-  while (!waiters_.empty()) {
-    const Waiting waiter = waiters_.front();
+void ReadyQueue::serve(std::list<Waiting>& waiters) {
+  while (!waiters.empty()) {
+    const Waiting waiter = waiters.front();
     std::vector<Item> items = collect(*waiter);
     if (items.empty()) return;
     drop_waiter(waiter);
-    calls.emplace_back(std::move(waiter->done), std::move(items));
+    calls_.emplace_back(std::move(waiter->done), std::move(items));
   }
 }
 
-void ReadyQueue::offer_all(Calls& calls) {
+void ReadyQueue::offer_all() {
   // A copy: who takes an end makes its lane go.
   std::vector<std::shared_ptr<Lane>> lanes;
   lanes.reserve(lanes_.size());
   for (const auto& [id, lane] : lanes_) lanes.push_back(lane);
   for (const auto& lane : lanes) {
-    if (has_something(*lane)) offer(lane, calls);
+    if (has_something(*lane)) offer(lane);
   }
 }
 
-// The lane whose turn it is.
+// The lane that is to be served, which leaves the line.
 std::shared_ptr<ReadyQueue::Lane> ReadyQueue::next_lane() {
-  while (!turns_.empty()) {
-    std::shared_ptr<Lane> lane = std::move(turns_.front());
-    turns_.pop_front();
-    lane->in_turn = false;
+  while (!line_.empty()) {
+    std::shared_ptr<Lane> lane = line_.front();
+    resting_.splice(resting_.end(), line_, line_.begin());
+    lane->in_line = false;
     if (has_something(*lane)) return lane;
   }
   return nullptr;
 }
 
-std::vector<Item> ReadyQueue::collect_from(const std::shared_ptr<Lane>& lane, Waiter& waiter) {
-  std::vector<Item> out;
-  while (out.size() < waiter.max && has_something(*lane)) {
-    out.push_back(take_one(lane, waiter.holder));
-  }
-  return out;
-}
-
 std::vector<Item> ReadyQueue::collect(Waiter& waiter) {
   std::vector<Item> out;
   while (out.size() < waiter.max) {
-    const std::shared_ptr<Lane> lane = next_lane();
-    if (!lane) break;
+    const std::shared_ptr<Lane> lane = waiter.lane ? waiter.lane : next_lane();
+    if (!lane || !has_something(*lane)) break;
     out.push_back(take_one(lane, waiter.holder));
-    if (has_something(*lane)) stand_in_turn(lane);
+    if (has_something(*lane)) stand_in_line(*lane);
   }
   return out;
 }
@@ -292,12 +259,11 @@ Item ReadyQueue::take_one(const std::shared_ptr<Lane>& lane,
   item.receipt = entry;
   entry->holder = holder;
   ++holder->held;
-  ++held_;
   if (entry == lane->ended) {
-    if (holder->immortal()) {
+    if (holder->name.empty()) {
       forget(lane);  // in this process nothing is lost on the way
     } else {
-      holder->ends.push_back(lane);
+      holder->ends.push_back(lane->rollout);
     }
   }
   return item;
@@ -306,20 +272,18 @@ Item ReadyQueue::take_one(const std::shared_ptr<Lane>& lane,
 // REQUIRES: it is held.
 void ReadyQueue::put_back(const Ticket& ticket) {
   --ticket->holder->held;
-  --held_;
   ticket->holder.reset();
   Lane& lane = *ticket->lane;
-  stand_in_turn(lane.shared_from_this());
+  stand_in_line(lane);
   if (ticket == lane.ended) return;
   auto& list = ticket->is_call() ? lane.calls : lane.tools;
   list.splice(list.begin(), lane.held, ticket->at);
   if (ticket->is_call()) ++waiting_;
 }
 
-void ReadyQueue::stand_in_turn(const std::shared_ptr<Lane>& lane) {
-  if (lane->in_turn) return;
-  lane->in_turn = true;
-  turns_.push_back(lane);
+void ReadyQueue::stand_in_line(Lane& lane) {
+  if (std::exchange(lane.in_line, true)) return;
+  line_.splice(line_.end(), resting_, lane.place);
 }
 
 // Whoever calls this offers all lanes behind it.
@@ -341,69 +305,52 @@ size_t ReadyQueue::release(const Holder& holder) {
 
 // It has asked again, so it has what it was given: ends need no other answer.
 void ReadyQueue::acknowledge_ends(Holder& holder) {
-  for (const auto& weak : std::exchange(holder.ends, {})) {
-    const auto lane = weak.lock();
-    if (lane && lane->ended && lane->ended->holder.get() == &holder) forget(lane);
+  for (const RolloutId& rollout : std::exchange(holder.ends, {})) {
+    const auto it = lanes_.find(rollout);
+    if (it == lanes_.end()) continue;
+    const Ticket& end = it->second->ended;
+    if (end && end->holder.get() == &holder) forget(it->second);
   }
 }
 
-std::shared_ptr<ReadyQueue::Holder> ReadyQueue::holder_of(const Taker& taker) {
-  const auto now = Clock::now();
-  auto it = holders_.find(taker.name);
-  if (it == holders_.end()) {
-    if (holders_.size() >= kMaxTrainers) {
-      std::erase_if(holders_, [&](const auto& entry) {
-        const Holder& holder = *entry.second;
-        return holder.held == 0 && holder.expiry() <= now;
-      });
-      if (holders_.size() >= kMaxTrainers) return nullptr;
-    }
-    it = holders_.emplace(taker.name, std::make_shared<Holder>()).first;
-    it->second->name = taker.name;
-  }
-  it->second->seen = now;
-  it->second->lease = taker.lease;
-  return it->second;
+std::list<ReadyQueue::Waiting>& ReadyQueue::waiters_of(const Waiter& waiter) {
+  return waiter.lane ? waiter.lane->waiters : waiters_;
 }
 
 void ReadyQueue::drop_waiter(const Waiting& waiting) {
-  auto& list = waiting->lane ? waiting->lane->waiters : waiters_;
-  list.erase(waiting->at);
+  waiters_of(*waiting).erase(waiting->at);
   waiting->linked = false;
   --waiting->holder->waits;
   waiting->holder->seen = Clock::now();
 }
 
-size_t ReadyQueue::expire(Clock::time_point now) {
+// Whoever calls this offers all lanes behind it.
+size_t ReadyQueue::expire() {
   size_t released = 0;
-  for (const auto& [name, holder] : holders_) {
-    if (holder->held > 0 && holder->expiry() <= now) released += release(*holder);
-  }
+  for (const Holder* holder : leases_.expired(Clock::now())) released += release(*holder);
   return released;
 }
 
 ReadyQueue::Waiting ReadyQueue::take(const TakeRequest& request, How how, Done done) {
-  Calls calls;
   Waiting waiter = std::make_shared<Waiter>();
   waiter->max = request.max;
   waiter->done = std::move(done);
   Result<std::vector<Item>> taken;
   bool waits = false;
   {
-    const std::lock_guard lock(mutex_);
-    size_t released = expire(Clock::now());
+    const Locked locked(*this);
+    size_t released = expire();
     taken = take_now(request, *waiter, released);
     // What was put back is for others too.
-    if (released > 0) offer_all(calls);
+    if (released > 0) offer_all();
     waits = taken && taken->empty() && how == How::kWait && request.max > 0;
     if (waits) {
-      auto& list = waiter->lane ? waiter->lane->waiters : waiters_;
+      auto& list = waiters_of(*waiter);
       waiter->at = list.insert(list.end(), waiter);
       waiter->linked = true;
       ++waiter->holder->waits;
     }
   }
-  run(std::move(calls));
   // A waiter that waits may be answered by another thread from here on.
   if (!waits) std::exchange(waiter->done, nullptr)(std::move(taken));
   return waiter;
@@ -411,11 +358,11 @@ ReadyQueue::Waiting ReadyQueue::take(const TakeRequest& request, How how, Done d
 
 Result<std::vector<Item>> ReadyQueue::take_now(const TakeRequest& request, Waiter& waiter,
                                                size_t& released) {
-  waiter.holder = holder_of(request.taker);
+  waiter.holder = leases_.holder_of(request.taker);
   if (!waiter.holder) {
     return Error(
         ErrorCode::kExhausted,
-        fmt::format("there are {} trainers already: let each keep one name", kMaxTrainers));
+        fmt::format("there are {} trainers already: let each keep one name", Leases::kMost));
   }
   if (request.taker.start == Taker::Start::kAfresh) {
     released += release(*waiter.holder);
@@ -423,7 +370,6 @@ Result<std::vector<Item>> ReadyQueue::take_now(const TakeRequest& request, Waite
     acknowledge_ends(*waiter.holder);
   }
   if (!request.rollout) return collect(waiter);
-
   const auto it = lanes_.find(*request.rollout);
   if (it == lanes_.end()) {
     return Error(ErrorCode::kNotFound, "rollout " + request.rollout->value +
@@ -431,7 +377,10 @@ Result<std::vector<Item>> ReadyQueue::take_now(const TakeRequest& request, Waite
                                            "own, was never opened, or its end was taken)");
   }
   waiter.lane = it->second;
-  return collect_from(waiter.lane, waiter);
+  std::vector<Item> items = collect(waiter);
+  const Ticket& end = waiter.lane->ended;
+  if (items.empty() && end && request.max > 0) items.push_back(news_of(std::get<Ended>(end->what)));
+  return items;
 }
 
 void ReadyQueue::cancel(const Waiting& waiting) {
@@ -462,79 +411,58 @@ Result<std::vector<Item>> ReadyQueue::take_within(const TakeRequest& request, Du
     // Without the lock, or the woken thread would run into it.
     here->changed.notify_one();
   });
-  std::unique_lock lock(here->mutex);
-  while (!here->taken) {
+  for (;;) {
     // Somebody else's lease may run out meanwhile.
-    lock.unlock();
     const auto wake = std::min(deadline, next_expiry());
-    lock.lock();
-    here->changed.wait_until(lock, wake, [&] { return here->taken.has_value(); });
-    if (here->taken) break;
-    lock.unlock();
+    {
+      std::unique_lock lock(here->mutex);
+      here->changed.wait_until(lock, wake, [&] { return here->taken.has_value(); });
+      if (here->taken) return std::move(*here->taken);
+    }
     if (Clock::now() >= deadline) {
       cancel(waiting);
     } else {
       expire_leases();
     }
-    lock.lock();
   }
-  return std::move(*here->taken);
 }
 
 void ReadyQueue::renew(const std::string& taker) {
   const std::lock_guard lock(mutex_);
-  const auto it = holders_.find(taker);
-  if (it != holders_.end()) it->second->seen = Clock::now();
+  if (Holder* const holder = leases_.find(taker)) holder->seen = Clock::now();
 }
 
 size_t ReadyQueue::give_back(const std::string& taker) {
-  Calls calls;
-  size_t released = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto it = holders_.find(taker);
-    if (it != holders_.end()) released = release(*it->second);
-    if (released > 0) offer_all(calls);
-  }
-  run(std::move(calls));
+  const Locked locked(*this);
+  const Holder* const holder = leases_.find(taker);
+  const size_t released = holder == nullptr ? 0 : release(*holder);
+  if (released > 0) offer_all();
   return released;
 }
 
 void ReadyQueue::give_back(const std::vector<Item>& items) {
-  Calls calls;
-  {
-    const std::lock_guard lock(mutex_);
-    bool released = false;
-    // From the last, so that they come to stand in their old order.
-    for (auto it = items.rbegin(); it != items.rend(); ++it) {
-      const auto entry = std::static_pointer_cast<Entry>(it->receipt);
-      const bool still =
-          entry && entry->holder && entry->lane != nullptr && entry->deliveries == it->deliveries;
-      if (!still) continue;
-      put_back(entry);
-      released = true;
-    }
-    if (released) offer_all(calls);
+  const Locked locked(*this);
+  bool released = false;
+  // From the last, so that they come to stand in their old order.
+  for (auto it = items.rbegin(); it != items.rend(); ++it) {
+    const auto entry = std::static_pointer_cast<Entry>(it->receipt);
+    const bool still =
+        entry && entry->holder && entry->lane != nullptr && entry->deliveries == it->deliveries;
+    if (!still) continue;
+    put_back(entry);
+    released = true;
   }
-  run(std::move(calls));
+  if (released) offer_all();
 }
 
 void ReadyQueue::expire_leases() {
-  Calls calls;
-  {
-    const std::lock_guard lock(mutex_);
-    if (expire(Clock::now()) > 0) offer_all(calls);
-  }
-  run(std::move(calls));
+  const Locked locked(*this);
+  if (expire() > 0) offer_all();
 }
 
 Clock::time_point ReadyQueue::next_expiry() const {
   const std::lock_guard lock(mutex_);
-  auto next = Clock::time_point::max();
-  for (const auto& [name, holder] : holders_) {
-    if (holder->held > 0) next = std::min(next, holder->expiry());
-  }
-  return next;
+  return leases_.next_expiry();
 }
 
 void ReadyQueue::pause() {
@@ -543,32 +471,25 @@ void ReadyQueue::pause() {
 }
 
 void ReadyQueue::resume(std::optional<std::string> version) {
-  Calls calls;
-  {
-    const std::lock_guard lock(mutex_);
-    if (version && (!version_ || *version_ != *version)) {
-      version_ = std::make_shared<const std::string>(std::move(*version));
-      ++epoch_;
-    }
-    paused_ = false;
-    offer_all(calls);
+  const Locked locked(*this);
+  if (version && (!version_ || *version_ != *version)) {
+    version_ = std::make_shared<const std::string>(std::move(*version));
+    ++versions_;
   }
-  run(std::move(calls));
+  paused_ = false;
+  offer_all();
 }
 
-ReadyQueue::State ReadyQueue::state() const {
+TrainerState ReadyQueue::state() const {
   const std::lock_guard lock(mutex_);
-  State state;
+  TrainerState state;
   state.paused = paused_;
   if (version_) state.version = *version_;
-  state.epoch = epoch_;
+  state.versions = versions_;
+  state.rollouts = line_.size() + resting_.size();
   state.waiting = waiting_;
-  state.held = held_;
-  state.lanes = lanes_.size();
-  const auto now = Clock::now();
-  for (const auto& [name, holder] : holders_) {
-    if (!holder->immortal() && (holder->held > 0 || holder->expiry() > now)) ++state.trainers;
-  }
+  state.held = leases_.held();
+  state.trainers = leases_.trainers(Clock::now());
   return state;
 }
 

@@ -1,35 +1,24 @@
 // ReadyQueue: what waits for a trainer (calls, tool calls, the ends of rollouts), a lane for each
-// rollout, served in turn, so that a rollout with much to do delays the others by one item each.
-// Bounded over all rollouts.
+// rollout, served one after the other, so that a rollout with much to do delays the others by one
+// item each. Bounded over all rollouts.
 //
-// What a trainer has taken it holds, until it is answered or ends. A trainer that is named and
-// silent for longer than its lease is taken for dead: what it held goes to the front of its lanes
-// again.
+// What a trainer has taken it holds, until it is answered or ends. What a dead one held (leases.h)
+// goes to the front of its lanes again.
 //
 // Any thread. The one thing that shards and trainers share a lock on, held for moments only; nobody
 // is called while it is held.
 #pragma once
 
-#include <condition_variable>
-#include <cstddef>
-#include <deque>
-#include <functional>
 #include <list>
-#include <memory>
 #include <mutex>
-#include <optional>
-#include <string>
-#include <unordered_map>
 #include <utility>
-#include <vector>
 
-#include "sluice/gate/gate.h"
+#include "sluice/gate/leases.h"
 
 namespace sluice::gate {
 
 class ReadyQueue {
   struct Lane;
-  struct Holder;
 
  public:
   // One item, from its push to its end. Whoever pushed it keeps it, to take it back.
@@ -45,16 +34,18 @@ class ReadyQueue {
   ReadyQueue& operator=(const ReadyQueue&) = delete;
 
   // Makes the rollout's lane. Until then, and after its end, push() drops.
+  // REQUIRES: an earlier lane of that id has ended.
   void open(const RolloutId& rollout);
-  // The rollout's last item; what of it still waits, or is held, is dropped.
+  // The rollout's last item; what of it still waits, or is held, is dropped. One taker holds it;
+  // others who ask for this rollout alone are told the same.
   void end(const RolloutId& rollout, std::string reason);
 
   // Whether one more call fits.
   bool has_room() const;
   // kLater: who waits is not woken before announce(), so that much that comes at once wakes once.
   enum class Announce : uint8_t { kNow, kLater };
-  Ticket push(std::shared_ptr<const llm::Call> call, Announce announce = Announce::kNow);
-  Ticket push(std::shared_ptr<const ToolRequest> tool);
+  // REQUIRES: a call, or a tool's.
+  Ticket push(Item::What what, Announce announce = Announce::kNow);
   void announce(const RolloutId& rollout);
   // Takes back what nobody needs to answer any more, whoever has it.
   void remove(const Ticket& ticket);
@@ -84,54 +75,44 @@ class ReadyQueue {
   void pause();
   // Also counts the versions: 0 until the first.
   void resume(std::optional<std::string> version);
-  struct State {
-    bool paused = false;
-    std::string version;
-    uint64_t epoch = 0;  // how many versions there were
-    size_t waiting = 0;  // calls
-    size_t held = 0;     // items
-    size_t lanes = 0;
-    size_t trainers = 0;  // named, alive, or holding something
-  };
-  State state() const;
+  TrainerState state() const;
 
  private:
-  // What is to be called when the lock is free.
-  using Calls = std::vector<std::pair<Done, std::vector<Item>>>;
-  static void run(Calls calls);
+  class Locked;
 
-  Ticket push(const RolloutId& rollout, Item::What what, Announce announce);
   bool has_something(const Lane& lane) const;
-  void offer(const std::shared_ptr<Lane>& lane, Calls& calls);
-  void serve(Calls& calls);
+  void offer(const std::shared_ptr<Lane>& lane);
+  void offer_all();
+  void serve(std::list<Waiting>& waiters);
   Item take_one(const std::shared_ptr<Lane>& lane, const std::shared_ptr<Holder>& holder);
   Result<std::vector<Item>> take_now(const TakeRequest& request, Waiter& waiter, size_t& released);
   std::vector<Item> collect(Waiter& waiter);
-  std::vector<Item> collect_from(const std::shared_ptr<Lane>& lane, Waiter& waiter);
   std::shared_ptr<Lane> next_lane();
-  void stand_in_turn(const std::shared_ptr<Lane>& lane);
+  void stand_in_line(Lane& lane);
   void unlink(Entry& entry);
   void put_back(const Ticket& ticket);
   size_t release(const Holder& holder);
+  size_t expire();
   void acknowledge_ends(Holder& holder);
-  void forget(const std::shared_ptr<Lane>& lane);
-  std::shared_ptr<Holder> holder_of(const Taker& taker);
+  Item news_of(const Ended& ended) const;
+  void forget(std::shared_ptr<Lane> lane);
+  std::list<Waiting>& waiters_of(const Waiter& waiter);
   void drop_waiter(const Waiting& waiting);
-  size_t expire(Clock::time_point now);
-  void offer_all(Calls& calls);
 
   const size_t limit_;
   mutable std::mutex mutex_;
   std::unordered_map<RolloutId, std::shared_ptr<Lane>> lanes_;
-  std::deque<std::shared_ptr<Lane>> turns_;  // lanes with items; one may have become empty since
-  std::deque<std::weak_ptr<Lane>> ended_;    // in order of their end
-  std::list<Waiting> waiters_;               // for any rollout
-  std::unordered_map<std::string, std::shared_ptr<Holder>> holders_;
+  // The same lanes: those with items, in the order in which they are served (one may have become
+  // empty since), and the others.
+  std::list<std::shared_ptr<Lane>> line_, resting_;
+  std::list<Lane*> ended_;      // in order of their end
+  std::list<Waiting> waiters_;  // for any rollout
+  Leases leases_;
   size_t waiting_ = 0;  // calls
-  size_t held_ = 0;
   bool paused_ = false;
   std::shared_ptr<const std::string> version_;
-  uint64_t epoch_ = 0;
+  uint64_t versions_ = 0;                                  // how many there were
+  std::vector<std::pair<Done, std::vector<Item>>> calls_;  // to make when the lock is free
 };
 
 }  // namespace sluice::gate

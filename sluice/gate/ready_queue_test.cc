@@ -134,6 +134,44 @@ TEST(ReadyQueueTest, TheEndIsTheLastItemAndIsTakenOnce) {
   EXPECT_EQ(next(queue, "a", 0s).error().code, ErrorCode::kNotFound);
 }
 
+TEST(ReadyQueueTest, NothingIsLeftOfRolloutsThatAreTakenFromOneByOne) {
+  ReadyQueue queue(100);
+  for (const char* rollout : {"a", "b", "c"}) {
+    queue.open({rollout});
+    queue.push(call(rollout, 1));
+    EXPECT_TRUE((*next(queue, rollout, 0s))->call());
+    queue.end({rollout}, "closed");
+    EXPECT_TRUE((*next(queue, rollout, 0s))->ended());
+  }
+  EXPECT_EQ(queue.state().rollouts, 0u);
+}
+
+TEST(ReadyQueueTest, AllWhoWaitForARolloutHearOfItsEnd) {
+  for (const std::string trainer : {"", "t"}) {
+    ReadyQueue queue(100);
+    queue.open({"a"});
+    const auto of_a = [&](int number) {
+      TakeRequest out = request(trainer.empty() ? "" : trainer + std::to_string(number));
+      out.rollout = RolloutId{"a"};
+      return out;
+    };
+    std::vector<std::string> heard;
+    for (int i = 0; i < 3; ++i) {
+      queue.take(of_a(i), ReadyQueue::How::kWait,
+                 [&](auto items) { heard.push_back(name(items->at(0))); });
+    }
+    queue.end({"a"}, "closed");
+    EXPECT_THAT(heard, ElementsAre("a:end", "a:end", "a:end"));
+    if (trainer.empty()) continue;
+    // One of them holds it: who asks meanwhile is told the same, and nobody else is.
+    EXPECT_THAT(take(queue, of_a(3)), ElementsAre("a:end"));
+    EXPECT_TRUE(take(queue, request("any")).empty());
+    EXPECT_EQ(queue.state().held, 1u);
+    take(queue, request("t0"));
+    EXPECT_EQ(queue.state().rollouts, 0u);
+  }
+}
+
 TEST(ReadyQueueTest, IsBoundedOverAllRollouts) {
   ReadyQueue queue(2);
   queue.open({"a"});
@@ -292,9 +330,9 @@ TEST(ReadyQueueTest, AnEndCountsAsReceivedWhenItsTakerAsksAgain) {
   queue.open({"a"});
   queue.end({"a"}, "closed");
   EXPECT_THAT(take(queue, request("t")), ElementsAre("a:end"));
-  EXPECT_EQ(queue.state().lanes, 1u);
+  EXPECT_EQ(queue.state().rollouts, 1u);
   EXPECT_THAT(take(queue, request("t")), ElementsAre());
-  EXPECT_EQ(queue.state().lanes, 0u);
+  EXPECT_EQ(queue.state().rollouts, 0u);
   EXPECT_EQ(queue.state().held, 0u);
 }
 
@@ -393,10 +431,10 @@ TEST(ReadyQueueTest, AnItemTellsTheVersionItWasHandedOutUnder) {
   queue.pause();
   queue.resume("step-1");
   EXPECT_EQ(queue.version_of(second), "step-1");
-  EXPECT_EQ(queue.state().epoch, 1u);
+  EXPECT_EQ(queue.state().versions, 1u);
   queue.resume("step-2");
   EXPECT_EQ(queue.version_of(second), "") << "it may be of either";
-  EXPECT_EQ(queue.state().epoch, 2u);
+  EXPECT_EQ(queue.state().versions, 2u);
 }
 
 TEST(ReadyQueueTest, NamesOfTrainersAreBounded) {

@@ -212,11 +212,11 @@ struct Heard final : Reply::Target {
   std::optional<llm::Answer> answered;
   std::optional<llm::Refusal> refused;
   bool lost = false;
-  void piece(llm::Piece) override {}
-  void answer(llm::Answer answer) override { answered = std::move(answer); }
-  void refuse(llm::Refusal refusal) override { refused = std::move(refusal); }
-  void relay(std::unique_ptr<Relay>) override {}
-  void dropped() override { lost = true; }
+  void give(Reply::Given given) override {
+    if (auto* answer = std::get_if<llm::Answer>(&given)) answered = std::move(*answer);
+    if (auto* refusal = std::get_if<llm::Refusal>(&given)) refused = std::move(*refusal);
+    lost = std::holds_alternative<Reply::Dropped>(given);
+  }
 };
 
 TEST(ScriptPolicyTest, AnswersAtOnceOrAfterItsDelay) {

@@ -264,6 +264,16 @@ class GateFixture : public ::testing::Test {
 
   Counters counters() { return *gate_->for_operator.counters(id_); }
 
+  // What the recorder was told, in order; ends with their outcomes.
+  std::vector<std::string> recorded() {
+    std::vector<std::string> out;
+    for (const auto& entry : recorder_.entries()) {
+      out.push_back(entry.kind == "ended" ? "ended:" + std::string(to_string(entry.outcome))
+                                          : entry.kind);
+    }
+    return out;
+  }
+
   net::Shard shard_;
   trace::MemoryRecorder recorder_;
   const RolloutId id_{"r0"};

@@ -3,38 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <cctype>
 
-#include "sluice/gate/open_rollout.h"
-#include "sluice/json/text.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::gate {
 namespace {
 
-constexpr size_t kMaxName = 64;
 constexpr size_t kMaxRunning = 16;  // of one rollout
 constexpr std::string_view kFailed = "the tool failed";
-
-bool is_name(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxName &&
-         std::all_of(text.begin(), text.end(), [](char c) {
-           return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-';
-         });
-}
-
-// The environment's own verbs: a tool by such a name would look like control over the episode.
-bool is_reserved(std::string_view name) {
-  constexpr std::array<std::string_view, 4> kReserved{"reset", "step", "state", "close"};
-  return std::any_of(kReserved.begin(), kReserved.end(), [&](std::string_view reserved) {
-    return net::equal_ignoring_case(name, reserved);
-  });
-}
-
-Error wrong(const Tool& tool, std::string_view what) {
-  return Error(ErrorCode::kInvalidArgument, fmt::format("tool \"{}\": {}", tool.name, what),
-               ErrorOrigin::kCaller);
-}
 
 // At most `max` bytes of it, and says what it left out.
 std::string cut(std::string text, size_t max) {
@@ -45,19 +21,6 @@ std::string cut(std::string text, size_t max) {
 }
 
 }  // namespace
-
-Result<void> check_tool(const Tool& tool) {
-  if (!is_name(tool.name)) return wrong(tool, "a name is 1 to 64 of letters, digits, '_' and '-'");
-  if (is_reserved(tool.name)) return wrong(tool, "this name is the environment's own");
-  auto schema = Schema::parse(tool.parameters);
-  if (!schema) return std::move(schema).error().within("tool \"" + tool.name + "\"");
-  const json::Object* object = schema->value().if_object();
-  if (object == nullptr || json::get_string(*object, "type") != "object") {
-    return wrong(tool, "its parameters must be a schema of type \"object\"");
-  }
-  if (tool.timeout <= Duration::zero()) return wrong(tool, "its timeout must be more than nothing");
-  return {};
-}
 
 struct ToolBox::Running {
   Running(net::Wheel& wheel, const Offered& o) : offered(o), timer(wheel) {}
@@ -72,45 +35,31 @@ struct ToolBox::Running {
 // Takes a handler's answer to the rollout's shard, from wherever it is given.
 class ToolBox::HandlerTarget final : public ToolReply::Target {
  public:
-  HandlerTarget(std::weak_ptr<OpenRollout> rollout, net::Shard& shard, ToolCallId id)
-      : rollout_(std::move(rollout)), shard_(shard), id_(std::move(id)) {}
+  HandlerTarget(std::weak_ptr<CallOwner> owner, ToolCallId id)
+      : owner_(std::move(owner)), id_(std::move(id)) {}
 
-  void answer(ToolResult result) override {
-    run([result = std::move(result)](ToolBox& tools, const ToolCallId& id) mutable {
-      const auto late = tools.reply(id, std::move(result));
-    });
-  }
-  // Later, for a handler that throws drops it on its way out, and what it threw says more.
-  void dropped() override {
-    const auto rollout = rollout_.lock();
-    if (!rollout) return;
-    shard_.post([rollout, id = id_] {
-      rollout->tools().end(id, Error(ErrorCode::kInternal, std::string(kFailed)),
-                           "its handler gave no answer");
+  void give(Result<ToolResult> result) override {
+    const auto owner = owner_.lock();
+    if (!owner) return;
+    // Later, for a handler that throws drops its reply on its way out, and what it threw says more.
+    owner->shard().post([owner, id = id_, result = std::move(result)]() mutable {
+      const auto late = owner->reply_tool(id, std::move(result));
     });
   }
 
  private:
-  template <class Work>
-  void run(Work work) {
-    const auto rollout = rollout_.lock();
-    if (!rollout) return;
-    if (shard_.on_thread()) {
-      work(rollout->tools(), id_);
-      return;
-    }
-    shard_.post(
-        [rollout, id = id_, work = std::move(work)]() mutable { work(rollout->tools(), id); });
-  }
-
-  std::weak_ptr<OpenRollout> rollout_;
-  net::Shard& shard_;
-  ToolCallId id_;
+  const std::weak_ptr<CallOwner> owner_;
+  const ToolCallId id_;
 };
 
-ToolBox::ToolBox(OpenRollout& rollout, const std::vector<Tool>& tools)
-    : rollout_(rollout), core_(rollout.core()) {
-  for (const Tool& tool : tools) {
+ToolBox::ToolBox(CallOwner& owner, const Registration& registration, Core& core, Ledger& ledger,
+                 Allowance& allowance)
+    : owner_(owner),
+      rollout_(registration.id),
+      core_(core),
+      ledger_(ledger),
+      allowance_(allowance) {
+  for (const Tool& tool : registration.tools) {
     auto schema = Schema::parse(tool.parameters);
     if (schema) offered_.push_back({&tool, std::move(*schema)});
   }
@@ -149,6 +98,11 @@ std::optional<Error> ToolBox::refuse(const Offered* offered, std::string_view ar
 
 std::optional<ToolCallId> ToolBox::call(std::string_view tool, std::string_view arguments,
                                         Done done) {
+  if (const auto refused = allowance_.refuse_tool_call()) {
+    ledger_.refused(*refused);
+    done(Error(refused->kind, refused->message));
+    return std::nullopt;
+  }
   const Offered* offered = find(tool);
   if (auto refused = refuse(offered, arguments)) {
     done(std::move(*refused));
@@ -156,25 +110,25 @@ std::optional<ToolCallId> ToolBox::call(std::string_view tool, std::string_view 
   }
   auto request = std::make_shared<ToolRequest>();
   request->id = core_.ids.fresh();
-  request->rollout = rollout_.registration().id;
+  request->rollout = rollout_;
   request->tool = tool;
   request->arguments = arguments;
   request->deadline = Deadline::in(offered->tool->timeout);
   ToolCallId id = request->id;
   const std::shared_ptr<const ToolRequest> shared = std::move(request);
 
-  auto running = std::make_unique<Running>(rollout_.shard().wheel(), *offered);
+  auto running = std::make_unique<Running>(owner_.shard().wheel(), *offered);
   running->request = shared;
   running->done = std::move(done);
   running->timer.arm(shared->deadline, [this, id] {
     end(id, Error(ErrorCode::kTimedOut, "the tool did not answer in time"), "timed out");
   });
   running_[id] = std::move(running);
-  rollout_.count_tool_call();
+  ledger_.tool_called();
   if (offered->tool->handler) {
     run_handler(*offered, shared);
   } else {
-    core_.owners.add(id, rollout_.weak_from_this());
+    core_.owners.add(id, owner_.weak_from_this());
     auto ticket = core_.ready.push(shared);
     // A trainer may have it already, but its answer comes by this shard.
     if (!ticket) {
@@ -189,20 +143,24 @@ std::optional<ToolCallId> ToolBox::call(std::string_view tool, std::string_view 
 
 void ToolBox::run_handler(const Offered& offered,
                           const std::shared_ptr<const ToolRequest>& request) {
-  auto target =
-      std::make_shared<HandlerTarget>(rollout_.weak_from_this(), rollout_.shard(), request->id);
+  auto target = std::make_shared<HandlerTarget>(owner_.weak_from_this(), request->id);
   try {
     offered.tool->handler(request, ToolReply(std::move(target)));
   } catch (const std::exception& e) {
-    end(request->id, Error(ErrorCode::kInternal, std::string(kFailed)), e.what());
+    const auto late = reply(request->id, Error(ErrorCode::kInternal, e.what()));
   }
 }
 
-Result<void> ToolBox::reply(const ToolCallId& id, ToolResult result) {
-  if (!running_.contains(id)) {
+Result<void> ToolBox::reply(const ToolCallId& id, Result<ToolResult> result) {
+  const auto it = running_.find(id);
+  if (it == running_.end()) {
     return Error(ErrorCode::kFailedPrecondition, "the tool call has ended");
   }
-  result.text = cut(std::move(result.text), running_[id]->offered.tool->max_result);
+  if (!result) {
+    end(id, Error(ErrorCode::kInternal, std::string(kFailed)), result.error().message);
+    return {};
+  }
+  result->text = cut(std::move(result->text), it->second->offered.tool->max_result);
   end(id, std::move(result), "");
   return {};
 }
@@ -236,23 +194,22 @@ void ToolBox::end(const ToolCallId& id, Result<ToolResult> result, std::string_v
 void ToolBox::record(const Running& running, const Result<ToolResult>& result,
                      std::string_view why) {
   const std::chrono::duration<double, std::milli> ms = Clock::now() - running.began;
-  Bytes detail = fmt::format(R"({{"call":"{}","tool":"{}","by":"{}","ms":{:.3f},"arguments":)",
-                             running.request->id.value, running.request->tool,
-                             running.offered.tool->handler ? "handler" : "trainer", ms.count());
-  detail.append(running.request->arguments);
+  Bytes detail;
+  llm::wire::Members members(detail);
+  members.text("call", running.request->id.value);
+  members.text("tool", running.request->tool);
+  members.text("by", running.offered.tool->handler ? "handler" : "trainer");
+  members.raw("ms", fmt::format("{:.3f}", ms.count()));
+  members.raw("arguments", running.request->arguments);
   if (result) {
-    detail.append(result->failed ? R"(,"failed":true,"result":)" : R"(,"result":)");
-    json::append_string(detail, result->text);
+    if (result->failed) members.raw("failed", "true");
+    members.text("result", result->text);
   } else {
-    detail.append(",\"error\":");
-    json::append_string(detail, to_string(result.error().code));
-    if (!why.empty()) {
-      detail.append(",\"why\":");
-      json::append_string(detail, why);
-    }
+    members.text("error", to_string(result.error().code));
+    if (!why.empty()) members.text("why", why);
   }
-  detail.append("}");
-  rollout_.event("tool", detail);
+  members.close();
+  ledger_.event("tool", detail);
 }
 
 }  // namespace sluice::gate

@@ -5,33 +5,23 @@
 // Lives on the rollout's shard; every member runs there. Internal to the gate.
 #pragma once
 
-#include <functional>
-#include <memory>
-#include <optional>
-#include <string>
-#include <string_view>
-#include <unordered_map>
-#include <vector>
-
-#include "sluice/gate/ready_queue.h"
+#include "sluice/gate/allowance.h"
 #include "sluice/gate/schema.h"
-#include "sluice/gate/tools.h"
-#include "sluice/net/shard.h"
 
 namespace sluice::gate {
-
-class OpenRollout;
-struct Core;
 
 class ToolBox {
  public:
   // What became of a call. Errors are for the agent to read: kNotFound (no such tool),
   // kInvalidArgument (it is told what does not fit), kTooLarge, kExhausted (too many run),
-  // kTimedOut, kCancelled (the rollout ends), kInternal (the tool failed, and does not say why).
+  // kTimedOut, kCancelled (the rollout ends), kInternal (the tool failed, and does not say why), or
+  // why its rollout does not allow it.
   using Done = std::function<void(Result<ToolResult>)>;
 
-  // REQUIRES: check_tool() passes each.
-  ToolBox(OpenRollout& rollout, const std::vector<Tool>& tools);
+  // `owner` has this one, and is held by a shared_ptr when a tool is called.
+  // REQUIRES: check_tool() passes each of the registration's tools.
+  ToolBox(CallOwner& owner, const Registration& registration, Core& core, Ledger& ledger,
+          Allowance& allowance);
   ~ToolBox();
   ToolBox(const ToolBox&) = delete;
   ToolBox& operator=(const ToolBox&) = delete;
@@ -48,8 +38,8 @@ class ToolBox {
   // runs: `done` is not called then.
   std::optional<ToolCallId> call(std::string_view tool, std::string_view arguments, Done done);
   void stop(const ToolCallId& id);
-  // The trainer's answer. kFailedPrecondition if the call is over.
-  Result<void> reply(const ToolCallId& id, ToolResult result);
+  // The answer, from wherever it comes; see CallOwner. kFailedPrecondition if the call is over.
+  Result<void> reply(const ToolCallId& id, Result<ToolResult> result);
   // Ends what runs.
   void stop_all();
 
@@ -63,8 +53,11 @@ class ToolBox {
   void end(const ToolCallId& id, Result<ToolResult> result, std::string_view why);
   void record(const Running& running, const Result<ToolResult>& result, std::string_view why);
 
-  OpenRollout& rollout_;
+  CallOwner& owner_;
+  const RolloutId rollout_;
   Core& core_;
+  Ledger& ledger_;
+  Allowance& allowance_;
   std::vector<Offered> offered_;
   std::unordered_map<ToolCallId, std::unique_ptr<Running>> running_;
 };

@@ -41,18 +41,17 @@ class ToolReply {
   class Target {
    public:
     virtual ~Target() = default;
-    virtual void answer(ToolResult result) = 0;
-    virtual void dropped() = 0;
+    virtual void give(Result<ToolResult> result) = 0;
   };
 
   explicit ToolReply(std::shared_ptr<Target> target) : target_(std::move(target)) {}
   ~ToolReply() {
-    if (target_) target_->dropped();
+    if (target_) target_->give(Error(ErrorCode::kInternal, "its handler gave no answer"));
   }
   ToolReply(ToolReply&&) noexcept = default;
   ToolReply& operator=(ToolReply&&) = delete;
 
-  void answer(ToolResult result) { std::exchange(target_, nullptr)->answer(std::move(result)); }
+  void answer(ToolResult result) { std::exchange(target_, nullptr)->give(std::move(result)); }
 
  private:
   std::shared_ptr<Target> target_;

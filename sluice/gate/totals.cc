@@ -7,6 +7,10 @@
 namespace sluice::gate {
 namespace {
 
+uint64_t value(const GateTotals::Figure& figure) {
+  return figure.load(std::memory_order_relaxed);
+}
+
 int64_t nanoseconds_now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch())
       .count();
@@ -14,22 +18,19 @@ int64_t nanoseconds_now() {
 
 }  // namespace
 
-std::optional<std::string> GateTotals::over(const TotalBudget& budget) const {
-  const auto used_up = [](const Figure& figure, uint64_t limit) {
-    return limit > 0 && figure.load(std::memory_order_relaxed) >= limit;
-  };
-  if (used_up(calls, budget.calls)) {
-    return fmt::format("the gate's budget of {} calls is used up", budget.calls);
-  }
-  if (used_up(tokens, budget.tokens)) {
-    return fmt::format("the gate's budget of {} tokens is used up", budget.tokens);
-  }
-  if (budget.bytes > 0 && request_bytes.load(std::memory_order_relaxed) +
-                                  answer_bytes.load(std::memory_order_relaxed) >=
-                              budget.bytes) {
-    return fmt::format("the gate's budget of {} bytes is used up", budget.bytes);
+std::optional<std::string> used_up(std::string_view whose, std::initializer_list<Limit> limits) {
+  for (const Limit& limit : limits) {
+    if (limit.most == 0 || limit.used < limit.most) continue;
+    return fmt::format("{} budget of {} {} is used up", whose, limit.most, limit.what);
   }
   return std::nullopt;
+}
+
+std::optional<std::string> GateTotals::over(const TotalBudget& budget) const {
+  return used_up("the gate's",
+                 {{budget.calls, value(calls), "calls"},
+                  {budget.tokens, value(tokens), "tokens"},
+                  {budget.bytes, value(request_bytes) + value(answer_bytes), "bytes"}});
 }
 
 bool GateTotals::take(double rate) {
@@ -53,9 +54,6 @@ Deadline GateTotals::time_ends(Duration time) {
 }
 
 Totals GateTotals::read() const {
-  const auto value = [](const Figure& figure) {
-    return figure.load(std::memory_order_relaxed);
-  };
   Totals out;
   out.rollouts = value(rollouts);
   out.open_rollouts = value(open_rollouts);

@@ -2,22 +2,24 @@
 // Any thread; the figures are exact, but of slightly different moments. Internal to the gate.
 #pragma once
 
-#include <array>
 #include <atomic>
-#include <cstdint>
-#include <optional>
-#include <string>
 
-#include "sluice/gate/gate.h"
+#include "sluice/gate/counters.h"
+#include "sluice/gate/options.h"
 
 namespace sluice::gate {
 
-class GateTotals {
+// A limit of a budget; 0 is none.
+struct Limit {
+  uint64_t most, used;
+  std::string_view what;  // "calls"
+};
+// Which of them is used up, in words.
+std::optional<std::string> used_up(std::string_view whose, std::initializer_list<Limit> limits);
+
+class GateTotals : public TotalsOf<std::atomic<uint64_t>> {
  public:
   using Figure = std::atomic<uint64_t>;
-  Figure rollouts{0}, open_rollouts{0}, calls{0}, open_calls{0}, resends{0}, refused{0},
-      confirmed{0}, tokens{0}, request_bytes{0}, put_away_bytes{0}, answer_bytes{0}, tool_calls{0};
-  std::array<Figure, 6> outcomes{};
 
   static void add(Figure& figure, uint64_t n = 1) {
     figure.fetch_add(n, std::memory_order_relaxed);

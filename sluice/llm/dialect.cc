@@ -11,18 +11,26 @@
 
 namespace sluice::llm {
 
-Problem Problem::of(const Refusal& refusal) {
+Problem Problem::of(ErrorCode kind, std::string message) {
   Problem problem;
-  problem.kind = refusal.kind;
-  problem.message = refusal.message;
-  problem.end_agent = refusal.end_agent;
+  problem.kind = kind;
+  problem.message = std::move(message);
   return problem;
 }
 
+Problem Problem::ending(ErrorCode kind, std::string message) {
+  Problem problem = of(kind, std::move(message));
+  problem.end_agent = true;
+  return problem;
+}
+
+Problem Problem::of(const Refusal& refusal) {
+  return refusal.end_agent ? ending(refusal.kind, refusal.message)
+                           : of(refusal.kind, refusal.message);
+}
+
 Problem Problem::of(const BadRequest& bad) {
-  Problem problem;
-  problem.kind = ErrorCode::kInvalidArgument;
-  problem.message = bad.message;
+  Problem problem = of(ErrorCode::kInvalidArgument, bad.message);
   problem.param = bad.param;
   problem.code = bad.code;
   return problem;

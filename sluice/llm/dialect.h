@@ -111,6 +111,9 @@ struct Problem {
   // The message as the agent gets to read it: neutral where it is to end by it.
   std::string told() const;
 
+  static Problem of(ErrorCode kind, std::string message);
+  // One that ends the agent.
+  static Problem ending(ErrorCode kind, std::string message);
   static Problem of(const Refusal& refusal);
   static Problem of(const BadRequest& bad);
 };

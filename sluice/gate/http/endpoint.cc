@@ -1,4 +1,5 @@
-// The HTTP server of a rollout's endpoint.
+#include "sluice/gate/http/endpoint.h"
+
 #include "sluice/gate/http/serve.h"
 #include "sluice/net/http_server.h"
 

@@ -1,10 +1,13 @@
 #include "sluice/gate/http/heard.h"
 
 #include "sluice/json/text.h"
+#include "sluice/llm/wire.h"
 #include "sluice/net/sse.h"
 
 namespace sluice::gate::http {
 namespace {
+
+using llm::wire::append_list;
 
 constexpr size_t kMost = 256 * 1024;  // read in a millisecond
 constexpr size_t kEnd = 32 * 1024;    // of what is longer
@@ -48,17 +51,10 @@ void append_said(Bytes& out, const llm::Said& said) {
     json::append_string(out, said.finish);
   }
   if (said.tokens.empty()) return;
-  out.append(",\"tokens\":[");
-  for (size_t i = 0; i < said.tokens.size(); ++i) {
-    if (i > 0) out.push_back(',');
-    json::append_string(out, said.tokens[i]);
-  }
-  out.append("],\"logprobs\":[");
-  for (size_t i = 0; i < said.logprobs.size(); ++i) {
-    if (i > 0) out.push_back(',');
-    json::append_number(out, said.logprobs[i]);
-  }
-  out.push_back(']');
+  out.append(",\"tokens\":");
+  append_list(out, said.tokens, [&](std::string_view token) { json::append_string(out, token); });
+  out.append(",\"logprobs\":");
+  append_list(out, said.logprobs, [&](float logprob) { json::append_number(out, logprob); });
 }
 
 }  // namespace sluice::gate::http

@@ -41,9 +41,6 @@ struct Calling {
 awaitable<std::optional<Result<ToolResult>>> call_tool(std::shared_ptr<OpenRollout> rollout,
                                                        std::string tool, std::string arguments,
                                                        ResponseWriter* writer) {
-  if (auto refused = rollout->judge_tool_call()) {
-    co_return std::optional<Result<ToolResult>>(std::move(*refused));
-  }
   const auto calling = std::make_shared<Calling>();
   const auto id = rollout->tools().call(tool, arguments, [calling](Result<ToolResult> result) {
     calling->result = std::move(result);
@@ -181,12 +178,9 @@ Result<std::string> plain_arguments(const Bytes& body) {
 net::HttpResponse plain_result(const Result<ToolResult>& result) {
   if (!result) {
     // In the words and statuses of the interface that this route is kept for.
-    switch (result.error().code) {
-      case ErrorCode::kInternal:
-        return plain_error(500, "tool execution failed");
-      default:
-        return plain_error(http_status(result.error().code), result.error().message);
-    }
+    const Error& error = result.error();
+    if (error.code == ErrorCode::kInternal) return plain_error(500, "tool execution failed");
+    return plain_error(http_status(error.code), error.message);
   }
   if (result->failed) return plain_error(200, result->text);
   json::ParseLimits limits;

@@ -34,11 +34,7 @@ net::Headers stream_headers(const llm::Codec& codec, const llm::Envelope& envelo
 
 net::HttpResponse error_response(const llm::Codec& codec, const Problem& problem) {
   llm::ErrorReply reply = codec.error(problem);
-  net::HttpResponse response;
-  response.status = reply.status;
-  response.headers.add("Content-Type", std::string(kJson));
-  response.body = std::move(reply.body);
-  return response;
+  return net::json_response(reply.status, std::move(reply.body));
 }
 
 net::HttpResponse ok(std::string_view content_type, Bytes body) {
@@ -48,23 +44,11 @@ net::HttpResponse ok(std::string_view content_type, Bytes body) {
   return response;
 }
 
-Problem problem_of(ErrorCode kind, std::string message) {
-  Problem problem;
-  problem.kind = kind;
-  problem.message = std::move(message);
-  return problem;
-}
-
 std::string header(const net::HttpRequest& request, std::string_view name) {
   if (name.empty()) return {};
   const std::string_view value = request.headers.get_or(name, "");
   // Longer ones name nothing that an agent was ever seen to send; equal prefixes may not meet.
   return value.size() <= kMaxHeaderValue ? std::string(value) : xxh3_128(value).hex();
-}
-
-bool starts_with_ignoring_case(std::string_view text, std::string_view prefix) {
-  return text.size() >= prefix.size() &&
-         net::equal_ignoring_case(text.substr(0, prefix.size()), prefix);
 }
 
 // Headers by which vendors version their API; nothing that authenticates.
@@ -73,7 +57,8 @@ std::vector<std::pair<std::string, std::string>> vendor_headers(const net::HttpR
   std::vector<std::pair<std::string, std::string>> out;
   for (const auto& [name, value] : request.headers.fields()) {
     for (const std::string_view prefix : kPrefixes) {
-      if (starts_with_ignoring_case(name, prefix) && value.size() <= kMaxHeaderValue) {
+      const std::string_view begin = std::string_view(name).substr(0, prefix.size());
+      if (net::equal_ignoring_case(begin, prefix) && value.size() <= kMaxHeaderValue) {
         out.emplace_back(name, value);
       }
     }
@@ -124,12 +109,7 @@ class Delivery {
   // work live while a call is parked: who decides is no coroutine.
   static awaitable<void> run(std::shared_ptr<OpenRollout> rollout, const llm::Codec& codec,
                              ResponseWriter* writer, Arrival arrival) {
-    auto delivery = std::make_unique<Delivery>(std::move(rollout), codec, writer);
-    return begin(std::move(delivery), std::move(arrival));
-  }
-
- private:
-  static awaitable<void> begin(std::unique_ptr<Delivery> self, Arrival arrival) {
+    auto self = std::make_unique<Delivery>(std::move(rollout), codec, writer);
     OpenRollout::Judged judged = self->rollout_->arrive(std::move(arrival), &self->waiter_);
     if (const auto* problem = std::get_if<Problem>(&judged)) {
       return send(self->writer_, error_response(self->codec_, *problem));
@@ -149,6 +129,7 @@ class Delivery {
     return wait_and_conclude(std::move(self));
   }
 
+ private:
   bool stream() const { return parked_->call->stream; }
 
   void watch() {
@@ -162,9 +143,10 @@ class Delivery {
 
   // The same answer again, to an agent that lost it.
   net::HttpResponse repeat(const KeptAnswer& kept) {
-    net::HttpResponse response = kept.stream ? ok(codec_.stream_type(kept.envelope),
-                                                  codec_.streamed(kept.envelope, *kept.answer))
-                                             : ok(kJson, codec_.plain(kept.envelope, *kept.answer));
+    net::HttpResponse response =
+        kept.stream
+            ? ok(codec_.stream_type(kept.envelope), codec_.streamed(kept.envelope, *kept.answer))
+            : net::json_response(200, codec_.plain(kept.envelope, *kept.answer));
     rollout_->count_answer_bytes(response.body.size());
     return response;
   }
@@ -285,7 +267,7 @@ class Delivery {
   }
 
   static Problem superseded() {
-    return problem_of(ErrorCode::kCancelled, "this call was ended in favour of another");
+    return Problem::of(ErrorCode::kCancelled, "this call was ended in favour of another");
   }
 
   // True when the agent's side has acknowledged the last byte.
@@ -357,7 +339,7 @@ class Delivery {
         writer_->abort();
       } else {
         const Problem problem =
-            problem_of(relayed_->failure->code, "the model endpoint did not answer");
+            Problem::of(relayed_->failure->code, "the model endpoint did not answer");
         co_await send_problem(problem);
       }
     }
@@ -459,7 +441,7 @@ awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, Route route, 
 net::HttpResponse count_tokens(OpenRollout& rollout, const llm::Codec& codec,
                                const llm::Target& target, const Bytes& body) {
   auto counted = codec.count_tokens(rollout.peeker(), body, target);
-  if (counted) return ok(kJson, std::move(*counted));
+  if (counted) return net::json_response(200, std::move(*counted));
   const Problem problem = Problem::of(counted.error());
   rollout.note_refusal(problem);
   return error_response(codec, problem);
@@ -475,7 +457,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
   Route found = route(request, registration.id);
   const llm::Codec& codec = codec_for_errors(found.dialect);
   const auto refuse = [&](ErrorCode kind, std::string message, int status) {
-    return send_problem(rollout, found, problem_of(kind, std::move(message)), status, writer);
+    return send_problem(rollout, found, Problem::of(kind, std::move(message)), status, writer);
   };
   switch (found.kind) {
     case Route::Kind::kCall:
@@ -498,13 +480,13 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
       return Delivery::run(std::move(rollout), codec, writer, std::move(arrival));
     }
     case Route::Kind::kModels:
-      return send(writer, ok(kJson, codec.models(registration.models)));
+      return send(writer, net::json_response(200, codec.models(registration.models)));
     case Route::Kind::kModel: {
       const auto& models = registration.models;
       if (std::find(models.begin(), models.end(), found.target.model) != models.end()) {
-        return send(writer, ok(kJson, codec.model(found.target.model)));
+        return send(writer, net::json_response(200, codec.model(found.target.model)));
       }
-      Problem problem = problem_of(ErrorCode::kNotFound, "no such model");
+      Problem problem = Problem::of(ErrorCode::kNotFound, "no such model");
       if (found.dialect == llm::Dialect::kChat) problem.code = "model_not_found";  // OpenAI's word
       return send_problem(std::move(rollout), std::move(found), std::move(problem), 404, writer);
     }
@@ -514,9 +496,9 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
       return serve_tool(std::move(rollout), std::move(found.tool), std::move(request), writer);
     case Route::Kind::kExit:
       rollout->agent_exited();
-      return send(writer, ok(kJson, R"({"status": "ok"})"));
+      return send(writer, net::json_response(200, R"({"status": "ok"})"));
     case Route::Kind::kAlive:
-      return send(writer, ok(kJson, ""));
+      return send(writer, net::json_response(200, ""));
     case Route::Kind::kWrongMethod:
       return refuse(ErrorCode::kInvalidArgument,
                     fmt::format("{} is not allowed here; use {}", request.method, found.allow),
@@ -531,7 +513,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
 
 net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& request, int status,
                                const Error& error) {
-  const Problem problem = problem_of(error.code, error.message);
+  const Problem problem = Problem::of(error.code, error.message);
   rollout.note_refusal(problem);
   return error_response(route(request, rollout.registration().id), status, problem);
 }

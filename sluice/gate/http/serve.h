@@ -22,7 +22,4 @@ net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& req
 // An error in the shape that who asked along `route` reads.
 net::HttpResponse error_response(const Route& route, int status, const llm::Problem& problem);
 
-// An HTTP server for the rollout's listeners.
-std::unique_ptr<Endpoint> make_endpoint(const std::shared_ptr<OpenRollout>& rollout);
-
 }  // namespace sluice::gate::http

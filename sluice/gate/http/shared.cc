@@ -32,10 +32,8 @@ std::string key_of(const net::HttpRequest& request) {
 // In the shape that whose client asks reads.
 net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode kind,
                           std::string message) {
-  llm::Problem problem;
-  problem.kind = kind;
-  problem.message = std::move(message);
-  return error_response(route(request, RolloutId()), status, problem);
+  return error_response(route(request, RolloutId()), status,
+                        llm::Problem::of(kind, std::move(message)));
 }
 
 net::HttpResponse unauthenticated(const net::HttpRequest& request) {

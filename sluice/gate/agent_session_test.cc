@@ -1,4 +1,4 @@
-#include "sluice/gate/session.h"
+#include "sluice/gate/agent_session.h"
 
 #include <gtest/gtest.h>
 
@@ -32,8 +32,8 @@ KeptAnswer undelivered(uint64_t digest) {
   return out;
 }
 
-TEST(SessionTest, AnEqualBodyWithinTheWindowIsAResend) {
-  Session session;
+TEST(AgentSessionTest, AnEqualBodyWithinTheWindowIsAResend) {
+  AgentSession session;
   EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
   session.keep(delivered(1));
   EXPECT_NE(session.resend_of(marks(1), 60s), nullptr);
@@ -44,8 +44,8 @@ TEST(SessionTest, AnEqualBodyWithinTheWindowIsAResend) {
   EXPECT_EQ(session.resend_of(marks(1), 0s), nullptr) << "a window of 0 turns it off";
 }
 
-TEST(SessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
-  Session session;
+TEST(AgentSessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
+  AgentSession session;
   session.keep(delivered(1, 61s, "req-1"));
   EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
   EXPECT_NE(session.resend_of(marks(1, "", 1), 60s), nullptr);
@@ -54,8 +54,8 @@ TEST(SessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
   EXPECT_EQ(session.resend_of(marks(2, "req-1", 1), 60s), nullptr) << "another body";
 }
 
-TEST(SessionTest, OnlyTheLastDeliveryCountsByTimeAlone) {
-  Session session;
+TEST(AgentSessionTest, OnlyTheLastDeliveryCountsByTimeAlone) {
+  AgentSession session;
   session.keep(delivered(1));
   session.keep(delivered(2));
   EXPECT_EQ(session.resend_of(marks(1), 60s), nullptr);
@@ -63,15 +63,15 @@ TEST(SessionTest, OnlyTheLastDeliveryCountsByTimeAlone) {
   EXPECT_EQ(session.resend_of(marks(1, "", 2), 60s)->call.value, "call1");
 }
 
-TEST(SessionTest, RemembersAFewAnswers) {
-  Session session;
+TEST(AgentSessionTest, RemembersAFewAnswers) {
+  AgentSession session;
   for (uint64_t i = 1; i <= 10; ++i) session.keep(delivered(i));
   EXPECT_EQ(session.resend_of(marks(1, "", 1), 60s), nullptr);
   EXPECT_NE(session.resend_of(marks(10, "", 1), 60s), nullptr);
 }
 
-TEST(SessionTest, WhatWasNeverReceivedIsForWhoeverAsksTheSame) {
-  Session session;
+TEST(AgentSessionTest, WhatWasNeverReceivedIsForWhoeverAsksTheSame) {
+  AgentSession session;
   session.keep(undelivered(1));
   session.keep(delivered(2));
   session.keep(undelivered(3));
@@ -84,8 +84,8 @@ TEST(SessionTest, WhatWasNeverReceivedIsForWhoeverAsksTheSame) {
   EXPECT_NE(session.resend_of(marks(2), 60s), nullptr);
 }
 
-TEST(SessionTest, ReceivedLateItIsTheLastDelivery) {
-  Session session;
+TEST(AgentSessionTest, ReceivedLateItIsTheLastDelivery) {
+  AgentSession session;
   session.keep(undelivered(1));
   session.keep(delivered(2));
   EXPECT_NE(session.received_late({"call1"}), nullptr);
@@ -118,7 +118,7 @@ class EchoTest : public ::testing::Test {
                              [&](const llm::Call& call) { out.push_back(call.id.value); });
     return out;
   }
-  Session session_;
+  AgentSession session_;
 };
 
 const Bytes kAsked = R"({"model":"m","messages":[{"role":"user","content":"u"}]})";
@@ -149,20 +149,20 @@ TEST_F(EchoTest, ForgetsWhatIsNeverEchoed) {
             std::vector<std::string>{"last"});
 }
 
-TEST(SessionsTest, OnlyTheLastUsedAreRemembered) {
-  Sessions sessions;
+TEST(AgentSessionsTest, OnlyTheLastUsedAreRemembered) {
+  AgentSessions sessions;
   EXPECT_EQ(sessions.find("first"), nullptr);
   sessions.open("first").keep(delivered(1));
   sessions.open("second");
-  for (size_t i = 0; i < 10 * Sessions::kMost; ++i) {
+  for (size_t i = 0; i < 10 * AgentSessions::kMost; ++i) {
     sessions.open("s" + std::to_string(i));
     ASSERT_NE(sessions.find("first"), nullptr) << i;
   }
-  EXPECT_EQ(sessions.size(), Sessions::kMost);
+  EXPECT_EQ(sessions.size(), AgentSessions::kMost);
   EXPECT_NE(sessions.find("first")->resend_of(marks(1), 60s), nullptr);
   EXPECT_EQ(sessions.find("second"), nullptr);
   EXPECT_EQ(sessions.find("s0"), nullptr);
-  EXPECT_NE(sessions.find("s" + std::to_string(10 * Sessions::kMost - 1)), nullptr);
+  EXPECT_NE(sessions.find("s" + std::to_string(10 * AgentSessions::kMost - 1)), nullptr);
 }
 
 }  // namespace

@@ -1,15 +1,13 @@
-// Session: what the gate remembers of one agent session within a rollout, to recognise resends of
-// calls that have ended and to see answers confirmed. Small, bounded, on the rollout's shard.
+// AgentSession: what the gate remembers of one session of an agent within a rollout, to recognise
+// resends of calls that have ended and to see answers confirmed. Small, bounded, on the rollout's
+// shard. Internal to the gate.
 #pragma once
 
 #include <deque>
 #include <functional>
-#include <memory>
-#include <string>
 #include <unordered_map>
 
 #include "sluice/base/core/deadline.h"
-#include "sluice/base/digest.h"
 #include "sluice/llm/call.h"
 #include "sluice/llm/dialect.h"
 
@@ -42,7 +40,7 @@ struct KeptAnswer {
   Clock::time_point at;  // when that was known
 };
 
-class Session {
+class AgentSession {
  public:
   void keep(KeptAnswer answer);
   // The kept answer that a request with these marks asks for again, or nullptr. Of those that were
@@ -72,19 +70,19 @@ class Session {
 
 // The sessions of a rollout by the names that its agent gives them: those that were used last. An
 // agent may name as many as it likes.
-class Sessions {
+class AgentSessions {
  public:
   static constexpr size_t kMost = 256;
 
   // Nothing if there is none of that name, or it was forgotten.
-  Session* find(const std::string& name);
+  AgentSession* find(const std::string& name);
   // Made if there is none.
-  Session& open(const std::string& name);
+  AgentSession& open(const std::string& name);
   size_t size() const { return sessions_.size(); }
 
  private:
   struct Used {
-    Session session;
+    AgentSession session;
     uint64_t at = 0;
   };
   std::unordered_map<std::string, Used> sessions_;

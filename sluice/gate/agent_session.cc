@@ -1,4 +1,4 @@
-#include "sluice/gate/session.h"
+#include "sluice/gate/agent_session.h"
 
 #include <algorithm>
 
@@ -13,12 +13,12 @@ constexpr size_t kExpectedEchoes = 16;
 
 }  // namespace
 
-void Session::keep(KeptAnswer answer) {
+void AgentSession::keep(KeptAnswer answer) {
   answers_.push_back(std::move(answer));
   if (answers_.size() > kKeptAnswers) answers_.pop_front();
 }
 
-const KeptAnswer* Session::resend_of(const ResendMarks& marks, Duration window) const {
+const KeptAnswer* AgentSession::resend_of(const ResendMarks& marks, Duration window) const {
   bool last = true;  // of those that were received
   for (auto it = answers_.rbegin(); it != answers_.rend(); ++it) {
     const bool never = it->received == Received::kNever;
@@ -31,7 +31,7 @@ const KeptAnswer* Session::resend_of(const ResendMarks& marks, Duration window) 
   return nullptr;
 }
 
-std::shared_ptr<const llm::Answer> Session::received_late(const CallId& call) {
+std::shared_ptr<const llm::Answer> AgentSession::received_late(const CallId& call) {
   const auto it = std::find_if(answers_.begin(), answers_.end(), [&](const KeptAnswer& one) {
     return one.call == call && one.received == Received::kNever;
   });
@@ -45,14 +45,15 @@ std::shared_ptr<const llm::Answer> Session::received_late(const CallId& call) {
   return answers_.back().answer;
 }
 
-void Session::expect_echo(std::shared_ptr<const llm::Call> call, llm::HistoryMark mark,
-                          size_t conversation_size, std::shared_ptr<const llm::Answer> answer) {
+void AgentSession::expect_echo(std::shared_ptr<const llm::Call> call, llm::HistoryMark mark,
+                               size_t conversation_size,
+                               std::shared_ptr<const llm::Answer> answer) {
   expected_.push_back({std::move(call), mark, conversation_size, std::move(answer)});
   if (expected_.size() > kExpectedEchoes) expected_.pop_front();
 }
 
-void Session::look_for_echoes(const llm::Codec& codec, const llm::Peek& peek,
-                              const std::function<void(const llm::Call&)>& confirmed) {
+void AgentSession::look_for_echoes(const llm::Codec& codec, const llm::Peek& peek,
+                                   const std::function<void(const llm::Call&)>& confirmed) {
   for (auto it = expected_.begin(); it != expected_.end();) {
     // A conversation that has not grown holds no answer to itself: most calls that are none of its
     // continuations are told apart by this alone.
@@ -67,15 +68,15 @@ void Session::look_for_echoes(const llm::Codec& codec, const llm::Peek& peek,
   }
 }
 
-Session* Sessions::find(const std::string& name) {
+AgentSession* AgentSessions::find(const std::string& name) {
   const auto it = sessions_.find(name);
   if (it == sessions_.end()) return nullptr;
   it->second.at = ++uses_;
   return &it->second.session;
 }
 
-Session& Sessions::open(const std::string& name) {
-  if (Session* found = find(name)) return *found;
+AgentSession& AgentSessions::open(const std::string& name) {
+  if (AgentSession* found = find(name)) return *found;
   if (sessions_.size() >= kMost) {
     // Agents have one session and a few of sub-agents: to look through all of them is rare enough.
     sessions_.erase(

@@ -1,0 +1,50 @@
+// Counters: the books of one rollout. Totals: those of all rollouts of a gate.
+//
+// Plain values; any thread.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "sluice/llm/call.h"
+
+namespace sluice::gate {
+
+// The books of one rollout. calls = open + the sum of outcomes.
+struct Counters {
+  uint64_t calls = 0;  // admitted, resends not counted
+  uint64_t resends = 0;
+  uint64_t turns = 0;    // delivered
+  uint64_t refused = 0;  // before they were calls: by budget, admission or malformed body
+  uint64_t open = 0;
+  uint64_t tokens = 0;  // of answers that were received, prompts included, as far as usage told
+  uint64_t bytes = 0;   // of requests and answers
+  uint64_t tool_calls = 0;
+  bool budget_exhausted = false;
+  std::string budget_reason;           // which limit was the first to refuse a call, in words
+  bool cancelled = false;              // by the trainer: Trainer::cancel()
+  std::array<uint64_t, 6> outcomes{};  // of ended calls, by llm::Outcome
+
+  uint64_t ended(llm::Outcome outcome) const { return outcomes[static_cast<size_t>(outcome)]; }
+};
+
+// Of all rollouts of a gate, those that are closed included.
+template <class Figure>
+struct TotalsOf {
+  Figure rollouts{};  // opened
+  Figure open_rollouts{};
+  Figure calls{};
+  Figure open_calls{};
+  Figure resends{};
+  Figure refused{};  // before they were calls
+  Figure confirmed{};
+  Figure tokens{};
+  Figure request_bytes{};
+  Figure put_away_bytes{};  // of calls' bodies, from memory
+  Figure answer_bytes{};
+  Figure tool_calls{};
+  std::array<Figure, 6> outcomes{};  // by llm::Outcome
+};
+using Totals = TotalsOf<uint64_t>;
+
+}  // namespace sluice::gate

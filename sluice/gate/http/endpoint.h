@@ -1,0 +1,12 @@
+// The endpoint of one rollout: an HTTP server for its listeners. On the rollout's shard.
+#pragma once
+
+#include <memory>
+
+#include "sluice/gate/open_rollout.h"
+
+namespace sluice::gate::http {
+
+std::unique_ptr<Endpoint> make_endpoint(const std::shared_ptr<OpenRollout>& rollout);
+
+}  // namespace sluice::gate::http

@@ -1,0 +1,81 @@
+// Items: what passes between the gate and its trainers, and who takes.
+//
+// Plain values; any thread.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <variant>
+
+#include "sluice/gate/tools.h"
+#include "sluice/llm/call.h"
+
+namespace sluice::gate {
+
+// A rollout's last item for its trainer.
+struct Ended {
+  RolloutId rollout;
+  std::string reason;
+};
+
+// What a trainer takes.
+struct Item {
+  using What =
+      std::variant<std::shared_ptr<const llm::Call>, std::shared_ptr<const ToolRequest>, Ended>;
+  What what;
+  uint32_t deliveries = 1;  // how often it was handed out, this time included
+  std::string version;      // the policy's, as the last resume() said
+  std::shared_ptr<void> receipt;
+
+  const llm::Call* call() const {
+    const auto* call = std::get_if<0>(&what);
+    return call == nullptr ? nullptr : call->get();
+  }
+  const ToolRequest* tool() const {
+    const auto* tool = std::get_if<1>(&what);
+    return tool == nullptr ? nullptr : tool->get();
+  }
+  const Ended* ended() const { return std::get_if<Ended>(&what); }
+};
+
+// Who takes. What a named trainer has taken and not answered is given to others when nothing is
+// heard of it for `lease` and no take of it is waiting; ends count as received when it takes again.
+struct Taker {
+  enum class Start : uint8_t {
+    kContinue,
+    kAfresh,  // it has just started: what its name still holds was an earlier process's
+  };
+  std::string name;  // "": this process, which keeps what it takes
+  Duration lease = std::chrono::seconds(60);
+  Start start = Start::kContinue;
+};
+
+struct TakeRequest {
+  size_t max = 1;
+  std::optional<RolloutId> rollout;  // none: any
+  Taker taker;
+};
+
+// How the gate stands to its trainers.
+struct TrainerState {
+  bool paused = false;
+  std::string version;
+  uint64_t versions = 0;  // how many there were
+  size_t rollouts = 0;    // open for trainers, or ended and not taken
+  size_t waiting = 0;     // calls
+  size_t held = 0;        // items
+  size_t trainers = 0;    // named ones
+};
+
+// What a trainer gives.
+using TrainerReply = std::variant<llm::Answer, llm::Refusal>;
+
+// Whom to tell what became of a reply. `accepted` is called when the answer is recorded, or was not
+// taken, and then nothing else is; `ended` when the call has ended. Both on the rollout's shard, or
+// on the thread that replies before that returns; either may be empty.
+struct Replied {
+  std::function<void(Result<void>)> accepted;
+  std::function<void(Result<llm::Outcome>)> ended;
+};
+
+}  // namespace sluice::gate

@@ -1,0 +1,203 @@
+#include "sluice/gate/ledger.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "sluice/json/text.h"
+#include "sluice/trace/recorder.h"
+
+namespace sluice::gate {
+namespace {
+
+using llm::Outcome;
+
+// A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
+constexpr uint64_t kMaxNoted = 100;
+// How often the end of a pass goes to the back of the loop's queue with nothing happening
+// meanwhile: an answer's delivery takes so many steps. And in all: under load something always
+// happens.
+constexpr int kQuietHops = 3;
+constexpr int kMaxHops = 32;
+
+// In the rollout's books and in the gate's.
+void count(uint64_t& here, GateTotals::Figure& all, uint64_t n = 1) {
+  here += n;
+  GateTotals::add(all, n);
+}
+
+Bytes of_call(const CallId& call) {
+  return fmt::format(R"({{"call":"{}"}})", call.value);
+}
+
+}  // namespace
+
+Ledger::Ledger(const Registration& registration, std::shared_ptr<Core> core)
+    : rollout_(registration.id),
+      core_(std::move(core)),
+      shard_(*registration.shard),
+      recorder_(registration.recorder) {
+  GateTotals::add(core_->totals.rollouts);
+  GateTotals::add(core_->totals.open_rollouts);
+  watched("rollout_opened");
+}
+
+Ledger::~Ledger() {
+  GateTotals::subtract(core_->totals.open_rollouts);
+}
+
+void Ledger::arrived(const llm::Call& call) {
+  GateTotals& totals = core_->totals;
+  count(counters_.calls, totals.calls);
+  count(counters_.open, totals.open_calls);
+  count(counters_.bytes, totals.request_bytes, call.body.size());
+  if (trace::Recorder* const to = recorder()) to->arrived(call);
+  watched("call_arrived", "", &call);
+}
+
+void Ledger::answered(const llm::Call& call, const llm::Answer& answer) {
+  if (trace::Recorder* const to = recorder()) to->answered(call, answer);
+  watched("call_answered", "", &call);
+}
+
+void Ledger::ended(const llm::Call& call, Outcome outcome, std::string_view detail) {
+  if (trace::Recorder* const to = recorder()) to->ended(call, outcome, detail);
+  const auto which = static_cast<size_t>(outcome);
+  count(counters_.outcomes[which], core_->totals.outcomes[which]);
+  --counters_.open;
+  GateTotals::subtract(core_->totals.open_calls);
+  if (outcome == Outcome::kDelivered) ++counters_.turns;
+  if (!core_->events.wanted()) return;
+  watched("call_ended", fmt::format(R"({{"outcome":"{}"}})", to_string(outcome)), &call);
+}
+
+void Ledger::confirmed(const llm::Call& call) {
+  if (trace::Recorder* const to = recorder()) to->confirmed(call);
+  GateTotals::add(core_->totals.confirmed);
+  watched("call_confirmed", "", &call);
+}
+
+void Ledger::resent(const CallId& call) {
+  count(counters_.resends, core_->totals.resends);
+  if (++noted_resends_ > kMaxNoted) return;
+  event("resend", of_call(call));
+}
+
+void Ledger::received(const llm::Answer& answer) {
+  if (!answer.usage) return;
+  const auto tokens = static_cast<uint64_t>(std::max<int64_t>(0, answer.usage->prompt_tokens) +
+                                            std::max<int64_t>(0, answer.usage->completion_tokens));
+  count(counters_.tokens, core_->totals.tokens, tokens);
+}
+
+void Ledger::received_late(const CallId& call) {
+  event("received_late", of_call(call));
+  watched("call_received_late", of_call(call));
+}
+
+void Ledger::answer_bytes(uint64_t bytes) {
+  count(counters_.bytes, core_->totals.answer_bytes, bytes);
+}
+
+void Ledger::tool_called() {
+  count(counters_.tool_calls, core_->totals.tool_calls);
+}
+
+void Ledger::refused(const llm::Problem& problem) {
+  count(counters_.refused, core_->totals.refused);
+  if (++noted_refusals_ > kMaxNoted) return;
+  Bytes detail("{\"kind\":");
+  json::append_string(detail, to_string(problem.kind));
+  detail.append(",\"reason\":");
+  json::append_string(detail, problem.message);
+  detail.append("}");
+  event("refused", detail);
+}
+
+void Ledger::exhausted(std::string_view reason) {
+  counters_.budget_exhausted = true;
+  if (counters_.budget_reason.empty()) counters_.budget_reason = reason;
+}
+
+void Ledger::cancelled(std::string_view reason) {
+  counters_.cancelled = true;
+  Bytes detail("{\"reason\":");
+  json::append_string(detail, reason);
+  detail.append("}");
+  event("cancelled", detail);
+  watched("rollout_cancelled", detail);
+}
+
+void Ledger::event(std::string_view kind, std::string_view detail) {
+  if (trace::Recorder* const to = recorder()) {
+    to->event(rollout_, {std::string(kind), std::string(detail)});
+  }
+}
+
+void Ledger::watched(std::string_view type, std::string_view more, const llm::Call* call) {
+  if (!core_->events.wanted()) return;
+  Bytes data("{\"rollout\":");
+  json::append_string(data, rollout_.value);
+  if (call != nullptr) {
+    data += fmt::format(R"(,"call":"{}","ordinal":{})", call->id.value, call->ordinal);
+  }
+  if (more.size() > 2) data.append(",").append(more.substr(1, more.size() - 2));
+  data.append("}");
+  core_->events.add(type, std::move(data));
+}
+
+void Ledger::tell(std::shared_ptr<PendingOutcome> pending, std::optional<Outcome> outcome) {
+  told_.push_back({std::move(pending), outcome});
+  if (closed_) return end_pass();
+  at_pass_end();
+}
+
+void Ledger::announce() {
+  announce_ = true;
+  at_pass_end();
+}
+
+trace::Recorder* Ledger::recorder() {
+  if (recorder_ == nullptr || closed_) return recorder_;
+  if (!std::exchange(held_, true)) recorder_->hold(rollout_);
+  at_pass_end();
+  return recorder_;
+}
+
+void Ledger::at_pass_end() {
+  active_ = true;
+  if (std::exchange(in_pass_, true)) return;
+  pass(kQuietHops, kMaxHops);
+}
+
+void Ledger::pass(int quiet_hops, int hops) {
+  shard_.post([weak = weak_from_this(), quiet_hops, hops] {
+    const auto self = weak.lock();
+    if (!self) return;  // it was closed, and with that its pass ended
+    const int quiet = std::exchange(self->active_, false) ? kQuietHops : quiet_hops;
+    if (quiet == 0 || hops == 0) return self->end_pass();
+    self->pass(quiet - 1, hops - 1);
+  });
+}
+
+void Ledger::end_pass() {
+  in_pass_ = false;
+  if (std::exchange(held_, false)) recorder_->release(rollout_);
+  if (std::exchange(announce_, false)) core_->ready.announce(rollout_);
+  for (const Told& told : std::exchange(told_, {})) {
+    if (told.outcome) {
+      told.pending->resolve(*told.outcome);
+    } else {
+      told.pending->accept();
+    }
+  }
+}
+
+void Ledger::close() {
+  end_pass();
+  closed_ = true;
+  watched("rollout_closed");
+}
+
+}  // namespace sluice::gate

@@ -1,0 +1,84 @@
+// Ledger: what is written down of a rollout as it goes: in its counters and the gate's, for its
+// recorder, for who watches the gate. Trainers hear of an answer, and of an end, behind its record.
+//
+// What is recorded goes to the recorder's file, and who waits for that is told, once for all that
+// happens in one pass of the loop: behind what is ready now and what follows from it at once, until
+// nothing more follows, or for long enough.
+//
+// On the rollout's shard, but for its destructor. Internal to the gate.
+#pragma once
+
+#include "sluice/gate/core.h"
+#include "sluice/gate/parked_call.h"
+
+namespace sluice::gate {
+
+class Ledger : public std::enable_shared_from_this<Ledger> {
+ public:
+  Ledger(const Registration& registration, std::shared_ptr<Core> core);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  const Counters& counters() const { return counters_; }
+
+  // What becomes of a call.
+  void arrived(const llm::Call& call);
+  void answered(const llm::Call& call, const llm::Answer& answer);
+  // `detail` says why, in plain words; may be empty.
+  void ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail);
+  void confirmed(const llm::Call& call);
+  void resent(const CallId& call);
+  // An agent has all of an answer: what that used of the budget.
+  void received(const llm::Answer& answer);
+  void received_late(const CallId& call);
+  void answer_bytes(uint64_t bytes);
+  void tool_called();
+
+  // Of a request that became no call.
+  void refused(const llm::Problem& problem);
+  // A limit refused something.
+  void exhausted(std::string_view reason);
+  void cancelled(std::string_view reason);
+
+  // For the trace; `detail` is JSON.
+  void event(std::string_view kind, std::string_view detail);
+  // For who watches the gate: what happened, to which call if to one. `more` is an object whose
+  // members are added.
+  void watched(std::string_view type, std::string_view more = {}, const llm::Call* call = nullptr);
+
+  // Tells that the answer is recorded, or, with an outcome, that the call has ended.
+  void tell(std::shared_ptr<PendingOutcome> pending, std::optional<llm::Outcome> outcome = {});
+  // Calls were pushed that trainers are to hear of.
+  void announce();
+
+  // From here on nothing is put off.
+  void close();
+  bool closed() const { return closed_; }
+
+ private:
+  struct Told {
+    std::shared_ptr<PendingOutcome> pending;
+    std::optional<llm::Outcome> outcome;
+  };
+
+  trace::Recorder* recorder();
+  void at_pass_end();
+  void pass(int quiet_hops, int hops);
+  void end_pass();
+
+  const RolloutId rollout_;
+  const std::shared_ptr<Core> core_;
+  net::Shard& shard_;
+  trace::Recorder* const recorder_;
+  Counters counters_;
+  uint64_t noted_refusals_ = 0, noted_resends_ = 0;
+  bool closed_ = false;
+  bool in_pass_ = false;    // its end will come
+  bool active_ = false;     // something has happened since the pass's last hop
+  bool held_ = false;       // the recorder
+  bool announce_ = false;   // calls to trainers
+  std::vector<Told> told_;  // at the pass's end
+};
+
+}  // namespace sluice::gate

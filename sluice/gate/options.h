@@ -1,0 +1,48 @@
+// GateOptions: what holds for all rollouts of a gate.
+//
+// Plain values; any thread.
+#pragma once
+
+#include "sluice/base/log.h"
+#include "sluice/gate/registration.h"
+
+namespace sluice::gate {
+
+// Limits of all rollouts of a gate together; 0 is no limit.
+struct TotalBudget {
+  uint64_t calls = 0;
+  uint32_t open_calls = 0;      // over it an agent is told to come again: 503
+  double calls_per_second = 0;  // as well
+  uint64_t tokens = 0;
+  uint64_t bytes = 0;
+  Duration time{};  // from the first admit() of any rollout on; what is open then is refused too
+};
+
+// What an agent that asked for no stream gets while its call is parked.
+enum class PlainKeepAlive : uint8_t {
+  kNone,  // nothing: errors keep their status; whatever stands between must bear the silence
+  // White space, which JSON allows in front of the answer. It spends the status: a later error is
+  // an error body under 200.
+  kWhiteSpace,
+};
+
+struct GateOptions {
+  Duration keep_alive = std::chrono::seconds(10);  // between frames while a call is parked
+  PlainKeepAlive plain_keep_alive = PlainKeepAlive::kNone;
+  Duration delivery_timeout = std::chrono::seconds(30);  // for the peer to acknowledge an answer
+  size_t ready_limit = 100'000;  // calls waiting for the trainer, over all rollouts
+  // Of one rollout's requests while they arrive at its own endpoint: 503 above. Such connections
+  // may be 1024, and each body 16 MiB.
+  size_t bodies_bytes = 256 * 1024 * 1024;
+  // The bodies of calls that have waited for longer (up to twice as long) are read from the
+  // recorder's file when somebody looks at them, and are not in memory; zero: they stay there.
+  Duration put_away_after = std::chrono::seconds(5);
+  TotalBudget total;
+  // kWaived: of every rollout, whatever its registration says.
+  OriginRule::Tokens tokens = OriginRule::Tokens::kRequired;
+  // Names that tools may have; empty: any that check_tool() lets through.
+  std::set<std::string> tool_names;
+  Logger log;
+};
+
+}  // namespace sluice::gate

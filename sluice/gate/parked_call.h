@@ -1,0 +1,74 @@
+// ParkedCall: one call in a rollout's table, from its arrival to its end, and who waits for it: the
+// agent's connections, and the trainer that wants to know what became of its answer.
+//
+// On the rollout's shard. Internal to the gate.
+#pragma once
+
+#include <utility>
+
+#include "sluice/gate/agent_session.h"
+#include "sluice/gate/policy.h"
+#include "sluice/gate/ready_queue.h"
+#include "sluice/net/shard.h"
+
+namespace sluice::gate {
+
+// A trainer's wait for an outcome. Tells kClosed if it is dropped, as happens when a shard is torn
+// down before its work is done.
+class PendingOutcome {
+ public:
+  explicit PendingOutcome(Replied told) : told_(std::move(told)) {}
+  ~PendingOutcome() { resolve(Error(ErrorCode::kClosed, "the gate was closed first")); }
+  PendingOutcome(const PendingOutcome&) = delete;
+  PendingOutcome& operator=(const PendingOutcome&) = delete;
+
+  // The answer is recorded.
+  void accept() {
+    if (const auto accepted = std::exchange(told_.accepted, nullptr)) accepted({});
+  }
+  void resolve(Result<llm::Outcome> outcome) {
+    const auto accepted = std::exchange(told_.accepted, nullptr);
+    const auto ended = std::exchange(told_.ended, nullptr);
+    if (accepted) accepted(outcome ? Result<void>() : Result<void>(outcome.error()));
+    if (ended) ended(std::move(outcome));
+  }
+
+ private:
+  Replied told_;
+};
+
+// The agent's side of a parked call: one connection that waits for its answer. Lives in the frame
+// of the coroutine that serves the connection.
+struct Waiter {
+  net::Signal wake;
+  bool hung_up = false;  // the agent's side is gone
+  bool due = false;      // for a keep-alive frame
+};
+
+struct ParkedCall {
+  enum class State : uint8_t { kOpen, kAnswered, kEnded };
+
+  std::shared_ptr<const llm::Call> call;
+  ResendMarks marks;
+  llm::HistoryMark mark;
+  size_t conversation_size = 0;
+  State state = State::kOpen;
+  bool put_away = false;                 // its body
+  ReadyQueue::Ticket ticket;             // if it is a trainer's
+  std::unique_ptr<llm::Message> so_far;  // of an answer that comes in pieces
+  std::shared_ptr<const llm::Answer> answer;
+  std::unique_ptr<const llm::Problem> problem;  // what the agent is told instead
+  std::unique_ptr<Relay> relay;
+  llm::Outcome outcome = llm::Outcome::kFailed;  // when ended
+  std::vector<Waiter*> waiters;
+  std::vector<std::shared_ptr<PendingOutcome>> pending;
+  std::optional<Clock::time_point> abandoned_until;
+
+  // Whether an answer may still be given.
+  bool is_open() const { return state == State::kOpen && !relay; }
+  void wake() {
+    for (Waiter* waiter : waiters) waiter->wake.notify();
+  }
+};
+
+}  // namespace sluice::gate
