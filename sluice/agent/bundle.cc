@@ -111,6 +111,10 @@ std::string bundle_mount(const Spec& spec) {
   return "/opt/" + spec.name;
 }
 
+Result<std::string> program_in(const Spec& spec, const std::string& bundle) {
+  return expand(spec.program, only({{"bundle", bundle}, {"version", spec.version}}));
+}
+
 std::string Bundles::path_of(const Spec& spec) const {
   const BundleSpec bundle = spec.bundle.value_or(BundleSpec{});
   std::string made_from = fmt::format(
@@ -187,11 +191,7 @@ Result<std::string> Bundles::install(const Spec& spec,
       SLUICE_TRY_VOID(write_file_atomically(place.string(), content, 0755));
     }
     make_readable(partial);
-    TemplateValues values;
-    for (const std::string& name : placeholder_names()) values.emplace(name, "");
-    values["bundle"] = partial;
-    values["version"] = spec.version;
-    SLUICE_TRY(std::string program, expand(spec.program, values));
+    SLUICE_TRY(std::string program, program_in(spec, partial));
     if (::access(program.c_str(), X_OK) != 0) {
       return Error(
           ErrorCode::kUnavailable,
@@ -210,18 +210,18 @@ Result<std::string> Bundles::install(const Spec& spec,
   }
 }
 
-std::string default_bundle_directory() {
-  auto absolute = [](const char* name) -> std::string {
+std::string cache_directory() {
+  for (const char* name : {"SLUICE_CACHE_DIR", "XDG_CACHE_HOME"}) {
     // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes the environment once there are
     // threads.
-    const char* value = std::getenv(name);
-    return value != nullptr && *value == '/' ? value : "";
-  };
-  if (const std::string own = absolute("SLUICE_CACHE_DIR"); !own.empty()) return own + "/bundles";
-  if (const std::string xdg = absolute("XDG_CACHE_HOME"); !xdg.empty()) {
-    return xdg + "/sluice/bundles";
+    const char* path = std::getenv(name);
+    if (path != nullptr && *path == '/') return *name == 'S' ? path : std::string(path) + "/sluice";
   }
-  return home_directory() + "/.cache/sluice/bundles";
+  return home_directory() + "/.cache/sluice";
+}
+
+std::string default_bundle_directory() {
+  return cache_directory() + "/bundles";
 }
 
 }  // namespace sluice::agent

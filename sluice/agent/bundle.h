@@ -38,8 +38,12 @@ class Bundles {
 
 // Where a spec's bundle is mounted in a sandbox: "/opt/opencode".
 std::string bundle_mount(const Spec& spec);
+// Its program's path when the bundle is at `bundle`.
+Result<std::string> program_in(const Spec& spec, const std::string& bundle);
 
-// $SLUICE_CACHE_DIR/bundles, else $XDG_CACHE_HOME/sluice/bundles, else ~/.cache/sluice/bundles.
+// $SLUICE_CACHE_DIR, else $XDG_CACHE_HOME/sluice, else ~/.cache/sluice: what can be made again.
+std::string cache_directory();
+// `bundles` in it.
 std::string default_bundle_directory();
 
 }  // namespace sluice::agent

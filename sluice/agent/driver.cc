@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
+#include <span>
 #include <utility>
 
 #include "sluice/base/core/check.h"
@@ -45,6 +47,10 @@ std::string tail_of(ByteView text, size_t max) {
   return to_valid_utf8(text.size() > max ? text.substr(text.size() - max) : text);
 }
 
+Error bug(const std::exception& e) {
+  return {ErrorCode::kInternal, fmt::format("a bug of Sluice's: {}", e.what())};
+}
+
 // What a failed command says of itself: its end, and the last of its output.
 std::string tell(const sandbox::Output& output) {
   std::string text = sandbox::describe(output.exit);
@@ -68,37 +74,31 @@ class Driver::Impl {
   Impl(net::Shard& shard, sandbox::Backend& backend, Plan plan, Hooks& hooks)
       : shard_(shard), backend_(backend), plan_(std::move(plan)), hooks_(hooks) {}
 
+  // A phase and what is done in it.
+  struct Phase {
+    std::string_view name;
+    awaitable<Result<void>> (Impl::*run)();
+  };
+
   awaitable<Report> run() {
-    auto phases = lifecycle();
-    co_return co_await run(std::move(phases));
+    static constexpr Phase kCloning[] = {{"clone", &Impl::clone}};
+    if (plan_.prepared) {
+      co_return co_await run(kCloning, kAttempting);
+    }
+    co_return co_await run(kPreparing, kAttempting);
   }
 
   awaitable<Report> prepare() {
-    auto phases = preparation();
-    co_return co_await run(std::move(phases));
+    static constexpr Phase kKeeping[] = {{"snapshot", &Impl::snapshot}};
+    co_return co_await run(kPreparing, kKeeping);
   }
 
-  awaitable<Report> run(awaitable<Result<void>> phases) {
-    began_ = Clock::now();
-    auto result = co_await std::move(phases);
-    if (!result && !report_.error) {
-      report_.error = std::move(result).error();
-      report_.failed_phase = report_.phases.empty() ? "" : report_.phases.back().name;
-    }
-    if (cancelled_) report_.error = Error(ErrorCode::kCancelled, *cancelled_, ErrorOrigin::kCaller);
-    if (sandbox_) {
-      begin_phase("close");
-      auto closed = co_await sandbox_->close();
-      if (!closed) report_.warnings.push_back("close: " + closed.error().message);
-      co_await closing_.join();
-      // Their reads ended with the sandbox.
-      co_await pumps_.join();
-      if (report_.agent) report_.agent->log_tail = tail_.bytes();
-      job_.reset();
-      sandbox_.reset();
-    }
-    end_phase();
-    co_return std::move(report_);
+  static std::vector<std::string_view> names() {
+    std::vector<std::string_view> all;
+    for (const Phase& phase : kPreparing) all.push_back(phase.name);
+    for (const Phase& phase : kAttempting) all.push_back(phase.name);
+    all.emplace_back("close");
+    return all;
   }
 
   void cancel(std::string why) {
@@ -109,6 +109,50 @@ class Driver::Impl {
   }
 
  private:
+  awaitable<Report> run(std::span<const Phase> first, std::span<const Phase> then) {
+    began_ = Clock::now();
+    try {
+      auto result = co_await go_through(first);
+      if (result) result = co_await go_through(then);
+      if (!result && !report_.error) fail(std::move(result).error());
+      if (cancelled_) {
+        report_.error = Error(ErrorCode::kCancelled, *cancelled_, ErrorOrigin::kCaller);
+      }
+      if (sandbox_) begin_phase("close");
+    } catch (const std::exception& e) {
+      fail(bug(e));
+    }
+    // Whatever happened, the sandbox goes.
+    if (sandbox_) co_await close();
+    end_phase();
+    co_return std::move(report_);
+  }
+
+  awaitable<Result<void>> go_through(std::span<const Phase> phases) {
+    for (const Phase& phase : phases) {
+      SLUICE_CO_TRY_VOID(go_on());
+      begin_phase(phase.name);
+      SLUICE_CO_TRY_VOID(co_await (this->*phase.run)());
+    }
+    co_return go_on();
+  }
+
+  void fail(Error error) {
+    report_.error = std::move(error);
+    report_.failed_phase = report_.phases.empty() ? "" : report_.phases.back().name;
+  }
+
+  awaitable<void> close() {
+    auto closed = co_await sandbox_->close();
+    if (!closed) report_.warnings.push_back("close: " + closed.error().message);
+    // Their reads ended with the sandbox.
+    co_await pumps_.join();
+    co_await closing_.join();
+    if (report_.agent) report_.agent->log_tail = tail_.bytes();
+    job_.reset();
+    sandbox_.reset();
+  }
+
   static awaitable<void> close_quietly(sandbox::Sandbox* sandbox) {
     // close() is idempotent: run() calls it again and reports.
     const auto ignored = co_await sandbox->close();
@@ -128,27 +172,13 @@ class Driver::Impl {
     phase.took = Clock::now() - began_ - phase.began;
   }
 
-  Result<void> go_on() const {
+  Result<void> go_on() {
+    if (bug_) return *std::exchange(bug_, std::nullopt);
     if (cancelled_) return Error(ErrorCode::kCancelled, *cancelled_, ErrorOrigin::kCaller);
     return {};
   }
 
-  // What does not depend on who attempts the task, nor on where the endpoint is.
-  awaitable<Result<void>> make_ready() {
-    SLUICE_CO_TRY_VOID(go_on());
-    begin_phase("create");
-    SLUICE_CO_TRY_VOID(co_await create());
-    begin_phase("install");
-    SLUICE_CO_TRY_VOID(co_await install());
-    begin_phase("upload");
-    SLUICE_CO_TRY_VOID(co_await upload());
-    begin_phase("setup");
-    co_return co_await setup();
-  }
-
-  awaitable<Result<void>> preparation() {
-    SLUICE_CO_TRY_VOID(co_await make_ready());
-    begin_phase("snapshot");
+  awaitable<Result<void>> snapshot() {
     if (!sandbox_->capabilities().snapshots) {
       co_return Error(ErrorCode::kUnsupported,
                       "the backend " + backend_.name() +
@@ -157,12 +187,11 @@ class Driver::Impl {
     SLUICE_CO_TRY_VOID(co_await sandbox_->kill_all());
     SLUICE_CO_TRY(auto snapshot, co_await sandbox_->snapshot());
     report_.snapshot = std::move(snapshot);
-    co_return go_on();
+    co_return Result<void>();
   }
 
   // Begins where a preparation ended.
   awaitable<Result<void>> clone() {
-    SLUICE_CO_TRY_VOID(go_on());
     const Report& prepared = *plan_.prepared;
     report_.setup = prepared.setup;
     report_.program = prepared.program;
@@ -182,31 +211,7 @@ class Driver::Impl {
     auto cloned = co_await backend_.clone(&shard_, *prepared.snapshot, plan_.sandbox);
     if (!cloned) co_return std::move(cloned).error();
     take_sandbox(std::move(*cloned));
-    co_return go_on();
-  }
-
-  awaitable<Result<void>> lifecycle() {
-    if (plan_.prepared) {
-      begin_phase("clone");
-      SLUICE_CO_TRY_VOID(co_await clone());
-    } else {
-      SLUICE_CO_TRY_VOID(co_await make_ready());
-    }
-    begin_phase("configure");
-    SLUICE_CO_TRY_VOID(co_await configure());
-    begin_phase("start");
-    SLUICE_CO_TRY_VOID(co_await start());
-    begin_phase("agent");
-    SLUICE_CO_TRY_VOID(co_await attend());
-    begin_phase("stop");
-    SLUICE_CO_TRY_VOID(co_await stop());
-    begin_phase("collect");
-    SLUICE_CO_TRY_VOID(co_await collect_artifacts());
-    begin_phase("verify");
-    SLUICE_CO_TRY_VOID(co_await verify());
-    begin_phase("files");
-    SLUICE_CO_TRY_VOID(co_await collect_files());
-    co_return go_on();
+    co_return Result<void>();
   }
 
   void add_bundle() {
@@ -230,7 +235,7 @@ class Driver::Impl {
     auto created = co_await backend_.create(&shard_, plan_.sandbox);
     if (!created) co_return std::move(created).error();
     take_sandbox(std::move(*created));
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<Result<sandbox::Output>> look(std::string script) {
@@ -257,11 +262,7 @@ class Driver::Impl {
       }
     }
     if (!plan_.bundle_path.empty()) {
-      TemplateValues values;
-      for (const std::string& name : placeholder_names()) values.emplace(name, "");
-      values["bundle"] = bundle_mount(spec);
-      values["version"] = spec.version;
-      SLUICE_CO_TRY(report_.program, expand(spec.program, values));
+      SLUICE_CO_TRY(report_.program, program_in(spec, bundle_mount(spec)));
       auto info = co_await sandbox_->stat(report_.program, sandbox::kAgentUser);
       if (!info) {
         co_return std::move(info).error().within(spec.name + " is not where its bundle puts it");
@@ -322,26 +323,27 @@ class Driver::Impl {
   awaitable<Result<void>> upload() {
     SLUICE_CO_TRY_VOID(
         co_await sandbox_->reset_directory(plan_.workdir, sandbox::kAgentUser, 0755));
-    for (Upload& file : plan_.uploads) {
+    auto written = co_await write(&plan_.uploads);
+    if (!written) co_return std::move(written).error().within("upload");
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> write(std::vector<Upload>* files) {
+    for (Upload& file : *files) {
       const std::string path = absolute(file.path, plan_.workdir);
       sandbox::WriteOptions options;
       options.mode = file.mode;
-      auto written = co_await sandbox_->write_file(path, std::move(file.content), options);
-      if (!written) co_return std::move(written).error().within("upload");
+      SLUICE_CO_TRY_VOID(co_await sandbox_->write_file(path, std::move(file.content), options));
     }
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<Result<void>> configure() {
     SLUICE_CO_TRY(const Endpoint endpoint, co_await hooks_.open_endpoint(sandbox_.get()));
     SLUICE_CO_TRY(launch_, make_launch(plan_, endpoint, report_.program));
-    for (Upload& file : launch_.files) {
-      sandbox::WriteOptions options;
-      options.mode = file.mode;
-      auto written = co_await sandbox_->write_file(file.path, std::move(file.content), options);
-      if (!written) co_return std::move(written).error().within("configure " + plan_.spec->name);
-    }
-    co_return go_on();
+    auto written = co_await write(&launch_.files);
+    if (!written) co_return std::move(written).error().within("configure " + plan_.spec->name);
+    co_return Result<void>();
   }
 
   // One setup or verify command: its own clean shell, its own row.
@@ -391,7 +393,7 @@ class Driver::Impl {
     }
     auto given = co_await sandbox_->give_tree(plan_.workdir, sandbox::kAgentUser);
     if (!given) co_return std::move(given).error();
-    co_return go_on();
+    co_return Result<void>();
   }
 
   Duration agent_timeout() const {
@@ -420,7 +422,7 @@ class Driver::Impl {
     }
     job_ = std::move(*job);
     report_.agent.emplace();
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<void> give_input(Bytes input) {
@@ -439,12 +441,17 @@ class Driver::Impl {
       if (!piece || piece->empty()) break;
       tail_.add(*piece);
       whole->append(*piece);
-      if (events != nullptr) {
-        for (const AgentEvent& event : events->feed(*piece)) hooks_.on_agent_event(event);
-      }
+      if (events != nullptr) show(events->feed(*piece));
     }
-    if (events != nullptr) {
-      for (const AgentEvent& event : events->finish()) hooks_.on_agent_event(event);
+    if (events != nullptr) show(events->finish());
+  }
+
+  // The output is read to its end whatever the hook does: the agent would hang otherwise.
+  void show(const std::vector<AgentEvent>& events) {
+    try {
+      for (const AgentEvent& event : events) hooks_.on_agent_event(event);
+    } catch (const std::exception& e) {
+      bug_ = bug(e);
     }
   }
 
@@ -468,7 +475,7 @@ class Driver::Impl {
                             ErrorOrigin::kAgent);
       report_.failed_phase = "agent";
     }
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<Result<void>> stop() {
@@ -483,14 +490,11 @@ class Driver::Impl {
     if (by_events && run.exit.ok() && !run.ok && !run.error) {
       run.error = "it ended without an event that says it is done";
     }
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<Result<void>> collect_artifacts() {
-    TemplateValues values;
-    for (const std::string& name : placeholder_names()) values.emplace(name, "");
-    values["home"] = agent_home(plan_);
-    values["workdir"] = plan_.workdir;
+    const TemplateValues values = only({{"home", agent_home(plan_)}, {"workdir", plan_.workdir}});
     for (const ArtifactSpec& wanted : plan_.spec->artifacts) {
       SLUICE_CO_TRY(std::string path, expand(wanted.path, values));
       auto content = co_await sandbox_->read_file(path, wanted.max_bytes, sandbox::kAgentUser);
@@ -507,7 +511,7 @@ class Driver::Impl {
         report_.warnings.push_back("artifact " + wanted.name + ": " + content.error().message);
       }
     }
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<Result<void>> verify() {
@@ -543,7 +547,7 @@ class Driver::Impl {
     if (!own) co_return std::move(own).error().within("verifier");
     report_.verifier_reward = *own;
     report_.verified = true;
-    co_return go_on();
+    co_return Result<void>();
   }
 
   awaitable<Result<void>> collect_files() {
@@ -568,7 +572,7 @@ class Driver::Impl {
         report_.files_extra.push_back(entry.path);
       }
     }
-    co_return go_on();
+    co_return Result<void>();
   }
 
   net::Shard& shard_;
@@ -586,7 +590,21 @@ class Driver::Impl {
   Tail tail_{kLogTail};
   net::TaskGroup pumps_{shard_.executor()};
   std::optional<std::string> cancelled_;
+  std::optional<Error> bug_;  // of a hook, in a coroutine of ours that goes on
   net::TaskGroup closing_{shard_.executor()};
+
+  // Up to setup, the same for all attempts at a task.
+  static constexpr Phase kPreparing[] = {{"create", &Impl::create},
+                                         {"install", &Impl::install},
+                                         {"upload", &Impl::upload},
+                                         {"setup", &Impl::setup}};
+  static constexpr Phase kAttempting[] = {{"configure", &Impl::configure},
+                                          {"start", &Impl::start},
+                                          {"agent", &Impl::attend},
+                                          {"stop", &Impl::stop},
+                                          {"collect", &Impl::collect_artifacts},
+                                          {"verify", &Impl::verify},
+                                          {"files", &Impl::collect_files}};
 };
 
 Driver::Driver(net::Shard& shard, sandbox::Backend& backend, Plan plan, Hooks& hooks)
@@ -598,6 +616,9 @@ awaitable<Report> Driver::run() {
 }
 awaitable<Report> Driver::prepare() {
   return impl_->prepare();
+}
+std::vector<std::string_view> Driver::phases() {
+  return Impl::names();
 }
 void Driver::cancel(std::string why) {
   impl_->cancel(std::move(why));

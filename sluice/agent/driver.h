@@ -7,8 +7,8 @@
 // keeps what they made, and a plan that names it begins with a clone of that.
 //
 // What is special about an agent is in its spec; what is special about a rollout (its model
-// endpoint, who watches, a verifier of its own) comes in through Hooks. However a phase ends, the
-// sandbox is closed and the report tells what happened so far.
+// endpoint, who watches, a verifier of its own) comes in through Hooks. However a phase ends, by an
+// exception too, the sandbox is closed and the report tells what happened so far.
 //
 // A driver lives on one shard and is used once.
 #pragma once
@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sluice/agent/bundle.h"
@@ -45,35 +46,35 @@ enum class HostTools : uint8_t { kNone, kOffered };
 // Whether the agent can be told of them; kUnsupported names it and its version.
 Result<void> check_host_tools(const Spec& spec, HostTools tools);
 
-struct Report;
-
-struct Plan {
-  std::shared_ptr<const Spec> spec;
-  // Of Driver::prepare(), for a plan that is the same up to here.
-  std::shared_ptr<const Report> prepared;
-  std::string bundle_path;  // on the host; "" to install inside
+// What a task has an agent do, and around it: the same for every agent.
+struct Work {
+  std::string instruction;
   sandbox::Options sandbox;
-
   std::string workdir = sandbox::kWorkdir;
   std::vector<Upload> uploads;
   std::vector<std::string> setup;
   std::string setup_user = sandbox::kSetupUser;
-  Duration setup_timeout = std::chrono::minutes(5);  // per command
+  std::vector<std::string> verify;
+  Duration setup_timeout = std::chrono::minutes(5);   // per command
+  Duration verify_timeout = std::chrono::minutes(2);  // per command
+  Duration agent_timeout{};                           // 0: the spec's
+  Approvals approvals = Approvals::kAgentDefault;
+  std::map<std::string, std::string> options;  // by name; text, or JSON where the spec says so
+  std::map<std::string, std::string> env;      // for the agent
+};
 
-  std::string instruction;
+struct Report;
+
+struct Plan : Work {
+  std::shared_ptr<const Spec> spec;
+  // Of Driver::prepare(), for a plan that is the same up to here.
+  std::shared_ptr<const Report> prepared;
+  std::string bundle_path;  // on the host; "" to install inside
   std::string model = "policy";
   llm::Dialect dialect = llm::Dialect::kChat;
   int64_t context_window = 131072;
   int64_t max_output = 8192;
-  Approvals approvals = Approvals::kAgentDefault;
   HostTools host_tools = HostTools::kNone;
-  std::map<std::string, std::string> options;  // by name; text, or JSON where the spec says so
-  std::map<std::string, std::string> env;      // the task's, for the agent
-  Duration agent_timeout{};                    // 0: the spec's
-
-  std::vector<std::string> verify;
-  Duration verify_timeout = std::chrono::minutes(2);  // per command
-
   Duration install_pause = std::chrono::seconds(3);  // before the next attempt, ever longer
 
   size_t collect_files = 32;              // of the workdir, at most
@@ -162,6 +163,9 @@ class Driver {
   // Instead of run(): only what attempts share, in a sandbox of its own. What set-up left running
   // is ended. kUnsupported where the backend cannot clone.
   awaitable<Report> prepare();
+
+  // The phases of an attempt that prepares for itself, in order.
+  static std::vector<std::string_view> phases();
 
   // Ends it early, from the shard's thread: run() then returns soon, with kCancelled. What was
   // verified by then stays in the report.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <ranges>
 
 #include "sluice/base/id.h"
 #include "sluice/base/toml.h"
@@ -318,6 +319,29 @@ const std::vector<std::string>& placeholder_names() {
       "base_url",   "bundle", "context_window", "gate",    "home",    "key",
       "max_output", "model",  "program",        "rollout", "version", "workdir"};
   return names;
+}
+
+TemplateValues only(TemplateValues values) {
+  for (const std::string& name : placeholder_names()) values.emplace(name, "");
+  return values;
+}
+
+bool uses(const Spec& spec, std::string_view placeholder,
+          const std::map<std::string, std::string>& options) {
+  const auto names = [&](std::string_view text) {
+    return names_in(text).contains(std::string(placeholder));
+  };
+  const auto any_names = [&](const std::vector<std::string>& words,
+                             const std::map<std::string, std::string>& env) {
+    return std::ranges::any_of(words, names) ||
+           std::ranges::any_of(env | std::views::values, names);
+  };
+  return any_names(spec.command, spec.env) ||
+         std::ranges::any_of(spec.files, names, &FileSpec::content) ||
+         std::ranges::any_of(spec.options, [&](const auto& option) {
+           return options.contains(option.first) &&
+                  any_names(option.second.args, option.second.env);
+         });
 }
 
 Result<Spec> parse_spec(std::string_view toml, std::string source) {

@@ -133,5 +133,12 @@ Result<Spec> parse_spec(std::string_view toml, std::string source);
 
 // The placeholders that every spec may use, besides its dialects' own.
 const std::vector<std::string>& placeholder_names();
+// These values, and every other placeholder empty.
+TemplateValues only(TemplateValues values);
+
+// Whether an agent so described, and started with these options, is told the placeholder's value:
+// by its command, its environment or its files.
+bool uses(const Spec& spec, std::string_view placeholder,
+          const std::map<std::string, std::string>& options = {});
 
 }  // namespace sluice::agent

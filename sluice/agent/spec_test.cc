@@ -51,6 +51,25 @@ TEST(SpecTest, EveryBuiltInSpecIsValid) {
   }
 }
 
+TEST(SpecTest, KnowsWhatUsesAPlaceholder) {
+  const auto uses_max = [](const std::string& text, std::map<std::string, std::string> options) {
+    const auto spec = parse_spec(text, "my.toml");
+    EXPECT_TRUE(spec) << spec.error().message;
+    return uses(*spec, "max_output", options);
+  };
+  EXPECT_FALSE(uses_max(kMinimal, {}));
+  EXPECT_TRUE(uses_max(with("-c\", \"cat", "-c\", \"{max_output}"), {}));
+  EXPECT_TRUE(uses_max(with("[dialects", "env = { MAX = \"{max_output}\" }\n[dialects"), {}));
+  EXPECT_TRUE(uses_max(
+      with("[dialects", "[[files]]\npath = \"x\"\ncontent = \"{max_output}\"\n[dialects"), {}));
+  // Braces that only look like it, a path, and what takes an option that is not given.
+  EXPECT_FALSE(uses_max(with("-c\", \"cat", "-c\", \"{{max_output}"), {}));
+  const std::string optional =
+      with("[dialects", "[options.limit]\nargs = [\"{max_output}\"]\n[dialects");
+  EXPECT_FALSE(uses_max(optional, {}));
+  EXPECT_TRUE(uses_max(optional, {{"limit", "1"}}));
+}
+
 TEST(SpecTest, MistakesNameFileLineAndWhatToDo) {
   EXPECT_EQ(mistake(with("name = \"echo\"", "")), "my.toml:1: name: is required (a string)");
   EXPECT_EQ(mistake(with("name = \"echo\"", "name = \"a b\"")),

@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "sluice/json/text.h"
+
 namespace sluice::agent {
 namespace {
 
@@ -33,34 +35,6 @@ std::optional<Placeholder> placeholder_at(std::string_view text) {
   if (i >= text.size() || text[i] != '}') return std::nullopt;
   found.length = i + 1;
   return found;
-}
-
-void append_json_inside(std::string& out, std::string_view text) {
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          out += fmt::format("\\u{:04x}", static_cast<int>(c));
-        } else {
-          out += c;
-        }
-    }
-  }
 }
 
 // Calls text_run(view) and placeholder(Placeholder) in the order of the text.
@@ -103,7 +77,9 @@ Result<std::string> expand(std::string_view text, const TemplateValues& values) 
         if (found.filter.empty()) {
           out += value->second;
         } else if (found.filter == "json") {
-          append_json_inside(out, value->second);
+          std::string quoted;
+          json::append_string(quoted, value->second);
+          out.append(quoted, 1, quoted.size() - 2);
         } else {
           return Error(
               ErrorCode::kInvalidArgument,

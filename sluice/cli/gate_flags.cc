@@ -29,15 +29,8 @@ Result<void> set_limits(const GateLimitFlags& flags, gate::GateOptions& options)
 }
 
 void set_rules(const GateRuleFlags& flags, rollout::GateRules& rules) {
-  if (flags.accept) {
-    rules.accept = *flags.accept == rollout::kAcceptSampled ? gate::OriginRule::Accept::kSampledOnly
-                                                            : gate::OriginRule::Accept::kAny;
-  }
-  if (flags.delivery) {
-    rules.delivery = *flags.delivery == rollout::kDeliveryIncremental
-                         ? gate::AnswerDelivery::kIncremental
-                         : gate::AnswerDelivery::kWhole;
-  }
+  if (flags.accept) rules.accept = rollout::accept_named(*flags.accept);
+  if (flags.delivery) rules.delivery = rollout::delivery_named(*flags.delivery);
   if (flags.max_version_lag) rules.max_version_lag = flags.max_version_lag;
 }
 

@@ -12,39 +12,7 @@ namespace {
 
 constexpr size_t kShownOutput = 16 * 1024;
 constexpr size_t kShownLog = 16 * 1024;
-
-// Output as text for JSON: its end, if it is long.
-std::string shown(ByteView bytes, size_t max = kShownOutput) {
-  return to_valid_utf8(bytes.size() > max ? bytes.substr(bytes.size() - max) : bytes);
-}
-
-double seconds(Duration duration) {
-  return std::round(std::chrono::duration<double>(duration).count() * 1e6) / 1e6;
-}
-
-json::Value row_json(const agent::CommandRow& row) {
-  const sandbox::Exit& exit = row.output.exit;
-  json::Object out;
-  out["cmd"] = row.cmd;
-  // OpenEnv's field: null where there was no exit code.
-  out["exit_code"] = exit.reason == sandbox::Exit::Reason::kExited ? json::Value(exit.status)
-                                                                   : json::Value(nullptr);
-  out["stdout"] = shown(row.output.out);
-  out["stderr"] = shown(row.output.err);
-  out["duration_s"] = seconds(row.output.wall);
-  out["ended"] = sandbox::describe(exit);
-  if (exit.truncated || row.output.out.size() > kShownOutput ||
-      row.output.err.size() > kShownOutput) {
-    out["truncated"] = true;
-  }
-  return out;
-}
-
-json::Value rows_json(const std::vector<agent::CommandRow>& rows) {
-  json::Array out;
-  for (const agent::CommandRow& row : rows) out.push_back(row_json(row));
-  return out;
-}
+constexpr double kTicks = 1e6;
 
 std::optional<double> parse_reward(std::string_view text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ' || text.back() == '\r')) {
@@ -96,11 +64,61 @@ std::optional<double> reward_of(const agent::Report& report, std::vector<std::st
   if (report.reward_file) {
     if (const auto reward = parse_reward(*report.reward_file)) return reward;
     warnings.push_back(fmt::format("reward.txt holds no finite number and was not used: \"{}\"",
-                                   shown(*report.reward_file, 80)));
+                                   tail_of(*report.reward_file, 80)));
   }
   double passed = 0;
   for (const agent::CommandRow& row : report.verify) passed += row.output.exit.ok() ? 1 : 0;
   return passed / static_cast<double>(report.verify.size());
+}
+
+double rounded(Duration duration, double ticks) {
+  return std::round(std::chrono::duration<double>(duration).count() * ticks) / ticks;
+}
+
+std::string tail_of(ByteView text, size_t max) {
+  return to_valid_utf8(text.size() > max ? text.substr(text.size() - max) : text);
+}
+
+json::Value or_null(std::string_view text) {
+  return text.empty() ? json::Value(nullptr) : json::Value(text);
+}
+
+json::Value code_of(const sandbox::Exit& exit) {
+  return exit.reason == sandbox::Exit::Reason::kExited ? json::Value(exit.status)
+                                                       : json::Value(nullptr);
+}
+
+json::Array rows_json(const std::vector<agent::CommandRow>& rows, size_t output, double ticks) {
+  json::Array out;
+  for (const auto& [cmd, ran] : rows) {
+    json::Object row;
+    row["cmd"] = cmd;
+    row["exit_code"] = code_of(ran.exit);
+    row["stdout"] = tail_of(ran.out, output);
+    row["stderr"] = tail_of(ran.err, output);
+    row["duration_s"] = rounded(ran.wall, ticks);
+    row["ended"] = sandbox::describe(ran.exit);
+    if (ran.exit.truncated || ran.out.size() > output || ran.err.size() > output) {
+      row["truncated"] = true;
+    }
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+json::Object calls_json(const gate::Counters& calls) {
+  json::Object out;
+  out["calls"] = calls.calls;
+  out["turns"] = calls.turns;
+  out["resends"] = calls.resends;
+  out["refused"] = calls.refused;
+  return out;
+}
+
+json::Array texts_json(const std::vector<std::string>& texts) {
+  json::Array out;
+  for (const std::string& text : texts) out.emplace_back(to_valid_utf8(text));
+  return out;
 }
 
 std::string to_json(const RolloutResult& result) {
@@ -117,45 +135,34 @@ std::string to_json(const RolloutResult& result) {
   out["approvals"] = agent::to_string(result.approvals);
   out["guest_isolated"] = report.guest_isolated;
   out["reward"] = result.reward ? json::Value(*result.reward) : json::Value(nullptr);
-  out["error_kind"] = result.error_kind == ErrorKind::kNone
-                          ? json::Value(nullptr)
-                          : json::Value(to_string(result.error_kind));
-  out["error"] =
-      result.error.empty() ? json::Value(nullptr) : json::Value(to_valid_utf8(result.error));
+  out["error_kind"] = or_null(to_string(result.error_kind));
+  out["error"] = or_null(to_valid_utf8(result.error));
   out["agent_exit_code"] = nullptr;
   if (report.agent) {
-    const sandbox::Exit& exit = report.agent->exit;
-    if (exit.reason == sandbox::Exit::Reason::kExited) out["agent_exit_code"] = exit.status;
-    out["agent_ended"] = sandbox::describe(exit);
+    out["agent_exit_code"] = code_of(report.agent->exit);
+    out["agent_ended"] = sandbox::describe(report.agent->exit);
     out["agent_ok"] = report.agent->ok;
     if (report.agent->error) out["agent_error"] = to_valid_utf8(*report.agent->error);
   }
-  out["wall_s"] = seconds(result.wall);
-  if (result.preparation) out["preparation_s"] = seconds(*result.preparation);
-  json::Object calls;
-  calls["calls"] = result.calls.calls;
-  calls["turns"] = result.calls.turns;
-  calls["resends"] = result.calls.resends;
-  calls["refused"] = result.calls.refused;
-  out["llm"] = std::move(calls);
+  out["wall_s"] = rounded(result.wall, kTicks);
+  if (result.preparation) out["preparation_s"] = rounded(*result.preparation, kTicks);
+  out["llm"] = calls_json(result.calls);
   json::Array phases;
   for (const agent::PhaseTime& phase : report.phases) {
     json::Object row;
     row["phase"] = phase.name;
-    row["began_s"] = seconds(phase.began);
-    row["took_s"] = seconds(phase.took);
+    row["began_s"] = rounded(phase.began, kTicks);
+    row["took_s"] = rounded(phase.took, kTicks);
     phases.push_back(std::move(row));
   }
   out["phases"] = std::move(phases);
-  out["setup_results"] = rows_json(report.setup);
-  out["verify_results"] = rows_json(report.verify);
+  out["setup_results"] = rows_json(report.setup, kShownOutput, kTicks);
+  out["verify_results"] = rows_json(report.verify, kShownOutput, kTicks);
   json::Object files;
   for (const auto& [path, content] : report.files)
     files[to_valid_utf8(path)] = to_valid_utf8(content);
   out["files"] = std::move(files);
-  json::Array extra;
-  for (const std::string& path : report.files_extra) extra.emplace_back(to_valid_utf8(path));
-  out["files_extra"] = std::move(extra);
+  out["files_extra"] = texts_json(report.files_extra);
   json::Array artifacts;
   for (const agent::Artifact& artifact : report.artifacts) {
     json::Object row;
@@ -165,10 +172,8 @@ std::string to_json(const RolloutResult& result) {
     artifacts.push_back(std::move(row));
   }
   out["artifacts"] = std::move(artifacts);
-  out["agent_log_tail"] = report.agent ? shown(report.agent->log_tail, kShownLog) : "";
-  json::Array warnings;
-  for (const std::string& warning : report.warnings) warnings.emplace_back(to_valid_utf8(warning));
-  out["warnings"] = std::move(warnings);
+  out["agent_log_tail"] = report.agent ? tail_of(report.agent->log_tail, kShownLog) : "";
+  out["warnings"] = texts_json(report.warnings);
   out["trace"] = result.trace;
   if (!result.kept_files.empty()) out["kept_files"] = result.kept_files;
   if (!result.metadata.empty()) {

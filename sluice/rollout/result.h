@@ -9,6 +9,7 @@
 
 #include "sluice/agent/driver.h"
 #include "sluice/gate/gate.h"
+#include "sluice/json/value.h"
 
 namespace sluice::rollout {
 
@@ -56,6 +57,17 @@ struct RolloutResult {
 // of verify commands that succeeded; none if nothing was verified. What is wrong with a reward file
 // goes to `warnings`.
 std::optional<double> reward_of(const agent::Report& report, std::vector<std::string>& warnings);
+
+// Parts of a result as JSON, for whoever gives it another shape (env/coding). `output`: how many
+// bytes of what a command printed are shown, its last; `ticks`: a second's, to which times are
+// rounded.
+json::Array rows_json(const std::vector<agent::CommandRow>& rows, size_t output, double ticks);
+json::Object calls_json(const gate::Counters& calls);
+json::Array texts_json(const std::vector<std::string>& texts);
+json::Value code_of(const sandbox::Exit& exit);  // null where there was no exit code
+json::Value or_null(std::string_view text);      // null for ""
+double rounded(Duration duration, double ticks);
+std::string tail_of(ByteView text, size_t max);
 
 // The result as JSON, with the fields of OpenEnv's RolloutResult under their names and ours beside
 // them (docs/results.md).

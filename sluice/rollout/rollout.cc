@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <utility>
 
 #include "sluice/json/text.h"
@@ -69,18 +70,12 @@ class Rollout::Impl final : public agent::Hooks {
 
     auto opened = open_at_gate();
     if (opened) {
-      agent::Plan plan = make_plan();
-      if (options_.group) {
-        on_phase("prepare");
-        plan.prepared = co_await prepared();
-        const Duration took = Clock::now() - began;
-        if (plan.prepared) result.preparation = total(plan.prepared->phases);
-        result.report = co_await drive(std::move(plan));
-        auto& phases = result.report.phases;
-        for (agent::PhaseTime& phase : phases) phase.began += took;
-        phases.insert(phases.begin(), {"prepare", Duration{}, took});
-      } else {
-        result.report = co_await drive(std::move(plan));
+      // What is open at the gate is closed there, whatever happens.
+      try {
+        co_await attempt(&result, began);
+      } catch (const std::exception& e) {
+        result.report.error =
+            Error(ErrorCode::kInternal, fmt::format("a bug of Sluice's: {}", e.what()));
       }
       if (const auto counters = parts_.gate.counters(options_.id)) result.calls = *counters;
       co_await parts_.gate.close(options_.id);
@@ -101,6 +96,7 @@ class Rollout::Impl final : public agent::Hooks {
                     {{"rollout", options_.id.value},
                      {"error_kind", to_string(result.error_kind)},
                      {"calls", result.calls.calls}});
+    if (options_.on_end) options_.on_end(result);
     co_return result;
   }
 
@@ -191,31 +187,35 @@ class Rollout::Impl final : public agent::Hooks {
     return registration;
   }
 
+  net::awaitable<void> attempt(RolloutResult* result, Clock::time_point began) {
+    agent::Plan plan = make_plan();
+    if (!options_.group) {
+      result->report = co_await drive(std::move(plan));
+      co_return;
+    }
+    on_phase("prepare");
+    plan.prepared = co_await prepared();
+    const Duration took = Clock::now() - began;
+    if (plan.prepared) result->preparation = total(plan.prepared->phases);
+    result->report = co_await drive(std::move(plan));
+    auto& phases = result->report.phases;
+    for (agent::PhaseTime& phase : phases) phase.began += took;
+    phases.insert(phases.begin(), {"prepare", Duration{}, took});
+  }
+
   agent::Plan make_plan() const {
     const Task& task = *options_.task;
     agent::Plan plan;
+    static_cast<agent::Work&>(plan) = task;
     plan.spec = options_.spec;
     plan.bundle_path = options_.bundle_path;
-    plan.sandbox = task.sandbox;
     plan.sandbox.labels["rollout"] = options_.id.value;
     plan.sandbox.deadline = Deadline::in(sandbox_lifetime(task, *options_.spec));
     plan.sandbox.keep_files_in = options_.keep_files_in;
-    plan.workdir = task.workdir;
-    plan.uploads = task.uploads;
-    plan.setup = task.setup;
-    plan.setup_user = task.setup_user;
-    plan.setup_timeout = task.setup_timeout;
-    plan.instruction = task.instruction;
     plan.model = options_.model;
     if (options_.max_output) plan.max_output = *options_.max_output;
     plan.dialect = options_.dialect;
-    plan.approvals = task.approvals;
-    plan.options = task.options;
     plan.host_tools = host_tools();
-    plan.env = task.env;
-    plan.agent_timeout = task.agent_timeout;
-    plan.verify = task.verify;
-    plan.verify_timeout = task.verify_timeout;
     return plan;
   }
 

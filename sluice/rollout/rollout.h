@@ -1,5 +1,5 @@
 // Rollout: one attempt of one agent at one task, joined from task, agent, sandbox, gate and verify.
-// Lives on one shard and is used once.
+// Lives on one shard and is used once. Only the engine (engine.h) runs it.
 #pragma once
 
 #include <functional>
@@ -43,9 +43,13 @@ struct RolloutOptions {
   PolicyChoice policy;
   Verifier verifier;
   std::string keep_files_in;
-  // Called on the rollout's shard, for whoever shows the rollout live.
+  // Records this one instead of the engine's recorder, which it may pass everything on to.
+  std::shared_ptr<trace::Recorder> recorder;
+  // Called on the rollout's shard, for whoever shows the rollout live. What they throw ends the
+  // rollout. At on_end() nothing of it is open any more.
   std::function<void(std::string_view phase)> on_phase;
   std::function<void(const agent::AgentEvent& event)> on_agent_event;
+  std::function<void(const RolloutResult& result)> on_end;
 };
 
 class Rollout {
@@ -66,11 +70,12 @@ class Rollout {
 
   const RolloutId& id() const;
 
-  // Runs it to its end, whatever that is. When it returns, the sandbox is destroyed, the gate's
-  // registration closed and the trace complete.
+  // Runs it to its end, whatever that is, an exception included: that is an error of the result, of
+  // kInfrastructure. When it returns, the sandbox is destroyed, the gate's registration closed and
+  // the trace complete.
   net::awaitable<RolloutResult> run();
 
-  // Ends it early, on the shard's thread. Idempotent.
+  // Ends it early. Idempotent. REQUIRES: the shard's thread.
   void cancel(std::string why);
 
  private:

@@ -74,7 +74,7 @@ class RolloutTest : public ::testing::Test {
   }
 
   RolloutResult run(Verifier verifier = {}) {
-    auto spec = agent::parse_spec(testing::kCallerSpec, "caller.toml");
+    auto spec = agent::parse_spec(spec_, "caller.toml");
     EXPECT_TRUE(spec) << spec.error().message;
     RolloutOptions options;
     options.task = std::make_shared<const Task>(task_);
@@ -82,6 +82,7 @@ class RolloutTest : public ::testing::Test {
     options.policy = {"interception_gate", "script", policy_};
     options.verifier = std::move(verifier);
     options.on_phase = on_phase_;
+    options.on_agent_event = on_agent_event_;
     Rollout rollout({shard_, backend_, gate_.for_operator, recorder_, Logger()}, options);
     if (cancel_after_) {
       timer_.arm(Deadline::in(*cancel_after_), [&] { rollout.cancel("interrupted"); });
@@ -104,7 +105,9 @@ class RolloutTest : public ::testing::Test {
   trace::MemoryRecorder recorder_;
   Task task_;
   std::shared_ptr<gate::Policy> policy_;
+  std::string spec_ = testing::kCallerSpec;
   std::function<void(std::string_view)> on_phase_;
+  std::function<void(const agent::AgentEvent&)> on_agent_event_;
   std::optional<Duration> cancel_after_;
   net::Wheel::Timer timer_{shard_.wheel()};
 };
@@ -221,6 +224,53 @@ TEST_F(RolloutTest, defect_19_an_agent_that_cannot_be_started_leaves_nothing_ope
   EXPECT_THAT(result.error, HasSubstr("start: ")) << result.error;
   EXPECT_EQ(result.reward, std::nullopt);
   EXPECT_FALSE(result.report.agent);
+  EXPECT_TRUE(backend_.last().closed());
+}
+
+// The gate is looked at after every run here, too.
+void expect_a_bug(const RolloutResult& result) {
+  EXPECT_EQ(result.error_kind, ErrorKind::kInfrastructure);
+  EXPECT_THAT(result.error, HasSubstr("a bug of Sluice's: oops"));
+  EXPECT_EQ(result.reward, std::nullopt);
+}
+
+TEST_F(RolloutTest, an_exception_in_any_phase_leaves_nothing_open) {
+  for (const std::string_view where : agent::Driver::phases()) {
+    SCOPED_TRACE(where);
+    on_phase_ = [&](std::string_view phase) {
+      if (phase == where) throw std::logic_error("oops");
+    };
+    expect_a_bug(run());
+    for (const auto& machine : backend_.machines()) EXPECT_TRUE(machine->closed());
+    EXPECT_EQ(recorder_.entries().back().kind, "closed");
+  }
+}
+
+net::awaitable<Exit> tell_then_call(FakeProcess* self) {
+  const auto told = co_await self->write(sandbox::Job::Channel::kOut, "{\"t\":\"x\"}\n");
+  static_cast<void>(told);
+  co_return co_await call_once(self);
+}
+
+TEST_F(RolloutTest, an_exception_over_an_agents_event_leaves_nothing_open) {
+  spec_ += "[[events]]\nkind = \"text\"\nmatch = { \"/t\" = \"x\" }\n";
+  backend_.on("caller http", tell_then_call);
+  on_agent_event_ = [](const agent::AgentEvent&) {
+    throw std::logic_error("oops");
+  };
+  const RolloutResult result = run();
+  expect_a_bug(result);
+  EXPECT_EQ(result.calls.turns, 1u) << "the agent ran to its end";
+  EXPECT_TRUE(backend_.last().closed());
+}
+
+net::awaitable<Result<std::optional<double>>> broken(sandbox::Sandbox*, const Task*) {
+  throw std::logic_error("oops");
+  co_return std::optional<double>();
+}
+
+TEST_F(RolloutTest, an_exception_of_a_verifier_leaves_nothing_open) {
+  expect_a_bug(run(broken));
   EXPECT_TRUE(backend_.last().closed());
 }
 

@@ -47,30 +47,10 @@ void read_files(TomlReader& root, Task& task, const std::string& directory) {
   }
 }
 
-// A limit that a task names is a requirement, unless it says otherwise.
-void read_limits(TomlReader& root, Task& task) {
+void read_task_limits(TomlReader& root, Task& task) {
   auto in = root.table("limits");
   if (!in) return;
-  const auto strictness = in->one_of("enforce", {"require", "prefer"}) == "prefer"
-                              ? sandbox::Strictness::kPrefer
-                              : sandbox::Strictness::kRequire;
-  auto limit = [&](std::string_view key, int64_t max, int64_t unit,
-                   std::optional<sandbox::Limit>& into) {
-    if (const auto value = in->integer(key, 1, max)) {
-      into = sandbox::Limit{static_cast<uint64_t>(*value * unit), strictness};
-    }
-  };
-  sandbox::Limits& limits = task.sandbox.limits;
-  limit("memory_mb", 1 << 24, kMiB, limits.memory_bytes);
-  limit("disk_mb", 1 << 24, kMiB, limits.disk_bytes);
-  limit("pids", 1 << 22, 1, limits.pids);
-  limit("open_files", 1 << 20, 1, limits.open_files);
-  if (const auto swap = in->integer("swap_mb", 0, 1 << 24)) {
-    limits.swap_bytes = sandbox::Limit{static_cast<uint64_t>(*swap * kMiB), strictness};
-  }
-  if (const auto cpus = in->number("cpus", 0.01, 4096)) {
-    limits.cpu_millis = sandbox::Limit{static_cast<uint64_t>(*cpus * 1000), strictness};
-  }
+  read_limits(*in, task.sandbox.limits);
   task.agent_timeout = in->seconds("agent_timeout_s", 10ms, 24h).value_or(Duration{});
   task.setup_timeout = in->seconds("setup_timeout_s", 10ms, 24h).value_or(task.setup_timeout);
   task.verify_timeout = in->seconds("verify_timeout_s", 10ms, 24h).value_or(task.verify_timeout);
@@ -100,17 +80,14 @@ void read_sandbox(TomlReader& root, Task& task, const std::string& directory) {
   }
   task.setup_user = in->string("setup_user").value_or(task.setup_user);
   const auto network = in->one_of("network", {"none", "setup", "open"});
-  if (network == "setup") task.sandbox.network = sandbox::Network::kSetup;
-  if (network == "open") task.sandbox.network = sandbox::Network::kOpen;
+  task.sandbox.network = network_named(network.value_or(""));
   task.sandbox.setup_hosts = in->strings("setup_hosts");
 }
 
 void read_agent(TomlReader& root, Task& task) {
   auto in = root.table("agent");
   if (!in) return;
-  if (in->one_of("approvals", {"default", "bypass"}) == "bypass") {
-    task.approvals = agent::Approvals::kBypass;
-  }
+  task.approvals = approvals_named(in->one_of("approvals", {"default", "bypass"}).value_or(""));
   task.env = in->string_map("env");
   // Values of any type: a string as it is, the rest as JSON, which the agent's spec may ask for.
   if (auto options = in->table("options")) {
@@ -176,7 +153,7 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
   read_sandbox(root, task, directory);
   read_agent(root, task);
   read_tools(root, task);
-  read_limits(root, task);
+  read_task_limits(root, task);
   read_budget(root, task.budget);
   read_gate(root, task.gate);
   SLUICE_TRY_VOID(root.finish());
@@ -202,13 +179,11 @@ void read_budget(TomlReader& root, gate::Budget& budget) {
 void read_gate(TomlReader& root, GateRules& rules) {
   auto in = root.table("gate");
   if (!in) return;
-  if (const auto accept = in->one_of("accept", {kAcceptAny, kAcceptSampled})) {
-    rules.accept = *accept == kAcceptSampled ? gate::OriginRule::Accept::kSampledOnly
-                                             : gate::OriginRule::Accept::kAny;
+  if (const auto accept = in->one_of("accept", {"any", "sampled"})) {
+    rules.accept = accept_named(*accept);
   }
-  if (const auto delivery = in->one_of("delivery", {kDeliveryWhole, kDeliveryIncremental})) {
-    rules.delivery = *delivery == kDeliveryIncremental ? gate::AnswerDelivery::kIncremental
-                                                       : gate::AnswerDelivery::kWhole;
+  if (const auto delivery = in->one_of("delivery", {"whole", "incremental"})) {
+    rules.delivery = delivery_named(*delivery);
   }
   if (const auto lag = in->integer("max_version_lag", 0, 1'000'000)) {
     rules.max_version_lag = static_cast<uint64_t>(*lag);
@@ -217,6 +192,42 @@ void read_gate(TomlReader& root, GateRules& rules) {
     rules.tools_in_requests =
         *added ? gate::ToolsInRequests::kAdded : gate::ToolsInRequests::kAsSent;
   }
+}
+
+// A limit that is named is a requirement, unless the table says otherwise.
+void read_limits(TomlReader& table, sandbox::Limits& limits) {
+  const auto strictness = table.one_of("enforce", {"require", "prefer"}) == "prefer"
+                              ? sandbox::Strictness::kPrefer
+                              : sandbox::Strictness::kRequire;
+  const auto limit = [&](std::string_view key, int64_t min, int64_t max, int64_t unit,
+                         std::optional<sandbox::Limit>& into) {
+    if (const auto value = table.integer(key, min, max)) {
+      into = sandbox::Limit{static_cast<uint64_t>(*value * unit), strictness};
+    }
+  };
+  limit("memory_mb", 1, 1 << 24, kMiB, limits.memory_bytes);
+  limit("swap_mb", 0, 1 << 24, kMiB, limits.swap_bytes);
+  limit("disk_mb", 1, 1 << 24, kMiB, limits.disk_bytes);
+  limit("pids", 1, 1 << 22, 1, limits.pids);
+  limit("open_files", 1, 1 << 20, 1, limits.open_files);
+  if (const auto cpus = table.number("cpus", 0.01, 4096)) {
+    limits.cpu_millis = sandbox::Limit{static_cast<uint64_t>(*cpus * 1000), strictness};
+  }
+}
+
+gate::OriginRule::Accept accept_named(std::string_view name) {
+  return name == "sampled" ? gate::OriginRule::Accept::kSampledOnly
+                           : gate::OriginRule::Accept::kAny;
+}
+gate::AnswerDelivery delivery_named(std::string_view name) {
+  return name == "incremental" ? gate::AnswerDelivery::kIncremental : gate::AnswerDelivery::kWhole;
+}
+sandbox::Network network_named(std::string_view name) {
+  if (name == "open") return sandbox::Network::kOpen;
+  return name == "setup" ? sandbox::Network::kSetup : sandbox::Network::kNone;
+}
+agent::Approvals approvals_named(std::string_view name) {
+  return name == "bypass" ? agent::Approvals::kBypass : agent::Approvals::kAgentDefault;
 }
 
 Result<Task> load_task(const std::string& path) {

@@ -24,24 +24,10 @@ struct GateRules {
   gate::ToolsInRequests tools_in_requests = gate::ToolsInRequests::kAsSent;
 };
 
-struct Task {
+// Of the sandbox's options it has image, limits and network; the rest is the rollout's.
+struct Task : agent::Work {
   std::string id;
   std::string source;  // the file it came from, for people
-  std::string instruction;
-
-  sandbox::Options sandbox;  // image, limits, network; the rest is the rollout's
-  std::string workdir = sandbox::kWorkdir;
-  std::vector<agent::Upload> uploads;
-  std::vector<std::string> setup;
-  std::string setup_user = sandbox::kSetupUser;
-  std::vector<std::string> verify;
-
-  Duration setup_timeout = std::chrono::minutes(5);   // per command
-  Duration verify_timeout = std::chrono::minutes(2);  // per command
-  Duration agent_timeout{};                           // 0: the agent's own
-  agent::Approvals approvals = agent::Approvals::kAgentDefault;
-  std::map<std::string, std::string> options;  // the agent's, by name
-  std::map<std::string, std::string> env;      // for the agent
   gate::Budget budget;
   GateRules gate;
   // Host tools, answered by the trainer and offered to the agent over MCP.
@@ -55,12 +41,16 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
 
 Result<Task> load_task(const std::string& path);
 
-// The tables [budget] and [gate] of a file, into what is there already: for a server whose tasks
-// come otherwise.
+// The tables [budget] and [gate] of a file and the limits of a table [limits], into what is there
+// already: for a server whose tasks come otherwise.
 void read_budget(TomlReader& root, gate::Budget& budget);
 void read_gate(TomlReader& root, GateRules& rules);
-// The values of [gate]'s `accept` and `delivery`, and of the flags by those names.
-inline constexpr std::string_view kAcceptAny = "any", kAcceptSampled = "sampled";
-inline constexpr std::string_view kDeliveryWhole = "whole", kDeliveryIncremental = "incremental";
+void read_limits(TomlReader& table, sandbox::Limits& limits);
+
+// Values by the names that files and flags have for them; a name that is none is the first.
+gate::OriginRule::Accept accept_named(std::string_view name);  // any, sampled
+gate::AnswerDelivery delivery_named(std::string_view name);    // whole, incremental
+sandbox::Network network_named(std::string_view name);         // none, setup, open
+agent::Approvals approvals_named(std::string_view name);       // default, bypass
 
 }  // namespace sluice::rollout

@@ -52,22 +52,6 @@ llm::Dialect dialect_for(const agent::Spec& spec, std::string_view mode) {
   return chat ? llm::Dialect::kChat : spec.dialects.front().dialect;
 }
 
-bool uses(const agent::Spec& spec, const std::string& placeholder) {
-  const auto in = [&](const std::string& text) {
-    return agent::names_in(text).contains(placeholder);
-  };
-  for (const std::string& word : spec.command) {
-    if (in(word)) return true;
-  }
-  for (const auto& [name, value] : spec.env) {
-    if (in(value)) return true;
-  }
-  for (const agent::FileSpec& file : spec.files) {
-    if (in(file.content)) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 // One rollout under way. Made on the server's shard; what is marked so belongs to the rollout's.
@@ -212,7 +196,7 @@ std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
     if (request.disable_thinking && !told) {
       cannot("disable_thinking", spec.name + "'s spec has no option for it");
     }
-    if (request.max_tokens_cap && !uses(spec, "max_output")) {
+    if (request.max_tokens_cap && !agent::uses(spec, "max_output", task.options)) {
       cannot("max_tokens_cap", spec.name + "'s spec does not use {max_output}");
     }
     if (request.top_logprobs) {
