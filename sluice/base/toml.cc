@@ -74,6 +74,21 @@ struct TomlReader::View {
                                           node.source().begin.line, name(key), message),
                               ErrorOrigin::kCaller);
   }
+
+  const toml::node* find(std::string_view key) {
+    asked.emplace(key);
+    return table->get(key);
+  }
+  // What stands under `key`, if it is there; a mistake if it is no T, which it must be in words.
+  template <class T>
+  auto* get(std::string_view key, std::string_view must_be) {
+    const toml::node* node = find(key);
+    const auto* value = node == nullptr ? nullptr : node->as<T>();
+    if (node != nullptr && value == nullptr) {
+      mistake_at(*node, key, fmt::format("must be {}, is {}", must_be, type_name(*node)));
+    }
+    return value;
+  }
 };
 
 Result<TomlReader> TomlReader::parse(std::string_view text, std::string source) {
@@ -98,21 +113,13 @@ Result<TomlReader> TomlReader::parse(std::string_view text, std::string source) 
   return TomlReader(std::move(document), root);
 }
 
-const void* TomlReader::find(std::string_view key) {
-  view_->asked.emplace(key);
-  return view_->table->get(key);
-}
-
 bool TomlReader::has(std::string_view key) const {
   return view_->table->contains(key);
 }
 
 std::optional<std::string> TomlReader::string(std::string_view key) {
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return std::nullopt;
-  if (const auto* value = node->as_string()) return value->get();
-  view_->mistake_at(*node, key, fmt::format("must be a string, is {}", type_name(*node)));
-  return std::nullopt;
+  const auto* value = view_->get<std::string>(key, "a string");
+  return value == nullptr ? std::nullopt : std::optional(value->get());
 }
 
 std::string TomlReader::required_string(std::string_view key) {
@@ -137,31 +144,22 @@ std::optional<std::string> TomlReader::one_of(std::string_view key,
 }
 
 std::optional<bool> TomlReader::boolean(std::string_view key) {
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return std::nullopt;
-  if (const auto* value = node->as_boolean()) return value->get();
-  view_->mistake_at(*node, key, fmt::format("must be true or false, is {}", type_name(*node)));
-  return std::nullopt;
+  const auto* value = view_->get<bool>(key, "true or false");
+  return value == nullptr ? std::nullopt : std::optional(value->get());
 }
 
 std::optional<int64_t> TomlReader::integer(std::string_view key, int64_t min, int64_t max) {
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return std::nullopt;
-  const auto* value = node->as_integer();
-  if (value == nullptr) {
-    view_->mistake_at(*node, key, fmt::format("must be an integer, is {}", type_name(*node)));
-    return std::nullopt;
-  }
+  const auto* value = view_->get<int64_t>(key, "an integer");
+  if (value == nullptr) return std::nullopt;
   if (value->get() < min || value->get() > max) {
-    view_->mistake_at(*node, key,
-                      fmt::format("is {}; must be from {} to {}", value->get(), min, max));
+    mistake(key, fmt::format("is {}; must be from {} to {}", value->get(), min, max));
     return std::nullopt;
   }
   return value->get();
 }
 
 std::optional<double> TomlReader::number(std::string_view key, double min, double max) {
-  const auto* node = static_cast<const toml::node*>(find(key));
+  const toml::node* node = view_->find(key);
   if (node == nullptr) return std::nullopt;
   double value = 0;
   if (const auto* whole = node->as_integer()) {
@@ -188,14 +186,8 @@ std::optional<Duration> TomlReader::seconds(std::string_view key, Duration min, 
 
 std::vector<std::string> TomlReader::strings(std::string_view key) {
   std::vector<std::string> out;
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return out;
-  const auto* array = node->as_array();
-  if (array == nullptr) {
-    view_->mistake_at(*node, key,
-                      fmt::format("must be an array of strings, is {}", type_name(*node)));
-    return out;
-  }
+  const auto* array = view_->get<toml::array>(key, "an array of strings");
+  if (array == nullptr) return out;
   for (const toml::node& element : *array) {
     if (const auto* value = element.as_string()) {
       out.push_back(value->get());
@@ -209,14 +201,8 @@ std::vector<std::string> TomlReader::strings(std::string_view key) {
 
 std::map<std::string, std::string> TomlReader::string_map(std::string_view key) {
   std::map<std::string, std::string> out;
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return out;
-  const auto* table = node->as_table();
-  if (table == nullptr) {
-    view_->mistake_at(*node, key,
-                      fmt::format("must be a table of strings, is {}", type_name(*node)));
-    return out;
-  }
+  const auto* table = view_->get<toml::table>(key, "a table of strings");
+  if (table == nullptr) return out;
   for (const auto& [name, value] : *table) {
     if (const auto* text = value.as_string()) {
       out.emplace(name.str(), text->get());
@@ -235,14 +221,14 @@ std::vector<std::string> TomlReader::keys() const {
 }
 
 std::optional<std::string> TomlReader::text(std::string_view key) {
-  const auto* node = static_cast<const toml::node*>(find(key));
+  const toml::node* node = view_->find(key);
   if (node == nullptr) return std::nullopt;
   if (const auto* value = node->as_string()) return value->get();
   return json(key);
 }
 
 std::optional<std::string> TomlReader::json(std::string_view key) {
-  const auto* node = static_cast<const toml::node*>(find(key));
+  const toml::node* node = view_->find(key);
   if (node == nullptr) return std::nullopt;
   std::ostringstream out;
   node->visit([&](const auto& value) { out << toml::json_formatter(value); });
@@ -256,24 +242,16 @@ TomlReader TomlReader::child(const void* table, std::string path) {
 }
 
 std::optional<TomlReader> TomlReader::table(std::string_view key) {
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return std::nullopt;
-  if (const auto* value = node->as_table()) return child(value, view_->name(key));
-  view_->mistake_at(*node, key, fmt::format("must be a table, is {}", type_name(*node)));
-  return std::nullopt;
+  const auto* value = view_->get<toml::table>(key, "a table");
+  if (value == nullptr) return std::nullopt;
+  return child(value, view_->name(key));
 }
 
 std::vector<TomlReader> TomlReader::tables(std::string_view key) {
   std::vector<TomlReader> out;
-  const auto* node = static_cast<const toml::node*>(find(key));
-  if (node == nullptr) return out;
-  const auto* array = node->as_array();
-  if (array == nullptr) {
-    view_->mistake_at(*node, key,
-                      fmt::format("must be an array of tables ([[{}]]), is {}", view_->name(key),
-                                  type_name(*node)));
-    return out;
-  }
+  const auto* array =
+      view_->get<toml::array>(key, fmt::format("an array of tables ([[{}]])", view_->name(key)));
+  if (array == nullptr) return out;
   for (size_t i = 0; i < array->size(); ++i) {
     const toml::node& element = *array->get(i);
     if (const auto* value = element.as_table()) {

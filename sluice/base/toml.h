@@ -75,7 +75,6 @@ class TomlReader {
   struct View;
   TomlReader(std::shared_ptr<Document> document, View* view)
       : document_(std::move(document)), view_(view) {}
-  const void* find(std::string_view key);
   TomlReader child(const void* table, std::string path);
 
   std::shared_ptr<Document> document_;
