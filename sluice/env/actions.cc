@@ -55,18 +55,12 @@ json::Value data_of(const ToolResult& result) {
 }
 
 json::Object structured_of(const ToolResult& result) {
-  if (result.object) return *result.object;
-  json::Object wrapped;
-  wrapped["result"] = result.text;
-  return wrapped;
+  return result.object ? *result.object : json::Object{{"result", result.text}};
 }
 
 std::string observation_text(json::Object fields, const json::Value& reward, bool done) {
-  json::Object out;
-  out["observation"] = std::move(fields);
-  out["reward"] = reward;
-  out["done"] = done;
-  return python::compact(out);
+  return python::compact(
+      json::Object{{"observation", std::move(fields)}, {"reward", reward}, {"done", done}});
 }
 
 std::string observation_text(Observation observation) {
@@ -97,7 +91,7 @@ double to_seconds(Duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
-awaitable<StepAnswer> tool_step(Core* core, std::shared_ptr<Session> session, Action action,
+awaitable<StepAnswer> tool_step(Core* core, std::shared_ptr<EnvSession> session, Action action,
                                 std::optional<double> timeout_s, CallHandle* handle) {
   session->environment().on_tool_step();
   CallOptions options;
@@ -106,17 +100,11 @@ awaitable<StepAnswer> tool_step(Core* core, std::shared_ptr<Session> session, Ac
   const ToolAnswer answer =
       co_await call_tool(core, std::move(session), action.tool, std::move(action.arguments),
                          std::move(options), limit);
-  json::Object fields;
-  fields["tool_name"] = action.tool;
+  json::Object fields{{"tool_name", action.tool}, {"result", nullptr}, {"error", nullptr}};
   if (answer.result) {
     fields["result"] = step_tool_result(*answer.result);
-    fields["error"] = nullptr;
   } else {
-    json::Object error;
-    error["error_type"] = answer.type;
-    error["message"] = answer.message;
-    fields["result"] = nullptr;
-    fields["error"] = std::move(error);
+    fields["error"] = {{"error_type", answer.type}, {"message", answer.message}};
   }
   StepAnswer step;
   step.text = observation_text(std::move(fields), nullptr, false);
@@ -135,7 +123,7 @@ StepAnswer answer_of(std::optional<Result<Observation>> result, const CallOption
 
 }  // namespace
 
-Action parse_action(const json::Object& data, const EnvironmentInfo& info, Problems* problems) {
+Action parse_action(const json::Object& data, const EnvironmentInfo& info, Mistakes* problems) {
   Action action;
   if (info.actions == EnvironmentInfo::Actions::kOwn) {
     json::Value checked = check(info.action_schema, data, {}, Naming::kModel, problems);
@@ -155,7 +143,7 @@ Action parse_action(const json::Object& data, const EnvironmentInfo& info, Probl
   return action;
 }
 
-awaitable<StepAnswer> take_step(Core* core, std::shared_ptr<Session> session, Action action,
+awaitable<StepAnswer> take_step(Core* core, std::shared_ptr<EnvSession> session, Action action,
                                 std::optional<double> timeout_s, CallHandle* handle) {
   session->touch();
   if (action.kind == Action::Kind::kListTools) {
@@ -182,7 +170,7 @@ awaitable<StepAnswer> take_step(Core* core, std::shared_ptr<Session> session, Ac
   co_return step;
 }
 
-awaitable<StepAnswer> take_reset(Core* core, std::shared_ptr<Session> session,
+awaitable<StepAnswer> take_reset(Core* core, std::shared_ptr<EnvSession> session,
                                  json::Object arguments, CallHandle* handle) {
   session->touch();
   CallOptions options;
@@ -197,7 +185,7 @@ awaitable<StepAnswer> take_reset(Core* core, std::shared_ptr<Session> session,
   co_return step;
 }
 
-awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<Session> session, std::string name,
+awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<EnvSession> session, std::string name,
                                 json::Value arguments, CallOptions options,
                                 std::optional<double> timeout_s) {
   session->touch();
@@ -213,7 +201,7 @@ awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<Session> session, st
     fail(fmt::format("Unknown tool: {}", python::repr(json::Value(name))));
     co_return answer;
   }
-  Problems problems;
+  Mistakes problems;
   json::Value checked = check(found->second->input_schema, arguments, {}, Naming::kCall, &problems);
   if (!problems.empty() || !checked.is_object()) {
     fail(to_text(problems, fmt::format("call[{}]", name)));
@@ -249,37 +237,26 @@ awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<Session> session, st
 }
 
 json::Object step_tool_result(const ToolResult& result) {
-  json::Object content;
-  content["type"] = "text";
-  content["text"] = result.text;
-  content["annotations"] = nullptr;
-  content["meta"] = nullptr;
-  json::Object out;
   json::Array contents;
-  contents.push_back(std::move(content));
-  out["content"] = std::move(contents);
-  out["structured_content"] = structured_of(result);
-  out["meta"] = nullptr;
-  out["data"] = data_of(result);
-  out["is_error"] = false;
-  return out;
+  contents.push_back(json::Object{
+      {"type", "text"}, {"text", result.text}, {"annotations", nullptr}, {"meta", nullptr}});
+  return {{"content", std::move(contents)},
+          {"structured_content", structured_of(result)},
+          {"meta", nullptr},
+          {"data", data_of(result)},
+          {"is_error", false}};
 }
 
 json::Object mcp_tool_result(const ToolResult& result) {
-  json::Object content;
-  content["type"] = "text";
-  content["text"] = result.text;
-  json::Object out;
   json::Array contents;
-  contents.push_back(std::move(content));
-  out["content"] = std::move(contents);
-  out["structuredContent"] = structured_of(result);
-  out["isError"] = false;
-  // OpenEnv's own client reads these.
-  out["structured_content"] = structured_of(result);
-  out["data"] = data_of(result);
-  out["is_error"] = false;
-  return out;
+  contents.push_back(json::Object{{"type", "text"}, {"text", result.text}});
+  return {{"content", std::move(contents)},
+          {"structuredContent", structured_of(result)},
+          {"isError", false},
+          // OpenEnv's own client reads these.
+          {"structured_content", structured_of(result)},
+          {"data", data_of(result)},
+          {"is_error", false}};
 }
 
 }  // namespace sluice::env

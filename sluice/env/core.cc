@@ -20,15 +20,11 @@ SessionLimits limits_of(const ServerOptions& options) {
 json::Object for_step(const Tools& tools) {
   json::Array list;
   for (const Tool& tool : tools) {
-    json::Object row;
-    row["name"] = tool.name;
-    row["description"] = tool.description;
-    row["input_schema"] = tool.input_schema;
-    list.push_back(std::move(row));
+    list.push_back(json::Object{{"name", tool.name},
+                                {"description", tool.description},
+                                {"input_schema", tool.input_schema}});
   }
-  json::Object out;
-  out["tools"] = std::move(list);
-  return out;
+  return {{"tools", std::move(list)}};
 }
 
 json::Object for_mcp(const Tools& tools) {
@@ -43,9 +39,7 @@ json::Object for_mcp(const Tools& tools) {
     if (!tool.meta.empty()) row["meta"] = tool.meta;
     list.push_back(std::move(row));
   }
-  json::Object out;
-  out["tools"] = std::move(list);
-  return out;
+  return {{"tools", std::move(list)}};
 }
 
 }  // namespace
@@ -73,9 +67,7 @@ std::shared_ptr<const ToolTexts> Core::tools() {
     if (texts->by_name.contains(tool.name)) served.push_back(tool);
   }
   texts->for_step = python::compact(for_step(served));
-  texts->for_mcp = for_mcp(served);
-  texts->for_mcp_compact = python::compact(texts->for_mcp);
-  texts->for_mcp_dumps = python::dumps(texts->for_mcp);
+  texts->for_mcp = python::compact(for_mcp(served));
   if (source) tools_ = texts;
   return texts;
 }
@@ -102,16 +94,18 @@ void Core::count_call(std::string_view kind, std::string_view outcome) {
   found->second.add();
 }
 
+net::HttpResponse detail_response(int status, std::string_view message) {
+  return net::json_response(status, python::compact(json::Object{{"detail", message}}));
+}
+
 json::Object schemas_of(const EnvironmentInfo& info) {
   const json::Object& known = tool_schemas();
   const auto or_known = [&](const json::Object& own, const char* name) {
     return own.empty() ? json::Value(known.at(name)) : json::Value(own);
   };
-  json::Object out;
-  out["action"] = or_known(info.action_schema, "action");
-  out["observation"] = or_known(info.observation_schema, "observation");
-  out["state"] = or_known(info.state_schema, "state");
-  return out;
+  return {{"action", or_known(info.action_schema, "action")},
+          {"observation", or_known(info.observation_schema, "observation")},
+          {"state", or_known(info.state_schema, "state")}};
 }
 
 json::Object metadata_of(EnvironmentFactory& factory) {
@@ -119,14 +113,13 @@ json::Object metadata_of(EnvironmentFactory& factory) {
   const auto or_null = [](const std::string& text) {
     return text.empty() ? json::Value(nullptr) : json::Value(text);
   };
-  json::Object out;
-  out["name"] = info.class_name;
-  out["description"] =
-      info.description.empty() ? info.class_name + " environment" : info.description;
-  out["readme_content"] = nullptr;
-  out["version"] = info.version;
-  out["author"] = or_null(info.author);
-  out["documentation_url"] = or_null(info.documentation_url);
+  json::Object out{{"name", info.class_name},
+                   {"description",
+                    info.description.empty() ? info.class_name + " environment" : info.description},
+                   {"readme_content", nullptr},
+                   {"version", info.version},
+                   {"author", or_null(info.author)},
+                   {"documentation_url", or_null(info.documentation_url)}};
   for (const auto& field : factory.extra_metadata()) {
     if (!out.contains(field.key())) out[field.key()] = field.value();
   }

@@ -13,7 +13,7 @@
 
 #include "sluice/env/access.h"
 #include "sluice/env/environment.h"
-#include "sluice/env/server.h"
+#include "sluice/env/options.h"
 #include "sluice/env/session.h"
 #include "sluice/env/validation.h"
 
@@ -24,9 +24,7 @@ struct ToolTexts {
   std::shared_ptr<const Tools> source;
   std::map<std::string, const Tool*, std::less<>> by_name;
   std::string for_step;  // {"tools":[{"name","description","input_schema"}]}
-  json::Value for_mcp;   // {"tools":[{"name","description","inputSchema",...}]}
-  std::string for_mcp_compact;
-  std::string for_mcp_dumps;
+  std::string for_mcp;   // {"tools":[{"name","description","inputSchema",...}]}
 };
 
 struct Core {
@@ -46,7 +44,7 @@ struct Core {
   const Logger log;
   Access::Reach reach = Access::Reach::kLoopback;
   bool stopping = false;
-  Sessions sessions;
+  EnvSessions sessions;
 
  private:
   std::shared_ptr<const ToolTexts> tools_;
@@ -54,8 +52,7 @@ struct Core {
   std::map<std::pair<std::string, std::string>, Metrics::Counter> calls_;
 };
 
-// --- Actions and observations (actions.cc)
-// --------------------------------------------------------
+// --- Actions and observations (actions.cc) -------------------------------------------------------
 
 // An action as a client sent it.
 struct Action {
@@ -64,16 +61,16 @@ struct Action {
   json::Object arguments;  // of the tool, or the action itself
 };
 // What is wrong with it goes to `problems`.
-Action parse_action(const json::Object& data, const EnvironmentInfo& info, Problems* problems);
+Action parse_action(const json::Object& data, const EnvironmentInfo& info, Mistakes* problems);
 
 // How a step ended, as the text that stands under "data" in a frame and in a body over HTTP.
 struct StepAnswer {
   std::string text;
   bool failed = false;  // `text` is a message: the environment could not take the step
 };
-awaitable<StepAnswer> take_step(Core* core, std::shared_ptr<Session> session, Action action,
+awaitable<StepAnswer> take_step(Core* core, std::shared_ptr<EnvSession> session, Action action,
                                 std::optional<double> timeout_s, CallHandle* handle);
-awaitable<StepAnswer> take_reset(Core* core, std::shared_ptr<Session> session,
+awaitable<StepAnswer> take_reset(Core* core, std::shared_ptr<EnvSession> session,
                                  json::Object arguments, CallHandle* handle);
 
 // A tool call's end: the result, or what a client is told of its failure.
@@ -82,7 +79,7 @@ struct ToolAnswer {
   std::string type;     // of the error: "tool_not_found", "invalid_args", "timeout", ...
   std::string message;  // of the error
 };
-awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<Session> session, std::string name,
+awaitable<ToolAnswer> call_tool(Core* core, std::shared_ptr<EnvSession> session, std::string name,
                                 json::Value arguments, CallOptions options,
                                 std::optional<double> timeout_s);
 
@@ -121,11 +118,10 @@ struct RpcReply {
   std::shared_ptr<const ToolTexts> tools;
 };
 RpcReply rpc_error(json::Value id, int code, std::string message, json::Value data = nullptr);
-enum class RpcStyle : uint8_t { kCompact, kDumps };
-std::string to_text(const RpcReply& reply, RpcStyle style);
+std::string to_text(const RpcReply& reply);
 
 struct RpcContext {
-  std::shared_ptr<Session> session;  // the connection's, if it has one
+  std::shared_ptr<EnvSession> session;  // the connection's, if it has one
   CallHandle* handle = nullptr;
   ProgressSink sink;  // if the transport can carry notifications
 };
@@ -145,6 +141,8 @@ awaitable<void> serve_http(Core* core, net::HttpRequest request, net::ResponseWr
 awaitable<void> serve_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 awaitable<void> serve_mcp_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 awaitable<void> serve_mcp_post(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
+// {"detail": "..."}, as FastAPI says what is wrong.
+net::HttpResponse detail_response(int status, std::string_view message);
 // To what is no handshake of a WebSocket, or one of another version.
 net::HttpResponse handshake_refusal(const Error& error);
 awaitable<void> serve_rollout_events(Core* core, std::string id, net::HttpRequest request,

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "sluice/env/environment.h"
-#include "sluice/env/server.h"
+#include "sluice/env/options.h"
 #include "sluice/json/value.h"
 
 namespace sluice::env {

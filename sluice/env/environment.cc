@@ -26,19 +26,14 @@ bool is_reserved_tool_name(std::string_view name) {
 }
 
 json::Object text_output_schema() {
-  json::Object result;
-  result["type"] = "string";
-  json::Object properties;
-  properties["result"] = std::move(result);
-  json::Object schema;
-  schema["type"] = "object";
-  schema["properties"] = std::move(properties);
+  json::Object properties{{"result", json::Object{{"type", "string"}}}};
   json::Array required;
   required.push_back(json::Value("result"));
-  schema["required"] = std::move(required);
-  // FastMCP's mark: the result is the text and not the object around it.
-  schema["x-fastmcp-wrap-result"] = true;
-  return schema;
+  return {{"type", "object"},
+          {"properties", std::move(properties)},
+          {"required", std::move(required)},
+          // FastMCP's mark: the result is the text and not the object around it.
+          {"x-fastmcp-wrap-result", true}};
 }
 
 awaitable<Result<Observation>> Environment::step(json::Object /*action*/,

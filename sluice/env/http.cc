@@ -21,20 +21,8 @@ using net::ResponseWriter;
 constexpr size_t kMaxNotes = 16;  // of progress, waiting to be sent
 constexpr size_t kMaxListed = 1000;
 
-HttpResponse json_text(int status, std::string body) {
-  return net::json_response(status, std::move(body));
-}
-
-HttpResponse detail(int status, std::string_view message) {
-  json::Object out;
-  out["detail"] = message;
-  return json_text(status, python::compact(out));
-}
-
-HttpResponse invalid(const Problems& problems, Urls urls) {
-  json::Object out;
-  out["detail"] = to_json(problems, urls);
-  return json_text(422, python::compact(out));
+HttpResponse invalid(const Mistakes& problems) {
+  return net::json_response(422, python::compact(json::Object{{"detail", to_json(problems)}}));
 }
 
 // --- Bodies as FastAPI reads them ----------------------------------------------------------------
@@ -93,39 +81,27 @@ Body read_body(const Core& core, const HttpRequest& request) {
     }
   }
   if (!is_valid_utf8(request.body)) {
-    body.refusal = detail(400, "There was an error parsing the body");
+    body.refusal = detail_response(400, "There was an error parsing the body");
   } else if (!is_json) {
     body.value = json::Value(request.body);
   } else {
-    const python::JsonFault fault = python::find_json_fault(request.body);
-    json::Object context;
-    context["error"] = fault.message;
-    Problems problems;
-    problems.push_back(Problem{"json_invalid",
-                               {json::Value("body"), json::Value(fault.position)},
-                               "JSON decode error",
-                               json::Object(),
-                               std::move(context)});
-    body.refusal = invalid(problems, Urls::kWithoutUrls);
+    body.refusal = invalid({Mistake{"json_invalid", {json::Value("body")}, "JSON decode error"}});
   }
   return body;
 }
 
 // The body checked against a model, or the refusal.
 tl::expected<json::Object, HttpResponse> model(const Body& body, const json::Object& schema) {
-  Problems problems;
+  Mistakes problems;
   const json::Array where{json::Value("body")};
   if (!body.value.is_object()) {
     problems.push_back(
-        Problem{"model_attributes_type",
-                where,
-                "Input should be a valid dictionary or object to extract fields from",
-                body.value,
-                {}});
-    return tl::unexpected(invalid(problems, Urls::kWithoutUrls));
+        Mistake{"model_attributes_type", where,
+                "Input should be a valid dictionary or object to extract fields from"});
+    return tl::unexpected(invalid(problems));
   }
   json::Value checked = check(schema, body.value, where, Naming::kModel, &problems);
-  if (!problems.empty()) return tl::unexpected(invalid(problems, Urls::kWithoutUrls));
+  if (!problems.empty()) return tl::unexpected(invalid(problems));
   return std::move(checked.get_object());
 }
 
@@ -136,7 +112,7 @@ HttpResponse refusal_response(const SessionRefusal& refusal) {
     return HttpResponse{
         500, {{"Content-Type", "text/plain; charset=utf-8"}}, "Internal Server Error"};
   }
-  HttpResponse response = detail(503, refusal.message);
+  HttpResponse response = detail_response(503, refusal.message);
   response.headers.add("Retry-After", "1");
   return response;
 }
@@ -148,7 +124,8 @@ void watch_client(Core* core, ResponseWriter* writer, const std::shared_ptr<Call
 }
 
 HttpResponse step_response(StepAnswer answer) {
-  return answer.failed ? detail(500, answer.text) : json_text(200, std::move(answer.text));
+  return answer.failed ? detail_response(500, answer.text)
+                       : net::json_response(200, std::move(answer.text));
 }
 
 awaitable<HttpResponse> reset(Core* core, HttpRequest request, ResponseWriter* writer) {
@@ -157,7 +134,7 @@ awaitable<HttpResponse> reset(Core* core, HttpRequest request, ResponseWriter* w
   if (body.empty) body.value = json::Object();
   auto arguments = model(body, reset_schema());
   if (!arguments) co_return std::move(arguments.error());
-  auto opened = co_await core->sessions.open(Session::Kind::kStateless);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
   if (!opened) co_return refusal_response(opened.error());
   const auto handle = std::make_shared<CallHandle>();
   watch_client(core, writer, handle);
@@ -169,17 +146,16 @@ awaitable<HttpResponse> reset(Core* core, HttpRequest request, ResponseWriter* w
 awaitable<HttpResponse> step(Core* core, HttpRequest request, ResponseWriter* writer) {
   Body body = read_body(*core, request);
   if (body.refusal) co_return std::move(*body.refusal);
-  Problems problems;
+  Mistakes problems;
   if (body.empty) {
-    problems.push_back(
-        Problem{"missing", {json::Value("body")}, "Field required", json::Value(nullptr), {}});
-    co_return invalid(problems, Urls::kWithoutUrls);
+    problems.push_back(Mistake{"missing", {json::Value("body")}, "Field required"});
+    co_return invalid(problems);
   }
   auto fields = model(body, step_schema());
   if (!fields) co_return std::move(fields.error());
   Action action = parse_action(fields->at("action").get_object(), core->factory.info(), &problems);
-  if (!problems.empty()) co_return invalid(problems, Urls::kWithUrls);
-  auto opened = co_await core->sessions.open(Session::Kind::kStateless);
+  if (!problems.empty()) co_return invalid(problems);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
   if (!opened) co_return refusal_response(opened.error());
   const auto handle = std::make_shared<CallHandle>();
   watch_client(core, writer, handle);
@@ -190,17 +166,17 @@ awaitable<HttpResponse> step(Core* core, HttpRequest request, ResponseWriter* wr
 }
 
 awaitable<HttpResponse> state(Core* core) {
-  auto opened = co_await core->sessions.open(Session::Kind::kStateless);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
   if (!opened) co_return refusal_response(opened.error());
   auto found = (*opened)->environment().state();
   core->sessions.close_later(*opened, CancelReason::kRequested);
-  if (!found) co_return detail(500, to_valid_utf8(found.error().message));
+  if (!found) co_return detail_response(500, to_valid_utf8(found.error().message));
   // Only what every state has: what an environment adds is for those who have a session.
   json::Object out;
   for (const char* name : {"episode_id", "step_count"}) {
     if (const json::Value* value = found->if_contains(name)) out[name] = *value;
   }
-  co_return json_text(200, python::compact(out));
+  co_return net::json_response(200, python::compact(out));
 }
 
 // --- /rollouts -----------------------------------------------------------------------------------
@@ -226,24 +202,24 @@ HttpResponse list_rollouts(const Core& core, const HttpRequest& request) {
   const bool known =
       state.empty() || state == "running" || state == "cancelling" || state == "ended";
   if (!number || *number > kMaxListed || !known) {
-    return detail(
+    return detail_response(
         422, fmt::format("state is running, cancelling or ended; limit is at most {}", kMaxListed));
   }
-  json::Object out;
-  out["rollouts"] = core.options.rollouts->list(state, *number);
-  return json_text(200, python::compact(out));
+  const json::Object out{{"rollouts", core.options.rollouts->list(state, *number)}};
+  return net::json_response(200, python::compact(out));
 }
 
 HttpResponse show_rollout(const Core& core, std::string_view id) {
   const auto found = core.options.rollouts->find(id);
-  return found ? json_text(200, python::compact(*found)) : detail(404, "Not Found");
+  return found ? net::json_response(200, python::compact(*found))
+               : detail_response(404, "Not Found");
 }
 
 HttpResponse cancel_rollout(const Core& core, std::string_view id) {
   const auto cancelled = core.options.rollouts->cancel(id);
   if (!cancelled) {
-    return detail(cancelled.error().code == ErrorCode::kNotFound ? 404 : 409,
-                  cancelled.error().message);
+    return detail_response(cancelled.error().code == ErrorCode::kNotFound ? 404 : 409,
+                           cancelled.error().message);
   }
   return show_rollout(core, id);
 }
@@ -305,7 +281,7 @@ awaitable<void> stream_rpc(Core* core, RpcRequest request, json::Value token,
   }
   co_await streamed.tasks.join();
   Bytes out;
-  net::append_sse(out, "message", to_text(*streamed.reply, RpcStyle::kCompact));
+  net::append_sse(out, "message", to_text(*streamed.reply));
   if (there) there = co_await writer->finish(std::move(out));
 }
 
@@ -317,7 +293,7 @@ bool accepts_events(const HttpRequest& request) {
 
 awaitable<void> serve_mcp_post(Core* core, HttpRequest request, ResponseWriter* writer) {
   const auto answer = [](const RpcReply& reply) {
-    return json_text(200, to_text(reply, RpcStyle::kCompact));
+    return net::json_response(200, to_text(reply));
   };
   HttpResponse response;
   auto parsed = json::parse(request.body, json::ParseLimits{core->options.http.body_bytes});
@@ -353,7 +329,7 @@ awaitable<void> serve_rollout_events(Core* core, std::string id, HttpRequest req
   RolloutBoard* const board = core->options.rollouts;
   if (!board->find(id)) {
     core->count_request("/rollouts", 404);
-    const auto sent = co_await writer->send(detail(404, "Not Found"));
+    const auto sent = co_await writer->send(detail_response(404, "Not Found"));
     co_return;
   }
   core->count_request("/rollouts", 200);
@@ -393,11 +369,11 @@ awaitable<void> serve_http(Core* core, HttpRequest request, ResponseWriter* writ
   } else if (path == "/state") {
     response = co_await state(core);
   } else if (path == "/health") {
-    response = json_text(200, R"({"status":"healthy"})");
+    response = net::json_response(200, R"({"status":"healthy"})");
   } else if (path == "/metadata") {
-    response = json_text(200, python::compact(metadata_of(core->factory)));
+    response = net::json_response(200, python::compact(metadata_of(core->factory)));
   } else if (path == "/schema") {
-    response = json_text(200, python::compact(schemas_of(core->factory.info())));
+    response = net::json_response(200, python::compact(schemas_of(core->factory.info())));
   } else if (path == "/rollouts") {
     response = list_rollouts(*core, request);
   } else {

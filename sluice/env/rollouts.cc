@@ -110,11 +110,12 @@ void RolloutBoard::forget_oldest() {
 }
 
 json::Object RolloutBoard::row(const Record& record) const {
-  json::Object out;
-  out["rollout_id"] = record.id;
-  out["state"] = record.ended ? "ended" : record.cancelling ? "cancelling" : "running";
-  out["began_at"] = record.began_at;
-  out["wall_s"] = record.age();
+  json::Object out{{"rollout_id", record.id},
+                   {"state", record.ended        ? "ended"
+                             : record.cancelling ? "cancelling"
+                                                 : "running"},
+                   {"began_at", record.began_at},
+                   {"wall_s", record.age()}};
   for (const auto& field : record.summary) out[field.key()] = field.value();
   return out;
 }
@@ -173,12 +174,8 @@ awaitable<Result<std::vector<RolloutEvent>>> RolloutBoard::events(std::string id
 }
 
 json::Object to_json(const RolloutEvent& event) {
-  json::Object out;
-  out["number"] = event.number;
-  out["at_s"] = event.at;
-  out["kind"] = event.kind;
-  out["detail"] = event.detail;
-  return out;
+  return {
+      {"number", event.number}, {"at_s", event.at}, {"kind", event.kind}, {"detail", event.detail}};
 }
 
 }  // namespace sluice::env

@@ -70,19 +70,13 @@ json::Object initialize(Core* core, const json::Object& params) {
   const std::string_view asked = json::get_string(params, "protocolVersion").value_or("");
   const bool known =
       std::find(std::begin(kVersions), std::end(kVersions), asked) != std::end(kVersions);
-  json::Object tools;
-  tools["listChanged"] = false;
-  json::Object capabilities;
-  capabilities["tools"] = std::move(tools);
-  json::Object server;
-  const EnvironmentInfo& info = core->factory.info();
-  server["name"] = core->options.mcp_name.empty() ? info.name : core->options.mcp_name;
-  server["version"] = core->options.mcp_version;
-  json::Object out;
-  out["protocolVersion"] = known ? asked : kVersions[0];
-  out["capabilities"] = std::move(capabilities);
-  out["serverInfo"] = std::move(server);
-  if (!core->options.mcp_instructions.empty()) out["instructions"] = core->options.mcp_instructions;
+  const ServerOptions& options = core->options;
+  const std::string& name = options.mcp_name.empty() ? core->factory.info().name : options.mcp_name;
+  json::Object tools{{"listChanged", false}};
+  json::Object out{{"protocolVersion", known ? asked : kVersions[0]},
+                   {"capabilities", json::Object{{"tools", std::move(tools)}}},
+                   {"serverInfo", json::Object{{"name", name}, {"version", options.mcp_version}}}};
+  if (!options.mcp_instructions.empty()) out["instructions"] = options.mcp_instructions;
   return out;
 }
 
@@ -92,14 +86,14 @@ awaitable<RpcReply> create_session(Core* core, RpcRequest request, RpcContext co
     result["session_id"] = context.session->id();
     co_return success(std::move(request.id), std::move(result));
   }
-  auto opened = co_await core->sessions.open(Session::Kind::kHttp);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kHttp);
   if (!opened) co_return refusal_reply(std::move(request.id), opened.error());
   result["session_id"] = (*opened)->id();
   co_return success(std::move(request.id), std::move(result));
 }
 
 // The session that `params` name, or why not.
-using Found = tl::expected<std::shared_ptr<Session>, RpcReply>;
+using Found = tl::expected<std::shared_ptr<EnvSession>, RpcReply>;
 Found find_session(Core* core, const RpcRequest& request, const json::Value& wanted) {
   const std::string id = python::str(wanted);
   auto session = wanted.is_string() ? core->sessions.find(id) : nullptr;
@@ -127,7 +121,7 @@ awaitable<RpcReply> close_session(Core* core, RpcRequest request, RpcContext con
   }
   auto found = find_session(core, request, *wanted);
   if (!found) co_return std::move(found.error());
-  const std::shared_ptr<Session> session = *found;
+  const std::shared_ptr<EnvSession> session = *found;
   json::Object result;
   result["session_id"] = session->id();
   result["closed"] = true;
@@ -139,8 +133,8 @@ awaitable<RpcReply> close_session(Core* core, RpcRequest request, RpcContext con
 }
 
 awaitable<RpcReply> call_tool_method(Core* core, RpcRequest request,
-                                     std::shared_ptr<Session> session, RpcContext context) {
-  Problems problems;
+                                     std::shared_ptr<EnvSession> session, RpcContext context) {
+  Mistakes problems;
   json::Object given;
   given["name"] = *request.params.if_contains("name");
   if (const json::Value* arguments = request.params.if_contains("arguments");
@@ -171,7 +165,7 @@ awaitable<RpcReply> call_tool_method(Core* core, RpcRequest request,
 }  // namespace
 
 ParsedRpc parse_rpc(const json::Value& message) {
-  Problems problems;
+  Mistakes problems;
   json::Value checked = check(request_schema(), message, {}, Naming::kModel, &problems);
   if (!problems.empty()) {
     return tl::unexpected(RpcError{
@@ -198,27 +192,18 @@ RpcReply refusal_reply(json::Value id, const SessionRefusal& refusal) {
                    refusal.data.empty() ? json::Value(nullptr) : json::Value(refusal.data));
 }
 
-std::string to_text(const RpcReply& reply, RpcStyle style) {
-  const bool compact = style == RpcStyle::kCompact;
+std::string to_text(const RpcReply& reply) {
   if (reply.tools) {
-    return compact ? fmt::format(R"({{"jsonrpc":"2.0","id":{},"result":{}}})",
-                                 python::compact(reply.id), reply.tools->for_mcp_compact)
-                   : fmt::format(R"({{"jsonrpc": "2.0", "id": {}, "result": {}}})",
-                                 python::dumps(reply.id), reply.tools->for_mcp_dumps);
+    return fmt::format(R"({{"jsonrpc":"2.0","id":{},"result":{}}})", python::compact(reply.id),
+                       reply.tools->for_mcp);
   }
-  json::Object out;
-  out["jsonrpc"] = "2.0";
-  out["id"] = reply.id;
-  if (reply.error) {
-    json::Object error;
-    error["code"] = reply.error->code;
-    error["message"] = reply.error->message;
-    error["data"] = reply.error->data;
-    out["error"] = std::move(error);
+  json::Object out{{"jsonrpc", "2.0"}, {"id", reply.id}};
+  if (const auto& error = reply.error) {
+    out["error"] = {{"code", error->code}, {"message", error->message}, {"data", error->data}};
   } else {
     out["result"] = reply.result;
   }
-  return compact ? python::compact(out) : python::dumps(out);
+  return python::compact(out);
 }
 
 awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext context) {
@@ -243,7 +228,7 @@ awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext contex
                         fmt::format("Method not found: {}", method));
   }
 
-  std::shared_ptr<Session> session = context.session;
+  std::shared_ptr<EnvSession> session = context.session;
   if (const json::Value* wanted = request.params.if_contains("session_id");
       !session && !is_empty(wanted)) {
     auto found = find_session(core, request, *wanted);
@@ -268,7 +253,7 @@ awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext contex
     co_return co_await call_tool_method(core, std::move(request), std::move(session),
                                         std::move(context));
   }
-  auto opened = co_await core->sessions.open(Session::Kind::kStateless);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
   if (!opened) co_return refusal_reply(std::move(request.id), opened.error());
   session = *opened;
   RpcReply reply = co_await call_tool_method(core, std::move(request), session, std::move(context));
@@ -286,16 +271,10 @@ std::optional<json::Value> progress_token(const RpcRequest& request) {
 }
 
 json::Object progress_notification(const json::Value& token, const ProgressNote& note) {
-  json::Object params;
-  params["progressToken"] = token;
-  params["progress"] = note.progress;
+  json::Object params{{"progressToken", token}, {"progress", note.progress}};
   if (note.total) params["total"] = *note.total;
   if (!note.message.empty()) params["message"] = to_valid_utf8(note.message);
-  json::Object out;
-  out["jsonrpc"] = "2.0";
-  out["method"] = "notifications/progress";
-  out["params"] = std::move(params);
-  return out;
+  return {{"jsonrpc", "2.0"}, {"method", "notifications/progress"}, {"params", std::move(params)}};
 }
 
 }  // namespace sluice::env

@@ -18,12 +18,6 @@ using net::HttpRequest;
 using net::HttpResponse;
 using net::ResponseWriter;
 
-HttpResponse detail(int status, std::string_view message) {
-  json::Object out;
-  out["detail"] = message;
-  return net::json_response(status, python::compact(out));
-}
-
 HttpResponse html(std::string page) {
   // Nothing of a page comes from another host, and nothing in it runs.
   return HttpResponse{200,
@@ -39,15 +33,6 @@ struct Route {
 };
 
 }  // namespace
-
-Result<ServerMode> parse_server_mode(std::string_view text) {
-  if (net::equal_ignoring_case(text, "simulation")) return ServerMode::kSimulation;
-  if (net::equal_ignoring_case(text, "production")) return ServerMode::kProduction;
-  return Error(
-      ErrorCode::kInvalidArgument,
-      fmt::format("Invalid mode: '{}'. Must be one of: ['simulation', 'production']", text),
-      ErrorOrigin::kCaller);
-}
 
 struct EnvServer::State {
   State(net::Shard& shard, EnvironmentFactory& factory, ServerOptions options, Access access)
@@ -77,7 +62,7 @@ struct EnvServer::State {
         return HttpResponse{
             500, {{"Content-Type", "text/plain; charset=utf-8"}}, "Internal Server Error"};
       }
-      return detail(status, error.message);
+      return detail_response(status, error.message);
     };
     return out;
   }
@@ -86,7 +71,7 @@ struct EnvServer::State {
     net::Admission admission;
     if (const auto refusal = core.access.check(head, core.reach)) {
       core.count_request("refused", refusal->status);
-      HttpResponse response = detail(refusal->status, refusal->message);
+      HttpResponse response = detail_response(refusal->status, refusal->message);
       if (refusal->status == 401) response.headers.add("WWW-Authenticate", "Bearer");
       admission.refusal = std::move(response);
     }
@@ -222,7 +207,7 @@ awaitable<void> EnvServer::State::handle_web(State* self, std::string path, Http
   if (!request.body.empty()) {
     auto parsed = json::parse(request.body, json::ParseLimits{self->core.options.http.body_bytes});
     if (!parsed) {
-      HttpResponse refusal = detail(422, "the body is not JSON");
+      HttpResponse refusal = detail_response(422, "the body is not JSON");
       co_await send(self, path, std::move(refusal), writer);
       co_return;
     }
@@ -265,13 +250,13 @@ awaitable<void> EnvServer::State::handle(State* self, HttpRequest request, Respo
     // FastAPI sends "/health/" on to "/health".
     const bool slash = path.size() > 1 && path.ends_with('/') &&
                        self->routes.contains(std::string_view(path).substr(0, path.size() - 1));
-    HttpResponse response = slash ? HttpResponse{307, {}, ""} : detail(404, "Not Found");
+    HttpResponse response = slash ? HttpResponse{307, {}, ""} : detail_response(404, "Not Found");
     if (slash) response.headers.add("Location", path.substr(0, path.size() - 1));
     co_await send(self, "unknown", std::move(response), writer);
     co_return;
   }
   if (request.method != route->method) {
-    HttpResponse response = detail(405, "Method Not Allowed");
+    HttpResponse response = detail_response(405, "Method Not Allowed");
     response.headers.add("Allow", route->method);
     const std::string name = found == self->routes.end() ? "/rollouts/*" : path;
     co_await send(self, name, std::move(response), writer);

@@ -13,17 +13,17 @@ namespace {
 constexpr std::chrono::milliseconds kMinReap{50};
 constexpr std::chrono::seconds kMaxReap{5};
 
-std::string_view to_string(Session::Kind kind) {
+std::string_view to_string(EnvSession::Kind kind) {
   switch (kind) {
-    case Session::Kind::kWebSocket:
+    case EnvSession::Kind::kWebSocket:
       return "ws";
-    case Session::Kind::kMcpWebSocket:
+    case EnvSession::Kind::kMcpWebSocket:
       return "mcp_ws";
-    case Session::Kind::kHttp:
+    case EnvSession::Kind::kHttp:
       return "mcp_http";
-    case Session::Kind::kStateless:
+    case EnvSession::Kind::kStateless:
       return "stateless";
-    case Session::Kind::kWeb:
+    case EnvSession::Kind::kWeb:
       break;
   }
   return "web";
@@ -31,19 +31,19 @@ std::string_view to_string(Session::Kind kind) {
 
 }  // namespace
 
-Session::Session(Sessions* all, std::string id, Kind kind)
+EnvSession::EnvSession(EnvSessions* all, std::string id, Kind kind)
     : all_(all), id_(std::move(id)), kind_(kind), idle_(&all->shard()) {}
 
-Session::~Session() {
+EnvSession::~EnvSession() {
   CHECK(calls_.empty());
 }
 
-void Session::report_exception(const char* what) const {
+void EnvSession::report_exception(const char* what) const {
   all_->log_.error("env", "an environment failed",
                    {{"environment", all_->info().class_name}, {"session", id_}, {"what", what}});
 }
 
-void Session::begin(const std::shared_ptr<Call>& call) {
+void EnvSession::begin(const std::shared_ptr<EnvCall>& call) {
   calls_.push_back(call);
   if (all_->info().calls == EnvironmentInfo::Calls::kOverlapping || calls_.size() == 1) {
     call->has_turn = true;
@@ -51,7 +51,7 @@ void Session::begin(const std::shared_ptr<Call>& call) {
 }
 
 // False: the call ends before it began.
-awaitable<bool> Session::wait_turn(std::shared_ptr<Call> call) {
+awaitable<bool> EnvSession::wait_turn(std::shared_ptr<EnvCall> call) {
   while (!call->has_turn && call->cancelled() == CancelReason::kNone && !closing_) {
     const auto waited = co_await net::wait_for(&all_->shard(), &call->turn, call->deadline());
     if (!waited) co_return false;
@@ -59,7 +59,7 @@ awaitable<bool> Session::wait_turn(std::shared_ptr<Call> call) {
   co_return call->has_turn && call->cancelled() == CancelReason::kNone && !closing_;
 }
 
-void Session::end(const std::shared_ptr<Call>& call) {
+void EnvSession::end(const std::shared_ptr<EnvCall>& call) {
   const bool was_first = calls_.front() == call;
   calls_.remove(call);
   touch();
@@ -71,19 +71,20 @@ void Session::end(const std::shared_ptr<Call>& call) {
   }
 }
 
-awaitable<void> Session::unwind(std::shared_ptr<Session> self, std::shared_ptr<Call> call) {
+awaitable<void> EnvSession::unwind(std::shared_ptr<EnvSession> self,
+                                   std::shared_ptr<EnvCall> call) {
   co_await call->group.join();
   self->end(call);
 }
 
-void Session::cancel_calls(CancelReason reason) {
+void EnvSession::cancel_calls(CancelReason reason) {
   // A copy: what is cancelled may end at once.
   const auto calls = calls_;
   for (const auto& call : calls) call->cancel(reason);
 }
 
-Sessions::Sessions(net::Shard& shard, EnvironmentFactory& factory, SessionLimits limits, Logger log,
-                   Metrics& metrics)
+EnvSessions::EnvSessions(net::Shard& shard, EnvironmentFactory& factory, SessionLimits limits,
+                         Logger log, Metrics& metrics)
     : shard_(shard),
       factory_(factory),
       limits_(limits),
@@ -93,51 +94,49 @@ Sessions::Sessions(net::Shard& shard, EnvironmentFactory& factory, SessionLimits
       reaper_(shard.wheel()),
       tasks_(shard.executor()) {
   const auto counter = [&](size_t kind, const char* outcome) {
-    return metrics.counter(
-        "sluice_env_sessions_total",
-        "Sessions opened, and those whose environment could not be made.",
-        {{"kind", std::string(to_string(static_cast<Session::Kind>(kind)))}, {"outcome", outcome}});
+    return metrics.counter("sluice_env_sessions_total",
+                           "Sessions opened, and those whose environment could not be made.",
+                           {{"kind", std::string(to_string(static_cast<EnvSession::Kind>(kind)))},
+                            {"outcome", outcome}});
   };
-  for (size_t kind = 0; kind < Session::kKinds; ++kind) {
+  for (size_t kind = 0; kind < EnvSession::kKinds; ++kind) {
     opened_.push_back(counter(kind, "opened"));
     failed_.push_back(counter(kind, "failed"));
   }
 }
 
-Sessions::~Sessions() {
+EnvSessions::~EnvSessions() {
   CHECK(tasks_.size() == 0 && all_.empty());
 }
 
-SessionRefusal Sessions::at_capacity() const {
-  json::Object data;
-  data["active_sessions"] = table_.size();
-  data["max_sessions"] = limits_.sessions;
+SessionRefusal EnvSessions::at_capacity() const {
+  json::Object data{{"active_sessions", table_.size()}, {"max_sessions", limits_.sessions}};
   return {SessionRefusal::Kind::kCapacity,
           fmt::format("Server at capacity: {}/{} sessions active. Cannot accept new connections.",
                       table_.size(), limits_.sessions),
           std::move(data)};
 }
 
-awaitable<Sessions::Opened> Sessions::open(Session::Kind kind) {
+awaitable<EnvSessions::Opened> EnvSessions::open(EnvSession::Kind kind) {
   if (stopping_) {
     co_return tl::unexpected(
         SessionRefusal{SessionRefusal::Kind::kStopping, "The server is stopping.", {}});
   }
   // The page's one environment is not a session in the sense of the limits, nor is a single call's.
-  const bool counted = kind != Session::Kind::kStateless && kind != Session::Kind::kWeb;
+  const bool counted = kind != EnvSession::Kind::kStateless && kind != EnvSession::Kind::kWeb;
   if (counted && table_.size() >= limits_.sessions) co_return tl::unexpected(at_capacity());
-  if (kind == Session::Kind::kStateless && stateless_ >= limits_.stateless) {
+  if (kind == EnvSession::Kind::kStateless && stateless_ >= limits_.stateless) {
     co_return tl::unexpected(
         SessionRefusal{SessionRefusal::Kind::kCapacity,
                        fmt::format("{} calls without a session are under way already.", stateless_),
                        {}});
   }
-  auto session = std::make_shared<Session>(this, new_uuid(), kind);
+  auto session = std::make_shared<EnvSession>(this, new_uuid(), kind);
   if (counted) {
     table_.emplace(session->id(), session);
     active_gauge_.set(static_cast<double>(table_.size()));
   }
-  if (kind == Session::Kind::kStateless) ++stateless_;
+  if (kind == EnvSession::Kind::kStateless) ++stateless_;
   all_.insert(session.get());
 
   Result<std::unique_ptr<Environment>> made = Error(ErrorCode::kInternal, "internal error");
@@ -154,7 +153,7 @@ awaitable<Sessions::Opened> Sessions::open(Session::Kind kind) {
                {{"environment", factory_.info().class_name}, {"error", made.error().message}});
     table_.erase(session->id());
     active_gauge_.set(static_cast<double>(table_.size()));
-    if (kind == Session::Kind::kStateless) --stateless_;
+    if (kind == EnvSession::Kind::kStateless) --stateless_;
     all_.erase(session.get());
     changed_.notify_all();
     json::Object data;
@@ -174,7 +173,7 @@ awaitable<Sessions::Opened> Sessions::open(Session::Kind kind) {
   co_return session;
 }
 
-awaitable<void> Sessions::close(std::shared_ptr<Session> session, CancelReason reason) {
+awaitable<void> EnvSessions::close(std::shared_ptr<EnvSession> session, CancelReason reason) {
   if (std::exchange(session->closing_, true)) {
     while (session->environment_) {
       const auto waited = co_await changed_.wait(Deadline::never());
@@ -193,7 +192,7 @@ awaitable<void> Sessions::close(std::shared_ptr<Session> session, CancelReason r
     session->report_exception(e.what());
   }
   session->environment_.reset();
-  if (session->kind() == Session::Kind::kStateless) --stateless_;
+  if (session->kind() == EnvSession::Kind::kStateless) --stateless_;
   all_.erase(session.get());
   changed_.notify_all();
   if (counted) {
@@ -202,22 +201,23 @@ awaitable<void> Sessions::close(std::shared_ptr<Session> session, CancelReason r
   }
 }
 
-awaitable<void> Sessions::close_in_background(Sessions* self, std::shared_ptr<Session> session,
-                                              CancelReason reason) {
+awaitable<void> EnvSessions::close_in_background(EnvSessions* self,
+                                                 std::shared_ptr<EnvSession> session,
+                                                 CancelReason reason) {
   co_await self->close(std::move(session), reason);
 }
 
-void Sessions::close_later(std::shared_ptr<Session> session, CancelReason reason) {
+void EnvSessions::close_later(std::shared_ptr<EnvSession> session, CancelReason reason) {
   tasks_.spawn(close_in_background(this, std::move(session), reason));
 }
 
-std::shared_ptr<Session> Sessions::find(std::string_view id) const {
+std::shared_ptr<EnvSession> EnvSessions::find(std::string_view id) const {
   const auto found = table_.find(id);
   if (found == table_.end() || found->second->closing_) return nullptr;
   return found->second;
 }
 
-void Sessions::arm_reaper() {
+void EnvSessions::arm_reaper() {
   if (reaper_.armed() || table_.empty() || stopping_) return;
   const Duration shortest =
       std::min(limits_.idle_timeout.value_or(limits_.http_ttl), limits_.http_ttl);
@@ -228,14 +228,14 @@ void Sessions::arm_reaper() {
   });
 }
 
-void Sessions::reap() {
+void EnvSessions::reap() {
   const auto now = Clock::now();
   const auto all = table_;
   for (const auto& [id, session] : all) {
     if (!session->ready() || session->busy() || session->closing_) continue;
     const Duration idle = now - session->active();
     const bool over = (limits_.idle_timeout && idle > *limits_.idle_timeout) ||
-                      (session->kind() == Session::Kind::kHttp && idle > limits_.http_ttl);
+                      (session->kind() == EnvSession::Kind::kHttp && idle > limits_.http_ttl);
     if (!over) continue;
     log_.info("env", "session idle for too long", {{"session", id}});
     if (session->on_end) {
@@ -246,13 +246,13 @@ void Sessions::reap() {
   }
 }
 
-awaitable<void> Sessions::stop(Deadline deadline) {
+awaitable<void> EnvSessions::stop(Deadline deadline) {
   stopping_ = true;
   reaper_.disarm();
   for (;;) {
     const bool late = deadline.expired();
-    std::vector<std::shared_ptr<Session>> all;
-    for (Session* session : all_) all.push_back(session->shared_from_this());
+    std::vector<std::shared_ptr<EnvSession>> all;
+    for (EnvSession* session : all_) all.push_back(session->shared_from_this());
     for (const auto& session : all) {
       if (late) session->cancel_calls(CancelReason::kStopping);
       if (!table_.contains(session->id())) continue;  // its only call, or the page, ends it

@@ -1,5 +1,5 @@
-// Session: one environment with the calls under way on it; and the table of all sessions, with its
-// limits and the end of those that nobody uses any more.
+// EnvSession: one environment with the calls under way on it; and the table of all of them, with
+// its limits and the end of those that nobody uses any more.
 //
 // On the server's shard.
 #pragma once
@@ -33,9 +33,9 @@ struct ProgressNote {
 using ProgressSink = std::function<void(ProgressNote note)>;
 
 // One call under way.
-class Call final : public CallContext {
+class EnvCall final : public CallContext {
  public:
-  Call(net::Shard& shard, std::string session, Deadline deadline, ProgressSink sink)
+  EnvCall(net::Shard& shard, std::string session, Deadline deadline, ProgressSink sink)
       : group(shard.executor()),
         session_(std::move(session)),
         deadline_(deadline),
@@ -79,8 +79,8 @@ class CallHandle {
   }
 
  private:
-  friend class Session;
-  std::weak_ptr<Call> call_;
+  friend class EnvSession;
+  std::weak_ptr<EnvCall> call_;
   CancelReason reason_ = CancelReason::kNone;  // before it began
 };
 
@@ -90,15 +90,15 @@ struct CallOptions {
   CallHandle* handle = nullptr;
 };
 
-class Sessions;
+class EnvSessions;
 
-class Session final : public std::enable_shared_from_this<Session> {
+class EnvSession final : public std::enable_shared_from_this<EnvSession> {
  public:
   enum class Kind : uint8_t { kWebSocket, kMcpWebSocket, kHttp, kStateless, kWeb };
   static constexpr size_t kKinds = 5;
 
-  Session(Sessions* all, std::string id, Kind kind);
-  ~Session();
+  EnvSession(EnvSessions* all, std::string id, Kind kind);
+  ~EnvSession();
 
   const std::string& id() const { return id_; }
   Kind kind() const { return kind_; }
@@ -124,27 +124,27 @@ class Session final : public std::enable_shared_from_this<Session> {
   void cancel_calls(CancelReason reason);
 
  private:
-  friend class Sessions;
+  friend class EnvSessions;
 
   template <class T>
   static awaitable<void> perform(
-      std::shared_ptr<Session> self, std::shared_ptr<Call> call,
+      std::shared_ptr<EnvSession> self, std::shared_ptr<EnvCall> call,
       std::function<awaitable<Result<T>>(Environment*, CallContext*)> work,
       std::shared_ptr<std::optional<Result<T>>> result);
-  static awaitable<void> unwind(std::shared_ptr<Session> self, std::shared_ptr<Call> call);
+  static awaitable<void> unwind(std::shared_ptr<EnvSession> self, std::shared_ptr<EnvCall> call);
 
-  awaitable<bool> wait_turn(std::shared_ptr<Call> call);
-  void begin(const std::shared_ptr<Call>& call);
-  void end(const std::shared_ptr<Call>& call);
+  awaitable<bool> wait_turn(std::shared_ptr<EnvCall> call);
+  void begin(const std::shared_ptr<EnvCall>& call);
+  void end(const std::shared_ptr<EnvCall>& call);
   void report_exception(const char* what) const;
 
-  Sessions* const all_;
+  EnvSessions* const all_;
   const std::string id_;
   const Kind kind_;
   std::unique_ptr<Environment> environment_;
   Clock::time_point active_ = Clock::now();
   bool closing_ = false;
-  std::list<std::shared_ptr<Call>>
+  std::list<std::shared_ptr<EnvCall>>
       calls_;  // in the order in which they came; the front has the turn
   net::Broadcast idle_;
 };
@@ -163,25 +163,25 @@ struct SessionLimits {
   Duration http_ttl = std::chrono::minutes(30);  // of one that has no connection
 };
 
-class Sessions {
+class EnvSessions {
  public:
-  Sessions(net::Shard& shard, EnvironmentFactory& factory, SessionLimits limits, Logger log,
-           Metrics& metrics);
-  ~Sessions();  // stop() must have completed
-  Sessions(const Sessions&) = delete;
-  Sessions& operator=(const Sessions&) = delete;
+  EnvSessions(net::Shard& shard, EnvironmentFactory& factory, SessionLimits limits, Logger log,
+              Metrics& metrics);
+  ~EnvSessions();  // stop() must have completed
+  EnvSessions(const EnvSessions&) = delete;
+  EnvSessions& operator=(const EnvSessions&) = delete;
 
-  using Opened = tl::expected<std::shared_ptr<Session>, SessionRefusal>;
-  awaitable<Opened> open(Session::Kind kind);
+  using Opened = tl::expected<std::shared_ptr<EnvSession>, SessionRefusal>;
+  awaitable<Opened> open(EnvSession::Kind kind);
 
   // Cancels its calls and closes its environment, and returns when that is done. The slot is free
   // as soon as no call is under way. Idempotent.
-  awaitable<void> close(std::shared_ptr<Session> session, CancelReason reason);
+  awaitable<void> close(std::shared_ptr<EnvSession> session, CancelReason reason);
   // The same, not waited for.
-  void close_later(std::shared_ptr<Session> session, CancelReason reason);
+  void close_later(std::shared_ptr<EnvSession> session, CancelReason reason);
 
   // Those that are open or being opened; stateless ones have no id that could be known.
-  std::shared_ptr<Session> find(std::string_view id) const;
+  std::shared_ptr<EnvSession> find(std::string_view id) const;
 
   size_t active() const { return table_.size(); }
   size_t capacity() const { return limits_.sessions; }
@@ -194,9 +194,9 @@ class Sessions {
   const EnvironmentInfo& info() const { return factory_.info(); }
 
  private:
-  friend class Session;
+  friend class EnvSession;
 
-  static awaitable<void> close_in_background(Sessions* self, std::shared_ptr<Session> session,
+  static awaitable<void> close_in_background(EnvSessions* self, std::shared_ptr<EnvSession> session,
                                              CancelReason reason);
   void arm_reaper();
   void reap();
@@ -208,8 +208,8 @@ class Sessions {
   const Logger log_;
   Metrics::Gauge active_gauge_;
   std::vector<Metrics::Counter> opened_, failed_;  // by kind
-  std::map<std::string, std::shared_ptr<Session>, std::less<>> table_;
-  std::set<Session*> all_;  // those whose environment exists or is being made
+  std::map<std::string, std::shared_ptr<EnvSession>, std::less<>> table_;
+  std::set<EnvSession*> all_;  // those whose environment exists or is being made
   size_t stateless_ = 0;
   bool stopping_ = false;
   net::Broadcast changed_;
@@ -220,8 +220,8 @@ class Sessions {
 // --- Of templates, the insides -------------------------------------------------------------------
 
 template <class T>
-awaitable<void> Session::perform(
-    std::shared_ptr<Session> self, std::shared_ptr<Call> call,
+awaitable<void> EnvSession::perform(
+    std::shared_ptr<EnvSession> self, std::shared_ptr<EnvCall> call,
     std::function<awaitable<Result<T>>(Environment*, CallContext*)> work,
     std::shared_ptr<std::optional<Result<T>>> result) {
   try {
@@ -238,11 +238,11 @@ awaitable<void> Session::perform(
 }
 
 template <class T>
-awaitable<std::optional<Result<T>>> Session::run(
+awaitable<std::optional<Result<T>>> EnvSession::run(
     CallOptions options, std::function<awaitable<Result<T>>(Environment*, CallContext*)> work) {
   const auto self = shared_from_this();
   const auto call =
-      std::make_shared<Call>(all_->shard(), id_, options.deadline, std::move(options.sink));
+      std::make_shared<EnvCall>(all_->shard(), id_, options.deadline, std::move(options.sink));
   if (options.handle != nullptr) {
     options.handle->call_ = call;
     if (options.handle->reason_ != CancelReason::kNone) call->cancel(options.handle->reason_);

@@ -11,7 +11,7 @@ namespace sluice::env {
 namespace {
 
 using namespace std::chrono_literals;
-using Opened = Sessions::Opened;
+using Opened = EnvSessions::Opened;
 using Answer = std::optional<Result<ToolResult>>;
 using Work = std::function<awaitable<Result<ToolResult>>(Environment*, CallContext*)>;
 
@@ -27,18 +27,32 @@ Work wait_for(double number) {
   };
 }
 
-awaitable<void> run_into(std::shared_ptr<Session> session, CallOptions options, Work work,
+awaitable<void> run_into(std::shared_ptr<EnvSession> session, CallOptions options, Work work,
                          std::optional<Answer>* into) {
   into->emplace(co_await session->run<ToolResult>(std::move(options), std::move(work)));
 }
 
-awaitable<void> stop_into(Sessions* sessions, Deadline deadline, bool* done) {
+// Returns when it is told to.
+awaitable<Result<ToolResult>> held(net::Signal* go) {
+  co_await go->wait();
+  ToolResult result;
+  result.text = "let go";
+  co_return result;
+}
+
+Work wait_for(net::Signal& go) {
+  return [&go](Environment*, CallContext*) {
+    return held(&go);
+  };
+}
+
+awaitable<void> stop_into(EnvSessions* sessions, Deadline deadline, bool* done) {
   co_await sessions->stop(deadline);
   *done = true;
 }
 
-awaitable<void> open_into(Sessions* sessions, std::optional<Opened>* into) {
-  into->emplace(co_await sessions->open(Session::Kind::kHttp));
+awaitable<void> open_into(EnvSessions* sessions, std::optional<Opened>* into) {
+  into->emplace(co_await sessions->open(EnvSession::Kind::kHttp));
 }
 
 class SessionsTest : public ::testing::Test {
@@ -51,21 +65,21 @@ class SessionsTest : public ::testing::Test {
     if (!factory_) factory_.emplace(environment_);
     return *factory_;
   }
-  Sessions& sessions() {
+  EnvSessions& sessions() {
     if (!sessions_) sessions_.emplace(shard_, factory(), limits_, Logger(), metrics_);
     return *sessions_;
   }
-  std::shared_ptr<Session> open(Session::Kind kind = Session::Kind::kHttp) {
+  std::shared_ptr<EnvSession> open(EnvSession::Kind kind = EnvSession::Kind::kHttp) {
     auto opened = net::testing::run(shard_, sessions().open(kind));
     EXPECT_TRUE(opened) << opened.error().message;
     return opened ? *opened : nullptr;
   }
-  SessionRefusal refused(Session::Kind kind = Session::Kind::kHttp) {
+  SessionRefusal refused(EnvSession::Kind kind = EnvSession::Kind::kHttp) {
     auto opened = net::testing::run(shard_, sessions().open(kind));
     EXPECT_FALSE(opened);
     return opened ? SessionRefusal() : opened.error();
   }
-  Answer run(const std::shared_ptr<Session>& session, CallOptions options, Work work) {
+  Answer run(const std::shared_ptr<EnvSession>& session, CallOptions options, Work work) {
     return net::testing::run(shard_, session->run<ToolResult>(std::move(options), std::move(work)));
   }
 
@@ -74,12 +88,12 @@ class SessionsTest : public ::testing::Test {
   testing::ToolEnvironmentOptions environment_;
   SessionLimits limits_;
   std::optional<testing::ToolEnvironmentFactory> factory_;
-  std::optional<Sessions> sessions_;
+  std::optional<EnvSessions> sessions_;
 };
 
 TEST_F(SessionsTest, gives_slots_and_takes_them_back) {
   limits_.sessions = 2;
-  const auto first = open(Session::Kind::kWebSocket);
+  const auto first = open(EnvSession::Kind::kWebSocket);
   const auto second = open();
   EXPECT_NE(first->id(), second->id());
   EXPECT_EQ(sessions().find(second->id()), second);
@@ -88,7 +102,8 @@ TEST_F(SessionsTest, gives_slots_and_takes_them_back) {
             "Server at capacity: 2/2 sessions active. Cannot accept new connections.");
   EXPECT_EQ(refusal.data.at("max_sessions"), 2);
   // What has no session has its own limit.
-  net::testing::run(shard_, sessions().close(open(Session::Kind::kStateless), CancelReason::kNone));
+  net::testing::run(shard_,
+                    sessions().close(open(EnvSession::Kind::kStateless), CancelReason::kNone));
   net::testing::run(shard_, sessions().close(first, CancelReason::kClientGone));
   EXPECT_EQ(sessions().active(), 1U);
   EXPECT_FALSE(sessions().find(first->id()));
@@ -97,10 +112,11 @@ TEST_F(SessionsTest, gives_slots_and_takes_them_back) {
 
 TEST_F(SessionsTest, bounds_calls_without_a_session) {
   limits_.stateless = 1;
-  const auto one = open(Session::Kind::kStateless);
-  EXPECT_EQ(refused(Session::Kind::kStateless).kind, SessionRefusal::Kind::kCapacity);
+  const auto one = open(EnvSession::Kind::kStateless);
+  EXPECT_EQ(refused(EnvSession::Kind::kStateless).kind, SessionRefusal::Kind::kCapacity);
   net::testing::run(shard_, sessions().close(one, CancelReason::kNone));
-  net::testing::run(shard_, sessions().close(open(Session::Kind::kStateless), CancelReason::kNone));
+  net::testing::run(shard_,
+                    sessions().close(open(EnvSession::Kind::kStateless), CancelReason::kNone));
 }
 
 TEST_F(SessionsTest, an_environment_that_cannot_be_made_frees_its_slot) {
@@ -116,11 +132,12 @@ TEST_F(SessionsTest, an_environment_that_cannot_be_made_frees_its_slot) {
 
 TEST_F(SessionsTest, a_slot_is_reserved_while_its_environment_is_made) {
   limits_.sessions = 1;
-  factory().log.create_takes = 20ms;
+  factory().log.hold_create = true;
   std::optional<Opened> opened;
   shard_.spawn(open_into(&sessions(), &opened));
   shard_.run_until([&] { return sessions().active() == 1; });
   EXPECT_EQ(refused().kind, SessionRefusal::Kind::kCapacity);
+  factory().log.hold_create = false;
   shard_.run_until([&] { return opened.has_value(); });
   EXPECT_TRUE(*opened);
 }
@@ -219,15 +236,17 @@ TEST_F(SessionsTest, an_exception_ends_its_call_and_nothing_else) {
 
 TEST_F(SessionsTest, http_sessions_that_nobody_uses_end_but_not_in_mid_call) {
   limits_.sessions = 4;
-  limits_.http_ttl = 60ms;
+  limits_.http_ttl = 300ms;  // the call begins before that, even on a busy machine
+  net::Signal go;
   const auto idle = open();
   const auto busy = open();
-  const auto connected = open(Session::Kind::kWebSocket);
+  const auto connected = open(EnvSession::Kind::kWebSocket);
   std::optional<Answer> answer;
-  shard_.spawn(run_into(busy, {}, wait_for(0.4), &answer));
+  shard_.spawn(run_into(busy, {}, wait_for(go), &answer));
   shard_.run_until([&] { return !sessions().find(idle->id()); });
   EXPECT_FALSE(answer);
   EXPECT_TRUE(sessions().find(busy->id()));
+  go.notify();
   shard_.run_until([&] { return answer.has_value(); });
   EXPECT_TRUE(**answer);
   shard_.run_until([&] { return !sessions().find(busy->id()); });
@@ -237,7 +256,7 @@ TEST_F(SessionsTest, http_sessions_that_nobody_uses_end_but_not_in_mid_call) {
 TEST_F(SessionsTest, an_idle_timeout_is_for_sessions_of_every_kind) {
   limits_.sessions = 2;
   limits_.idle_timeout = 60ms;
-  const auto connected = open(Session::Kind::kWebSocket);
+  const auto connected = open(EnvSession::Kind::kWebSocket);
   CancelReason told = CancelReason::kNone;
   connected->on_end = [&](CancelReason reason) {
     told = reason;
@@ -267,13 +286,16 @@ TEST_F(SessionsTest, stopping_lets_calls_end_until_the_deadline) {
   const auto quick = open();
   const auto slow = open();
   std::optional<Answer> quick_answer, slow_answer;
-  shard_.spawn(run_into(quick, {}, wait_for(0.05), &quick_answer));
+  net::Signal go;
+  shard_.spawn(run_into(quick, {}, wait_for(go), &quick_answer));
   shard_.spawn(run_into(slow, {}, wait_for(60), &slow_answer));
-  shard_.run_until([&] { return factory().log.waiting == 2; });
+  shard_.run_until([&] { return factory().log.waiting == 1 && quick->busy(); });
   bool stopped = false;
-  shard_.spawn(stop_into(&sessions(), Deadline::in(300ms), &stopped));
+  shard_.spawn(stop_into(&sessions(), Deadline::in(500ms), &stopped));
+  shard_.run_until([&] { return factory().log.closed == 1; });  // the idle one
+  go.notify();
   shard_.run_until([&] { return quick_answer.has_value(); });
-  EXPECT_EQ((*quick_answer)->value().text, "waited");
+  EXPECT_EQ((*quick_answer)->value().text, "let go");
   EXPECT_FALSE(stopped);
   EXPECT_EQ(refused().kind, SessionRefusal::Kind::kStopping);
   shard_.run_until([&] { return stopped; });

@@ -186,9 +186,6 @@ awaitable<Result<std::unique_ptr<Environment>>> ToolEnvironmentFactory::create(
     const auto slept = co_await net::sleep_for(std::chrono::milliseconds(1));
     if (!slept) break;
   }
-  if (log.create_takes > Duration::zero()) {
-    const auto slept = co_await net::sleep_for(log.create_takes);
-  }
   if (!log.create_fails_with.empty()) {
     co_return Error(ErrorCode::kUnavailable, log.create_fails_with);
   }

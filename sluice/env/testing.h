@@ -37,10 +37,9 @@ class ToolEnvironmentFactory final : public EnvironmentFactory {
     int cancelled = 0;  // calls of `wait` that were
     CancelReason last_reason = CancelReason::kNone;
     std::string create_fails_with;  // set it to make create() fail
-    Duration create_takes{};
-    bool hold_create = false;  // create() waits while it is set
-    std::string last_session;  // for which create() was called last
-    Duration cancel_takes{};   // how long a cancelled `wait` cleans up
+    bool hold_create = false;       // create() waits while it is set
+    std::string last_session;       // for which create() was called last
+    Duration cancel_takes{};        // how long a cancelled `wait` cleans up
   };
   Log log;
 

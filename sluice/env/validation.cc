@@ -6,17 +6,12 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "sluice/env/python_text.h"
 
 namespace sluice::env {
 namespace {
-
-// pydantic's pages are versioned; this is the version whose messages are spoken here.
-constexpr std::string_view kPages = "https://errors.pydantic.dev/2.14/v/";
-constexpr size_t kMaxShownInput = 50;  // bytes of a repr() in a text
-
-enum class Into : uint8_t { kInteger, kNumber };
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
@@ -116,21 +111,6 @@ bool is_null_schema(const json::Value& schema) {
   return object != nullptr && json::get_string(*object, "type") == "null";
 }
 
-// What pydantic calls the branch of a union.
-std::string branch_name(const json::Object& schema) {
-  const std::string_view type = json::get_string(schema, "type").value_or("any");
-  if (type == "string") return "str";
-  if (type == "integer") return "int";
-  if (type == "number") return "float";
-  if (type == "boolean") return "bool";
-  if (type == "array") {
-    const json::Object* items = json::get_object(schema, "items");
-    return fmt::format("list[{}]", items == nullptr ? "any" : branch_name(*items));
-  }
-  if (type == "object") return "dict[str,any]";
-  return std::string(type);
-}
-
 // A value that is already what the schema asks for, without any coercion.
 bool is_exactly(const json::Object& schema, const json::Value& value) {
   const std::string_view type = json::get_string(schema, "type").value_or("");
@@ -142,57 +122,49 @@ bool is_exactly(const json::Object& schema, const json::Value& value) {
 
 class Checker {
  public:
-  Checker(Naming naming, Problems* problems) : naming_(naming), problems_(problems) {}
+  Checker(json::Array where, Naming naming, Mistakes* problems)
+      : where_(std::move(where)), naming_(naming), problems_(problems) {}
 
-  json::Value check(const json::Object& schema, const json::Value& value, json::Array& where) {
+  json::Value check(const json::Object& schema, const json::Value& value) {
     if (const json::Value* expected = schema.if_contains("const")) {
       json::Array one;
       one.push_back(*expected);
-      return check_literal(one, value, where);
+      return check_literal(one, value);
     }
     if (const json::Array* expected = json::get_array(schema, "enum")) {
-      return check_literal(*expected, value, where);
+      return check_literal(*expected, value);
     }
     if (const json::Array* branches = json::get_array(schema, "anyOf")) {
-      return check_union(*branches, value, where);
+      return check_union(*branches, value);
     }
     const std::string_view type = json::get_string(schema, "type").value_or("");
-    if (type == "string") return check_string(schema, value, where);
-    if (type == "integer" || type == "number") {
-      return check_number(schema, value, where, type == "integer" ? Into::kInteger : Into::kNumber);
-    }
-    if (type == "boolean") return check_bool(value, where);
-    if (type == "array") return check_array(schema, value, where);
-    if (type == "object") return check_object(schema, value, where);
-    if (type == "null" && !value.is_null()) {
-      add("none_required", where, "Input should be None", value);
-    }
+    if (type == "string") return check_string(schema, value);
+    if (type == "integer") return check_bounds(schema, value, to_integer(schema, value));
+    if (type == "number") return check_bounds(schema, value, to_number(value));
+    if (type == "boolean") return check_bool(value);
+    if (type == "array") return check_array(schema, value);
+    if (type == "object") return check_object(schema, value);
+    if (type == "null" && !value.is_null()) add("none_required", "Input should be None");
     return value;
   }
 
  private:
-  void add(std::string type, const json::Array& where, std::string message,
-           const json::Value& input, json::Object context = {}) {
-    problems_->push_back(
-        Problem{std::move(type), where, std::move(message), input, std::move(context)});
+  void add(std::string type, std::string message) {
+    problems_->push_back(Mistake{std::move(type), where_, std::move(message)});
   }
 
-  json::Value check_literal(const json::Array& expected, const json::Value& value,
-                            const json::Array& where) {
+  json::Value check_literal(const json::Array& expected, const json::Value& value) {
     if (std::find(expected.begin(), expected.end(), value) != expected.end()) return value;
     std::string list;
     for (size_t i = 0; i < expected.size(); ++i) {
       if (i > 0) list.append(i + 1 == expected.size() ? " or " : ", ");
       list.append(python::repr(expected[i]));
     }
-    json::Object context;
-    context["expected"] = list;
-    add("literal_error", where, "Input should be " + list, value, std::move(context));
+    add("literal_error", "Input should be " + list);
     return value;
   }
 
-  json::Value check_union(const json::Array& branches, const json::Value& value,
-                          json::Array& where) {
+  json::Value check_union(const json::Array& branches, const json::Value& value) {
     const bool nullable = std::any_of(branches.begin(), branches.end(), is_null_schema);
     if (nullable && value.is_null()) return value;
     std::vector<const json::Object*> others;
@@ -200,76 +172,58 @@ class Checker {
       if (!is_null_schema(branch) && branch.is_object()) others.push_back(&branch.get_object());
     }
     if (others.empty()) return value;
-    if (others.size() == 1) return check(*others[0], value, where);
+    if (others.size() == 1) return check(*others[0], value);
+    Mistakes all;
     // A branch that the value already fits is taken before one that would convert it.
-    for (const json::Object* branch : others) {
-      Problems problems;
-      if (!is_exactly(*branch, value)) continue;
-      json::Value checked = Checker(Naming::kModel, &problems).check(*branch, value, where);
-      if (problems.empty()) return checked;
-    }
-    Problems all;
-    for (const json::Object* branch : others) {
-      Problems problems;
-      Checker inner(Naming::kModel, &problems);
-      where.push_back(json::Value(branch_name(*branch)));
-      json::Value checked = inner.check(*branch, value, where);
-      where.pop_back();
-      if (problems.empty()) return checked;
-      std::move(problems.begin(), problems.end(), std::back_inserter(all));
+    for (const bool as_it_is : {true, false}) {
+      for (const json::Object* branch : others) {
+        if (is_exactly(*branch, value) != as_it_is) continue;
+        Mistakes problems;
+        json::Value checked = Checker(where_, Naming::kModel, &problems).check(*branch, value);
+        if (problems.empty()) return checked;
+        std::move(problems.begin(), problems.end(), std::back_inserter(all));
+      }
     }
     std::move(all.begin(), all.end(), std::back_inserter(*problems_));
     return value;
   }
 
-  json::Value check_string(const json::Object& schema, const json::Value& value,
-                           const json::Array& where) {
+  json::Value check_string(const json::Object& schema, const json::Value& value) {
     if (!value.is_string()) {
-      add("string_type", where, "Input should be a valid string", value);
+      add("string_type", "Input should be a valid string");
       return value;
     }
-    const size_t size = characters(std::string_view(value.get_string()));
-    const auto limit = [&](const char* name) {
-      return json::get_integer(schema, name);
-    };
-    const auto context = [](const char* name, int64_t bound) {
-      json::Object object;
-      object[name] = bound;
-      return object;
-    };
-    if (const auto least = limit("minLength"); least && size < static_cast<size_t>(*least)) {
-      add("string_too_short", where,
-          fmt::format("String should have at least {} character{}", *least, *least == 1 ? "" : "s"),
-          value, context("min_length", *least));
-    } else if (const auto most = limit("maxLength"); most && size > static_cast<size_t>(*most)) {
-      add("string_too_long", where,
-          fmt::format("String should have at most {} character{}", *most, *most == 1 ? "" : "s"),
-          value, context("max_length", *most));
+    const auto size = static_cast<int64_t>(characters(std::string_view(value.get_string())));
+    if (const auto least = json::get_integer(schema, "minLength"); least && size < *least) {
+      add("string_too_short", fmt::format("String should have at least {} character{}", *least,
+                                          *least == 1 ? "" : "s"));
+    } else if (const auto most = json::get_integer(schema, "maxLength"); most && size > *most) {
+      add("string_too_long",
+          fmt::format("String should have at most {} character{}", *most, *most == 1 ? "" : "s"));
     }
     return value;
   }
 
   // Python's integers have no size; JSON's here come as floats from 2^64 on. A schema with
   // "x-any-size" takes those.
-  std::optional<json::Value> to_integer(const json::Object& schema, const json::Value& value,
-                                        const json::Array& where) {
-    const bool any_size = json::get_bool(schema, "x-any-size").value_or(false);
+  std::optional<json::Value> to_integer(const json::Object& schema, const json::Value& value) {
     constexpr double limit = 9223372036854775808.0;  // 2^63
-    constexpr std::string_view too_large =
+    constexpr const char* too_large =
         "Unable to parse input string as an integer, exceeded maximum size";
     if (value.is_int64() || value.is_uint64()) return value;
     if (value.is_bool()) return json::Value(int64_t{value.get_bool() ? 1 : 0});
     if (value.is_double()) {
       const double number = value.get_double();
+      const bool fits = number >= -limit && number < limit;
       if (number != std::floor(number)) {
-        add("int_from_float", where,
-            "Input should be a valid integer, got a number with a fractional part", value);
-      } else if (any_size && (number < -limit || number >= limit)) {
-        return value;
-      } else if (number < -limit || number >= limit) {
-        add("int_parsing_size", where, std::string(too_large), value);
-      } else {
+        add("int_from_float",
+            "Input should be a valid integer, got a number with a fractional part");
+      } else if (fits) {
         return json::Value(static_cast<int64_t>(number));
+      } else if (json::get_bool(schema, "x-any-size").value_or(false)) {
+        return value;
+      } else {
+        add("int_parsing_size", too_large);
       }
     } else if (value.is_string()) {
       int64_t number = 0;
@@ -277,61 +231,59 @@ class Checker {
         case Parsed::kOk:
           return json::Value(number);
         case Parsed::kTooLarge:
-          add("int_parsing_size", where, std::string(too_large), value);
+          add("int_parsing_size", too_large);
           break;
         case Parsed::kMalformed:
-          add("int_parsing", where,
-              "Input should be a valid integer, unable to parse string as an integer", value);
+          add("int_parsing",
+              "Input should be a valid integer, unable to parse string as an integer");
       }
     } else {
-      add("int_type", where, "Input should be a valid integer", value);
+      add("int_type", "Input should be a valid integer");
     }
     return std::nullopt;
   }
 
-  std::optional<json::Value> to_number(const json::Value& value, const json::Array& where) {
+  std::optional<json::Value> to_number(const json::Value& value) {
     if (value.is_bool()) return json::Value(value.get_bool() ? 1.0 : 0.0);
     if (value.is_number()) return json::Value(value.to_number<double>());
     if (!value.is_string()) {
-      add("float_type", where, "Input should be a valid number", value);
+      add("float_type", "Input should be a valid number");
       return std::nullopt;
     }
     const auto number = parse_number(std::string_view(value.get_string()));
     if (!number) {
-      add("float_parsing", where,
-          "Input should be a valid number, unable to parse string as a number", value);
+      add("float_parsing", "Input should be a valid number, unable to parse string as a number");
     } else if (!std::isfinite(*number)) {
       // No limit, time or count is infinite here.
-      add("finite_number", where, "Input should be a finite number", value);
+      add("finite_number", "Input should be a finite number");
     } else {
       return json::Value(*number);
     }
     return std::nullopt;
   }
 
-  json::Value check_number(const json::Object& schema, const json::Value& value,
-                           const json::Array& where, Into into) {
-    auto number =
-        into == Into::kInteger ? to_integer(schema, value, where) : to_number(value, where);
+  // `number` is what `value` was taken for, if it is one.
+  json::Value check_bounds(const json::Object& schema, const json::Value& value,
+                           std::optional<json::Value> number) {
     if (!number) return value;
     struct Bound {
-      const char *keyword, *name, *type, *words;
-      bool (*holds)(double, double);
+      const char *keyword, *type, *words;
+      bool (*holds)(double number, double bound);
     };
-    constexpr Bound bounds[] = {
-        {"minimum", "ge", "greater_than_equal", "greater than or equal to",
+    static constexpr Bound bounds[] = {
+        {"minimum", "greater_than_equal", "greater than or equal to",
          [](double a, double b) {
            return a >= b;
          }},
-        {"exclusiveMinimum", "gt", "greater_than", "greater than",
+        {"exclusiveMinimum", "greater_than", "greater than",
          [](double a, double b) {
            return a > b;
          }},
-        {"maximum", "le", "less_than_equal", "less than or equal to",
+        {"maximum", "less_than_equal", "less than or equal to",
          [](double a, double b) {
            return a <= b;
          }},
-        {"exclusiveMaximum", "lt", "less_than", "less than",
+        {"exclusiveMaximum", "less_than", "less than",
          [](double a, double b) {
            return a < b;
          }},
@@ -342,105 +294,82 @@ class Checker {
           bound.holds(number->to_number<double>(), limit->to_number<double>())) {
         continue;
       }
-      json::Object context;
-      context[bound.name] = *limit;
-      add(bound.type, where, fmt::format("Input should be {} {}", bound.words, bound_text(*limit)),
-          value, std::move(context));
+      add(bound.type, fmt::format("Input should be {} {}", bound.words, bound_text(*limit)));
       break;
     }
     return std::move(*number);
   }
 
-  json::Value check_bool(const json::Value& value, const json::Array& where) {
-    constexpr std::string_view unclear =
-        "Input should be a valid boolean, unable to interpret input";
+  json::Value check_bool(const json::Value& value) {
     if (value.is_bool()) return value;
     std::optional<bool> result;
+    bool readable = value.is_string();
     if (value.is_string()) {
       result = parse_bool(std::string_view(value.get_string()));
     } else if (value.is_number()) {
       const auto number = value.to_number<double>();
-      if (number != std::floor(number)) {
-        add("bool_type", where, "Input should be a valid boolean", value);
-        return value;
-      }
+      readable = number == std::floor(number);
       if (number == 0 || number == 1) result = number == 1;
+    }
+    if (result) return json::Value(*result);
+    if (readable) {
+      add("bool_parsing", "Input should be a valid boolean, unable to interpret input");
     } else {
-      add("bool_type", where, "Input should be a valid boolean", value);
-      return value;
+      add("bool_type", "Input should be a valid boolean");
     }
-    if (!result) {
-      add("bool_parsing", where, std::string(unclear), value);
-      return value;
-    }
-    return json::Value(*result);
+    return value;
   }
 
-  json::Value check_array(const json::Object& schema, const json::Value& value,
-                          json::Array& where) {
+  json::Value check_array(const json::Object& schema, const json::Value& value) {
     if (!value.is_array()) {
-      add("list_type", where, "Input should be a valid list", value);
+      add("list_type", "Input should be a valid list");
       return value;
     }
-    const json::Array& items = value.get_array();
-    json::Array out;
-    const json::Object* item_schema = json::get_object(schema, "items");
-    for (size_t i = 0; i < items.size(); ++i) {
-      if (item_schema == nullptr) {
-        out.push_back(items[i]);
-        continue;
+    json::Array items = value.get_array();
+    if (const json::Object* item_schema = json::get_object(schema, "items")) {
+      for (size_t i = 0; i < items.size(); ++i) {
+        where_.push_back(json::Value(static_cast<int64_t>(i)));
+        items[i] = check(*item_schema, items[i]);
+        where_.pop_back();
       }
-      where.push_back(json::Value(static_cast<int64_t>(i)));
-      out.push_back(check(*item_schema, items[i], where));
-      where.pop_back();
     }
-    check_size(schema, value, where);
-    return out;
+    const auto size = static_cast<int64_t>(items.size());
+    const auto say = [&](const char* type, const char* side, int64_t bound) {
+      add(type, fmt::format("List should have at {} {} item{} after validation, not {}", side,
+                            bound, bound == 1 ? "" : "s", size));
+    };
+    if (const auto least = json::get_integer(schema, "minItems"); least && size < *least) {
+      say("too_short", "least", *least);
+    } else if (const auto most = json::get_integer(schema, "maxItems"); most && size > *most) {
+      say("too_long", "most", *most);
+    }
+    return items;
   }
 
-  void check_size(const json::Object& schema, const json::Value& value, const json::Array& where) {
-    const auto size = static_cast<int64_t>(value.get_array().size());
-    const auto least = json::get_integer(schema, "minItems");
-    const auto most = json::get_integer(schema, "maxItems");
-    const bool too_short = least && size < *least;
-    if (!too_short && !(most && size > *most)) return;
-    const int64_t bound = too_short ? *least : *most;
-    json::Object context;
-    context["field_type"] = "List";
-    context[too_short ? "min_length" : "max_length"] = bound;
-    context["actual_length"] = size;
-    add(too_short ? "too_short" : "too_long", where,
-        fmt::format("List should have at {} {} item{} after validation, not {}",
-                    too_short ? "least" : "most", bound, bound == 1 ? "" : "s", size),
-        value, std::move(context));
-  }
-
-  json::Value check_object(const json::Object& schema, const json::Value& value,
-                           json::Array& where) {
+  json::Value check_object(const json::Object& schema, const json::Value& value) {
     const json::Object* object = value.if_object();
     if (object == nullptr) {
-      add("dict_type", where, "Input should be a valid dictionary", value);
+      add("dict_type", "Input should be a valid dictionary");
       return value;
     }
     const json::Object* properties = json::get_object(schema, "properties");
     if (properties == nullptr) return value;
-    const bool call = naming_ == Naming::kCall;
     // What is inside an argument is a model's again.
-    naming_ = Naming::kModel;
+    const bool call = std::exchange(naming_, Naming::kModel) == Naming::kCall;
     json::Object out;
     for (const auto& property : *properties) {
       if (!property.value().is_object()) continue;
       const json::Object& inner = property.value().get_object();
-      where.push_back(json::Value(property.key()));
+      where_.push_back(json::Value(property.key()));
       if (const json::Value* given = object->if_contains(property.key())) {
-        out[property.key()] = check(inner, *given, where);
+        out[property.key()] = check(inner, *given);
       } else if (is_required(schema, property.key())) {
-        add(call ? "missing_argument" : "missing", where,
-            call ? "Missing required argument" : "Field required", value);
+        add(call ? "missing_argument" : "missing",
+            call ? "Missing required argument" : "Field required");
       } else if (const json::Value* otherwise = inner.if_contains("default")) {
         out[property.key()] = *otherwise;
       }
-      where.pop_back();
+      where_.pop_back();
     }
     const bool closed = json::get_bool(schema, "additionalProperties") == false;
     for (const auto& member : *object) {
@@ -449,10 +378,10 @@ class Checker {
         out[member.key()] = member.value();
         continue;
       }
-      where.push_back(json::Value(member.key()));
-      add(call ? "unexpected_keyword_argument" : "extra_forbidden", where,
-          call ? "Unexpected keyword argument" : "Extra inputs are not permitted", member.value());
-      where.pop_back();
+      where_.push_back(json::Value(member.key()));
+      add(call ? "unexpected_keyword_argument" : "extra_forbidden",
+          call ? "Unexpected keyword argument" : "Extra inputs are not permitted");
+      where_.pop_back();
     }
     return out;
   }
@@ -465,51 +394,31 @@ class Checker {
            });
   }
 
+  json::Array where_;
   Naming naming_;
-  Problems* const problems_;
+  Mistakes* const problems_;
 };
-
-// A repr() shortened in the middle, between characters.
-std::string shown(const json::Value& input) {
-  std::string text = python::repr(input);
-  if (text.size() <= kMaxShownInput) return text;
-  const auto inside = [&](size_t at) {
-    return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
-  };
-  size_t head = kMaxShownInput / 2;
-  while (inside(head)) --head;
-  size_t tail = text.size() - (kMaxShownInput / 2 - 1);
-  while (tail < text.size() && inside(tail)) ++tail;
-  return text.substr(0, head) + "..." + text.substr(tail);
-}
 
 }  // namespace
 
 json::Value check(const json::Object& schema, const json::Value& value, const json::Array& where,
-                  Naming naming, Problems* problems) {
-  json::Array at = where;
-  return Checker(naming, problems).check(schema, value, at);
+                  Naming naming, Mistakes* problems) {
+  return Checker(where, naming, problems).check(schema, value);
 }
 
-json::Array to_json(const Problems& problems, Urls urls) {
+json::Array to_json(const Mistakes& problems) {
   json::Array list;
-  for (const Problem& problem : problems) {
-    json::Object row;
-    row["type"] = problem.type;
-    row["loc"] = problem.where;
-    row["msg"] = problem.message;
-    row["input"] = problem.input;
-    if (!problem.context.empty()) row["ctx"] = problem.context;
-    if (urls == Urls::kWithUrls) row["url"] = std::string(kPages) + problem.type;
-    list.push_back(std::move(row));
+  for (const Mistake& problem : problems) {
+    list.push_back(
+        json::Object{{"type", problem.type}, {"loc", problem.where}, {"msg", problem.message}});
   }
   return list;
 }
 
-std::string to_text(const Problems& problems, std::string_view model) {
+std::string to_text(const Mistakes& problems, std::string_view model) {
   std::string text = fmt::format("{} validation error{} for {}", problems.size(),
                                  problems.size() == 1 ? "" : "s", model);
-  for (const Problem& problem : problems) {
+  for (const Mistake& problem : problems) {
     std::string place;
     for (const json::Value& step : problem.where) {
       if (!place.empty()) place.push_back('.');
@@ -517,9 +426,7 @@ std::string to_text(const Problems& problems, std::string_view model) {
     }
     text.push_back('\n');
     if (!place.empty()) text.append(place).push_back('\n');
-    text.append(fmt::format("  {} [type={}, input_value={}, input_type={}]\n", problem.message,
-                            problem.type, shown(problem.input), python::type_name(problem.input)));
-    text.append(fmt::format("    For further information visit {}{}", kPages, problem.type));
+    text.append(fmt::format("  {} [type={}]", problem.message, problem.type));
   }
   return text;
 }

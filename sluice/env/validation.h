@@ -18,14 +18,12 @@
 namespace sluice::env {
 
 // One thing that is wrong with an input.
-struct Problem {
+struct Mistake {
   std::string type;     // "missing"
   json::Array where;    // ["body", "seed"]
   std::string message;  // "Field required"
-  json::Value input;
-  json::Object context;  // what the message was made from; may be empty
 };
-using Problems = std::vector<Problem>;
+using Mistakes = std::vector<Mistake>;
 
 // How an object's own mistakes are named: those of a model's fields, or of a function's arguments.
 enum class Naming : uint8_t { kModel, kCall };
@@ -33,14 +31,12 @@ enum class Naming : uint8_t { kModel, kCall };
 // `value` as the schema wants it, defaults filled in. What is wrong is added to `problems`; then
 // the result means nothing. `where` is the place of `value` in what the caller sent.
 json::Value check(const json::Object& schema, const json::Value& value, const json::Array& where,
-                  Naming naming, Problems* problems);
+                  Naming naming, Mistakes* problems);
 
-// The list that stands under "detail" or "errors". `kWithUrls` adds a link to pydantic's page about
-// the type.
-enum class Urls : uint8_t { kWithoutUrls, kWithUrls };
-json::Array to_json(const Problems& problems, Urls urls);
+// The list that stands under "detail" or "errors": of each its "type", "loc" and "msg".
+json::Array to_json(const Mistakes& problems);
 
-// "2 validation errors for call[echo]\nmessage\n  Field required [type=missing, ...]\n ...".
-std::string to_text(const Problems& problems, std::string_view model);
+// "2 validation errors for call[echo]\nmessage\n  Field required [type=missing]\n ...".
+std::string to_text(const Mistakes& problems, std::string_view model);
 
 }  // namespace sluice::env

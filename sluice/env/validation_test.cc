@@ -26,7 +26,7 @@ json::Value parse(std::string_view text) {
 
 struct Checked {
   json::Value value;
-  Problems problems;
+  Mistakes problems;
 };
 Checked check_text(std::string_view schema, std::string_view input,
                    Naming naming = Naming::kModel) {
@@ -140,39 +140,35 @@ TEST(Validation, takes_numbers_and_booleans_as_pydantic_does) {
 
 TEST(Validation, checks_bounds_and_says_so_in_pydantics_words) {
   struct Case {
-    const char *schema, *input, *type, *message, *context;
+    const char *schema, *input, *type, *message;
   };
   const Case cases[] = {
       {R"({"type":"integer","minimum":0})", "-1", "greater_than_equal",
-       "Input should be greater than or equal to 0", R"({"ge":0})"},
+       "Input should be greater than or equal to 0"},
       {R"({"type":"number","exclusiveMinimum":0.0})", "0", "greater_than",
-       "Input should be greater than 0", R"({"gt":0.0})"},
+       "Input should be greater than 0"},
       {R"({"type":"integer","maximum":10})", "11", "less_than_equal",
-       "Input should be less than or equal to 10", R"({"le":10})"},
+       "Input should be less than or equal to 10"},
       {R"({"type":"number","exclusiveMaximum":0.5})", "\"0.5\"", "less_than",
-       "Input should be less than 0.5", R"({"lt":0.5})"},
+       "Input should be less than 0.5"},
       {R"({"type":"string","minLength":1})", "\"\"", "string_too_short",
-       "String should have at least 1 character", R"({"min_length":1})"},
+       "String should have at least 1 character"},
       {R"({"type":"string","maxLength":2})", "\"üüü\"", "string_too_long",
-       "String should have at most 2 characters", R"({"max_length":2})"},
+       "String should have at most 2 characters"},
       {R"({"type":"array","minItems":1})", "[]", "too_short",
-       "List should have at least 1 item after validation, not 0",
-       R"({"field_type":"List","min_length":1,"actual_length":0})"},
+       "List should have at least 1 item after validation, not 0"},
       {R"({"type":"array","maxItems":1})", "[1,2]", "too_long",
-       "List should have at most 1 item after validation, not 2",
-       R"({"field_type":"List","max_length":1,"actual_length":2})"},
-      {R"({"enum":["a","b","c"]})", "5", "literal_error", "Input should be 'a', 'b' or 'c'",
-       R"({"expected":"'a', 'b' or 'c'"})"},
-      {R"({"type":"string"})", "5", "string_type", "Input should be a valid string", "{}"},
-      {R"({"type":"object"})", "5", "dict_type", "Input should be a valid dictionary", "{}"},
-      {R"({"type":"null"})", "5", "none_required", "Input should be None", "{}"},
+       "List should have at most 1 item after validation, not 2"},
+      {R"({"enum":["a","b","c"]})", "5", "literal_error", "Input should be 'a', 'b' or 'c'"},
+      {R"({"type":"string"})", "5", "string_type", "Input should be a valid string"},
+      {R"({"type":"object"})", "5", "dict_type", "Input should be a valid dictionary"},
+      {R"({"type":"null"})", "5", "none_required", "Input should be None"},
   };
   for (const Case& c : cases) {
     const Checked checked = check_text(c.schema, c.input);
     ASSERT_EQ(checked.problems.size(), 1U) << c.schema;
     EXPECT_EQ(checked.problems[0].type, c.type);
     EXPECT_EQ(checked.problems[0].message, c.message);
-    EXPECT_EQ(python::compact(checked.problems[0].context), c.context);
   }
   EXPECT_EQ(outcome(R"({"type":"string","maxLength":3})", "\"üüü\""), "'üüü'");
 }
@@ -188,28 +184,15 @@ TEST(Validation, fills_defaults_in_and_converts_inside_lists) {
 TEST(Validation, names_every_mistake_of_a_call_in_order) {
   const Checked checked = check_text(
       kEcho, R"({"times":"x","loud":"y","tags":"z","ratio":"w","b1":1,"b2":[1]})", Naming::kCall);
-  EXPECT_EQ(
-      to_text(checked.problems, "call[echo]"),
-      "6 validation errors for call[echo]\n"
-      "message\n  Missing required argument [type=missing_argument, input_value={'times': 'x', "
-      "'loud': 'y...'w', 'b1': 1, 'b2': [1]}, input_type=dict]\n"
-      "    For further information visit https://errors.pydantic.dev/2.14/v/missing_argument\n"
-      "times\n  Input should be a valid integer, unable to parse string as an integer "
-      "[type=int_parsing, input_value='x', input_type=str]\n"
-      "    For further information visit https://errors.pydantic.dev/2.14/v/int_parsing\n"
-      "tags\n  Input should be a valid list [type=list_type, input_value='z', input_type=str]\n"
-      "    For further information visit https://errors.pydantic.dev/2.14/v/list_type\n"
-      "ratio\n  Input should be a valid number, unable to parse string as a number "
-      "[type=float_parsing, input_value='w', input_type=str]\n"
-      "    For further information visit https://errors.pydantic.dev/2.14/v/float_parsing\n"
-      "b1\n  Unexpected keyword argument [type=unexpected_keyword_argument, input_value=1, "
-      "input_type=int]\n"
-      "    For further information visit "
-      "https://errors.pydantic.dev/2.14/v/unexpected_keyword_argument\n"
-      "b2\n  Unexpected keyword argument [type=unexpected_keyword_argument, input_value=[1], "
-      "input_type=list]\n"
-      "    For further information visit "
-      "https://errors.pydantic.dev/2.14/v/unexpected_keyword_argument");
+  EXPECT_EQ(to_text(checked.problems, "call[echo]"),
+            "6 validation errors for call[echo]\nmessage\n  Missing required argument "
+            "[type=missing_argument]\ntimes\n  Input should be a valid integer, "
+            "unable to parse string as an integer [type=int_parsing]\ntags\n  Input "
+            "should be a valid list [type=list_type]\nratio\n  Input should be a "
+            "valid number, unable to parse string as a number "
+            "[type=float_parsing]\nb1\n  Unexpected keyword argument "
+            "[type=unexpected_keyword_argument]\nb2\n  Unexpected keyword argument "
+            "[type=unexpected_keyword_argument]");
 }
 
 TEST(Validation, names_mistakes_of_models_and_of_unions) {
@@ -220,15 +203,12 @@ TEST(Validation, names_mistakes_of_models_and_of_unions) {
       "id": {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}}})";
   Checked checked = check_text(model, R"({"id":[1],"x":1})");
   ASSERT_EQ(checked.problems.size(), 4U);
-  EXPECT_EQ(python::compact(to_json(checked.problems, Urls::kWithUrls)),
-            R"([{"type":"missing","loc":["method"],"msg":"Field required",)"
-            R"("input":{"id":[1],"x":1},"url":"https://errors.pydantic.dev/2.14/v/missing"},)"
-            R"({"type":"string_type","loc":["id","str"],"msg":"Input should be a valid string",)"
-            R"("input":[1],"url":"https://errors.pydantic.dev/2.14/v/string_type"},)"
-            R"({"type":"int_type","loc":["id","int"],"msg":"Input should be a valid integer",)"
-            R"("input":[1],"url":"https://errors.pydantic.dev/2.14/v/int_type"},)"
-            R"({"type":"extra_forbidden","loc":["x"],"msg":"Extra inputs are not permitted",)"
-            R"("input":1,"url":"https://errors.pydantic.dev/2.14/v/extra_forbidden"}])");
+  EXPECT_EQ(python::compact(to_json(checked.problems)),
+            R"([{"type":"missing","loc":["method"],"msg":"Field )"
+            R"(required"},{"type":"string_type","loc":["id"],"msg":"Input should be a )"
+            R"(valid string"},{"type":"int_type","loc":["id"],"msg":"Input should be a )"
+            R"(valid integer"},{"type":"extra_forbidden","loc":["x"],"msg":"Extra )"
+            R"(inputs are not permitted"}])");
   // What fits a branch as it is stays as it is; else the first that it can become.
   const auto id = [&](const char* value) {
     return python::repr(check_text(model, with_id(value)).value.get_object()["id"]);
@@ -238,21 +218,6 @@ TEST(Validation, names_mistakes_of_models_and_of_unions) {
   EXPECT_EQ(id("2.0"), "2");
   EXPECT_EQ(id("true"), "1");
   EXPECT_EQ(id("null"), "None");
-}
-
-TEST(Validation, shortens_long_values_between_characters) {
-  const auto shown = [](const std::string& text) {
-    Problems problems{Problem{"t", {}, "m", json::Value(text), {}}};
-    const std::string all = to_text(problems, "x");
-    const size_t from = all.find("input_value=") + 12;
-    return all.substr(from, all.find(", input_type") - from);
-  };
-  EXPECT_EQ(shown(std::string(48, 'a')), "'" + std::string(48, 'a') + "'");
-  EXPECT_EQ(shown(std::string(49, 'a')),
-            "'" + std::string(24, 'a') + "..." + std::string(23, 'a') + "'");
-  std::string wide;
-  for (int i = 0; i < 60; ++i) wide += "日";
-  EXPECT_EQ(shown(wide), "'日日日日日日日日...日日日日日日日'");
 }
 
 }  // namespace

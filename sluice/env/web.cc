@@ -14,15 +14,16 @@ namespace {
 constexpr size_t kMaxActions = 1000;
 
 std::string detail(std::string_view message) {
-  json::Object out;
-  out["detail"] = message;
-  return python::compact(out);
+  return python::compact(json::Object{{"detail", message}});
 }
 
-WebDesk::Answer invalid(const Problems& problems) {
-  json::Object out;
-  out["detail"] = to_json(problems, Urls::kWithUrls);
-  return {422, python::compact(out)};
+WebDesk::Answer invalid(const Mistakes& problems) {
+  return {422, python::compact(json::Object{{"detail", to_json(problems)}})};
+}
+
+WebDesk::Answer not_a_dictionary() {
+  return invalid(
+      {Mistake{"dict_type", {json::Value("body")}, "Input should be a valid dictionary"}});
 }
 
 // "2026-11-20T11:25:00.123456", as datetime.now().isoformat() has it.
@@ -46,7 +47,7 @@ awaitable<std::optional<WebDesk::Answer>> WebDesk::open(WebDesk* self) {
   if (self->stopped_) co_return Answer{503, detail("The server is stopping.")};
   if (self->session_) co_return std::nullopt;
   self->opening_ = true;
-  auto opened = co_await self->core_->sessions.open(Session::Kind::kWeb);
+  auto opened = co_await self->core_->sessions.open(EnvSession::Kind::kWeb);
   self->opening_ = false;
   if (opened) self->session_ = *opened;
   self->changed_.notify_all();
@@ -65,14 +66,7 @@ void WebDesk::note_state() {
 }
 
 awaitable<WebDesk::Answer> WebDesk::reset(WebDesk* self, json::Value body) {
-  if (!body.is_null() && !body.is_object()) {
-    Problems problems{Problem{"dict_type",
-                              {json::Value("body")},
-                              "Input should be a valid dictionary",
-                              std::move(body),
-                              {}}};
-    co_return invalid(problems);
-  }
+  if (!body.is_null() && !body.is_object()) co_return not_a_dictionary();
   auto refused = co_await open(self);
   if (refused) co_return std::move(*refused);
   json::Object arguments = body.is_object() ? std::move(body.get_object()) : json::Object();
@@ -89,15 +83,8 @@ awaitable<WebDesk::Answer> WebDesk::reset(WebDesk* self, json::Value body) {
 }
 
 awaitable<WebDesk::Answer> WebDesk::step(WebDesk* self, json::Value body) {
-  Problems problems;
-  if (!body.is_object()) {
-    problems.push_back(Problem{"dict_type",
-                               {json::Value("body")},
-                               "Input should be a valid dictionary",
-                               std::move(body),
-                               {}});
-    co_return invalid(problems);
-  }
+  if (!body.is_object()) co_return not_a_dictionary();
+  Mistakes problems;
   json::Object& fields = body.get_object();
   json::Object data;
   if (const json::Value* message = fields.if_contains("message")) {
@@ -148,18 +135,15 @@ WebDesk::Answer WebDesk::metadata() const {
 }
 
 std::string WebDesk::state_update() const {
-  json::Object episode;
-  episode["episode_id"] = episode_id_;
-  episode["step_count"] = step_count_;
-  episode["current_observation"] = observation_;
   json::Array actions;
   for (const json::Object& action : actions_) actions.push_back(action);
-  episode["action_logs"] = std::move(actions);
-  episode["is_reset"] = is_reset_;
-  json::Object out;
-  out["type"] = "state_update";
-  out["episode_state"] = std::move(episode);
-  return python::dumps(out);
+  json::Object episode{{"episode_id", episode_id_},
+                       {"step_count", step_count_},
+                       {"current_observation", observation_},
+                       {"action_logs", std::move(actions)},
+                       {"is_reset", is_reset_}};
+  return python::compact(
+      json::Object{{"type", "state_update"}, {"episode_state", std::move(episode)}});
 }
 
 // Viewers say nothing that matters; what they send is read so that their end is seen.

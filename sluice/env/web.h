@@ -42,7 +42,7 @@ class WebDesk {
   std::string state_update() const;
 
   Core* const core_;
-  std::shared_ptr<Session> session_;
+  std::shared_ptr<EnvSession> session_;
   bool opening_ = false;
   bool stopped_ = false;
 

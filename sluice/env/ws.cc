@@ -40,9 +40,9 @@ std::string error_frame(std::string_view code, std::string_view message, json::O
   return python::compact(out);
 }
 
-std::string validation_frame(const Problems& problems) {
+std::string validation_frame(const Mistakes& problems) {
   json::Object more;
-  more["errors"] = to_json(problems, Urls::kWithUrls);
+  more["errors"] = to_json(problems);
   return error_frame("VALIDATION_ERROR", "Invalid message", std::move(more));
 }
 
@@ -69,7 +69,7 @@ const json::Object* frame_schema(std::string_view type) {
   return json::get_object(schemas, type);
 }
 
-awaitable<std::string> rpc_frame(Core* core, std::shared_ptr<Session> session,
+awaitable<std::string> rpc_frame(Core* core, std::shared_ptr<EnvSession> session,
                                  json::Value message) {
   RpcReply reply;
   auto request = parse_rpc(message);
@@ -80,10 +80,10 @@ awaitable<std::string> rpc_frame(Core* core, std::shared_ptr<Session> session,
   } else {
     reply.error = std::move(request.error());
   }
-  co_return frame("mcp", to_text(reply, RpcStyle::kCompact));
+  co_return frame("mcp", to_text(reply));
 }
 
-std::string state_frame(Session& session) {
+std::string state_frame(EnvSession& session) {
   session.touch();
   auto state = session.environment().state();
   if (!state) return error_frame("EXECUTION_ERROR", to_valid_utf8(state.error().message));
@@ -110,17 +110,16 @@ Frame answered(std::string text) {
 }
 
 // What can be answered at once is.
-Frame look_at(Core* core, Session& session, std::string_view text) {
+Frame look_at(Core* core, EnvSession& session, std::string_view text) {
   json::ParseLimits limits;
   limits.bytes = core->options.websocket.message_bytes;
   auto parsed = json::parse(text, limits);
   if (!parsed) {
-    return answered(
-        error_frame("INVALID_JSON", "Invalid JSON: " + python::find_json_fault(text).text()));
+    return answered(error_frame("INVALID_JSON", "Invalid " + parsed.error().message));
   }
-  Problems problems;
+  Mistakes problems;
   if (!parsed->is_object()) {
-    problems.push_back(Problem{"dict_type", {}, "Input should be a valid dictionary", *parsed, {}});
+    problems.push_back(Mistake{"dict_type", {}, "Input should be a valid dictionary"});
     return answered(validation_frame(problems));
   }
   const json::Object& message = parsed->get_object();
@@ -152,7 +151,7 @@ Frame look_at(Core* core, Session& session, std::string_view text) {
   return frame;
 }
 
-awaitable<std::string> work_on(Core* core, std::shared_ptr<Session> session, Frame frame) {
+awaitable<std::string> work_on(Core* core, std::shared_ptr<EnvSession> session, Frame frame) {
   if (frame.kind == Frame::Kind::kRpc) {
     co_return co_await rpc_frame(core, std::move(session), std::move(frame.data));
   }
@@ -168,13 +167,13 @@ awaitable<std::string> work_on(Core* core, std::shared_ptr<Session> session, Fra
 }
 
 // A failure of ours in one frame leaves the session as it is.
-std::string internal_error(Core* core, const Session& session, const std::exception& e) {
+std::string internal_error(Core* core, const EnvSession& session, const std::exception& e) {
   core->log.error("env", "a frame could not be handled",
                   {{"session", session.id()}, {"what", e.what()}});
   return error_frame("EXECUTION_ERROR", "internal error");
 }
 
-Frame look_at_safely(Core* core, Session& session, std::string_view text) {
+Frame look_at_safely(Core* core, EnvSession& session, std::string_view text) {
   try {
     return look_at(core, session, text);
   } catch (const std::exception& e) {
@@ -182,7 +181,8 @@ Frame look_at_safely(Core* core, Session& session, std::string_view text) {
   }
 }
 
-awaitable<std::string> work_on_safely(Core* core, std::shared_ptr<Session> session, Frame frame) {
+awaitable<std::string> work_on_safely(Core* core, std::shared_ptr<EnvSession> session,
+                                      Frame frame) {
   try {
     co_return co_await work_on(core, session, std::move(frame));
   } catch (const std::exception& e) {
@@ -198,7 +198,7 @@ Close close_for(CancelReason reason) {
 }
 
 // What a session on a socket needs to hear: that it is to end, and that the client is gone.
-void tie(Core* core, WebSocket* socket, const std::shared_ptr<Session>& session,
+void tie(Core* core, WebSocket* socket, const std::shared_ptr<EnvSession>& session,
          CancelReason* ended_by) {
   session->on_end = [socket, ended_by](CancelReason reason) {
     if (*ended_by == CancelReason::kNone) *ended_by = reason;
@@ -209,7 +209,7 @@ void tie(Core* core, WebSocket* socket, const std::shared_ptr<Session>& session,
   }
 }
 
-void untie(Core* core, WebSocket* socket, const std::shared_ptr<Session>& session,
+void untie(Core* core, WebSocket* socket, const std::shared_ptr<EnvSession>& session,
            CancelReason ended_by) {
   session->on_end = nullptr;
   socket->on_ended(nullptr);
@@ -231,7 +231,7 @@ awaitable<bool> send_answers(WebSocket* socket, Bytes* answers) {
 }
 
 awaitable<Close> converse(Core* core, WebSocket* socket) {
-  auto opened = co_await core->sessions.open(Session::Kind::kWebSocket);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kWebSocket);
   if (!opened) {
     SessionRefusal& refusal = opened.error();
     const char* const codes[] = {"CAPACITY_REACHED", "FACTORY_ERROR", "SESSION_ERROR"};
@@ -240,7 +240,7 @@ awaitable<Close> converse(Core* core, WebSocket* socket) {
                                             std::move(refusal.message), std::move(refusal.data)));
     co_return Close{};
   }
-  const std::shared_ptr<Session> session = *opened;
+  const std::shared_ptr<EnvSession> session = *opened;
   CancelReason ended_by = CancelReason::kNone;
   tie(core, socket, session, &ended_by);
   const Defer leave([&] { untie(core, socket, session, ended_by); });
@@ -320,7 +320,7 @@ struct McpConversation {
 };
 
 std::string rpc_error_text(int code, std::string message) {
-  return to_text(rpc_error(nullptr, code, std::move(message)), RpcStyle::kDumps);
+  return to_text(rpc_error(nullptr, code, std::move(message)));
 }
 
 McpConversation::Waiting parse_mcp(Core* core, WebSocket::Message message) {
@@ -334,11 +334,9 @@ McpConversation::Waiting parse_mcp(Core* core, WebSocket::Message message) {
   limits.bytes = core->options.websocket.message_bytes;
   auto parsed = json::parse(message.data, limits);
   if (!parsed) {
-    one.answer =
-        rpc_error_text(-32700, "Parse error: " + python::find_json_fault(message.data).text());
+    one.answer = rpc_error_text(-32700, "Parse error: " + parsed.error().message);
   } else if (!parsed->is_object()) {
-    one.answer = rpc_error_text(
-        -32000, fmt::format("A request must be an object, not {}", python::type_name(*parsed)));
+    one.answer = rpc_error_text(-32000, "A request must be an object");
     one.fatal = true;
   } else if (auto request = parse_rpc(*parsed)) {
     one.request = std::move(*request);
@@ -390,7 +388,7 @@ awaitable<void> work_mcp(McpConversation* talk, RpcRequest request, RpcContext c
 
 // Works on one request to its end and answers it. False: the client is not there any more.
 awaitable<bool> answer_mcp(McpConversation* talk, RpcRequest request,
-                           std::shared_ptr<Session> session) {
+                           std::shared_ptr<EnvSession> session) {
   const auto token = progress_token(request);
   RpcContext context;
   context.session = std::move(session);
@@ -415,17 +413,17 @@ awaitable<bool> answer_mcp(McpConversation* talk, RpcRequest request,
     }
     const json::Object note = progress_notification(*token, talk->notes.front());
     talk->notes.pop_front();
-    auto sent = co_await talk->socket->send(WebSocket::Kind::kText, python::dumps(note));
+    auto sent = co_await talk->socket->send(WebSocket::Kind::kText, python::compact(note));
     there = there && sent;
   }
   talk->running = false;
-  std::string text = to_text(*std::exchange(talk->reply, {}), RpcStyle::kDumps);
+  std::string text = to_text(*std::exchange(talk->reply, {}));
   const auto sent = co_await talk->socket->send(WebSocket::Kind::kText, std::move(text));
   co_return there&& sent;
 }
 
 // Until the client is gone, or the session is to end.
-awaitable<void> talk_mcp(McpConversation* talk, std::shared_ptr<Session> session,
+awaitable<void> talk_mcp(McpConversation* talk, std::shared_ptr<EnvSession> session,
                          CancelReason* ended_by) {
   for (bool there = true; there && !talk->flooded && *ended_by == CancelReason::kNone;) {
     if (talk->waiting.empty()) {
@@ -450,13 +448,13 @@ awaitable<void> talk_mcp(McpConversation* talk, std::shared_ptr<Session> session
 }
 
 awaitable<Close> converse_mcp(Core* core, WebSocket* socket) {
-  auto opened = co_await core->sessions.open(Session::Kind::kMcpWebSocket);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kMcpWebSocket);
   if (!opened) {
-    std::string text = to_text(refusal_reply(nullptr, opened.error()), RpcStyle::kDumps);
+    std::string text = to_text(refusal_reply(nullptr, opened.error()));
     const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(text));
     co_return Close{};
   }
-  const std::shared_ptr<Session> session = *opened;
+  const std::shared_ptr<EnvSession> session = *opened;
   CancelReason ended_by = CancelReason::kNone;
   tie(core, socket, session, &ended_by);
   const Defer leave([&] { untie(core, socket, session, ended_by); });
@@ -505,9 +503,7 @@ awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::Response
 
 net::HttpResponse handshake_refusal(const Error& error) {
   const int status = error.code == ErrorCode::kUnsupported ? 426 : 400;
-  json::Object detail;
-  detail["detail"] = error.message;
-  net::HttpResponse refusal = net::json_response(status, python::compact(detail));
+  net::HttpResponse refusal = detail_response(status, error.message);
   if (status == 426) {
     refusal.headers.add("Upgrade", "websocket");
     refusal.headers.add("Sec-WebSocket-Version", "13");
