@@ -6,6 +6,7 @@
 #include <array>
 #include <iterator>
 
+#include "sluice/base/metrics.h"
 #include "sluice/json/reader.h"
 #include "sluice/json/text.h"
 #include "sluice/llm/answer.h"
@@ -401,15 +402,14 @@ void append_state(Bytes& out, const TrainerState& state, const Totals& totals) {
 }
 
 Bytes metrics_text(const TrainerState& state, const Totals& totals) {
-  Bytes out;
-  const auto head = [&](std::string_view name, std::string_view help) {
-    fmt::format_to(std::back_inserter(out),
-                   "# HELP sluice_gate_{0} {1}\n# TYPE sluice_gate_{0} {2}\n", name, help,
-                   name.ends_with("_total") ? "counter" : "gauge");
-  };
-  const auto metric = [&](std::string_view name, std::string_view help, uint64_t value) {
-    head(name, help);
-    fmt::format_to(std::back_inserter(out), "sluice_gate_{} {}\n", name, value);
+  Metrics metrics;
+  const auto metric = [&](const std::string& name, const char* help, uint64_t value,
+                          const MetricLabels& labels = {}) {
+    if (name.ends_with("_total")) {
+      metrics.counter("sluice_gate_" + name, help, labels).add(static_cast<double>(value));
+    } else {
+      metrics.gauge("sluice_gate_" + name, help, labels).set(static_cast<double>(value));
+    }
   };
   metric("rollouts_total", "Rollouts opened.", totals.rollouts);
   metric("rollouts_open", "Rollouts open.", totals.open_rollouts);
@@ -425,16 +425,15 @@ Bytes metrics_text(const TrainerState& state, const Totals& totals) {
          totals.put_away_bytes);
   metric("answer_bytes_total", "Bytes of answers.", totals.answer_bytes);
   metric("tool_calls_total", "Calls of host tools.", totals.tool_calls);
-  head("outcomes_total", "Ended calls by outcome.");
   for (size_t i = 0; i < totals.outcomes.size(); ++i) {
-    fmt::format_to(std::back_inserter(out), "sluice_gate_outcomes_total{{outcome=\"{}\"}} {}\n",
-                   to_string(static_cast<llm::Outcome>(i)), totals.outcomes[i]);
+    const std::string outcome(to_string(static_cast<llm::Outcome>(i)));
+    metric("outcomes_total", "Ended calls by outcome.", totals.outcomes[i], {{"outcome", outcome}});
   }
   metric("ready", "Calls that wait for a trainer.", state.waiting);
   metric("held", "Items that trainers hold.", state.held);
   metric("trainers", "Named trainers that live or hold something.", state.trainers);
   metric("paused", "1 in a pause.", state.paused ? 1 : 0);
-  return out;
+  return metrics.text();
 }
 
 Result<TakeMessage> take_from_json(ByteView body) {
