@@ -518,7 +518,7 @@ class GeminiCodec final : public Codec {
   }
 
   // An empty line, which both framings and every client skip. A comment makes Gemini CLI throw the
-  // reply away; a response without candidates makes the SDKs' chats forget the turn.
+  // reply away; a response without candidates makes the SDKs' chats forget what was said.
   std::string keep_alive(const Envelope&) const override { return "\n"; }
 
   // A stream that is one array comes as a whole.
