@@ -60,7 +60,7 @@ ToolBox::ToolBox(CallOwner& owner, const Registration& registration, Core& core,
       ledger_(ledger),
       allowance_(allowance) {
   for (const Tool& tool : registration.tools) {
-    auto schema = Schema::parse(tool.parameters);
+    auto schema = json::Schema::parse(tool.parameters);
     if (schema) offered_.push_back({&tool, std::move(*schema)});
   }
 }

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "sluice/gate/allowance.h"
-#include "sluice/gate/schema.h"
+#include "sluice/json/schema.h"
 
 namespace sluice::gate {
 
@@ -30,7 +30,7 @@ class ToolBox {
   // Its name, description and parameters.
   struct Offered {
     const Tool* tool;
-    Schema schema;
+    json::Schema schema;
   };
   const std::vector<Offered>& offered() const { return offered_; }
 

@@ -6,7 +6,7 @@
 #include <array>
 #include <cctype>
 
-#include "sluice/gate/schema.h"
+#include "sluice/json/schema.h"
 #include "sluice/json/value.h"
 #include "sluice/net/http.h"
 
@@ -40,7 +40,7 @@ Error wrong(const Tool& tool, std::string_view what) {
 Result<void> check_tool(const Tool& tool) {
   if (!is_name(tool.name)) return wrong(tool, "a name is 1 to 64 of letters, digits, '_' and '-'");
   if (is_reserved(tool.name)) return wrong(tool, "this name is the environment's own");
-  auto schema = Schema::parse(tool.parameters);
+  auto schema = json::Schema::parse(tool.parameters);
   if (!schema) return std::move(schema).error().within("tool \"" + tool.name + "\"");
   const json::Object* object = schema->value().if_object();
   if (object == nullptr || json::get_string(*object, "type") != "object") {

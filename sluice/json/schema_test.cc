@@ -1,8 +1,8 @@
-#include "sluice/gate/schema.h"
+#include "sluice/json/schema.h"
 
 #include <gtest/gtest.h>
 
-namespace sluice::gate {
+namespace sluice::json {
 namespace {
 
 Schema schema(std::string_view text) {
@@ -13,7 +13,7 @@ Schema schema(std::string_view text) {
 
 // Why `value` does not fit, or "".
 std::string mismatch(std::string_view schema_text, std::string_view value) {
-  return schema(schema_text).mismatch(*json::parse(value)).value_or("");
+  return schema(schema_text).mismatch(*parse(value)).value_or("");
 }
 
 struct Case {
@@ -100,4 +100,4 @@ TEST(SchemaTest, DepthAndSizeAreBounded) {
 }
 
 }  // namespace
-}  // namespace sluice::gate
+}  // namespace sluice::json

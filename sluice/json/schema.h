@@ -18,7 +18,7 @@
 #include "sluice/base/core/result.h"
 #include "sluice/json/value.h"
 
-namespace sluice::gate {
+namespace sluice::json {
 
 class Schema {
  public:
@@ -26,13 +26,13 @@ class Schema {
   static Result<Schema> parse(std::string_view text);
 
   // Why `value` does not fit, and where, for whoever wrote it; nothing if it does.
-  std::optional<std::string> mismatch(const json::Value& value) const;
+  std::optional<std::string> mismatch(const Value& value) const;
 
-  const json::Value& value() const { return schema_; }
+  const Value& value() const { return schema_; }
 
  private:
-  explicit Schema(json::Value schema) : schema_(std::move(schema)) {}
-  json::Value schema_;
+  explicit Schema(Value schema) : schema_(std::move(schema)) {}
+  Value schema_;
 };
 
-}  // namespace sluice::gate
+}  // namespace sluice::json

@@ -1,4 +1,4 @@
-#include "sluice/gate/schema.h"
+#include "sluice/json/schema.h"
 
 #include <fmt/format.h>
 
@@ -8,15 +8,11 @@
 
 #include "sluice/base/core/bytes.h"
 
-namespace sluice::gate {
+namespace sluice::json {
 namespace {
 
-using json::Array;
-using json::Object;
-using json::Value;
-
 constexpr size_t kMaxSchema = 256 * 1024;
-constexpr int kMaxDepth = 32;  // of schemas within schemas
+constexpr int kMaxNesting = 32;  // of schemas within schemas
 
 constexpr std::array<std::string_view, 11> kAnnotations{
     "title",    "description", "default", "examples", "format",  "deprecated",
@@ -107,7 +103,7 @@ Result<void> check_keyword(std::string_view name, const Value& value, const std:
 }
 
 Result<void> check(const Value& schema, const std::string& where, int depth) {
-  if (depth > kMaxDepth) return mistake(where, "is too deep");
+  if (depth > kMaxNesting) return mistake(where, "is too deep");
   if (schema.is_bool()) return {};
   if (!schema.is_object()) return mistake(where, "must be an object");
   for (const auto& [key, value] : schema.get_object()) {
@@ -170,10 +166,10 @@ Mismatch unfit_type(const Value& type, const Value& value, const std::string& wh
 // A bound of a figure that a value has: its length, its size, itself.
 Mismatch unfit_bounds(const Object& schema, double figure, std::string_view least,
                       std::string_view most, std::string_view what, const std::string& where) {
-  if (const auto bound = json::get_number(schema, least); bound && figure < *bound) {
+  if (const auto bound = get_number(schema, least); bound && figure < *bound) {
     return at(where, fmt::format("must {} at least {}", what, *bound));
   }
-  if (const auto bound = json::get_number(schema, most); bound && figure > *bound) {
+  if (const auto bound = get_number(schema, most); bound && figure > *bound) {
     return at(where, fmt::format("must {} at most {}", what, *bound));
   }
   return std::nullopt;
@@ -184,14 +180,14 @@ Mismatch unfit_object(const Object& schema, const Object& value, const std::stri
                                 "maxProperties", "have properties:", where)) {
     return found;
   }
-  if (const Array* required = json::get_array(schema, "required")) {
+  if (const Array* required = get_array(schema, "required")) {
     for (const Value& name : *required) {
       if (!value.contains(name.get_string())) {
         return at(where, fmt::format("must have \"{}\"", std::string_view(name.get_string())));
       }
     }
   }
-  const Object* properties = json::get_object(schema, "properties");
+  const Object* properties = get_object(schema, "properties");
   const Value* others = schema.if_contains("additionalProperties");
   for (const auto& [name, member] : value) {
     const std::string below = fmt::format("{}/{}", where, std::string_view(name));
@@ -222,17 +218,17 @@ Mismatch unfit_array(const Object& schema, const Array& value, const std::string
 
 Mismatch unfit_number(const Object& schema, double value, const std::string& where) {
   if (auto found = unfit_bounds(schema, value, "minimum", "maximum", "be", where)) return found;
-  if (const auto bound = json::get_number(schema, "exclusiveMinimum"); bound && value <= *bound) {
+  if (const auto bound = get_number(schema, "exclusiveMinimum"); bound && value <= *bound) {
     return at(where, fmt::format("must be more than {}", *bound));
   }
-  if (const auto bound = json::get_number(schema, "exclusiveMaximum"); bound && value >= *bound) {
+  if (const auto bound = get_number(schema, "exclusiveMaximum"); bound && value >= *bound) {
     return at(where, fmt::format("must be less than {}", *bound));
   }
   return std::nullopt;
 }
 
 Mismatch unfit_combined(const Object& schema, const Value& value, const std::string& where) {
-  if (const Array* all = json::get_array(schema, "allOf")) {
+  if (const Array* all = get_array(schema, "allOf")) {
     for (const Value& each : *all) {
       if (auto found = unfit(each, value, where)) return found;
     }
@@ -241,10 +237,10 @@ Mismatch unfit_combined(const Object& schema, const Value& value, const std::str
     return std::count_if(schemas.begin(), schemas.end(),
                          [&](const Value& each) { return !unfit(each, value, where); });
   };
-  if (const Array* any = json::get_array(schema, "anyOf"); any != nullptr && fitting(*any) == 0) {
+  if (const Array* any = get_array(schema, "anyOf"); any != nullptr && fitting(*any) == 0) {
     return at(where, "fits none of its forms");
   }
-  if (const Array* one = json::get_array(schema, "oneOf"); one != nullptr && fitting(*one) != 1) {
+  if (const Array* one = get_array(schema, "oneOf"); one != nullptr && fitting(*one) != 1) {
     return at(where, "must fit exactly one of its forms");
   }
   return std::nullopt;
@@ -253,15 +249,15 @@ Mismatch unfit_combined(const Object& schema, const Value& value, const std::str
 Mismatch unfit_choice(const Object& schema, const Value& value, const std::string& where) {
   if (const Value* constant = schema.if_contains("const");
       constant != nullptr && !same(*constant, value)) {
-    return at(where, "must be " + json::serialize(*constant));
+    return at(where, "must be " + serialize(*constant));
   }
-  const Array* choices = json::get_array(schema, "enum");
+  const Array* choices = get_array(schema, "enum");
   if (choices == nullptr) return std::nullopt;
   if (std::any_of(choices->begin(), choices->end(),
                   [&](const Value& choice) { return same(choice, value); })) {
     return std::nullopt;
   }
-  return at(where, "must be one of " + json::serialize(*choices));
+  return at(where, "must be one of " + serialize(*choices));
 }
 
 Mismatch unfit(const Value& schema, const Value& value, const std::string& where) {
@@ -290,15 +286,15 @@ Mismatch unfit(const Value& schema, const Value& value, const std::string& where
 }  // namespace
 
 Result<Schema> Schema::parse(std::string_view text) {
-  json::ParseLimits limits;
+  ParseLimits limits;
   limits.bytes = kMaxSchema;
   SLUICE_TRY(Value schema, json::parse(text, limits));
   SLUICE_TRY_VOID(check(schema, "", 0));
   return Schema(std::move(schema));
 }
 
-std::optional<std::string> Schema::mismatch(const json::Value& value) const {
+std::optional<std::string> Schema::mismatch(const Value& value) const {
   return unfit(schema_, value, "");
 }
 
-}  // namespace sluice::gate
+}  // namespace sluice::json
