@@ -42,36 +42,8 @@ class Scanner {
   // The value at the position, which must be its first byte. False after fail().
   bool value(Raw* out, int depth = 0) {
     const size_t start = at_;
-    if (at_end()) return fail("a value is missing");
     Type type = Type::kNull;
-    switch (text_[at_]) {
-      case '{':
-        type = Type::kObject;
-        if (!object(depth)) return false;
-        break;
-      case '[':
-        type = Type::kArray;
-        if (!array(depth)) return false;
-        break;
-      case '"':
-        type = Type::kString;
-        if (!string()) return false;
-        break;
-      case 't':
-        type = Type::kBool;
-        if (!word("true")) return false;
-        break;
-      case 'f':
-        type = Type::kBool;
-        if (!word("false")) return false;
-        break;
-      case 'n':
-        if (!word("null")) return false;
-        break;
-      default:
-        type = Type::kNumber;
-        if (!number()) return false;
-    }
+    if (!any(&type, depth)) return false;
     if (out != nullptr) *out = Raw{text_.substr(start, at_ - start), type};
     return true;
   }
@@ -142,6 +114,31 @@ class Scanner {
   }
 
  private:
+  bool any(Type* type, int depth) {
+    switch (at_end() ? '\0' : text_[at_]) {
+      case '{':
+        *type = Type::kObject;
+        return object(depth);
+      case '[':
+        *type = Type::kArray;
+        return array(depth);
+      case '"':
+        *type = Type::kString;
+        return string();
+      case 't':
+        *type = Type::kBool;
+        return word("true");
+      case 'f':
+        *type = Type::kBool;
+        return word("false");
+      case 'n':
+        return word("null");
+      default:
+        *type = Type::kNumber;
+        return at_end() ? fail("a value is missing") : number();
+    }
+  }
+
   bool word(std::string_view expected) {
     if (text_.substr(at_, expected.size()) != expected) return fail("an unknown word");
     at_ += expected.size();
@@ -208,18 +205,13 @@ Error wrong_type(const Raw& value, Type wanted) {
 void append_utf8(std::string& out, uint32_t code) {
   if (code < 0x80) {
     out.push_back(static_cast<char>(code));
-  } else if (code < 0x800) {
-    out.push_back(static_cast<char>(0xC0 | code >> 6));
-    out.push_back(static_cast<char>(0x80 | (code & 0x3F)));
-  } else if (code < 0x10000) {
-    out.push_back(static_cast<char>(0xE0 | code >> 12));
-    out.push_back(static_cast<char>(0x80 | (code >> 6 & 0x3F)));
-    out.push_back(static_cast<char>(0x80 | (code & 0x3F)));
-  } else {
-    out.push_back(static_cast<char>(0xF0 | code >> 18));
-    out.push_back(static_cast<char>(0x80 | (code >> 12 & 0x3F)));
-    out.push_back(static_cast<char>(0x80 | (code >> 6 & 0x3F)));
-    out.push_back(static_cast<char>(0x80 | (code & 0x3F)));
+    return;
+  }
+  const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  constexpr uint32_t kFirst[] = {0, 0xC0, 0xE0, 0xF0};
+  out.push_back(static_cast<char>(kFirst[more] | code >> 6 * more));
+  for (int left = more - 1; left >= 0; --left) {
+    out.push_back(static_cast<char>(0x80 | (code >> 6 * left & 0x3F)));
   }
 }
 
@@ -240,25 +232,9 @@ std::string unescape(ByteView body) {
     if (body.empty()) break;
     const char escape = body[1];
     if (escape != 'u') {
-      switch (escape) {
-        case 'b':
-          out.push_back('\b');
-          break;
-        case 'f':
-          out.push_back('\f');
-          break;
-        case 'n':
-          out.push_back('\n');
-          break;
-        case 'r':
-          out.push_back('\r');
-          break;
-        case 't':
-          out.push_back('\t');
-          break;
-        default:
-          out.push_back(escape);
-      }
+      constexpr std::string_view kLetters = "bfnrt", kMeant = "\b\f\n\r\t";
+      const size_t letter = kLetters.find(escape);
+      out.push_back(letter == std::string_view::npos ? escape : kMeant[letter]);
       body.remove_prefix(2);
       continue;
     }
