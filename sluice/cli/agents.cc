@@ -13,11 +13,6 @@
 namespace sluice::cli {
 namespace {
 
-int fail(const Error& error) {
-  fmt::print(stderr, "sluice: {}\n", printable(error.message));
-  return exit_code(error.code);
-}
-
 std::string availability(const agent::Spec& spec, const agent::Bundles& bundles) {
   if (!spec.bundle) return "no bundle";
   return bundles.find(spec) ? "installed" : "not installed";
@@ -55,7 +50,7 @@ int agents_list_command(const AgentsFlags& flags) {
 
 int agents_show_command(const AgentsFlags& flags) {
   auto spec = agent::Registry(flags.agents_directory).find(flags.name);
-  if (!spec) return fail(spec.error());
+  if (!spec) return report(spec.error());
   const agent::Bundles bundles(agent::default_bundle_directory());
   fmt::print("{}: {}\nspec        {}\n", spec->title(), spec->description, spec->source);
   if (spec->bundle) {
@@ -74,7 +69,7 @@ int agents_show_command(const AgentsFlags& flags) {
   plan.instruction = "INSTRUCTION";
   const agent::Endpoint endpoint = {"http://127.0.0.1:PORT/rollout/ID", "KEY"};
   auto launch = agent::make_launch(plan, endpoint, "PROGRAM");
-  if (!launch) return fail(launch.error());
+  if (!launch) return report(launch.error());
   fmt::print("command     {}\n", fmt::join(launch->argv, " "));
   if (!spec->approvals_bypass.empty()) {
     fmt::print("            {} with approvals = \"bypass\"\n",
@@ -89,7 +84,7 @@ int agents_show_command(const AgentsFlags& flags) {
 
 int agents_install_command(const AgentsFlags& flags) {
   auto spec = agent::Registry(flags.agents_directory).find(flags.name);
-  if (!spec) return fail(spec.error());
+  if (!spec) return report(spec.error());
   const agent::Bundles bundles(agent::default_bundle_directory());
   if (const auto found = bundles.find(*spec)) {
     fmt::print(stderr, "{} is installed in {}\n", spec->title(), *found);
@@ -97,7 +92,7 @@ int agents_install_command(const AgentsFlags& flags) {
   }
   auto installed = bundles.install(
       *spec, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line)); });
-  if (!installed) return fail(installed.error());
+  if (!installed) return report(installed.error());
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "sluice/agent/bundle.h"
 #include "sluice/cli/paths.h"
 #include "sluice/sandbox/local/local.h"
 
@@ -15,15 +16,15 @@ Result<std::unique_ptr<sandbox::Backend>> make_local(const Logger& log, Carry ca
   sandbox::local::BackendOptions options;
   options.log = log;
   options.carry_connections = carry == Carry::kConnections;
-  options.journal_directory = journal_directory();
-  options.image_directory = cache_directory() + "/images";
+  options.journal_directory = sandbox_journals();
+  options.image_directory = agent::cache_directory() + "/images";
   SLUICE_TRY(auto backend, sandbox::local::Backend::start(std::move(options)));
   return std::unique_ptr<sandbox::Backend>(std::move(backend));
 }
 
 }  // namespace
 
-std::string journal_directory() {
+std::string sandbox_journals() {
   return state_directory() + "/sandboxes";
 }
 

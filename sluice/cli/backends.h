@@ -18,6 +18,6 @@ Result<std::unique_ptr<sandbox::Backend>> make_carrying_backend(const std::strin
                                                                 const Logger& log);
 
 // Where the engines of this user write down which sandboxes they make.
-std::string journal_directory();
+std::string sandbox_journals();
 
 }  // namespace sluice::cli

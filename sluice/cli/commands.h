@@ -36,15 +36,12 @@ struct RunFlags {
   // For more than one rollout.
   int repeat = 1;
   int group = 1;
-  int concurrency = 0;  // 0: the cores
-  int retries = 2;
-  int64_t memory_mb = 0;  // of all together; 0: no bound
+  int concurrency = 0;         // 0: the cores
+  std::optional<int> retries;  // else 2 for many, and 0 for one
+  int64_t memory_mb = 0;       // of all together; 0: no bound
   bool resume = false;
 };
 int run_command(const RunFlags& flags);
-// Whether the flags ask for more than one rollout, and running those.
-bool is_for_many(const RunFlags& flags);
-int run_many_command(const RunFlags& flags);
 
 struct GateFlags {
   std::string policy{kTrainerPolicy};

@@ -31,11 +31,6 @@ void show(const Outcome& outcome) {
   std::fflush(stdout);
 }
 
-int report(const Error& error) {
-  fmt::print(stderr, "sluice: {}\n", printable(error.message));
-  return exit_code(error.code);
-}
-
 }  // namespace
 
 int sandboxes_test_command(const SandboxesTestFlags& flags) {

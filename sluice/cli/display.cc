@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "sluice/base/core/bytes.h"
 #include "sluice/cli/paths.h"
 
@@ -13,60 +16,77 @@ constexpr size_t kShownTools = 6;
 
 }  // namespace
 
-Display::Style Display::style_for(std::FILE* out) {
+StatusLine::Style StatusLine::style_for(std::FILE* out) {
   return ::isatty(::fileno(out)) == 1 && environment("TERM") != "dumb" ? Style::kTerminal
                                                                        : Style::kPlain;
 }
 
-std::string Display::status() const {
-  std::string text;
-  if (phase_ == "agent" && steps_ > 0) text += fmt::format("  {} turns", steps_);
-  for (size_t i = tools_.size() > kShownTools ? tools_.size() - kShownTools : 0;
-       phase_ == "agent" && i < tools_.size(); ++i) {
-    text += fmt::format("{}{}", text.find(": ") == std::string::npos ? ": " : ", ",
-                        printable(tools_[i]));
-  }
-  return text;
+double StatusLine::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - began_).count();
+}
+
+void StatusLine::note(std::string_view text) {
+  if (style_ == Style::kSilent) return;
+  if (style_ == Style::kTerminal) fmt::print(out_, "\r\x1b[K");
+  fmt::print(out_, "[{:8.3f} s] {}\n", seconds(), text);
+  std::fflush(out_);
+}
+
+void StatusLine::draw(std::string_view text) {
+  if (style_ != Style::kTerminal) return;
+  fmt::print(out_, "\r\x1b[K  {}", text);
+  std::fflush(out_);
+  drawn_ = true;
+}
+
+void StatusLine::finish() {
+  if (!std::exchange(drawn_, false)) return;
+  fmt::print(out_, "\n");
+  std::fflush(out_);
 }
 
 void Display::phase(std::string_view name) {
   finish();
+  const std::lock_guard lock(mutex_);
   phase_ = name;
   phase_began_ = Clock::now();
-  if (style_ == Style::kPlain) {
-    fmt::print(out_, "[{:8.3f} s] {}\n",
-               std::chrono::duration<double>(phase_began_ - began_).count(), name);
-    std::fflush(out_);
-  } else {
-    tick();
-  }
+  if (line_.style() == StatusLine::Style::kPlain) line_.note(name);
+  draw();
 }
 
 void Display::event(const agent::AgentEvent& event) {
+  const std::lock_guard lock(mutex_);
   if (event.kind == agent::EventKind::kStep) ++steps_;
-  if (event.kind == agent::EventKind::kTool) tools_.push_back(event.tool);
-  if (style_ == Style::kPlain && event.kind == agent::EventKind::kTool) {
-    fmt::print(out_, "[{:8.3f} s]   tool {} {}\n",
-               std::chrono::duration<double>(Clock::now() - began_).count(), printable(event.tool),
-               printable(event.status));
-    std::fflush(out_);
+  if (event.kind != agent::EventKind::kTool) return;
+  tools_.push_back(event.tool);
+  if (line_.style() == StatusLine::Style::kPlain) {
+    line_.note(fmt::format("  tool {} {}", printable(event.tool), printable(event.status)));
   }
 }
 
 void Display::tick() {
-  if (style_ != Style::kTerminal || phase_.empty()) return;
-  fmt::print(out_, "\r\x1b[K  {:<10} {:>9}{}", phase_, duration_text(Clock::now() - phase_began_),
-             status());
-  std::fflush(out_);
+  const std::lock_guard lock(mutex_);
+  draw();
+}
+
+void Display::draw() {
+  if (phase_.empty()) return;
+  std::string text =
+      fmt::format("{:<10} {:>9}", phase_, duration_text(Clock::now() - phase_began_));
+  if (phase_ == "agent") {
+    if (steps_ > 0) text += fmt::format("  {} turns", steps_);
+    const size_t first = tools_.size() - std::min(tools_.size(), kShownTools);
+    for (size_t i = first; i < tools_.size(); ++i) {
+      text += (i == first ? ": " : ", ") + printable(tools_[i]);
+    }
+  }
+  line_.draw(text);
 }
 
 void Display::finish() {
-  if (phase_.empty()) return;
-  if (style_ == Style::kTerminal) {
-    tick();
-    fmt::print(out_, "\n");
-    std::fflush(out_);
-  }
+  const std::lock_guard lock(mutex_);
+  draw();
+  line_.finish();
   phase_.clear();
 }
 
@@ -96,6 +116,15 @@ std::string printable(std::string_view text) {
     }
   }
   return out;
+}
+
+int report(const Error& error) {
+  fmt::print(stderr, "sluice: {}\n", printable(error.message));
+  return exit_code(error.code);
+}
+
+int report(const Result<int>& code) {
+  return code ? *code : report(code.error());
 }
 
 }  // namespace sluice::cli

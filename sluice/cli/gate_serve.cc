@@ -7,10 +7,8 @@
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
 #include "sluice/cli/paths.h"
-#include "sluice/cli/trainer_side.h"
-#include "sluice/gate/gate.h"
+#include "sluice/cli/wiring.h"
 #include "sluice/net/signals.h"
-#include "sluice/trace/jsonl.h"
 
 namespace sluice::cli {
 namespace {
@@ -19,27 +17,24 @@ Result<int> serve(const GateFlags& flags) {
   SLUICE_TRY_VOID(check_trainer_policy(flags.policy));
   const Logger log = flags.log.empty() ? Logger::to_fd(2, LogLevel::kInfo)
                                        : Logger::to_file(flags.log, LogLevel::kInfo);
-  const std::string traces = flags.out.empty() ? state_directory() + "/traces" : flags.out;
-  trace::JsonlRecorder recorder(traces, log);
-  gate::GateOptions gate_options;
-  SLUICE_TRY_VOID(set_limits(flags.limits, gate_options));
-  gate_options.log = log;
-  const gate::Handles gate = gate::make_gate(gate_options);
-  TrainerSideOptions options;
-  options.listen = flags.trainer_listen;
-  options.keys_file = flags.keys_file.empty() ? state_directory() + "/gate-keys" : flags.keys_file;
-  options.agents = flags.listen;
-  options.advertise = flags.advertise;
-  options.recorder = &recorder;
-  options.max_rollouts = flags.max_rollouts;
+  WiringOptions options;
+  options.traces = flags.out.empty() ? state_directory() + "/traces" : flags.out;
+  SLUICE_TRY_VOID(set_limits(flags.limits, options.gate));
+  TrainerSideOptions& trainer = options.trainer.emplace();
+  trainer.listen = flags.trainer_listen;
+  trainer.keys_file = flags.keys_file.empty() ? state_directory() + "/gate-keys" : flags.keys_file;
+  trainer.agents = flags.listen;
+  trainer.advertise = flags.advertise;
+  trainer.max_rollouts = flags.max_rollouts;
   options.log = log;
-  SLUICE_TRY(const auto side, TrainerSide::start(gate, options));
+  SLUICE_TRY(const auto wiring, Wiring::make(std::move(options)));
+  const TrainerSide& side = *wiring->trainer();
 
   net::Shard shard;
   bool stopping = false;
   const net::Signals signals(shard, {SIGINT, SIGTERM}, [&](int) { stopping = true; });
-  fmt::print("agents at {}\ntrainer API at http://{}\n", side->agents_url(), side->address());
-  if (!side->keys_file().empty()) fmt::print("keys in {}\n", side->keys_file());
+  fmt::print("agents at {}\ntrainer API at http://{}\n", side.agents_url(), side.address());
+  if (!side.keys_file().empty()) fmt::print("keys in {}\n", side.keys_file());
   std::fflush(stdout);
   shard.run_until([&] { return stopping; });
   return 0;
@@ -49,10 +44,7 @@ Result<int> serve(const GateFlags& flags) {
 
 int gate_serve_command(const GateFlags& flags) {
   std::signal(SIGPIPE, SIG_IGN);
-  auto code = serve(flags);
-  if (code) return *code;
-  fmt::print(stderr, "sluice: {}\n", printable(code.error().message));
-  return exit_code(code.error().code);
+  return report(serve(flags));
 }
 
 }  // namespace sluice::cli

@@ -9,7 +9,7 @@
 #include "sluice/base/core/error.h"
 #include "sluice/base/heap.h"
 #include "sluice/cli/commands.h"
-#include "sluice/cli/serve_flags.h"
+#include "sluice/cli/serve_settings.h"
 #include "sluice/cli/shared_flags.h"
 
 namespace {
@@ -49,6 +49,12 @@ rollouts; what is not set is made and written to --keys-file (mode 0600). Each r
 key of its own. Both addresses are loopback's unless told otherwise, and speak no TLS: put a proxy in
 front of what leaves the machine. SIGTERM ends every rollout. Documents: docs/trainer-api.md.)";
 
+void add_backend(CLI::App* command, std::string& name) {
+  command->add_option("--backend", name, "where sandboxes come from")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local"}));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -64,66 +70,55 @@ int main(int argc, char** argv) {
   run.agents_directory = agents_directory;
   auto* run_app = app.add_subcommand("run", "run an agent on a task, or on many");
   run_app->footer(kRunFooter);
-  run_app->add_option("task", run.task, "the task's TOML file (docs/tasks.md), or a folder of such")
+  const auto option = [run_app](const char* name, auto& value, const char* help) {
+    return run_app->add_option(name, value, help);
+  };
+  option("task", run.task, "the task's TOML file (docs/tasks.md), or a folder of such")->required();
+  option("--agent", run.agent, "an agent's name, or a spec's path")->capture_default_str();
+  option("--policy", run.policy, "who answers: trainer, script:FILE or passthrough:URL")
       ->required();
-  run_app->add_option("--agent", run.agent, "an agent's name, or a spec's path")
-      ->capture_default_str();
-  run_app
-      ->add_option("--policy", run.policy, "who answers: trainer, script:FILE or passthrough:URL")
-      ->required();
-  run_app->add_option("--model", run.model, "the model's name as the agent sees it")
-      ->capture_default_str();
-  run_app->add_option("--dialect", run.dialect, "the agent's wire format, if it has several");
-  run_app->add_option("--backend", run.backend, "where sandboxes come from")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"local"}));
-  run_app->add_option("--approvals", run.approvals, "what the agent would ask about")
+  option("--model", run.model, "the model's name as the agent sees it")->capture_default_str();
+  option("--dialect", run.dialect, "the agent's wire format, if it has several");
+  add_backend(run_app, run.backend);
+  option("--approvals", run.approvals, "what the agent would ask about")
       ->check(CLI::IsMember({"default", "bypass"}));
-  run_app->add_option("--option", run.options, "an option of the agent, as in temperature=0.7")
-      ->take_all();
-  run_app->add_option("--key-env", run.key_env, "the variable that holds the upstream's key")
+  option("--option", run.options, "an option of the agent, as in temperature=0.7")->take_all();
+  option("--key-env", run.key_env, "the variable that holds the upstream's key")
       ->capture_default_str();
   run_app->add_flag("--disable-thinking", run.disable_thinking,
                     "passthrough: ask for no thinking, in the words of the agent's dialect");
-  run_app
-      ->add_option("--max-tokens-cap", run.max_tokens_cap,
-                   "passthrough: the most tokens that one answer may be asked for")
+  option("--max-tokens-cap", run.max_tokens_cap,
+         "passthrough: the most tokens that one answer may be asked for")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  run_app
-      ->add_option("--top-logprobs", run.top_logprobs,
-                   "passthrough: ask for so many logprobs, where the dialect has them")
+  option("--top-logprobs", run.top_logprobs,
+         "passthrough: ask for so many logprobs, where the dialect has them")
       ->check(CLI::Range(0, 100));
-  run_app->add_option("--trainer-listen", run.trainer_listen, "where the trainer API listens")
+  option("--trainer-listen", run.trainer_listen, "where the trainer API listens")
       ->capture_default_str();
   run_app->add_flag("--trainer-text", run.trainer_text,
                     "take the trainer's sampled answers without token ids and logprobs, too");
-  run_app->add_option("--out", run.out, "a new directory for the result, trace and logs");
-  run_app->add_option("--log", run.log, "append the engine's log to this file");
-  run_app->add_option("--agents-dir", run.agents_directory, "where your agent specs are")
-      ->capture_default_str();
+  option("--out", run.out, "a new directory for the result, trace and logs");
+  option("--log", run.log, "append the engine's log to this file");
+  option("--agents-dir", run.agents_directory, "where your agent specs are")->capture_default_str();
   run_app->add_flag("--json", run.json, "print results on stdout, a JSON object a line");
   run_app->add_flag("--keep", run.keep, "keep the sandbox's files and print where they are");
-  run_app->add_option("--repeat", run.repeat, "how often each task is attempted, or its group")
+  option("--repeat", run.repeat, "how often each task is attempted, or its group")
       ->check(CLI::Range(1, 1'000'000));
-  run_app->add_option("--group", run.group, "attempts that share one preparation of the task")
+  option("--group", run.group, "attempts that share one preparation of the task")
       ->check(CLI::Range(1, 10'000));
-  run_app->add_option("--concurrency", run.concurrency, "rollouts at once; default: the cores")
+  option("--concurrency", run.concurrency, "rollouts at once; default: the cores")
       ->check(CLI::Range(1, 10'000));
-  run_app
-      ->add_option("--memory-mb", run.memory_mb,
-                   "the memory limits of those that run together may add up to this")
+  option("--memory-mb", run.memory_mb,
+         "the memory limits of those that run together may add up to this")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  run_app->add_option("--retries", run.retries, "further attempts after infrastructure failures")
-      ->check(CLI::Range(0, 100))
-      ->capture_default_str();
+  option("--retries", run.retries,
+         "further attempts after infrastructure failures [one rollout: 0, a batch: 2]")
+      ->check(CLI::Range(0, 100));
   run_app->add_flag("--resume", run.resume,
                     "go on with the batch in --out: run what has not ended");
   sluice::cli::add_rule_flags(*run_app, run.rules);
   sluice::cli::add_limit_flags(*run_app, run.limits);
-  run_app->callback([&] {
-    code = sluice::cli::is_for_many(run) ? sluice::cli::run_many_command(run)
-                                         : sluice::cli::run_command(run);
-  });
+  run_app->callback([&] { code = sluice::cli::run_command(run); });
 
   sluice::cli::add_serve(app, &code);
 
@@ -186,17 +181,13 @@ int main(int argc, char** argv) {
   sandboxes_list->add_flag("--json", sandboxes.json, "for programs");
   sandboxes_list->callback([&] { code = sluice::cli::sandboxes_list_command(sandboxes); });
   auto* reap = sandboxes_app->add_subcommand("reap", "remove what dead engines left");
-  reap->add_option("--backend", sandboxes.backend, "where the sandboxes come from")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"local"}));
+  add_backend(reap, sandboxes.backend);
   reap->callback([&] { code = sluice::cli::sandboxes_reap_command(sandboxes); });
   sluice::cli::SandboxesTestFlags conformance;
   auto* test = sandboxes_app->add_subcommand(
       "test", "try on this machine what every sandbox must do and must stop");
   test->add_option("matching", conformance.matching, "only cases whose area.name holds this");
-  test->add_option("--backend", conformance.backend, "where the sandboxes come from")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"local"}));
+  add_backend(test, conformance.backend);
   test->add_flag("--whole", conformance.whole, "also what takes long or much room");
   test->add_flag("--json", conformance.json, "for programs");
   test->callback([&] { code = sluice::cli::sandboxes_test_command(conformance); });

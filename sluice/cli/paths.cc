@@ -19,12 +19,4 @@ std::string state_directory() {
   return home_directory() + "/.local/state/sluice";
 }
 
-std::string cache_directory() {
-  for (const char* name : {"SLUICE_CACHE_DIR", "XDG_CACHE_HOME"}) {
-    const std::string path = environment(name);
-    if (path.starts_with('/')) return name[0] == 'S' ? path : path + "/sluice";
-  }
-  return home_directory() + "/.cache/sluice";
-}
-
 }  // namespace sluice::cli

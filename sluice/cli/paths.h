@@ -8,9 +8,6 @@ namespace sluice::cli {
 // $XDG_STATE_HOME/sluice, else ~/.local/state/sluice: rollouts and kept files.
 std::string state_directory();
 
-// $SLUICE_CACHE_DIR, $XDG_CACHE_HOME/sluice, else ~/.cache/sluice: what can be made again.
-std::string cache_directory();
-
 // An environment variable, or "" if it is unset.
 std::string environment(const char* name);
 

@@ -8,13 +8,9 @@
 namespace sluice::cli {
 namespace {
 
-using rollout::JournalEntry;
+using rollout::ResultLine;
 
 constexpr size_t kBarWidth = 24;
-
-double seconds_since(Clock::time_point began) {
-  return std::chrono::duration<double>(Clock::now() - began).count();
-}
 
 // What the rollouts of one task, or of all, come to.
 struct Row {
@@ -24,7 +20,7 @@ struct Row {
   std::vector<double> walls;
   std::map<std::string, size_t> errors;
 
-  void add(const JournalEntry& entry) {
+  void add(const ResultLine& entry) {
     ++rollouts;
     failed_attempts += entry.failed_attempts;
     if (!entry.has_result) {
@@ -60,7 +56,7 @@ struct Row {
 
 }  // namespace
 
-std::string describe(const JournalEntry& entry) {
+std::string describe(const ResultLine& entry) {
   if (!entry.has_result) return "not run: " + printable(entry.why);
   std::string text =
       entry.reward ? fmt::format("reward {:.2f}", *entry.reward) : std::string("reward null");
@@ -72,11 +68,11 @@ std::string describe(const JournalEntry& entry) {
   return text;
 }
 
-std::string batch_table(const std::vector<JournalEntry>& entries) {
+std::string batch_table(const std::vector<ResultLine>& entries) {
   std::map<std::string, Row> rows;
   Row all;
   size_t width = 5;
-  for (const JournalEntry& entry : entries) {
+  for (const ResultLine& entry : entries) {
     rows[entry.task].add(entry);
     all.add(entry);
     width = std::max(width, entry.task.size());
@@ -92,52 +88,36 @@ std::string batch_table(const std::vector<JournalEntry>& entries) {
   return text;
 }
 
-void Progress::ended(const JournalEntry& entry) {
+void Progress::ended(const ResultLine& entry) {
   ++ended_;
   if (!entry.has_result || !entry.error_kind.empty()) ++errors_;
   if (entry.reward) {
     ++rewards_;
     reward_sum_ += *entry.reward;
   }
-  if (style_ == Display::Style::kPlain) {
+  if (line_.style() == StatusLine::Style::kPlain) {
     note(fmt::format("{}/{} {}  {}", ended_, total_, entry.name, describe(entry)));
   }
 }
 
-void Progress::note(std::string_view text) {
-  if (style_ == Display::Style::kSilent) return;
-  if (style_ == Display::Style::kTerminal) fmt::print(out_, "\r\x1b[K");
-  fmt::print(out_, "[{:8.3f} s] {}\n", seconds_since(began_), text);
-  std::fflush(out_);
-}
-
 void Progress::tick(const rollout::Engine::Status& status) {
-  if (style_ != Display::Style::kTerminal) return;
+  if (line_.style() != StatusLine::Style::kTerminal) return;
   const size_t filled = total_ == 0 ? kBarWidth : kBarWidth * ended_ / total_;
-  std::string left;
+  std::string text = fmt::format("{:#<{}}{:.<{}} {}/{}  {} running", "", filled, "",
+                                 kBarWidth - filled, ended_, total_, status.running);
+  if (status.retrying > 0) text += fmt::format(", {} to retry", status.retrying);
+  if (rewards_ > 0) {
+    text += fmt::format("  reward {:.2f}", reward_sum_ / static_cast<double>(rewards_));
+  }
+  if (errors_ > 0) text += fmt::format("  {} errors", errors_);
   if (const size_t here = ended_ - before_; here > 0 && ended_ < total_) {
-    const double each = seconds_since(began_) / static_cast<double>(here);
-    left = "  " +
-           duration_text(std::chrono::duration_cast<Duration>(
-               std::chrono::duration<double>(each * static_cast<double>(total_ - ended_)))) +
-           " left";
+    const double left =
+        line_.seconds() / static_cast<double>(here) * static_cast<double>(total_ - ended_);
+    text += fmt::format(
+        "  {} left",
+        duration_text(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(left))));
   }
-  fmt::print(out_, "\r\x1b[K  {:#<{}}{:.<{}} {}/{}  {} running{}{}{}{}", "", filled, "",
-             kBarWidth - filled, ended_, total_, status.running,
-             status.retrying > 0 ? fmt::format(", {} to retry", status.retrying) : "",
-             rewards_ > 0
-                 ? fmt::format("  reward {:.2f}", reward_sum_ / static_cast<double>(rewards_))
-                 : "",
-             errors_ > 0 ? fmt::format("  {} errors", errors_) : "", left);
-  std::fflush(out_);
-  drawn_ = true;
-}
-
-void Progress::finish() {
-  if (std::exchange(drawn_, false)) {
-    fmt::print(out_, "\n");
-    std::fflush(out_);
-  }
+  line_.draw(text);
 }
 
 }  // namespace sluice::cli

@@ -1,128 +1,173 @@
-#include <fmt/chrono.h>
+// `sluice run`: rollouts by an engine, whether one or many.
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <atomic>
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
+#include <thread>
 
-#include "sluice/base/log.h"
-#include "sluice/cli/backends.h"
+#include "sluice/base/core/defer.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
-#include "sluice/cli/paths.h"
-#include "sluice/cli/run_parts.h"
-#include "sluice/gate/gate.h"
-#include "sluice/net/shard.h"
+#include "sluice/cli/run_report.h"
+#include "sluice/cli/wiring.h"
 #include "sluice/net/signals.h"
-#include "sluice/rollout/rollout.h"
-#include "sluice/trace/jsonl.h"
 
 namespace sluice::cli {
 namespace {
 
 using namespace std::chrono_literals;
 
-// The parts of one `sluice run`, in the order in which they need each other.
 class Run {
  public:
-  explicit Run(const RunFlags& flags) : flags_(flags) {}
+  explicit Run(const RunFlags& flags) : flags_(flags) {
+    std::error_code error;
+    many_ = flags.repeat > 1 || flags.group > 1 || flags.resume ||
+            std::filesystem::is_directory(flags.task, error);
+  }
 
   Result<int> go() {
-    SLUICE_TRY_VOID(read_input());
-    SLUICE_TRY_VOID(make_directory());
-    const Logger log = Logger::to_file(flags_.log.empty() ? directory_ + "/engine.log" : flags_.log,
-                                       LogLevel::kInfo);
-    SLUICE_TRY(options_.policy, choose_policy(flags_, shard_, names_, log));
-    SLUICE_TRY(auto backend, make_backend(flags_.backend, log));
-    trace::JsonlRecorder recorder(directory_, log);
-    SLUICE_TRY(gate::GateOptions options, gate_options(flags_, log));
-    gate::Handles gate = gate::make_gate(std::move(options));
-    SLUICE_TRY(const auto trainer, start_trainer_side(flags_, gate, directory_, log));
-
-    Display display(stderr, flags_.json && !isatty_stderr() ? Display::Style::kSilent
-                                                            : Display::style_for(stderr));
-    options_.on_phase = [&](std::string_view name) {
-      display.phase(name);
-    };
-    options_.on_agent_event = [&](const agent::AgentEvent& event) {
-      display.event(event);
-    };
-    if (flags_.keep) options_.keep_files_in = directory_ + "/files";
-
-    rollout::Rollout rollout({shard_, *backend, gate.for_operator, recorder, log}, options_);
-    const net::Signals signals(shard_, {SIGINT, SIGTERM}, [&](int) {
-      display.finish();
-      fmt::print(stderr, "cancelling: cleaning up\n");
-      rollout.cancel("interrupted");
-    });
-    net::Wheel::Timer ticker(shard_.wheel());
-    std::function<void()> tick = [&] {
-      display.tick();
-      ticker.arm(Deadline::in(100ms), tick);
-    };
-    tick();
-
-    std::optional<rollout::RolloutResult> result;
-    shard_.spawn(run_into(&rollout, &result));
-    shard_.run_until([&] { return result.has_value(); });
-    ticker.disarm();
-    display.finish();
-    SLUICE_TRY_VOID(store_result(directory_, *result));
-    if (flags_.json) {
-      fmt::print("{}\n", rollout::to_json(*result));
-    } else {
-      print_result(directory_, *result);
+    SLUICE_TRY(input_, read_input(flags_));
+    SLUICE_TRY(report_,
+               many_ ? report_batch(flags_, input_, metrics_) : report_one(flags_, input_));
+    if (many_) raise_descriptor_limit();
+    SLUICE_TRY(const WiringOptions options, wiring_options());
+    SLUICE_TRY(wiring_, Wiring::make(options));
+    if (const TrainerSide* trainer = wiring_->trainer()) {
+      fmt::print(stderr, "trainer API at http://{}\n", trainer->address());
+      if (!trainer->keys_file().empty()) fmt::print(stderr, "keys in {}\n", trainer->keys_file());
     }
-    return exit_code_of(result->error_kind);
+    report_->begin();
+    SLUICE_TRY_VOID(submit());
+    SLUICE_TRY_VOID(take());
+    return report_->conclude(wiring_->engine());
   }
 
  private:
-  static bool isatty_stderr() { return Display::style_for(stderr) == Display::Style::kTerminal; }
-
-  static net::awaitable<void> run_into(rollout::Rollout* rollout,
-                                       std::optional<rollout::RolloutResult>* result) {
-    result->emplace(co_await rollout->run());
+  Result<WiringOptions> wiring_options() {
+    WiringOptions options;
+    options.shards = many_ ? 0 : 1;
+    options.backend = flags_.backend;
+    options.traces = report_->traces();
+    if (flags_.trainer_text) options.gate.tokens = gate::OriginRule::Tokens::kWaived;
+    SLUICE_TRY_VOID(set_limits(flags_.limits, options.gate));
+    if (flags_.policy == kTrainerPolicy) {
+      options.trainer.emplace();
+      options.trainer->listen = flags_.trainer_listen;
+      options.trainer->keys_file = report_->directory() + "/trainer-keys";
+    }
+    const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+    options.engine.limits.concurrency =
+        flags_.concurrency > 0 ? static_cast<size_t>(flags_.concurrency) : cores;
+    options.engine.limits.starting = std::max<size_t>(2, cores);
+    options.engine.limits.memory_bytes = static_cast<uint64_t>(flags_.memory_mb) << 20;
+    options.engine.limits.queued = kMaxRollouts;
+    options.engine.retries = flags_.retries.value_or(many_ ? 2 : 0);
+    options.metrics = &metrics_;
+    options.log = Logger::to_file(
+        flags_.log.empty() ? report_->directory() + "/engine.log" : flags_.log, LogLevel::kInfo);
+    options.policy = [this, log = options.log](net::Shard& shard) {
+      return choose_policy(flags_, shard, names_, log);
+    };
+    return options;
   }
 
-  Result<void> read_input() {
-    SLUICE_TRY(rollout::Task task, read_task(flags_, flags_.task));
-    SLUICE_TRY(AgentChoice agent, choose_agent(flags_, {&task}));
-    options_.task = std::make_shared<const rollout::Task>(std::move(task));
-    options_.spec = std::move(agent.spec);
-    options_.bundle_path = std::move(agent.bundle_path);
-    options_.dialect = agent.dialect;
-    options_.model = flags_.model;
-    options_.max_output = flags_.max_tokens_cap;
+  static void raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+
+  Result<void> submit() {
+    // Only its orders hold a group: with the last of them goes what was prepared.
+    std::shared_ptr<rollout::Group> group;
+    for (const Wanted& wanted : report_->wanted()) {
+      if (wanted.group.empty()) {
+        group.reset();
+      } else if (!group || group->id() != wanted.group) {
+        group = std::make_shared<rollout::Group>(wanted.group);
+      }
+      rollout::Order order;
+      order.name = wanted.name;
+      order.lane = wanted.task->id;
+      order.batch = wanted.group;
+      const auto& memory = wanted.task->sandbox.limits.memory_bytes;
+      order.memory_bytes = memory ? memory->value : 0;
+      order.make = [this, &wanted, group](net::Shard& shard) {
+        return make(wanted, group, shard);
+      };
+      SLUICE_TRY_VOID(wiring_->engine().submit(std::move(order)));
+    }
+    wiring_->engine().drain();
     return {};
   }
 
-  Result<void> make_directory() {
-    std::string wanted = flags_.out;
-    if (wanted.empty()) {
-      wanted = fmt::format("{}/rollouts/{:%Y%m%d-%H%M%S}-{}-{}", state_directory(),
-                           fmt::localtime(std::time(nullptr)), options_.task->id,
-                           options_.id.value.substr(options_.id.value.size() - 6));
+  // On the shard of the rollout; reads only what does not change any more.
+  Result<rollout::RolloutOptions> make(const Wanted& wanted, std::shared_ptr<rollout::Group> group,
+                                       net::Shard& shard) const {
+    rollout::RolloutOptions options;
+    options.task = wanted.task;
+    options.group = std::move(group);
+    options.spec = input_.agent.spec;
+    options.bundle_path = input_.agent.bundle_path;
+    options.dialect = input_.agent.dialect;
+    options.model = flags_.model;
+    options.max_output = flags_.max_tokens_cap;
+    options.policy = wiring_->policy(shard);
+    if (flags_.keep) {
+      const std::string place = report_->place_of(wanted.name);
+      std::error_code error;
+      std::filesystem::create_directories(place, error);
+      if (error) return errno_error("create " + place, error.value());
+      options.keep_files_in = place + "/files";
     }
-    SLUICE_TRY(directory_, make_output_directory(wanted));
+    report_->watch(options);
+    return options;
+  }
+
+  // The ends, as they happen.
+  Result<void> take() {
+    rollout::Engine& engine = wiring_->engine();
+    std::atomic<int> interrupts = 0;
+    const net::Signals signals(control_, {SIGINT, SIGTERM},
+                               [&](int number) { interrupts += number == SIGTERM ? 2 : 1; });
+    control_.start();
+    // Before the signals' end: it belongs to that thread.
+    const Defer stop_control([&] { control_.stop(); });
+    for (int heard = 0; !engine.done();) {
+      // A result that cannot be kept is one that did not happen: better to stop.
+      if (auto finished = engine.next(100ms)) {
+        SLUICE_TRY_VOID(report_->ended(*finished, engine));
+      }
+      if (heard < interrupts) {
+        heard = interrupts;
+        report_->interrupted(engine, heard);
+      }
+      report_->tick(engine);
+    }
     return {};
   }
 
   const RunFlags& flags_;
-  net::Shard shard_;
+  bool many_ = false;
+  RunInput input_;
+  Metrics metrics_;
   net::BlockingPool names_{1};
-  rollout::RolloutOptions options_;
-  std::string directory_;
+  net::Shard control_{-1};  // hears signals
+  std::unique_ptr<RunReport> report_;
+  std::unique_ptr<Wiring> wiring_;  // first to go
 };
 
 }  // namespace
 
 int run_command(const RunFlags& flags) {
-  // Whoever reads our output may go first; the rollout still ends in order.
+  // Whoever reads our output may go first; rollouts still end in order.
   std::signal(SIGPIPE, SIG_IGN);
-  auto code = Run(flags).go();
-  if (code) return *code;
-  fmt::print(stderr, "sluice: {}\n", printable(code.error().message));
-  return exit_code(code.error().code);
+  const auto code = Run(flags).go();
+  return report(code);
 }
 
 }  // namespace sluice::cli

@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 
 #include "sluice/agent/bundle.h"
 #include "sluice/agent/driver.h"
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/digest.h"
 #include "sluice/cli/display.h"
 #include "sluice/cli/paths.h"
 #include "sluice/gate/script_policy.h"
@@ -20,6 +23,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using rollout::ErrorKind;
+
+constexpr size_t kMaxTasks = 100'000;
+constexpr size_t kMaxTaskFile = 1 << 20;
 
 Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& spec) {
   if (flags.dialect.empty()) return spec.dialects.front().dialect;
@@ -33,12 +39,38 @@ Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& sp
                            flags.dialect, fmt::join(known, ", ")));
 }
 
-}  // namespace
+bool is_task_file(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name == "task.toml" || name.ends_with(".task.toml");
+}
+
+// The tasks below `place`: every task.toml and *.task.toml, else every *.toml directly in it.
+Result<std::vector<std::string>> find_tasks(const std::string& place) {
+  std::error_code error;
+  if (!fs::is_directory(place, error)) return std::vector<std::string>{place};
+  std::vector<std::string> found, flat;
+  for (auto it = fs::recursive_directory_iterator(place, error);
+       !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    if (!it->is_regular_file(error) || it->path().extension() != ".toml") continue;
+    if (is_task_file(it->path())) found.push_back(it->path().string());
+    if (it.depth() == 0) flat.push_back(it->path().string());
+    if (found.size() > kMaxTasks || flat.size() > kMaxTasks) {
+      return Error(ErrorCode::kTooLarge, fmt::format("{}: more than {} tasks", place, kMaxTasks));
+    }
+  }
+  if (error) return errno_error(place, error.value());
+  if (found.empty()) found = std::move(flat);
+  if (found.empty()) {
+    return Error(ErrorCode::kNotFound,
+                 place + " holds no tasks: a task.toml in a folder of its own, or NAME.task.toml");
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
 
 Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) {
   SLUICE_TRY(rollout::Task task, rollout::load_task(path));
-  if (flags.approvals == "bypass") task.approvals = agent::Approvals::kBypass;
-  if (flags.approvals == "default") task.approvals = agent::Approvals::kAgentDefault;
+  if (!flags.approvals.empty()) task.approvals = rollout::approvals_named(flags.approvals);
   for (const std::string& option : flags.options) {
     const size_t equals = option.find('=');
     if (equals == std::string::npos) {
@@ -62,11 +94,10 @@ Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) 
   return task;
 }
 
-Result<AgentChoice> choose_agent(const RunFlags& flags,
-                                 const std::vector<const rollout::Task*>& tasks) {
+Result<AgentChoice> choose_agent(const RunFlags& flags, const std::vector<TaskFile>& tasks) {
   AgentChoice choice;
   SLUICE_TRY(agent::Spec spec, agent::Registry(flags.agents_directory).find(flags.agent));
-  for (const rollout::Task* task : tasks) {
+  for (const auto& [task, digest] : tasks) {
     const auto tools = task->tools.empty() ? agent::HostTools::kNone : agent::HostTools::kOffered;
     auto fits = agent::check_host_tools(spec, tools);
     if (!fits) return std::move(fits).error().within(task->source);
@@ -82,12 +113,32 @@ Result<AgentChoice> choose_agent(const RunFlags& flags,
   return choice;
 }
 
-Result<gate::GateOptions> gate_options(const RunFlags& flags, const Logger& log) {
-  gate::GateOptions options;
-  if (flags.trainer_text) options.tokens = gate::OriginRule::Tokens::kWaived;
-  SLUICE_TRY_VOID(set_limits(flags.limits, options));
-  options.log = log;
-  return options;
+}  // namespace
+
+Result<RunInput> read_input(const RunFlags& flags) {
+  RunInput input;
+  SLUICE_TRY(const auto paths, find_tasks(flags.task));
+  std::map<std::string, std::string> ids;
+  for (const std::string& path : paths) {
+    SLUICE_TRY(rollout::Task task, read_task(flags, path));
+    SLUICE_TRY(const Bytes content, read_file(path, kMaxTaskFile));
+    const auto [other, fresh] = ids.emplace(task.id, path);
+    if (!fresh) {
+      return Error(ErrorCode::kInvalidArgument,
+                   fmt::format("{} and {} are both called \"{}\": give one another id",
+                               other->second, path, task.id));
+    }
+    input.tasks.push_back(
+        {std::make_shared<const rollout::Task>(std::move(task)), xxh3_128(content).hex()});
+  }
+  SLUICE_TRY(input.agent, choose_agent(flags, input.tasks));
+  const size_t count =
+      input.tasks.size() * static_cast<size_t>(flags.repeat) * static_cast<size_t>(flags.group);
+  if (count > kMaxRollouts) {
+    return Error(ErrorCode::kTooLarge,
+                 fmt::format("{} rollouts are more than {}", count, kMaxRollouts));
+  }
+  return input;
 }
 
 Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& shard,
@@ -129,19 +180,10 @@ Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& s
       fmt::format("--policy {}: must be trainer, script:FILE or passthrough:URL", flags.policy));
 }
 
-Result<std::unique_ptr<TrainerSide>> start_trainer_side(const RunFlags& flags,
-                                                        const gate::Handles& gate,
-                                                        const std::string& directory,
-                                                        const Logger& log) {
-  if (flags.policy != kTrainerPolicy) return std::unique_ptr<TrainerSide>();
-  TrainerSideOptions options;
-  options.listen = flags.trainer_listen;
-  options.keys_file = directory + "/trainer-keys";
-  options.log = log;
-  SLUICE_TRY(auto side, TrainerSide::start(gate, std::move(options)));
-  fmt::print(stderr, "trainer API at http://{}\n", side->address());
-  if (!side->keys_file().empty()) fmt::print(stderr, "keys in {}\n", side->keys_file());
-  return side;
+StatusLine::Style status_style(const RunFlags& flags) {
+  const auto style = StatusLine::style_for(stderr);
+  const bool silent = flags.json && style != StatusLine::Style::kTerminal;
+  return silent ? StatusLine::Style::kSilent : style;
 }
 
 Result<std::string> make_output_directory(const std::string& wanted) {

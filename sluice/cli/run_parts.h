@@ -9,36 +9,38 @@
 #include "sluice/base/core/result.h"
 #include "sluice/base/log.h"
 #include "sluice/cli/commands.h"
-#include "sluice/cli/trainer_side.h"
-#include "sluice/gate/gate.h"
+#include "sluice/cli/display.h"
 #include "sluice/net/shard.h"
 #include "sluice/rollout/rollout.h"
 
 namespace sluice::cli {
 
-// The task of a file, as the flags change it.
-Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path);
+inline constexpr size_t kMaxRollouts = 1'000'000;
+
+struct TaskFile {
+  std::shared_ptr<const rollout::Task> task;
+  std::string digest;  // of the file
+};
 
 struct AgentChoice {
   std::shared_ptr<const agent::Spec> spec;
   std::string bundle_path;
   llm::Dialect dialect = llm::Dialect::kChat;
 };
-// For all of `tasks`. Installs its bundle if need be.
-Result<AgentChoice> choose_agent(const RunFlags& flags,
-                                 const std::vector<const rollout::Task*>& tasks);
 
-Result<gate::GateOptions> gate_options(const RunFlags& flags, const Logger& log);
+struct RunInput {
+  std::vector<TaskFile> tasks;  // as the flags change them; at least one
+  AgentChoice agent;            // for all of them
+};
+// Reads the tasks and installs the agent's bundle if need be.
+Result<RunInput> read_input(const RunFlags& flags);
 
 // Who answers the rollouts of one shard. `names` looks up host names and must outlive the policy.
 Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& shard,
                                             net::BlockingPool& names, const Logger& log);
 
-// The trainer API, if that is who answers; else nothing.
-Result<std::unique_ptr<TrainerSide>> start_trainer_side(const RunFlags& flags,
-                                                        const gate::Handles& gate,
-                                                        const std::string& directory,
-                                                        const Logger& log);
+// How rollouts are shown on stderr.
+StatusLine::Style status_style(const RunFlags& flags);
 
 // A new directory, or one that is there and empty; mode 0700. Its whole path.
 Result<std::string> make_output_directory(const std::string& wanted);

@@ -33,9 +33,7 @@ class Shell {
     std::optional<Result<int>> code;
     shard_.spawn(run_into(this, &code));
     shard_.run_until([&] { return code.has_value(); });
-    if (*code) return **code;
-    fmt::print(stderr, "sluice: {}\n", printable(code->error().message));
-    return exit_code(code->error().code);
+    return report(*code);
   }
 
  private:
@@ -152,7 +150,7 @@ std::string time_of(int64_t seconds) {
 }  // namespace
 
 int sandboxes_list_command(const SandboxesFlags& flags) {
-  const auto entries = sandbox::Journal::list(journal_directory());
+  const auto entries = sandbox::Journal::list(sandbox_journals());
   json::Array rows;
   for (const auto& entry : entries) {
     json::Object labels;
@@ -185,13 +183,10 @@ int sandboxes_list_command(const SandboxesFlags& flags) {
 
 int sandboxes_reap_command(const SandboxesFlags& flags) {
   // Starting a backend reaps; what it says now is of what came up meanwhile.
-  const size_t before = sandbox::Journal::list(journal_directory()).size();
+  const size_t before = sandbox::Journal::list(sandbox_journals()).size();
   const auto backend = make_backend(flags.backend, Logger());
-  if (!backend) {
-    fmt::print(stderr, "sluice: {}\n", printable(backend.error().message));
-    return exit_code(backend.error().code);
-  }
-  const size_t after = sandbox::Journal::list(journal_directory()).size();
+  if (!backend) return report(backend.error());
+  const size_t after = sandbox::Journal::list(sandbox_journals()).size();
   fmt::print("{} left by dead engines, removed\n", before > after ? before - after : 0);
   return 0;
 }

@@ -2,53 +2,23 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <thread>
 
 #include "sluice/agent/bundle.h"
-#include "sluice/cli/backends.h"
 #include "sluice/cli/display.h"
 #include "sluice/cli/paths.h"
-#include "sluice/cli/trainer_side.h"
+#include "sluice/cli/wiring.h"
 #include "sluice/env/coding/coding.h"
-#include "sluice/gate/gate.h"
 #include "sluice/net/signals.h"
 #include "sluice/net/socket.h"
-#include "sluice/trace/jsonl.h"
 #include "sluice/upstream/passthrough.h"
 
 namespace sluice::cli {
 namespace {
 
 using namespace std::chrono_literals;
-
-// The threads on which rollouts live; they end after everything that lives on them.
-class RolloutShards {
- public:
-  explicit RolloutShards(size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-      shards_.push_back(std::make_unique<net::Shard>(static_cast<int>(i) + 1));
-      shards_.back()->start();
-    }
-  }
-  ~RolloutShards() {
-    for (const auto& shard : shards_) shard->stop();
-  }
-  RolloutShards(const RolloutShards&) = delete;
-  RolloutShards& operator=(const RolloutShards&) = delete;
-
-  std::vector<net::Shard*> all() const {
-    std::vector<net::Shard*> out;
-    for (const auto& shard : shards_) out.push_back(shard.get());
-    return out;
-  }
-
- private:
-  std::vector<std::unique_ptr<net::Shard>> shards_;
-};
 
 // The parts of one `sluice serve`, in the order in which they need each other.
 class Serve {
@@ -63,23 +33,15 @@ class Serve {
       const std::string key = settings_.variables(std::string(kind.key_variable));
       if (!key.empty()) log.redactor().add_secret(key);
     }
-    const RolloutShards shards(shard_count());
-    SLUICE_TRY(auto backend, make_backend(settings_.backend, log));
-    trace::JsonlRecorder recorder(settings_.data, log);
-    gate::GateOptions gate_options;
-    if (settings_.trainer_text) gate_options.tokens = gate::OriginRule::Tokens::kWaived;
-    gate_options.total = settings_.total;
-    gate_options.tool_names = settings_.tool_names;
-    gate_options.log = log;
-    gate::Handles gate = gate::make_gate(gate_options);
-    SLUICE_TRY(const auto trainer, start_trainer(gate, log));
+    SLUICE_TRY(const auto wiring, Wiring::make(wiring_options(log)));
     env::RolloutBoard board(shard_);
-
-    const env::coding::CodingParts parts{shard_,   shards.all(), pool_, *backend, gate.for_operator,
-                                         recorder, board,        log};
     env::coding::CodingOptions coding = coding_options(log);
-    if (trainer) coding.trainer = trainer_desk(gate, *trainer);
-    env::coding::CodingFactory factory(parts, std::move(coding));
+    if (const TrainerSide* trainer = wiring->trainer()) {
+      log.info("serve", "trainer API",
+               {{"address", trainer->address()}, {"keys", trainer->keys_file()}});
+      coding.trainer = trainer_access(wiring->gate(), *trainer);
+    }
+    env::coding::CodingFactory factory({shard_, pool_, wiring->engine(), board}, std::move(coding));
     env::ServerOptions options = settings_.server;
     options.log = log;
     options.rollouts = &board;
@@ -91,7 +53,7 @@ class Serve {
     bool stopped = false;
     const net::Signals signals(shard_, {SIGINT, SIGTERM}, [&](int) {
       if (std::exchange(stopping, true)) {
-        cancel_all(board);
+        wiring->engine().cancel_all("cancelled: the server stops");
         return;
       }
       log.info("serve", "stopping", {{"drain_s", to_seconds(settings_.drain)}});
@@ -113,19 +75,25 @@ class Serve {
     *done = true;
   }
 
-  // A second signal: nobody waits for what runs.
-  static void cancel_all(env::RolloutBoard& board) {
-    for (const json::Value& row : board.list("running", 1'000'000)) {
-      const auto id = json::get_string(row.as_object(), "rollout_id");
-      if (!id) continue;
-      const auto cancelled = board.cancel(*id);
-      static_cast<void>(cancelled);  // it may have ended meanwhile
+  WiringOptions wiring_options(const Logger& log) const {
+    WiringOptions options;
+    options.shards = settings_.shards;
+    options.backend = settings_.backend;
+    options.traces = settings_.data;
+    options.gate = settings_.gate;
+    if (!settings_.trainer_listen.empty()) {
+      std::error_code failed;  // then writing the keys tells
+      std::filesystem::create_directories(settings_.data, failed);
+      options.trainer.emplace();
+      options.trainer->listen = settings_.trainer_listen;
+      options.trainer->keys_file = settings_.data + "/trainer-keys";
     }
-  }
-
-  size_t shard_count() const {
-    if (settings_.shards > 0) return settings_.shards;
-    return std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 4);
+    options.engine.limits.concurrency = settings_.max_rollouts;
+    options.engine.limits.queued = SIZE_MAX;  // as many as there are sessions
+    options.engine.retries = settings_.retries;
+    options.engine.give_up_after = 0;
+    options.log = log;
+    return options;
   }
 
   env::coding::CodingOptions coding_options(const Logger& log) {
@@ -134,7 +102,6 @@ class Serve {
     options.templates_directory = settings_.templates_directory;
     options.variables = settings_.variables;
     options.defaults = settings_.defaults;
-    options.max_rollouts = settings_.max_rollouts;
     options.step_timeout = settings_.step_timeout;
     options.upstream = [this](net::Shard* shard, const env::coding::Upstream& where) {
       upstream::PassthroughOptions passthrough;
@@ -154,31 +121,18 @@ class Serve {
     return options;
   }
 
-  Result<std::unique_ptr<TrainerSide>> start_trainer(const gate::Handles& gate,
-                                                     const Logger& log) const {
-    if (settings_.trainer_listen.empty()) return std::unique_ptr<TrainerSide>();
-    std::error_code failed;  // then writing the keys tells
-    std::filesystem::create_directories(settings_.data, failed);
-    TrainerSideOptions options;
-    options.listen = settings_.trainer_listen;
-    options.keys_file = settings_.data + "/trainer-keys";
-    options.log = log;
-    SLUICE_TRY(auto side, TrainerSide::start(gate, std::move(options)));
-    log.info("serve", "trainer API", {{"address", side->address()}, {"keys", side->keys_file()}});
-    return side;
-  }
-
-  env::coding::TrainerDesk trainer_desk(const gate::Handles& gate, const TrainerSide& side) const {
-    env::coding::TrainerDesk desk;
-    desk.attached = [trainer = gate.for_trainer] {
+  env::coding::TrainerAccess trainer_access(const gate::Handles& gate,
+                                            const TrainerSide& side) const {
+    env::coding::TrainerAccess access;
+    access.attached = [trainer = gate.for_trainer] {
       return trainer.state().trainers > 0;
     };
-    desk.patience = settings_.trainer_wait;
-    desk.how["api"] = "http://" + side.address();
-    desk.how["take"] = "POST /v1/next_batch with the trainer's key and a name";
-    desk.how["answer"] = "POST /v1/reply";
-    desk.how["openapi"] = "GET /openapi.json";
-    return desk;
+    access.patience = settings_.trainer_wait;
+    access.how["api"] = "http://" + side.address();
+    access.how["take"] = "POST /v1/next_batch with the trainer's key and a name";
+    access.how["answer"] = "POST /v1/reply";
+    access.how["openapi"] = "GET /openapi.json";
+    return access;
   }
 
   void announce(const std::string& address, const Logger& log) const {
@@ -206,14 +160,10 @@ class Serve {
 
 }  // namespace
 
-int serve_command(const ServeFlags& flags) {
+int serve_command(Result<ServeSettings> settings) {
   std::signal(SIGPIPE, SIG_IGN);
-  auto settings =
-      make_settings(flags, [](const std::string& name) { return environment(name.c_str()); });
-  auto code = settings ? Serve(std::move(*settings)).go() : std::move(settings).error();
-  if (code) return *code;
-  fmt::print(stderr, "sluice: {}\n", printable(code.error().message));
-  return exit_code(code.error().code);
+  const auto code = settings ? Serve(std::move(*settings)).go() : std::move(settings).error();
+  return report(code);
 }
 
 }  // namespace sluice::cli

@@ -4,14 +4,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <future>
 
 #include "sluice/base/core/fd.h"
 #include "sluice/base/id.h"
 #include "sluice/cli/paths.h"
 #include "sluice/env/access.h"
-#include "sluice/gate/http/shared.h"
-#include "sluice/gate/trainer_http/service.h"
 #include "sluice/net/socket.h"
 
 namespace sluice::cli {
@@ -68,78 +65,60 @@ void warn_if_open(const std::string& address, std::string_view what) {
 
 }  // namespace
 
-struct TrainerSide::Parts {
-  net::Shard shard{1000};
-  std::unique_ptr<gate::http::SharedEndpoint> agents;
-  std::unique_ptr<gate::trainer_http::TrainerService> service;
-  std::string address, agents_url, keys_file;
-
-  // The first to stop is who takes: nobody answers what ends now.
-  static net::awaitable<void> stop(Parts* parts, std::promise<void>* done) {
-    const Deadline deadline = Deadline::in(kStopWithin);
-    if (parts->service) co_await parts->service->stop(deadline);
-    if (parts->agents) co_await parts->agents->stop(deadline);
-    done->set_value();
-  }
-};
-
-TrainerSide::TrainerSide(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+// The first to stop is who takes: nobody answers what ends now.
+net::awaitable<void> TrainerSide::stop(TrainerSide* self, std::promise<void>* done) {
+  const Deadline deadline = Deadline::in(kStopWithin);
+  if (self->service_) co_await self->service_->stop(deadline);
+  if (self->agents_) co_await self->agents_->stop(deadline);
+  done->set_value();
+}
 
 TrainerSide::~TrainerSide() {
+  if (!service_) return;
   std::promise<void> done;
-  parts_->shard.spawn(Parts::stop(parts_.get(), &done));
+  shard_.spawn(stop(this, &done));
   done.get_future().wait();
-  parts_->shard.stop();
-}
-
-const std::string& TrainerSide::address() const {
-  return parts_->address;
-}
-const std::string& TrainerSide::agents_url() const {
-  return parts_->agents_url;
-}
-const std::string& TrainerSide::keys_file() const {
-  return parts_->keys_file;
+  shard_.stop();
 }
 
 Result<std::unique_ptr<TrainerSide>> TrainerSide::start(const gate::Handles& gate,
                                                         TrainerSideOptions options) {
   SLUICE_TRY(const auto where, parse_address("--trainer-listen", options.listen));
   SLUICE_TRY(Keys keys, find_keys(options.keys_file));
-  auto parts = std::make_unique<Parts>();
-  parts->keys_file = keys.file;
+  std::unique_ptr<TrainerSide> made(new TrainerSide());
+  made->keys_file_ = keys.file;
   std::unique_ptr<net::Listener> agents;
   if (!options.agents.empty()) {
     SLUICE_TRY(const auto door, parse_address("--listen", options.agents));
-    SLUICE_TRY(agents, net::listen_tcp(parts->shard, door.first, door.second));
-    parts->agents_url =
+    SLUICE_TRY(agents, net::listen_tcp(made->shard_, door.first, door.second));
+    made->agents_url_ =
         options.advertise.empty() ? "http://" + agents->address() : options.advertise;
-    while (parts->agents_url.ends_with('/')) parts->agents_url.pop_back();
+    while (made->agents_url_.ends_with('/')) made->agents_url_.pop_back();
     gate::http::SharedEndpoint::Options shared;
     shared.max_rollouts = options.max_rollouts;
     shared.recorder = options.recorder;
     shared.log = options.log;
-    parts->agents = std::make_unique<gate::http::SharedEndpoint>(parts->shard, gate.for_operator,
+    made->agents_ = std::make_unique<gate::http::SharedEndpoint>(made->shard_, gate.for_operator,
                                                                  std::move(shared));
   }
-  SLUICE_TRY(auto listener, net::listen_tcp(parts->shard, where.first, where.second));
-  parts->address = listener->address();
+  SLUICE_TRY(auto listener, net::listen_tcp(made->shard_, where.first, where.second));
+  made->address_ = listener->address();
   gate::trainer_http::ServiceOptions service;
   service.trainer_key = keys.trainer;
   service.operator_key = keys.operators;
-  service.agents = parts->agents.get();
-  service.agents_url = parts->agents_url;
+  service.agents = made->agents_.get();
+  service.agents_url = made->agents_url_;
   service.log = options.log;
-  SLUICE_TRY(parts->service, gate::trainer_http::TrainerService::make(
-                                 parts->shard, gate.for_trainer, std::move(service)));
-  warn_if_open(parts->address, "the trainer API");
+  SLUICE_TRY(made->service_, gate::trainer_http::TrainerService::make(
+                                 made->shard_, gate.for_trainer, std::move(service)));
+  warn_if_open(made->address_, "the trainer API");
   if (agents) {
     warn_if_open(agents->address(), "the agents' endpoint");
-    parts->agents->serve(std::move(agents));
+    made->agents_->serve(std::move(agents));
   }
-  parts->service->serve(std::move(listener));
-  parts->shard.start();
-  return std::unique_ptr<TrainerSide>(new TrainerSide(std::move(parts)));
+  made->service_->serve(std::move(listener));
+  made->shard_.start();
+  return made;
 }
 
 Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,

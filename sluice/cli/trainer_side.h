@@ -3,6 +3,7 @@
 // command's.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +11,9 @@
 #include "sluice/base/core/result.h"
 #include "sluice/base/log.h"
 #include "sluice/gate/gate.h"
+#include "sluice/gate/http/shared.h"
+#include "sluice/gate/trainer_http/service.h"
+#include "sluice/net/shard.h"
 
 namespace sluice::cli {
 
@@ -32,15 +36,19 @@ class TrainerSide {
   TrainerSide(const TrainerSide&) = delete;
   TrainerSide& operator=(const TrainerSide&) = delete;
 
-  const std::string& address() const;
-  const std::string& agents_url() const;
+  const std::string& address() const { return address_; }
+  const std::string& agents_url() const { return agents_url_; }
   // Where the keys are; "" if the environment gave both.
-  const std::string& keys_file() const;
+  const std::string& keys_file() const { return keys_file_; }
 
  private:
-  struct Parts;
-  explicit TrainerSide(std::unique_ptr<Parts> parts);
-  std::unique_ptr<Parts> parts_;
+  TrainerSide() = default;
+  static net::awaitable<void> stop(TrainerSide* self, std::promise<void>* done);
+
+  net::Shard shard_{1000};
+  std::unique_ptr<gate::http::SharedEndpoint> agents_;
+  std::unique_ptr<gate::trainer_http::TrainerService> service_;
+  std::string address_, agents_url_, keys_file_;
 };
 
 // "HOST:PORT", "[v6]:PORT" or ":PORT", which is loopback's. kInvalidArgument, naming `flag`.

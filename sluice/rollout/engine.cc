@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "sluice/base/core/check.h"
+#include "sluice/base/core/defer.h"
+#include "sluice/net/wait.h"
 
 namespace sluice::rollout {
 namespace {
@@ -41,12 +43,23 @@ bool may_pass(const RolloutResult& result) {
 }  // namespace
 
 struct Engine::State : std::enable_shared_from_this<Engine::State> {
-  // One order from submit() to next(). What is below `rollout` is behind the lock.
-  struct Task {
+  // Whoever awaits an order's end, on its shard.
+  struct Awaiting {
+    explicit Awaiting(net::Shard* h) : here(h) {}
+    net::Shard* const here;
+    net::Signal came;
+    std::optional<Finished> finished;
+  };
+
+  // One order from submit() to its end. What is below `rollout` is behind the lock.
+  struct Ordered {
     OrderId id = 0;
     Order order;
-    net::Shard* shard = nullptr;       // of the attempt that runs
-    std::unique_ptr<Rollout> rollout;  // on that shard's thread only
+    std::shared_ptr<Awaiting> awaiting;  // none: its end goes to next()
+    net::Shard* shard = nullptr;         // of the attempt that runs
+    // On that shard's thread only: what it is doing.
+    net::TaskGroup* readying = nullptr;
+    std::unique_ptr<Rollout> rollout;
 
     enum class Place : uint8_t { kQueued, kRetrying, kRunning } place = Place::kQueued;
     std::optional<std::string> cancelled;
@@ -54,7 +67,7 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
     std::optional<RolloutResult> last;  // of an attempt that is to be made again
     Clock::time_point retry_at;
   };
-  using TaskPtr = std::shared_ptr<Task>;
+  using OrderedPtr = std::shared_ptr<Ordered>;
 
   State(Parts p, EngineOptions o)
       : parts(std::move(p)),
@@ -70,21 +83,44 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
                                             "Attempts that failed for infrastructure reasons"));
   }
 
+  Result<OrderId> submit(Order order, std::shared_ptr<Awaiting> awaiting) {
+    const auto ordered = std::make_shared<Ordered>();
+    ordered->order = std::move(order);
+    ordered->awaiting = std::move(awaiting);
+    auto waits = ordered->order.waits;
+    {
+      const std::lock_guard lock(mutex);
+      if (drained) {
+        return Error(ErrorCode::kFailedPrecondition,
+                     "the engine takes no more rollouts: it drains");
+      }
+      ordered->id = next_id;
+      auto added = schedule.add(entry_of(*ordered));
+      if (!added) return std::move(added).error().within(ordered->order.name);
+      ++next_id;
+      orders.emplace(ordered->id, ordered);
+      pump();
+      if (ordered->place == Ordered::Place::kRunning) waits = nullptr;
+    }
+    if (waits) waits();
+    return ordered->id;
+  }
+
   // --- Behind the lock ---------------------------------------------------------------------------
 
   // Starts what may start, and asks to be called again when time alone will allow more.
   void pump() {
     const auto now = Clock::now();
     while (!retrying.empty() && retrying.begin()->first <= now) {
-      const TaskPtr& task = tasks.at(retrying.begin()->second);
+      const OrderedPtr& ordered = orders.at(retrying.begin()->second);
       retrying.erase(retrying.begin());
-      task->place = Task::Place::kQueued;
-      schedule.add_again(entry_of(*task));
+      ordered->place = Ordered::Place::kQueued;
+      schedule.add_again(entry_of(*ordered));
     }
     while (ended.size() < options.untaken) {
       const auto entry = schedule.take(now);
       if (!entry) break;
-      start(tasks.at(entry->id));
+      start(orders.at(entry->id));
     }
     Deadline wake = ended.size() < options.untaken ? schedule.next_try() : Deadline();
     if (!retrying.empty()) wake = wake.earlier(Deadline(retrying.begin()->first));
@@ -106,93 +142,130 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
     });
   }
 
-  static Schedule::Entry entry_of(const Task& task) {
-    return {task.id, task.order.lane, task.order.batch, task.order.memory_bytes};
+  static Schedule::Entry entry_of(const Ordered& ordered) {
+    return {ordered.id, ordered.order.lane, ordered.order.batch, ordered.order.memory_bytes};
   }
 
-  void start(const TaskPtr& task) {
+  void start(const OrderedPtr& ordered) {
     const size_t index =
         static_cast<size_t>(std::min_element(load.begin(), load.end()) - load.begin());
     ++load[index];
-    task->place = Task::Place::kRunning;
-    task->shard = parts.shards[index];
-    task->shard->post(
-        [self = shared_from_this(), task, index] { task->shard->spawn(run(self, task, index)); });
+    ordered->place = Ordered::Place::kRunning;
+    ordered->shard = parts.shards[index];
+    ordered->shard->post([self = shared_from_this(), ordered, index] {
+      ordered->shard->spawn(run(self, ordered, index));
+    });
   }
 
-  void conclude(const TaskPtr& task, std::optional<RolloutResult> result, std::string why) {
+  static void tell(const std::shared_ptr<Awaiting>& awaiting, Finished finished) {
+    auto shared = std::make_shared<Finished>(std::move(finished));
+    awaiting->here->post([awaiting, shared] {
+      awaiting->finished = std::move(*shared);
+      awaiting->came.notify();
+    });
+  }
+
+  void conclude(const OrderedPtr& ordered, std::optional<RolloutResult> result, std::string why) {
     Finished finished;
-    finished.order = task->id;
-    finished.name = task->order.name;
+    finished.order = ordered->id;
+    finished.name = ordered->order.name;
     finished.result = std::move(result);
     finished.why = std::move(why);
-    finished.failed_attempts = std::move(task->failed_attempts);
-    tasks.erase(task->id);
-    ended.push_back(std::move(finished));
+    finished.failed_attempts = std::move(ordered->failed_attempts);
+    orders.erase(ordered->id);
     ++finished_count;
+    if (ordered->awaiting) {
+      tell(ordered->awaiting, std::move(finished));
+    } else {
+      ended.push_back(std::move(finished));
+    }
     changed.notify_all();
   }
 
   // Ends one that does not run.
-  void drop(const TaskPtr& task, const std::string& why) {
-    if (task->place == Task::Place::kQueued) schedule.remove(task->id);
-    retrying.erase({task->retry_at, task->id});
-    auto last = std::move(task->last);
-    conclude(task, std::move(last), why);
+  void drop(const OrderedPtr& ordered, const std::string& why) {
+    if (ordered->place == Ordered::Place::kQueued) schedule.remove(ordered->id);
+    retrying.erase({ordered->retry_at, ordered->id});
+    auto last = std::move(ordered->last);
+    conclude(ordered, std::move(last), why);
   }
 
-  void cancel(const TaskPtr& task, const std::string& why) {
-    if (task->cancelled) return;
-    task->cancelled = why;
-    if (task->place != Task::Place::kRunning) {
-      drop(task, why);
+  void cancel(const OrderedPtr& ordered, const std::string& why) {
+    if (ordered->cancelled) return;
+    ordered->cancelled = why;
+    if (ordered->place != Ordered::Place::kRunning) {
+      drop(ordered, why);
       return;
     }
-    task->shard->post([task, why] {
-      if (task->rollout) task->rollout->cancel(why);
+    ordered->shard->post([ordered, why] {
+      if (ordered->readying != nullptr) ordered->readying->cancel();
+      if (ordered->rollout) ordered->rollout->cancel(why);
     });
   }
 
-  std::vector<TaskPtr> all_tasks() const {
-    std::vector<TaskPtr> all;
-    for (const auto& [id, task] : tasks) all.push_back(task);
+  std::vector<OrderedPtr> all_orders() const {
+    std::vector<OrderedPtr> all;
+    for (const auto& [id, ordered] : orders) all.push_back(ordered);
     return all;
   }
 
-  // --- On a task's shard -------------------------------------------------------------------------
+  // --- On an order's shard -----------------------------------------------------------------------
 
-  static net::awaitable<void> run(std::shared_ptr<State> self, TaskPtr task, size_t index) {
+  static net::awaitable<void> run(std::shared_ptr<State> self, OrderedPtr ordered, size_t index) {
     std::optional<RolloutResult> result;
     std::string failure;
     try {
-      auto made = task->order.make(*task->shard);
+      auto made = co_await make(self.get(), ordered);
       if (made) {
         RolloutOptions options = std::move(*made);
-        self->watch_start(task, options);
-        Rollout::Parts parts{*task->shard, self->parts.backend, self->parts.gate,
-                             self->parts.recorder, self->parts.log};
-        task->rollout = std::make_unique<Rollout>(parts, std::move(options));
-        if (const auto why = self->cancelled(*task)) task->rollout->cancel(*why);
-        result.emplace(co_await task->rollout->run());
+        self->watch_start(ordered, options);
+        Rollout::Parts parts{*ordered->shard, self->parts.backend, self->parts.gate,
+                             options.recorder ? *options.recorder : self->parts.recorder,
+                             self->parts.log};
+        ordered->rollout = std::make_unique<Rollout>(parts, std::move(options));
+        if (const auto why = self->cancelled(*ordered)) ordered->rollout->cancel(*why);
+        result.emplace(co_await ordered->rollout->run());
       } else {
         failure = made.error().message;
       }
     } catch (const std::exception& e) {
       failure = fmt::format("a bug of Sluice's: {}", e.what());
     }
-    task->rollout.reset();
-    self->end(task, index, std::move(result), std::move(failure));
+    ordered->rollout.reset();
+    self->end(ordered, index, std::move(result), std::move(failure));
   }
 
-  std::optional<std::string> cancelled(const Task& task) {
+  static net::awaitable<Result<RolloutOptions>> make(State* self, OrderedPtr ordered) {
+    if (ordered->order.ready) {
+      if (const auto why = self->cancelled(*ordered)) {
+        co_return Error(ErrorCode::kCancelled, *why, ErrorOrigin::kCaller);
+      }
+      // A group of its own, so that it alone is cancelled: a rollout has better ways.
+      std::optional<Result<void>> ready;
+      net::TaskGroup group(ordered->shard->executor());
+      ordered->readying = &group;
+      group.spawn(get_ready(ordered, &ready));
+      const Defer done([&] { ordered->readying = nullptr; });
+      co_await group.join();
+      if (!*ready) co_return std::move(*ready).error();
+    }
+    co_return ordered->order.make(*ordered->shard);
+  }
+
+  static net::awaitable<void> get_ready(OrderedPtr ordered, std::optional<Result<void>>* ready) {
+    auto waiting = ordered->order.ready(ordered->id);
+    ready->emplace(co_await std::move(waiting));
+  }
+
+  std::optional<std::string> cancelled(const Ordered& ordered) {
     const std::lock_guard lock(mutex);
-    return task.cancelled;
+    return ordered.cancelled;
   }
 
   // A rollout has started up when its agent has.
-  void watch_start(const TaskPtr& task, RolloutOptions& options) {
+  void watch_start(const OrderedPtr& ordered, RolloutOptions& options) {
     auto told = std::move(options.on_phase);
-    options.on_phase = [state = this, id = task->id,
+    options.on_phase = [state = this, id = ordered->id,
                         told = std::move(told)](std::string_view phase) {
       if (phase == "agent") {
         const std::lock_guard lock(state->mutex);
@@ -203,28 +276,28 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
     };
   }
 
-  void end(const TaskPtr& task, size_t index, std::optional<RolloutResult> result,
+  void end(const OrderedPtr& ordered, size_t index, std::optional<RolloutResult> result,
            std::string failure) {
-    if (!failure.empty()) {
+    if (!failure.empty() && !cancelled(*ordered)) {
       parts.log.error("engine", "a rollout could not be run",
-                      {{"order", task->order.name}, {"why", failure}});
+                      {{"order", ordered->order.name}, {"why", failure}});
     }
     const std::lock_guard lock(mutex);
     --load[index];
-    task->shard = nullptr;
-    schedule.ended(task->id);
+    ordered->shard = nullptr;
+    schedule.ended(ordered->id);
     if (result && result->error_kind == ErrorKind::kInfrastructure) {
       ++failed_attempts;
       if (++failed_in_row == options.give_up_after) give_up(result->error);
       if (retries_counter) retries_counter->add();
-      task->failed_attempts.push_back({result->rollout, result->error, result->wall});
-      const auto attempts = static_cast<int>(task->failed_attempts.size());
-      if (attempts <= options.retries && may_pass(*result) && !task->cancelled && !stopped) {
+      ordered->failed_attempts.push_back({result->rollout, result->error, result->wall});
+      const auto attempts = static_cast<int>(ordered->failed_attempts.size());
+      if (attempts <= options.retries && may_pass(*result) && !ordered->cancelled && !stopped) {
         const Duration pause = options.retry_pause * (int64_t{1} << std::min(attempts - 1, 20));
-        task->retry_at = Clock::now() + std::min(pause, kMaxRetryPause);
-        task->place = Task::Place::kRetrying;
-        retrying.emplace(task->retry_at, task->id);
-        task->last = std::move(result);
+        ordered->retry_at = Clock::now() + std::min(pause, kMaxRetryPause);
+        ordered->place = Ordered::Place::kRetrying;
+        retrying.emplace(ordered->retry_at, ordered->id);
+        ordered->last = std::move(result);
         pump();
         return;
       }
@@ -233,7 +306,7 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
         result->error_kind != ErrorKind::kCancelled) {
       failed_in_row = 0;
     }
-    conclude(task, std::move(result), std::move(failure));
+    conclude(ordered, std::move(result), std::move(failure));
     pump();
   }
 
@@ -246,8 +319,8 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
 
   void stop(const std::string& why) {
     drained = stopped = true;
-    for (const TaskPtr& task : all_tasks()) {
-      if (task->place != Task::Place::kRunning) drop(task, why);
+    for (const OrderedPtr& ordered : all_orders()) {
+      if (ordered->place != Ordered::Place::kRunning) drop(ordered, why);
     }
     changed.notify_all();
   }
@@ -256,9 +329,9 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
   const EngineOptions options;
 
   mutable std::mutex mutex;
-  std::condition_variable changed;  // `ended` or `tasks` did
+  std::condition_variable changed;  // `ended` or `orders` did
   Schedule schedule;
-  std::map<OrderId, TaskPtr> tasks;  // that have not ended
+  std::map<OrderId, OrderedPtr> orders;  // that have not ended
   std::set<std::pair<Clock::time_point, OrderId>> retrying;
   std::deque<Finished> ended;
   std::vector<size_t> load;  // rollouts, by shard
@@ -288,7 +361,7 @@ Engine::~Engine() {
   cancel_all("the engine ends");
   {
     std::unique_lock lock(state_->mutex);
-    state_->changed.wait(lock, [&] { return state_->tasks.empty(); });
+    state_->changed.wait(lock, [&] { return state_->orders.empty(); });
   }
   // Nobody asks for the alarm any more; it dies where it lives.
   std::promise<void> gone;
@@ -299,29 +372,35 @@ Engine::~Engine() {
   gone.get_future().wait();
 }
 
+const Engine::Parts& Engine::parts() const {
+  return state_->parts;
+}
+const EngineOptions& Engine::options() const {
+  return state_->options;
+}
+
 Result<OrderId> Engine::submit(Order order) {
-  const std::lock_guard lock(state_->mutex);
-  if (state_->drained) {
-    return Error(ErrorCode::kFailedPrecondition, "the engine takes no more rollouts: it drains");
+  return state_->submit(std::move(order), nullptr);
+}
+
+net::awaitable<Result<Finished>> Engine::run(net::Shard* here, Order order,
+                                             std::string if_cancelled) {
+  const auto awaiting = std::make_shared<State::Awaiting>(here);
+  SLUICE_CO_TRY(const OrderId id, state_->submit(std::move(order), awaiting));
+  while (!awaiting->finished) {
+    const auto waited = co_await net::wait_for(&awaiting->came);
+    if (!waited) cancel(id, if_cancelled);
   }
-  auto task = std::make_shared<State::Task>();
-  task->id = state_->next_id;
-  task->order = std::move(order);
-  auto added = state_->schedule.add(State::entry_of(*task));
-  if (!added) return std::move(added).error().within(task->order.name);
-  ++state_->next_id;
-  const OrderId id = task->id;
-  state_->tasks.emplace(id, std::move(task));
-  state_->pump();
-  return id;
+  co_return std::move(*awaiting->finished);
 }
 
 bool Engine::cancel(OrderId order, std::string why) {
   const std::lock_guard lock(state_->mutex);
-  const auto found = state_->tasks.find(order);
-  if (found == state_->tasks.end()) return false;
-  const State::TaskPtr task = found->second;
-  state_->cancel(task, why);
+  const auto found = state_->orders.find(order);
+  if (found == state_->orders.end()) return false;
+  const State::OrderedPtr ordered = found->second;
+  state_->cancel(ordered, why);
+  state_->pump();  // it may have been the one that all others waited behind
   return true;
 }
 
@@ -339,13 +418,13 @@ void Engine::drain_now(std::string why) {
 void Engine::cancel_all(std::string why) {
   drain_now(why);
   const std::lock_guard lock(state_->mutex);
-  for (const State::TaskPtr& task : state_->all_tasks()) state_->cancel(task, why);
+  for (const State::OrderedPtr& ordered : state_->all_orders()) state_->cancel(ordered, why);
 }
 
 std::optional<Finished> Engine::next(Duration wait) {
   std::unique_lock lock(state_->mutex);
   state_->changed.wait_until(lock, Deadline::in(wait).at(), [&] {
-    return !state_->ended.empty() || (state_->drained && state_->tasks.empty());
+    return !state_->ended.empty() || (state_->drained && state_->orders.empty());
   });
   if (state_->ended.empty()) return std::nullopt;
   Finished finished = std::move(state_->ended.front());
@@ -356,7 +435,7 @@ std::optional<Finished> Engine::next(Duration wait) {
 
 bool Engine::done() const {
   const std::lock_guard lock(state_->mutex);
-  return state_->drained && state_->tasks.empty() && state_->ended.empty();
+  return state_->drained && state_->orders.empty() && state_->ended.empty();
 }
 
 Engine::Status Engine::status() const {

@@ -1,4 +1,4 @@
-// Engine: runs many rollouts, as many at once as it may, on shards.
+// Engine: the one way to run rollouts, as many at once as it may, on shards.
 //
 //   Engine engine(parts, options);
 //   engine.submit(order);                    // any number of times, from any thread
@@ -6,6 +6,10 @@
 //   while (!engine.done()) {
 //     if (auto finished = engine.next(1s)) ...   // in the order in which they end
 //   }
+//
+// or, in a coroutine on any shard, which is cancelled with its rollout:
+//
+//   auto finished = co_await engine.run(&shard, std::move(order), "the call was cancelled");
 //
 // Which order starts next is schedule.h's affair. An attempt that failed for infrastructure reasons
 // is made again within a bound; such attempts are listed beside the result and counted apart, and
@@ -41,14 +45,19 @@ struct EngineOptions {
 
 using OrderId = uint64_t;
 
+// Its functions are called on the shard of an attempt, one of the engine's, but for `waits`.
 struct Order {
   std::string name;   // the submitter's; comes back with the end
   std::string lane;   // lanes take turns: the task
   std::string batch;  // a group; "" if none
   // What it is reckoned to need of the engine's memory budget: its sandbox's limit.
   uint64_t memory_bytes = 0;
-  // Called on the shard of each attempt, which is to have an id of its own. `shard` is one of the
-  // engine's.
+  // Called by the submitter's thread before submit() returns, if the order does not start at once.
+  std::function<void()> waits;
+  // What each attempt waits for before it is made, in its place among those that run: an agent to
+  // be installed, a trainer to come. Cancelled with the order. Its error is the end of the order.
+  std::function<net::awaitable<Result<void>>(OrderId order)> ready;
+  // Called for each attempt, which is to have an id of its own. REQUIRES: it is there.
   std::function<Result<RolloutOptions>(net::Shard& shard)> make;
 };
 
@@ -94,14 +103,22 @@ class Engine {
   };
 
   Engine(Parts parts, EngineOptions options);
-  // Cancels what is left and waits for its end. Not on a shard's thread.
+  // Cancels what is left and waits for its end. REQUIRES: not on a shard's thread.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // kTooLarge and kExhausted as Schedule::add; kFailedPrecondition after drain().
+  const Parts& parts() const;
+  const EngineOptions& options() const;
+
+  // Its end comes out of next(). kTooLarge and kExhausted as Schedule::add; kFailedPrecondition
+  // after drain().
   Result<OrderId> submit(Order order);
-  // Ends it wherever it is; it still comes out of next(). False if it has ended.
+  // The same, but its end is awaited here, on the shard `here`, which may be any, and does not come
+  // out of next(). If the caller is cancelled, so is the order, for that reason; its end is waited
+  // for all the same.
+  net::awaitable<Result<Finished>> run(net::Shard* here, Order order, std::string if_cancelled);
+  // Ends it wherever it is; its end is told as that of any other. False if it has ended.
   bool cancel(OrderId order, std::string why);
   // No more will be submitted; what was is run.
   void drain();

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "sluice/gate/script_policy.h"
+#include "sluice/net/testing.h"
 #include "sluice/sandbox/fake/fake.h"
 #include "sluice/trace/memory.h"
 
@@ -394,6 +395,158 @@ TEST_F(EngineTest, a_bug_ends_its_own_rollout_only) {
   EXPECT_FALSE(finished.result);
   EXPECT_THAT(finished.why, HasSubstr("oops"));
   expect_ran(next());
+}
+
+// A coroutine that awaits an order's end on a shard of the test's own.
+struct Caller {
+  Caller(Engine& engine, Order order) {
+    const auto known = [&] {
+      const Engine::Status now = engine.status();
+      return now.queued + now.running + now.retrying + now.finished;
+    };
+    const size_t before = known();
+    group.spawn(call(&engine, &here, std::move(order), &end));
+    here.run_until([&] { return known() > before; });
+  }
+  static net::awaitable<void> call(Engine* engine, net::Shard* here, Order order,
+                                   std::optional<Result<Finished>>* end) {
+    std::string why = "the caller left";
+    end->emplace(co_await engine->run(here, std::move(order), std::move(why)));
+  }
+  Finished wait() {
+    here.run_until([&] { return end.has_value() && group.size() == 0; });
+    EXPECT_TRUE(*end) << end->error().message;
+    return std::move(**end);
+  }
+  Finished cancel() {
+    group.cancel();
+    return wait();
+  }
+
+  net::Shard here{7};
+  net::TaskGroup group{here.executor()};
+  std::optional<Result<Finished>> end;
+};
+
+TEST_F(EngineTest, an_end_may_be_awaited_and_does_not_come_out_of_next) {
+  Caller caller(engine(), order("awaited"));
+  const Finished finished = caller.wait();
+  expect_ran(finished);
+  EXPECT_EQ(finished.name, "awaited");
+  engine().drain();
+  EXPECT_TRUE(engine().done());
+  net::Shard here;
+  const auto late = net::testing::run(here, engine().run(&here, order("late"), ""));
+  EXPECT_EQ(late.error().code, ErrorCode::kFailedPrecondition);
+}
+
+TEST_F(EngineTest, a_caller_that_is_cancelled_cancels_its_rollout_and_waits) {
+  Caller caller(engine(), order("running", kForever));
+  wait_for_agents(1);
+  const Finished finished = caller.cancel();
+  ASSERT_TRUE(finished.result);
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kCancelled);
+  EXPECT_THAT(finished.result->error, HasSubstr("the caller left"));
+  EXPECT_EQ(crowd_.now, 0);
+  EXPECT_TRUE(backend_.last().closed());
+}
+
+TEST_F(EngineTest, who_waits_for_a_place_is_told_and_may_leave) {
+  options_.limits.concurrency = 1;
+  std::vector<std::string> waited;
+  const auto telling = [&](std::string name) {
+    Order one = order(name, kForever);
+    one.waits = [&waited, name] {
+      waited.push_back(name);
+    };
+    return one;
+  };
+  submit(telling("first"));
+  Caller second(engine(), telling("second"));
+  EXPECT_THAT(waited, ::testing::ElementsAre("second"));
+  const Finished finished = second.cancel();
+  EXPECT_FALSE(finished.result);
+  EXPECT_EQ(finished.why, "the caller left");
+}
+
+net::awaitable<Result<void>> sleep_for_ever(std::atomic<int>* sleeping) {
+  ++*sleeping;
+  const auto slept = co_await net::sleep_for(kForever);
+  --*sleeping;
+  if (!slept) co_return Error(ErrorCode::kCancelled, "woken");
+  co_return Result<void>();
+}
+
+TEST_F(EngineTest, what_an_attempt_waits_for_takes_its_place_and_is_cancelled_with_it) {
+  options_.limits.concurrency = 1;
+  std::atomic<int> sleeping = 0;
+  Order waiting = order("waiting");
+  waiting.ready = [&](OrderId) {
+    return sleep_for_ever(&sleeping);
+  };
+  Caller caller(engine(), std::move(waiting));
+  while (sleeping == 0) std::this_thread::sleep_for(1ms);
+  submit(order("behind"));
+  EXPECT_EQ(engine().status().queued, 1u);
+  const Finished finished = caller.cancel();
+  EXPECT_FALSE(finished.result);
+  EXPECT_EQ(finished.why, "woken");
+  EXPECT_EQ(sleeping, 0);
+  expect_ran(next());
+  EXPECT_EQ(backend_.machines().size(), 1u);
+}
+
+net::awaitable<Result<void>> count(std::vector<OrderId>* asked, OrderId order) {
+  asked->push_back(order);
+  if (asked->size() < 3) co_return Result<void>();
+  co_return Error(ErrorCode::kUnavailable, "no bundle");
+}
+
+TEST_F(EngineTest, what_an_attempt_waits_for_is_asked_for_each_time_and_may_fail) {
+  std::vector<OrderId> asked;  // one attempt at a time
+  const auto counted = [&](std::string name) {
+    Order one = order(std::move(name));
+    one.ready = [&](OrderId id) {
+      return count(&asked, id);
+    };
+    return one;
+  };
+  backend_.fail_next_create(kNoRoom);
+  const OrderId id = submit(counted("twice"));
+  expect_ran(next());
+  EXPECT_THAT(asked, ::testing::ElementsAre(id, id));
+  submit(counted("refused"));
+  const Finished refused = next();
+  EXPECT_FALSE(refused.result);
+  EXPECT_EQ(refused.why, "no bundle");
+}
+
+TEST_F(EngineTest, who_leaves_the_head_of_the_queue_lets_the_others_pass) {
+  options_.limits.memory_bytes = 100;
+  Order large = order("large", kForever);
+  large.memory_bytes = 60;
+  submit(large);
+  wait_for_agents(1);
+  const OrderId second = submit(large);
+  submit(order("small"));
+  EXPECT_EQ(engine().status().queued, 2u);
+  engine().cancel(second, "not wanted");
+  EXPECT_EQ(next().name, "large");
+  EXPECT_EQ(next().name, "small");
+}
+
+TEST_F(EngineTest, a_rollout_may_have_a_recorder_of_its_own) {
+  const auto own = std::make_shared<trace::MemoryRecorder>();
+  Order recorded = order("recorded");
+  recorded.make = [make = recorded.make, own](net::Shard& shard) {
+    auto options = make(shard);
+    options->recorder = own;
+    return options;
+  };
+  submit(std::move(recorded));
+  expect_ran(next());
+  EXPECT_EQ(own->count("closed"), 1u);
+  EXPECT_TRUE(recorder_.entries().empty());
 }
 
 TEST_F(EngineTest, the_engines_end_cancels_and_waits) {

@@ -118,26 +118,30 @@ def test_help_names_every_setting():
     text = subprocess.run([str(BUILD / "bin" / "sluice"), "serve", "--help"], capture_output=True,
                           text=True, check=True).stdout
     sources = {name: (SOURCE / "sluice" / name).read_text() for name in (
-        "cli/serve_flags.cc", "cli/shared_flags.cc", "cli/serve_settings.cc", "cli/trainer_side.cc",
+        "cli/shared_flags.cc", "cli/serve_settings.cc", "cli/trainer_side.cc",
         "env/coding/catalog.cc")}
     variables = set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT)"', "".join(sources.values())))
     assert {"PORT", "VLLM_URL", "SLUICE_KEYS", "MAX_CONCURRENT_ENVS", "SLUICE_TRAINER_KEY"} <= variables
     for name in variables | {"E2B_API_KEY"}:
         assert re.search(rf"\b{name}\b", text), name
     # Flags, and what the file knows: under their names, but for what is told at the end.
-    flags = set(re.findall(r'(?:option|add_flag|limit)\("(--[a-z-]+)"',
-                           sources["cli/serve_flags.cc"] + sources["cli/shared_flags.cc"]))
+    source = sources["cli/serve_settings.cc"]
+    settings = set(re.findall(
+        r'in\.(?:text|choice|number|seconds|list|yes|flag)\(\s*"([a-z]\w*)"', source))
+    flags = {"--" + name.replace("_", "-") for name in settings} | set(re.findall(
+        r'(?:option|option_function<std::string>|limit)\(\s*"(--[a-z-]+)"',
+        source + sources["cli/shared_flags.cc"]))
+    assert {"--host", "--no-keys", "--config", "--env-file", "--accept", "--total-calls"} <= flags
     for flag in flags:
         assert re.search(rf"(?m)^ +{flag}\b", text), flag
     words = re.search(r"besides them: (.*?) and a table \[limits\] of\s+sandboxes \((.*?)\)\. Flags",
                       text, re.DOTALL)
     told = {word.strip() for word in re.sub(r"\(.*?\)", "", words[1], flags=re.DOTALL).split(",")}
     limits = {word.strip() for word in words[2].split(",")}
-    source = sources["cli/serve_settings.cc"]
-    in_table = set(re.findall(r'(?:limit|in->\w+)\("(\w+)"', source))
-    keys = set(re.findall(
-        r'(?:text|one_of|seconds|decimal|integer|boolean|string|strings|list|number(?:<\w+>)?)\('
-        r'(?:[\w.]+, *)?\s*"([a-z]\w*)"', source)) - in_table
+    # The table [limits] is read as a task's.
+    reading = (SOURCE / "sluice/rollout/task.cc").read_text().split("void read_limits(")[1]
+    in_table = set(re.findall(r'(?:limit|table\.\w+)\("(\w+)"', reading.split("\n}\n")[0]))
+    keys = settings | set(re.findall(r'file(?:\(\))?\.\w+\("([a-z]\w*)"', source)) - {"limits"}
     assert limits == in_table and "memory_mb" in limits
     named = {flag.removeprefix("--").replace("-", "_") for flag in flags}
     # no_keys and web are flags too, of another kind than their keys.

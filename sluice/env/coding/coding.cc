@@ -93,7 +93,7 @@ class CodingEnvironment final : public Environment {
 
 CodingFactory::CodingFactory(CodingParts parts, CodingOptions options)
     : state_(std::make_unique<State>(std::move(parts), std::move(options))) {
-  CHECK(!state_->parts.shards.empty() && state_->options.variables && state_->options.upstream);
+  CHECK(state_->options.variables && state_->options.upstream);
   EnvironmentInfo& info = state_->info;
   info.name = "coding_agent_env";
   info.class_name = "CodingAgentEnvironment";
@@ -148,13 +148,13 @@ json::Object CodingFactory::extra_metadata() {
   out["agents"] = std::move(agents);
   out["modes"] = json::Array({json::Value(kBlackBox), json::Value(kGateMode)});
   out["endpoints"] = catalog_summary(state_->options.variables);
-  out["backend"] = state_->parts.backend.name();
+  out["backend"] = state_->parts.engine.parts().backend.name();
   json::Array templates;
   for (std::string& name : template_names(state_->options.templates_directory)) {
     templates.emplace_back(std::move(name));
   }
   out["templates"] = std::move(templates);
-  out["max_rollouts"] = state_->options.max_rollouts;
+  out["max_rollouts"] = state_->parts.engine.options().limits.concurrency;
   if (state_->options.trainer) {
     json::Object trainer = state_->options.trainer->how;
     trainer["attached"] = state_->options.trainer->attached();

@@ -2,8 +2,8 @@
 // agent in a sandbox and returns what came of it. docs/openenv.md says what is the same and what is
 // better than there.
 //
-// The factory and its environments live on the server's shard. Each rollout lives on one of the
-// shards it was given, chosen in turn; only values travel between the two.
+// The factory and its environments live on the server's shard. Rollouts are the engine's and live
+// on its shards; only values travel between the two.
 #pragma once
 
 #include <functional>
@@ -13,15 +13,12 @@
 #include <vector>
 
 #include "sluice/agent/registry.h"
-#include "sluice/base/log.h"
 #include "sluice/env/coding/catalog.h"
 #include "sluice/env/environment.h"
 #include "sluice/env/rollouts.h"
 #include "sluice/gate/gate.h"
 #include "sluice/net/shard.h"
-#include "sluice/rollout/task.h"
-#include "sluice/sandbox/sandbox.h"
-#include "sluice/trace/recorder.h"
+#include "sluice/rollout/engine.h"
 
 namespace sluice::env::coding {
 
@@ -36,7 +33,7 @@ using MakeUpstream =
     std::function<Result<std::shared_ptr<gate::Policy>>(net::Shard* shard, const Upstream& where)>;
 
 // How a trainer takes part in rollouts of the mode interception_gate.
-struct TrainerDesk {
+struct TrainerAccess {
   // Whether one is there now. Any thread.
   std::function<bool()> attached;
   // How one attaches, as /metadata tells it.
@@ -51,25 +48,20 @@ struct CodingOptions {
   Variables variables;              // the server's environment
   // What a rollout's task has besides what the client says: sandbox, time-outs, approvals.
   rollout::Task defaults;
-  size_t max_rollouts = 32;  // at a time; more wait their turn
   Duration step_timeout = std::chrono::seconds(900);
   MakeUpstream upstream;
   // The bundle of an agent on this host, installed if need be; blocks. May be empty for agents
   // without one.
   std::function<Result<std::string>(const agent::Spec& spec)> bundle;
-  std::optional<TrainerDesk> trainer;
+  std::optional<TrainerAccess> trainer;
 };
 
 // All must outlive the factory.
 struct CodingParts {
   net::Shard& server;
-  std::vector<net::Shard*> shards;  // at least one; the server's may be among them
   net::BlockingPool& pool;
-  sandbox::Backend& backend;
-  gate::Operator& gate;
-  trace::Recorder& recorder;
+  rollout::Engine& engine;  // its shards are others than the server's
   RolloutBoard& board;
-  Logger log;
 };
 
 class CodingFactory final : public EnvironmentFactory {

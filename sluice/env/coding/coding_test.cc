@@ -95,19 +95,25 @@ class CodingTest : public ::testing::Test {
         "agent_timeout_s":5.0,"template":""})")
                      ->get_object();
   }
-  ~CodingTest() override { worker_.stop(); }
+  ~CodingTest() override {
+    engine_.reset();
+    worker_.stop();
+  }
+
+  static rollout::EngineOptions one_attempt() {
+    rollout::EngineOptions options;
+    options.retries = 0;
+    options.give_up_after = 0;
+    return options;
+  }
 
   CodingFactory& factory() {
     if (!factory_) {
-      factory_ = std::make_unique<CodingFactory>(CodingParts{server_,
-                                                             {&worker_},
-                                                             pool_,
-                                                             backend_,
-                                                             gate_.for_operator,
-                                                             recorder_,
-                                                             board_,
-                                                             Logger()},
-                                                 options_);
+      engine_ = std::make_unique<rollout::Engine>(
+          rollout::Engine::Parts{{&worker_}, backend_, gate_.for_operator, recorder_, Logger()},
+          engine_options_);
+      factory_ =
+          std::make_unique<CodingFactory>(CodingParts{server_, pool_, *engine_, board_}, options_);
     }
     return *factory_;
   }
@@ -148,6 +154,8 @@ class CodingTest : public ::testing::Test {
     return json::parse((*result)->text)->get_object();
   }
 
+  struct Call;
+
   std::string directory_ = ::testing::TempDir() + "/agents-" + random_hex(8);
   net::Shard server_;
   net::Shard worker_{1};
@@ -157,6 +165,8 @@ class CodingTest : public ::testing::Test {
   trace::MemoryRecorder recorder_;
   RolloutBoard board_{server_};
   CodingOptions options_;
+  rollout::EngineOptions engine_options_ = one_attempt();
+  std::unique_ptr<rollout::Engine> engine_;
   std::unique_ptr<CodingFactory> factory_;
   json::Object arguments_;
   FakeContext context_;
@@ -240,11 +250,11 @@ TEST_F(CodingTest, finding_76_a_trainer_answers_in_interception_gate) {
       }
     }
   });
-  TrainerDesk desk;
-  desk.attached = [] {
+  TrainerAccess access;
+  access.attached = [] {
     return true;
   };
-  options_.trainer = std::move(desk);
+  options_.trainer = std::move(access);
   arguments_["mode"] = "interception_gate";
   arguments_["base_url"] = arguments_["api_key"] = arguments_["model"] = "";
   arguments_["disable_thinking"] = true;
@@ -269,12 +279,12 @@ TEST_F(CodingTest, without_a_trainer_interception_gate_is_refused_at_once_and_st
   arguments_["mode"] = "interception_gate";
   EXPECT_THAT(run().at("error").as_string().c_str(), HasSubstr("this server has no trainer API"));
   factory_.reset();
-  TrainerDesk desk;
-  desk.attached = [] {
+  TrainerAccess access;
+  access.attached = [] {
     return false;
   };
-  desk.patience = 100ms;
-  options_.trainer = std::move(desk);
+  access.patience = 100ms;
+  options_.trainer = std::move(access);
   const json::Object result = run();
   EXPECT_THAT(result.at("error").as_string().c_str(), HasSubstr("no trainer is attached"));
   EXPECT_EQ(result.at("error_kind"), "infrastructure");
@@ -293,7 +303,7 @@ TEST_F(CodingTest, a_call_that_is_cancelled_ends_its_rollout_first) {
 }
 
 TEST_F(CodingTest, over_the_limit_rollouts_wait_and_all_of_them_run) {
-  options_.max_rollouts = 1;
+  engine_options_.limits.concurrency = 1;
   std::vector<std::optional<Result<ToolResult>>> results(5);
   std::vector<FakeContext> contexts(5);
   auto environment = make();
@@ -307,6 +317,93 @@ TEST_F(CodingTest, over_the_limit_rollouts_wait_and_all_of_them_run) {
     EXPECT_EQ(json::parse((*result)->text)->at("reward"), 1.0);
   }
   EXPECT_EQ(environment->state()->at("rollouts_completed"), 5);
+}
+
+// One call in a group of its own.
+struct CodingTest::Call {
+  Call(CodingTest& test, Environment& environment) : server(test.server_) {
+    group.spawn(call(&environment, test.arguments_, &context, &result));
+  }
+  void wait_until_told(std::string_view message) {
+    server.run_until(
+        [&] { return !context.messages.empty() && context.messages.back() == message; });
+  }
+  json::Object end() {
+    server.run_until([&] { return group.size() == 0; });
+    return json::parse((*result)->text)->get_object();
+  }
+  json::Object leave() {
+    context.reason = CancelReason::kClientGone;
+    group.cancel();
+    return end();
+  }
+
+  net::Shard& server;
+  net::TaskGroup group{server.executor()};
+  FakeContext context;
+  std::optional<Result<ToolResult>> result;
+};
+
+TEST_F(CodingTest, a_call_that_waits_for_a_slot_is_told_so_and_may_leave) {
+  engine_options_.limits.concurrency = 1;
+  backend_.on("caller http", call_then_hang);
+  auto environment = make();
+  Call first(*this, *environment);
+  first.wait_until_told("agent");
+  Call second(*this, *environment);
+  second.wait_until_told("waiting for a free slot");
+  const json::Object left = second.leave();
+  EXPECT_EQ(left.at("error"), "RuntimeError: the call ended while the rollout waited for a slot");
+  EXPECT_EQ(left.at("error_kind"), "cancelled");
+  EXPECT_EQ(second.context.messages.size(), 1u);
+  EXPECT_EQ(board_.list("", 10).size(), 1u) << "what never began is on no board";
+  EXPECT_EQ(first.leave().at("error_kind"), "cancelled");
+}
+
+TEST_F(CodingTest, a_rollout_is_cancelled_beside_the_wire) {
+  backend_.on("caller http", call_then_hang);
+  auto environment = make();
+  Call one(*this, *environment);
+  one.wait_until_told("agent");
+  const json::Array running = board_.list("running", 10);
+  ASSERT_EQ(running.size(), 1u);
+  const std::string id(running[0].at("rollout_id").as_string());
+  EXPECT_TRUE(board_.cancel(id));
+  const json::Object result = one.end();
+  EXPECT_EQ(result.at("error_kind"), "cancelled");
+  EXPECT_THAT(std::string(result.at("error").as_string()), HasSubstr("cancelled over /rollouts"));
+  EXPECT_EQ(result.at("rollout_id"), json::Value(id));
+  EXPECT_FALSE(board_.list("ended", 10)[0].as_object().contains("call_cancelled"));
+}
+
+TEST_F(CodingTest, a_call_that_waits_for_a_trainer_may_leave) {
+  TrainerAccess access;
+  access.attached = [] {
+    return false;
+  };
+  access.patience = 1h;
+  options_.trainer = std::move(access);
+  arguments_["mode"] = "interception_gate";
+  auto environment = make();
+  Call one(*this, *environment);
+  one.wait_until_told("waiting for a trainer");
+  const json::Object left = one.leave();
+  EXPECT_EQ(left.at("error"),
+            "RuntimeError: the call ended while the rollout waited for a trainer");
+  EXPECT_EQ(left.at("error_kind"), "cancelled");
+  EXPECT_TRUE(board_.list("", 10).empty());
+}
+
+TEST_F(CodingTest, further_attempts_are_made_where_they_are_asked_for) {
+  engine_options_.retries = 1;
+  engine_options_.retry_pause = 1ms;
+  backend_.fail_next_create(Error(ErrorCode::kUnavailable, "no room", ErrorOrigin::kSandbox));
+  const json::Object result = run();
+  EXPECT_EQ(result.at("reward"), 1.0);
+  const json::Array ended = board_.list("ended", 10);  // the newest first
+  ASSERT_EQ(ended.size(), 2u);
+  EXPECT_EQ(ended[0].at("rollout_id"), result.at("rollout_id"));
+  EXPECT_EQ(ended[1].at("error_kind"), "infrastructure");
 }
 
 TEST_F(CodingTest, a_sandbox_that_cannot_be_had_is_infrastructure) {

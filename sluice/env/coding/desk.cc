@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -9,19 +10,15 @@
 #include "sluice/env/coding/result.h"
 #include "sluice/env/coding/templates.h"
 #include "sluice/env/python_text.h"
-#include "sluice/net/call_on.h"
-#include "sluice/rollout/rollout.h"
+#include "sluice/rollout/engine.h"
 
 namespace sluice::env::coding {
 namespace {
 
 using namespace std::chrono_literals;
 
-// What a driver goes through, for the progress that MCP clients are told.
-constexpr std::string_view kPhases[] = {"create",    "install", "upload", "setup",
-                                        "configure", "start",   "agent",  "stop",
-                                        "collect",   "verify",  "files",  "close"};
 constexpr Duration kTrainerPoll = 50ms;
+constexpr std::string_view kCallCancelled = "the call was cancelled";
 
 double seconds_since(Clock::time_point began) {
   const std::chrono::duration<double> passed = Clock::now() - began;
@@ -54,318 +51,322 @@ llm::Dialect dialect_for(const agent::Spec& spec, std::string_view mode) {
 
 }  // namespace
 
-// One rollout under way. Made on the server's shard; what is marked so belongs to the rollout's.
-struct RolloutDesk::Job {
-  explicit Job(const CodingParts& p) : parts(p), turns(p.recorder) {}
+// One rollout that was asked for, as the engine has it. What is marked so belongs to the server's
+// shard, the rest to that of the rollout, once the engine has the order.
+class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
+ public:
+  Ordered(const CodingParts& parts, const CodingOptions& options, RolloutRequest request,
+          const std::string& episode, CallContext* context)
+      : parts_(parts),
+        options_(options),
+        black_box_(request.mode == kBlackBox),
+        context_(context),
+        upstream_{request.endpoint.base_url, request.endpoint.key, request.disable_thinking,
+                  request.max_tokens_cap, std::nullopt} {
+    rollout_.model = request.endpoint.model.empty() ? "policy" : request.endpoint.model;
+    rollout_.max_output = request.max_tokens_cap;
+    rollout_.dialect = dialect_for(request.spec, request.mode);
+    rollout_.policy.mode = request.mode;
+    rollout_.policy.name = black_box_ ? "passthrough" : "trainer";
+    rollout_.task = std::make_shared<const rollout::Task>(task_for(request, episode));
+    rollout_.spec = std::make_shared<const agent::Spec>(std::move(request.spec));
+    summary_["task_id"] = rollout_.task->id;
+    summary_["agent"] = rollout_.spec->title();
+    summary_["mode"] = rollout_.policy.mode;
+    summary_["model"] = rollout_.model;
+    summary_["session"] = context->session();
+    summary_["episode_id"] = episode;
+  }
 
-  void note_phase(const std::string& name) {
-    json::Object detail;
-    detail["phase"] = name;
-    parts.board.event(options.id.value, "phase", std::move(detail));
-    if (context == nullptr) return;
-    double reached = 0;
-    for (size_t i = 0; i < std::size(kPhases); ++i) {
-      if (kPhases[i] == name) reached = static_cast<double>(i + 1);
+  // --- On the server's shard ---------------------------------------------------------------------
+
+  rollout::Order order() {
+    const auto self = shared_from_this();
+    rollout::Order order;
+    order.name = rollout_.task->id;
+    order.waits = [self] {
+      self->tell(0, "waiting for a free slot");
+    };
+    order.ready = [self](rollout::OrderId id) {
+      return ready(self, id);
+    };
+    order.make = [self](net::Shard& shard) {
+      return self->make(shard);
+    };
+    return order;
+  }
+
+  // What the client gets.
+  json::Object give_result(Result<rollout::Finished> finished) {
+    if (!finished || !finished->result) {
+      Refusal why{"infrastructure", "RuntimeError: "};
+      if (refusal_) {
+        why = *refusal_;
+      } else if (!finished) {
+        why.text += finished.error().message;
+      } else if (finished->why == kCallCancelled) {
+        why = {"cancelled", "RuntimeError: the call ended while the rollout waited for a slot"};
+      } else {
+        why.text += finished->why;
+      }
+      end(begun_, refused_result(rollout_.task->id, rollout_.policy.mode, why.kind, why.text,
+                                 seconds_since(began_)));
     }
-    progress = std::max(progress + 0.001, reached);
-    context->progress(progress, static_cast<double>(std::size(kPhases)), name);
+    context_ = nullptr;
+    return std::move(*result_);
   }
 
-  void note_agent(json::Object detail) {
-    parts.board.event(options.id.value, "agent", std::move(detail));
-  }
-
-  // On the rollout's shard.
-  void cancel(const std::string& why) {
-    if (cancelled) return;
-    cancelled = why;
-    if (rollout) rollout->cancel(why);
-  }
-
-  const CodingParts& parts;
-  net::Shard* shard = nullptr;
-  CallContext* context = nullptr;  // null when the call has ended
-  double progress = 0;
-  rollout::RolloutOptions options;
-  Upstream upstream;
-  MakeUpstream make_upstream;
-  std::vector<std::string> warnings;
-
-  // The rollout's shard's.
-  TurnLog turns;
-  rollout::Rollout* rollout = nullptr;  // while it runs
-  std::optional<std::string> cancelled;
-};
-
-awaitable<json::Object> RolloutDesk::run(RolloutDesk* self, RolloutRequest request,
-                                         std::string episode, CallContext* context) {
-  const auto began = Clock::now();
-  const std::string task_id = request.task_id;
-  const std::string mode = request.mode;
-  std::string refusal;
-  if (mode == kProxyMode) {
-    refusal =
-        "ValueError: mode 'transparent_proxy' is deprecated and not served: use "
-        "'interception_gate' with a trainer, or 'black_box'";
-  } else if (mode != kBlackBox && mode != kGateMode) {
-    refusal = "ValueError: Unknown mode: " + python::repr(json::Value(mode));
-  } else if (!(request.agent_timeout_s >= 0)) {
-    refusal = "ValueError: agent_timeout_s must not be negative";
-  } else if (mode == kGateMode && !self->options_.trainer) {
-    refusal = "RuntimeError: interception_gate needs a trainer, and this server has no trainer API";
-  } else if (!request.template_name.empty()) {
-    auto image = find_template(self->options_.templates_directory, request.template_name);
-    if (image) {
-      request.image = std::move(*image);
-    } else {
-      refusal = "ValueError: " + image.error().message;
-    }
-  }
-  if (!refusal.empty()) {
-    co_return refused_result(task_id, mode, "task", refusal, seconds_since(began));
-  }
-  while (self->running_ >= self->options_.max_rollouts) {
-    context->progress(0, static_cast<double>(std::size(kPhases)), "waiting for a free slot");
-    auto waited = co_await self->freed_.wait(context->deadline());
-    if (!waited) {
-      co_return refused_result(task_id, mode, "cancelled",
-                               "RuntimeError: the call ended while the rollout waited for a slot",
-                               seconds_since(began));
-    }
-  }
-  ++self->running_;
-  json::Object result;
-  std::exception_ptr failure;
-  try {
-    result = co_await admitted(self, std::move(request), std::move(episode), context);
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  --self->running_;
-  self->freed_.notify_all();
-  if (failure) std::rethrow_exception(failure);
-  co_return result;
-}
-
-std::shared_ptr<RolloutDesk::Job> RolloutDesk::make_job(RolloutRequest request,
-                                                        const std::string& episode,
-                                                        CallContext* context) {
-  auto job = std::make_shared<Job>(parts_);
-  job->shard = parts_.shards[next_shard_++ % parts_.shards.size()];
-  job->context = context;
-  job->make_upstream = options_.upstream;
-  job->upstream = {request.endpoint.base_url, request.endpoint.key, request.disable_thinking,
-                   request.max_tokens_cap, std::nullopt};
-  const agent::Spec& spec = request.spec;
-
-  rollout::Task task = options_.defaults;
-  task.id = request.task_id;
-  task.source = "run_rollout";
-  task.instruction = std::move(request.instruction);
-  task.setup = std::move(request.setup);
-  task.verify = std::move(request.verify);
-  if (!request.image.empty()) task.sandbox.image = std::move(request.image);
-  if (request.agent_timeout_s > 0) {
-    constexpr double week = 7 * 24 * 3600;
-    task.agent_timeout = std::chrono::duration_cast<Duration>(
-        std::chrono::duration<double>(std::min(request.agent_timeout_s, week)));
-  }
-  json::Object metadata;
-  metadata["episode_id"] = episode;
-  metadata["session"] = context->session();
-  task.metadata = json::serialize(metadata);
-
-  const bool black_box = request.mode == kBlackBox;
-  const auto cannot = [&](std::string_view parameter, std::string_view why) {
-    job->warnings.push_back(fmt::format("{} has no effect: {}", parameter, why));
+ private:
+  struct Refusal {
+    std::string_view kind;  // as in rollout::to_string
+    std::string text;
   };
-  // The agent is told what it can be. In black_box the upstream sees to the rest.
-  const llm::Dialect dialect = dialect_for(spec, request.mode);
-  const bool told = request.disable_thinking && set_thinking_off(spec, &task.options);
-  if (black_box) {
-    if (request.top_logprobs == default_top_logprobs()) {
-      cannot("top_logprobs", fmt::format("{}, its default, is not asked of the model, because "
-                                         "endpoints may refuse it; another number is",
-                                         *request.top_logprobs));
-    } else if (request.top_logprobs && dialect == llm::Dialect::kMessages) {
-      cannot("top_logprobs", "the messages dialect has none");
-    } else {
-      job->upstream.top_logprobs = request.top_logprobs;
+
+  rollout::Task task_for(RolloutRequest& request, const std::string& episode) {
+    rollout::Task task = options_.defaults;
+    task.id = request.task_id;
+    task.source = "run_rollout";
+    task.instruction = std::move(request.instruction);
+    task.setup = std::move(request.setup);
+    task.verify = std::move(request.verify);
+    if (!request.image.empty()) task.sandbox.image = std::move(request.image);
+    if (request.agent_timeout_s > 0) {
+      constexpr double week = 7 * 24 * 3600;
+      task.agent_timeout = std::chrono::duration_cast<Duration>(
+          std::chrono::duration<double>(std::min(request.agent_timeout_s, week)));
     }
-  } else {
+    json::Object metadata;
+    metadata["episode_id"] = episode;
+    metadata["session"] = context_->session();
+    task.metadata = json::serialize(metadata);
+
+    const agent::Spec& spec = request.spec;
+    const auto cannot = [&](std::string_view parameter, std::string_view why) {
+      warnings_.push_back(fmt::format("{} has no effect: {}", parameter, why));
+    };
+    // The agent is told what it can be. In black_box the upstream sees to the rest.
+    const bool told = request.disable_thinking && set_thinking_off(spec, &task.options);
+    if (black_box_) {
+      if (request.top_logprobs == default_top_logprobs()) {
+        cannot("top_logprobs", fmt::format("{}, its default, is not asked of the model, because "
+                                           "endpoints may refuse it; another number is",
+                                           *request.top_logprobs));
+      } else if (request.top_logprobs && rollout_.dialect == llm::Dialect::kMessages) {
+        cannot("top_logprobs", "the messages dialect has none");
+      } else {
+        upstream_.top_logprobs = request.top_logprobs;
+      }
+      return task;
+    }
     if (request.disable_thinking && !told) {
       cannot("disable_thinking", spec.name + "'s spec has no option for it");
     }
     if (request.max_tokens_cap && !agent::uses(spec, "max_output", task.options)) {
       cannot("max_tokens_cap", spec.name + "'s spec does not use {max_output}");
     }
-    if (request.top_logprobs) {
-      cannot("top_logprobs", "the trainer decides what it captures");
-    }
+    if (request.top_logprobs) cannot("top_logprobs", "the trainer decides what it captures");
+    return task;
   }
 
-  rollout::RolloutOptions& options = job->options;
-  options.task = std::make_shared<const rollout::Task>(std::move(task));
-  options.model = request.endpoint.model.empty() ? "policy" : request.endpoint.model;
-  options.max_output = request.max_tokens_cap;
-  options.dialect = dialect;
-  options.policy.mode = request.mode;
-  options.policy.name = black_box ? "passthrough" : "trainer";
-  options.spec = std::make_shared<const agent::Spec>(std::move(request.spec));
-  return job;
-}
-
-awaitable<json::Object> RolloutDesk::admitted(RolloutDesk* self, RolloutRequest request,
-                                              std::string episode, CallContext* context) {
-  const auto began = Clock::now();
-  const std::shared_ptr<Job> job = self->make_job(std::move(request), episode, context);
-  const rollout::RolloutOptions& options = job->options;
-  const std::string task_id = options.task->id;
-  const std::string mode = options.policy.mode;
-  if (mode == kGateMode) {
-    auto came = co_await self->trainer_comes(context);
-    if (!came || !*came) {
-      const double patience =
-          std::chrono::duration<double>(self->options_.trainer->patience).count();
-      co_return refused_result(
-          task_id, mode, came ? "infrastructure" : "cancelled",
-          came ? fmt::format("RuntimeError: no trainer is attached, and none came within {:g} s: "
-                             "attach one as /metadata says under \"trainer\"",
-                             patience)
-               : "RuntimeError: the call ended while the rollout waited for a trainer",
-          seconds_since(began));
-    }
-  }
-  auto bundled = co_await find_bundle(self, job);
-  if (!bundled) {
-    co_return refused_result(task_id, mode, "infrastructure",
-                             "RuntimeError: " + bundled.error().message, seconds_since(began));
-  }
-
-  json::Object summary;
-  summary["task_id"] = task_id;
-  summary["agent"] = options.spec->title();
-  summary["mode"] = mode;
-  summary["model"] = options.model;
-  summary["session"] = context->session();
-  summary["episode_id"] = episode;
-  // Held by the board for long: not the job, which has a rollout's worth of memory.
-  std::weak_ptr<Job> weak = job;
-  net::Shard* const shard = job->shard;
-  self->parts_.board.begin(options.id.value, std::move(summary), [weak, shard] {
-    shard->post([weak] {
-      if (const auto held = weak.lock()) held->cancel("cancelled over /rollouts");
+  void begin(const std::string& id, rollout::OrderId order) {
+    begun_ = id;
+    parts_.board.begin(id, summary_, [engine = &parts_.engine, order] {
+      engine->cancel(order, "cancelled over /rollouts");
     });
-  });
-  json::Object result;
-  std::exception_ptr failure;
-  try {
-    result = co_await begun(self, job);
-  } catch (...) {
-    failure = std::current_exception();
   }
-  job->context = nullptr;
-  json::Object ended;
-  for (const std::string_view name : {"reward", "error", "error_kind", "sandbox_id"}) {
-    if (const json::Value* value = result.if_contains(name)) ended[name] = *value;
-  }
-  if (failure) {
-    ended["error"] = "internal error";
-    ended["error_kind"] = "infrastructure";
-  }
-  if (context->cancelled() != CancelReason::kNone) {
-    ended["call_cancelled"] = to_string(context->cancelled());
-  }
-  self->parts_.board.finish(options.id.value, std::move(ended), result);
-  if (failure) std::rethrow_exception(failure);
-  co_return result;
-}
 
-awaitable<json::Object> RolloutDesk::begun(RolloutDesk* self, std::shared_ptr<Job> job) {
-  std::function<awaitable<json::Object>()> make = [job] {
-    return run_on_shard(job);
-  };
-  std::function<void()> cancel = [job] {
-    job->cancel("the call was cancelled");
-  };
-  co_return co_await net::call_on<json::Object>(job->shard, &self->parts_.server, std::move(make),
-                                                std::move(cancel));
-}
-
-awaitable<json::Object> RolloutDesk::run_on_shard(std::shared_ptr<Job> job) {
-  // A copy: what is made here, the policy above all, lives and dies on this shard.
-  rollout::RolloutOptions options = job->options;
-  if (options.policy.mode == kBlackBox) {
-    auto policy = job->make_upstream(job->shard, job->upstream);
-    if (!policy) {
-      co_return refused_result(options.task->id, options.policy.mode, "task",
-                               "ValueError: base_url: " + policy.error().message, 0);
-    }
-    options.policy.policy = std::move(*policy);
+  void tell(double progress, std::string message) {
+    if (context_ == nullptr) return;
+    context_->progress(progress, static_cast<double>(phases_.size()), std::move(message));
   }
-  net::Shard* const server = &job->parts.server;
-  const std::weak_ptr<Job> weak = job;
-  options.on_phase = [weak, server](std::string_view phase) {
-    server->post([weak, name = std::string(phase)] {
-      if (const auto held = weak.lock()) held->note_phase(name);
-    });
-  };
-  options.on_agent_event = [weak, server](const agent::AgentEvent& event) {
+
+  void note_phase(const std::string& id, const std::string& name) {
     json::Object detail;
-    detail["kind"] = agent::to_string(event.kind);
-    if (!event.text.empty()) detail["text"] = to_valid_utf8(ByteView(event.text).substr(0, 2000));
-    if (!event.tool.empty()) detail["tool"] = event.tool;
-    if (!event.status.empty()) detail["status"] = event.status;
-    server->post([weak, detail = std::move(detail)]() mutable {
-      if (const auto held = weak.lock()) held->note_agent(std::move(detail));
+    detail["phase"] = name;
+    parts_.board.event(id, "phase", std::move(detail));
+    const auto found = std::find(phases_.begin(), phases_.end(), name);
+    const double reached =
+        found == phases_.end() ? 0 : static_cast<double>(found - phases_.begin() + 1);
+    progress_ = std::max(progress_ + 0.001, reached);
+    tell(progress_, name);
+  }
+
+  // It is over, if it ever began.
+  void end(const std::string& id, json::Object result) {
+    json::Object ended;
+    for (const std::string_view name : {"reward", "error", "error_kind", "sandbox_id"}) {
+      if (const json::Value* value = result.if_contains(name)) ended[name] = *value;
+    }
+    if (context_ != nullptr && context_->cancelled() != CancelReason::kNone) {
+      ended["call_cancelled"] = to_string(context_->cancelled());
+    }
+    parts_.board.finish(id, std::move(ended), result);
+    result_ = std::move(result);
+  }
+
+  // --- On the rollout's shard --------------------------------------------------------------------
+
+  // For the server's shard, from another: `act` is called there, unless this is gone by then.
+  template <class Act>
+  void at_server(Act act) {
+    parts_.server.post([weak = weak_from_this(), act = std::move(act)]() mutable {
+      if (const auto self = weak.lock()) act(self.get());
     });
+  }
+
+  Error refuse(std::string_view kind, std::string text) {
+    refusal_ = Refusal{kind, text};
+    return {ErrorCode::kFailedPrecondition, std::move(text)};
+  }
+
+  static awaitable<Result<void>> ready(std::shared_ptr<Ordered> self, rollout::OrderId order) {
+    if (!self->black_box_) SLUICE_CO_TRY_VOID(co_await self->trainer_comes());
+    SLUICE_CO_TRY_VOID(co_await self->find_bundle());
+    self->rollout_.id = RolloutId::fresh();
+    self->at_server([id = self->rollout_.id.value, order](Ordered* at) { at->begin(id, order); });
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> trainer_comes() {
+    const TrainerAccess& trainer = *options_.trainer;
+    const Deadline end = Deadline::in(trainer.patience);
+    while (!trainer.attached()) {
+      if (end.expired()) {
+        co_return refuse(
+            "infrastructure",
+            fmt::format("RuntimeError: no trainer is attached, and none came within {:g} s: "
+                        "attach one as /metadata says under \"trainer\"",
+                        std::chrono::duration<double>(trainer.patience).count()));
+      }
+      at_server([](Ordered* at) { at->tell(0, "waiting for a trainer"); });
+      const auto slept = co_await net::sleep_for(kTrainerPoll);
+      if (!slept) {
+        co_return refuse("cancelled",
+                         "RuntimeError: the call ended while the rollout waited for a trainer");
+      }
+    }
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> find_bundle() {
+    if (!rollout_.spec->bundle || !options_.bundle) co_return Result<void>();
+    std::optional<Result<std::string>> found;
+    std::function<void()> work = [this, &found] {
+      found.emplace(options_.bundle(*rollout_.spec));
+    };
+    co_await parts_.pool.run(std::move(work));
+    if (!*found) {
+      co_return refuse("infrastructure", "RuntimeError: " + found->error().message);
+    }
+    rollout_.bundle_path = std::move(**found);
+    co_return Result<void>();
+  }
+
+  Result<rollout::RolloutOptions> make(net::Shard& shard) {
+    // A copy: what is made here, the policy above all, lives and dies on this shard.
+    rollout::RolloutOptions options = rollout_;
+    if (black_box_) {
+      auto policy = options_.upstream(&shard, upstream_);
+      if (!policy) return refuse("task", "ValueError: base_url: " + policy.error().message);
+      options.policy.policy = std::move(*policy);
+    }
+    turns_ = std::make_shared<TurnLog>(parts_.engine.parts().recorder);
+    options.recorder = turns_;
+    const auto self = shared_from_this();
+    options.on_phase = [self](std::string_view phase) {
+      self->at_server([id = self->rollout_.id.value, name = std::string(phase)](Ordered* at) {
+        at->note_phase(id, name);
+      });
+    };
+    options.on_agent_event = [self](const agent::AgentEvent& event) {
+      json::Object detail;
+      detail["kind"] = agent::to_string(event.kind);
+      if (!event.text.empty()) detail["text"] = to_valid_utf8(ByteView(event.text).substr(0, 2000));
+      if (!event.tool.empty()) detail["tool"] = event.tool;
+      if (!event.status.empty()) detail["status"] = event.status;
+      self->at_server(
+          [id = self->rollout_.id.value, detail = std::move(detail)](Ordered* at) mutable {
+            at->parts_.board.event(id, "agent", std::move(detail));
+          });
+    };
+    options.on_end = [self](const rollout::RolloutResult& result) {
+      self->at_server([id = result.rollout.value, shaped = self->shaped(result)](
+                          Ordered* at) mutable { at->end(id, std::move(shaped)); });
+    };
+    return options;
+  }
+
+  json::Object shaped(rollout::RolloutResult result) const {
+    auto& warnings = result.report.warnings;
+    warnings.insert(warnings.begin(), warnings_.begin(), warnings_.end());
+    if (upstream_.top_logprobs && turns_->lacks_logprobs()) {
+      warnings.emplace_back(
+          "proxy_turns: an answer's logprobs were not captured: the model endpoint gave none, or "
+          "the answer was too long");
+    }
+    return result_json(result, rollout_.task->workdir, *turns_);
+  }
+
+  const CodingParts& parts_;
+  const CodingOptions& options_;
+  const Clock::time_point began_ = Clock::now();
+  const bool black_box_;
+
+  // The server's shard's.
+  CallContext* context_;  // null when the call has ended
+  const std::vector<std::string_view> phases_ = agent::Driver::phases();
+  double progress_ = 0;
+  json::Object summary_;  // for the board
+  std::string begun_;     // the id of the attempt that the board was told of last
+  std::optional<json::Object> result_;
+
+  rollout::RolloutOptions rollout_;  // each attempt gets a copy
+  Upstream upstream_;
+  std::vector<std::string> warnings_;
+  std::shared_ptr<TurnLog> turns_;  // of the attempt that runs
+  std::optional<Refusal> refusal_;
+};
+
+Result<void> RolloutDesk::check(RolloutRequest* request) const {
+  const auto refused = [](std::string text) {
+    return Error(ErrorCode::kInvalidArgument, std::move(text), ErrorOrigin::kCaller);
   };
-  rollout::Rollout rollout(
-      {*job->shard, job->parts.backend, job->parts.gate, job->turns, job->parts.log}, options);
-  if (job->cancelled) rollout.cancel(*job->cancelled);
-  job->rollout = &rollout;
-  rollout::RolloutResult result;
-  std::exception_ptr failure;
-  try {
-    result = co_await rollout.run();
-  } catch (...) {
-    failure = std::current_exception();
+  if (request->mode == kProxyMode) {
+    return refused(
+        "ValueError: mode 'transparent_proxy' is deprecated and not served: use "
+        "'interception_gate' with a trainer, or 'black_box'");
   }
-  job->rollout = nullptr;
-  if (failure) std::rethrow_exception(failure);
-  result.report.warnings.insert(result.report.warnings.begin(), job->warnings.begin(),
-                                job->warnings.end());
-  if (job->upstream.top_logprobs && job->turns.lacks_logprobs()) {
-    result.report.warnings.emplace_back(
-        "proxy_turns: an answer's logprobs were not captured: the model endpoint gave none, or the "
-        "answer was too long");
+  if (request->mode != kBlackBox && request->mode != kGateMode) {
+    return refused("ValueError: Unknown mode: " + python::repr(json::Value(request->mode)));
   }
-  co_return result_json(result, options.task->workdir, job->turns);
+  if (!(request->agent_timeout_s >= 0)) {
+    return refused("ValueError: agent_timeout_s must not be negative");
+  }
+  if (request->mode == kGateMode && !options_.trainer) {
+    return refused(
+        "RuntimeError: interception_gate needs a trainer, and this server has no trainer API");
+  }
+  if (request->template_name.empty()) return {};
+  auto image = find_template(options_.templates_directory, request->template_name);
+  if (!image) return refused("ValueError: " + image.error().message);
+  request->image = std::move(*image);
+  return {};
 }
 
-awaitable<Result<void>> RolloutDesk::find_bundle(RolloutDesk* self, std::shared_ptr<Job> job) {
-  if (!job->options.spec->bundle || !self->options_.bundle) co_return Result<void>();
-  auto found = std::make_shared<std::optional<Result<std::string>>>();
-  const auto spec = job->options.spec;
-  const auto find = self->options_.bundle;
-  std::function<void()> work = [found, spec, find] {
-    found->emplace(find(*spec));
-  };
-  co_await self->parts_.pool.run(std::move(work));
-  if (!**found) co_return std::move(**found).error();
-  job->options.bundle_path = std::move(***found);
-  co_return Result<void>();
-}
-
-awaitable<Result<bool>> RolloutDesk::trainer_comes(CallContext* context) {
-  const TrainerDesk& desk = *options_.trainer;
-  const Deadline end = Deadline::in(desk.patience);
-  while (!desk.attached()) {
-    if (end.expired()) co_return false;
-    context->progress(0, static_cast<double>(std::size(kPhases)), "waiting for a trainer");
-    SLUICE_CO_TRY_VOID(co_await net::sleep_for(kTrainerPoll));
+awaitable<json::Object> RolloutDesk::run(RolloutDesk* self, RolloutRequest request,
+                                         std::string episode, CallContext* context) {
+  const auto began = Clock::now();
+  if (const auto fine = self->check(&request); !fine) {
+    co_return refused_result(request.task_id, request.mode, "task", fine.error().message,
+                             seconds_since(began));
   }
-  co_return true;
+  const auto ordered =
+      std::make_shared<Ordered>(self->parts_, self->options_, std::move(request), episode, context);
+  rollout::Order order = ordered->order();
+  std::string why(kCallCancelled);
+  auto finished =
+      co_await self->parts_.engine.run(&self->parts_.server, std::move(order), std::move(why));
+  co_return ordered->give_result(std::move(finished));
 }
 
 }  // namespace sluice::env::coding

@@ -1,4 +1,4 @@
-#include "sluice/rollout/journal.h"
+#include "sluice/rollout/results_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,10 +12,10 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class JournalTest : public ::testing::Test {
+class ResultsFileTest : public ::testing::Test {
  protected:
-  JournalTest() { std::filesystem::remove(path_); }
-  ~JournalTest() override { std::filesystem::remove(path_); }
+  ResultsFileTest() { std::filesystem::remove(path_); }
+  ~ResultsFileTest() override { std::filesystem::remove(path_); }
 
   static Finished ended(std::string name, ErrorKind kind, std::optional<double> reward) {
     Finished finished;
@@ -28,25 +28,24 @@ class JournalTest : public ::testing::Test {
   }
 
   void append(const Finished& finished) {
-    std::vector<JournalEntry> before;
-    auto journal = Journal::open(path_, &before);
-    ASSERT_TRUE(journal) << journal.error().message;
-    const auto entry = entry_of(finished, "t", "g");
-    ASSERT_TRUE(journal->append(to_json(entry, finished)));
+    std::vector<ResultLine> before;
+    auto file = ResultsFile::open(path_, &before);
+    ASSERT_TRUE(file) << file.error().message;
+    ASSERT_TRUE(file->append(to_line(finished, "t", "g")));
   }
 
-  std::vector<JournalEntry> entries() {
-    std::vector<JournalEntry> entries;
-    auto journal = Journal::open(path_, &entries);
-    EXPECT_TRUE(journal) << journal.error().message;
+  std::vector<ResultLine> entries() {
+    std::vector<ResultLine> entries;
+    auto file = ResultsFile::open(path_, &entries);
+    EXPECT_TRUE(file) << file.error().message;
     return entries;
   }
 
   const std::string path_ =
-      ::testing::TempDir() + "/sluice_journal_test." + std::to_string(::getpid());
+      ::testing::TempDir() + "/sluice_results_file_test." + std::to_string(::getpid());
 };
 
-TEST_F(JournalTest, reads_back_what_was_written) {
+TEST_F(ResultsFileTest, reads_back_what_was_written) {
   Finished finished = ended("t@1", ErrorKind::kNone, 0.5);
   finished.failed_attempts.push_back({RolloutId{"lost"}, "no room", {}});
   append(finished);
@@ -61,15 +60,21 @@ TEST_F(JournalTest, reads_back_what_was_written) {
   EXPECT_TRUE(read[0].settled());
 }
 
-TEST_F(JournalTest, only_attempts_that_were_made_are_settled) {
-  EXPECT_TRUE(entry_of(ended("a", ErrorKind::kAgent, 0), "t", "").settled());
-  EXPECT_TRUE(entry_of(ended("a", ErrorKind::kTask, {}), "t", "").settled());
-  EXPECT_FALSE(entry_of(ended("a", ErrorKind::kInfrastructure, {}), "t", "").settled());
-  EXPECT_FALSE(entry_of(ended("a", ErrorKind::kCancelled, {}), "t", "").settled());
-  EXPECT_FALSE(entry_of(Finished{}, "t", "").settled());
+bool settled(const Finished& finished) {
+  const auto line = parse_line(to_line(finished, "t", ""));
+  EXPECT_TRUE(line) << line.error().message;
+  return line->settled();
 }
 
-TEST_F(JournalTest, what_never_ran_has_no_result) {
+TEST_F(ResultsFileTest, only_attempts_that_were_made_are_settled) {
+  EXPECT_TRUE(settled(ended("a", ErrorKind::kAgent, 0)));
+  EXPECT_TRUE(settled(ended("a", ErrorKind::kTask, {})));
+  EXPECT_FALSE(settled(ended("a", ErrorKind::kInfrastructure, {})));
+  EXPECT_FALSE(settled(ended("a", ErrorKind::kCancelled, {})));
+  EXPECT_FALSE(settled(Finished{}));
+}
+
+TEST_F(ResultsFileTest, what_never_ran_has_no_result) {
   Finished finished;
   finished.name = "t@1";
   finished.why = "interrupted";
@@ -81,7 +86,7 @@ TEST_F(JournalTest, what_never_ran_has_no_result) {
   EXPECT_EQ(read[0].why, "interrupted");
 }
 
-TEST_F(JournalTest, a_torn_last_line_is_taken_off) {
+TEST_F(ResultsFileTest, a_torn_last_line_is_taken_off) {
   append(ended("t@1", ErrorKind::kNone, 1));
   auto content = read_file(path_, 1 << 20);
   ASSERT_TRUE(content);
@@ -91,23 +96,23 @@ TEST_F(JournalTest, a_torn_last_line_is_taken_off) {
   EXPECT_EQ(entries().size(), 2u);
 }
 
-TEST_F(JournalTest, a_whole_line_that_is_not_ours_is_refused) {
+TEST_F(ResultsFileTest, a_whole_line_that_is_not_ours_is_refused) {
   for (const char* line : {"nonsense\n", "[]\n", "{\"name\":\"x\"}\n", "\n", "\xff\n"}) {
     ASSERT_TRUE(write_file_atomically(path_, line));
-    std::vector<JournalEntry> entries;
-    const auto journal = Journal::open(path_, &entries);
-    ASSERT_FALSE(journal) << line;
-    EXPECT_EQ(journal.error().code, ErrorCode::kProtocol);
-    EXPECT_THAT(journal.error().message, HasSubstr("line 1"));
+    std::vector<ResultLine> entries;
+    const auto file = ResultsFile::open(path_, &entries);
+    ASSERT_FALSE(file) << line;
+    EXPECT_EQ(file.error().code, ErrorCode::kProtocol);
+    EXPECT_THAT(file.error().message, HasSubstr("line 1"));
     EXPECT_EQ(*read_file(path_, 100), line) << "left as it was";
   }
 }
 
-TEST_F(JournalTest, one_at_a_time) {
-  std::vector<JournalEntry> entries;
-  const auto first = Journal::open(path_, &entries);
+TEST_F(ResultsFileTest, one_at_a_time) {
+  std::vector<ResultLine> entries;
+  const auto first = ResultsFile::open(path_, &entries);
   ASSERT_TRUE(first);
-  const auto second = Journal::open(path_, &entries);
+  const auto second = ResultsFile::open(path_, &entries);
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::kFailedPrecondition);
 }

@@ -1,4 +1,4 @@
-#include "sluice/rollout/journal.h"
+#include "sluice/rollout/results_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -15,41 +15,10 @@ namespace sluice::rollout {
 namespace {
 
 // Results hold outputs and small files; far more than any has.
-constexpr size_t kMaxJournal = size_t{8} << 30;
+constexpr size_t kMaxFile = size_t{8} << 30;
 constexpr size_t kMaxLine = 256 << 20;
+constexpr size_t kMaxDepth = 128;  // a task's metadata, and what it stands in
 constexpr size_t kPiece = 1 << 20;
-
-Result<JournalEntry> parse_entry(std::string_view line) {
-  SLUICE_TRY(const json::Value value, json::parse(line, {.bytes = kMaxLine, .depth = 64}));
-  const json::Object* root = value.if_object();
-  const auto name = root != nullptr ? json::get_string(*root, "name") : std::nullopt;
-  const auto task = root != nullptr ? json::get_string(*root, "task") : std::nullopt;
-  if (!name || !task) return Error(ErrorCode::kProtocol, "it has no name or no task");
-  JournalEntry entry;
-  entry.name = *name;
-  entry.task = *task;
-  entry.group = json::get_string(*root, "group").value_or("");
-  entry.why = json::get_string(*root, "why").value_or("");
-  if (const json::Array* failed = json::get_array(*root, "failed_attempts")) {
-    entry.failed_attempts = failed->size();
-    for (const json::Value& attempt : *failed) {
-      const json::Object* row = attempt.if_object();
-      const auto id = row != nullptr ? json::get_string(*row, "rollout_id") : std::nullopt;
-      if (id) entry.rollouts.emplace_back(*id);
-    }
-  }
-  if (const json::Object* result = json::get_object(*root, "result")) {
-    entry.has_result = true;
-    entry.error_kind = json::get_string(*result, "error_kind").value_or("");
-    entry.reward = json::get_number(*result, "reward");
-    entry.wall_s = json::get_number(*result, "wall_s").value_or(0);
-    if (const json::Object* llm = json::get_object(*result, "llm")) {
-      entry.turns = static_cast<uint64_t>(json::get_integer(*llm, "turns").value_or(0));
-    }
-    if (const auto id = json::get_string(*result, "rollout_id")) entry.rollouts.emplace_back(*id);
-  }
-  return entry;
-}
 
 // Calls `take` for every whole line of `file`; how many bytes those are.
 Result<uint64_t> read_lines(int file, const std::function<Result<void>(std::string_view)>& take) {
@@ -71,41 +40,52 @@ Result<uint64_t> read_lines(int file, const std::function<Result<void>(std::stri
     }
     pending.erase(0, begin);
     whole += begin;
-    if (at > kMaxJournal || pending.size() > kMaxLine) {
-      return Error(ErrorCode::kTooLarge, "larger than any journal is");
+    if (at > kMaxFile || pending.size() > kMaxLine) {
+      return Error(ErrorCode::kTooLarge, "larger than any results are");
     }
   }
 }
 
 }  // namespace
 
-JournalEntry entry_of(const Finished& finished, std::string task, std::string group) {
-  JournalEntry entry;
-  entry.name = finished.name;
-  entry.task = std::move(task);
-  entry.group = std::move(group);
-  entry.why = finished.why;
-  entry.failed_attempts = finished.failed_attempts.size();
-  for (const FailedAttempt& attempt : finished.failed_attempts) {
-    entry.rollouts.push_back(attempt.rollout.value);
+Result<ResultLine> parse_line(std::string_view line) {
+  SLUICE_TRY(const json::Value value, json::parse(line, {.bytes = kMaxLine, .depth = kMaxDepth}));
+  const json::Object* root = value.if_object();
+  const auto name = root != nullptr ? json::get_string(*root, "name") : std::nullopt;
+  const auto task = root != nullptr ? json::get_string(*root, "task") : std::nullopt;
+  if (!name || !task) return Error(ErrorCode::kProtocol, "it has no name or no task");
+  ResultLine out;
+  out.name = *name;
+  out.task = *task;
+  out.group = json::get_string(*root, "group").value_or("");
+  out.why = json::get_string(*root, "why").value_or("");
+  if (const json::Array* failed = json::get_array(*root, "failed_attempts")) {
+    out.failed_attempts = failed->size();
+    for (const json::Value& attempt : *failed) {
+      const json::Object* row = attempt.if_object();
+      const auto id = row != nullptr ? json::get_string(*row, "rollout_id") : std::nullopt;
+      if (id) out.rollouts.emplace_back(*id);
+    }
   }
-  if (!finished.result) return entry;
-  const RolloutResult& result = *finished.result;
-  entry.has_result = true;
-  entry.error_kind = to_string(result.error_kind);
-  entry.reward = result.reward;
-  entry.wall_s = std::chrono::duration<double>(result.wall).count();
-  entry.turns = result.calls.turns;
-  entry.rollouts.push_back(result.rollout.value);
-  return entry;
+  if (const json::Object* result = json::get_object(*root, "result")) {
+    out.has_result = true;
+    out.error_kind = json::get_string(*result, "error_kind").value_or("");
+    out.reward = json::get_number(*result, "reward");
+    out.wall_s = json::get_number(*result, "wall_s").value_or(0);
+    if (const json::Object* llm = json::get_object(*result, "llm")) {
+      out.turns = static_cast<uint64_t>(json::get_integer(*llm, "turns").value_or(0));
+    }
+    if (const auto id = json::get_string(*result, "rollout_id")) out.rollouts.emplace_back(*id);
+  }
+  return out;
 }
 
-std::string to_json(const JournalEntry& entry, const Finished& finished) {
+std::string to_line(const Finished& finished, const std::string& task, const std::string& group) {
   json::Object out;
-  out["name"] = entry.name;
-  out["task"] = entry.task;
-  out["group"] = entry.group.empty() ? json::Value(nullptr) : json::Value(entry.group);
-  out["why"] = entry.why.empty() ? json::Value(nullptr) : json::Value(to_valid_utf8(entry.why));
+  out["name"] = finished.name;
+  out["task"] = task;
+  out["group"] = or_null(group);
+  out["why"] = or_null(to_valid_utf8(finished.why));
   json::Array failed;
   for (const FailedAttempt& attempt : finished.failed_attempts) {
     json::Object row;
@@ -121,7 +101,7 @@ std::string to_json(const JournalEntry& entry, const Finished& finished) {
   return text + R"(,"result":)" + (finished.result ? to_json(*finished.result) : "null") + "}";
 }
 
-Result<Journal> Journal::open(const std::string& path, std::vector<JournalEntry>* entries) {
+Result<ResultsFile> ResultsFile::open(const std::string& path, std::vector<ResultLine>* entries) {
   Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!file) return errno_error("open " + path, errno);
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -129,7 +109,7 @@ Result<Journal> Journal::open(const std::string& path, std::vector<JournalEntry>
                  path + " is in use: another sluice runs this batch");
   }
   auto whole = read_lines(file.get(), [&](std::string_view line) -> Result<void> {
-    auto entry = parse_entry(line);
+    auto entry = parse_line(line);
     if (!entry) {
       return Error(ErrorCode::kProtocol, "no rollout's end: " + entry.error().message);
     }
@@ -142,10 +122,10 @@ Result<Journal> Journal::open(const std::string& path, std::vector<JournalEntry>
   const std::string directory = std::filesystem::path(path).parent_path().string();
   const Fd parent(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_CLOEXEC));
   if (!parent || ::fsync(parent.get()) != 0) return errno_error("sync " + directory, errno);
-  return Journal(path, std::move(file));
+  return ResultsFile(path, std::move(file));
 }
 
-Result<void> Journal::append(std::string line) {
+Result<void> ResultsFile::append(std::string line) {
   line.push_back('\n');
   auto written = write_all(file_.get(), line);
   if (!written) return std::move(written).error().within(path_);

@@ -1,7 +1,6 @@
-// The flags of `sluice serve`.
+// The flags and settings of `sluice serve`: from flags, then from environment variables, then from
+// a TOML file, then from defaults. Errors name the flag, or file, line and key.
 #pragma once
-
-#include <memory>
 
 #include "sluice/cli/serve.h"
 

@@ -1,8 +1,8 @@
-// Journal: the ends of a batch's rollouts in a file, one JSON line each (docs/engine.md), appended
-// and synced as they happen, so that a batch can be resumed after a crash: what has a line that
-// settles it is not run again, and nothing is told that did not happen.
+// ResultsFile: the ends of a batch's rollouts in a file, one JSON line each (docs/engine.md),
+// appended and synced as they happen, so that a batch can be resumed after a crash: what has a line
+// that settles it is not run again, and nothing is told that did not happen.
 //
-// One thread. One process at a time: the file is locked while the journal is open.
+// One thread. One process at a time: the file is locked while it is open.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@
 namespace sluice::rollout {
 
 // One end, as far as tables and resuming need it.
-struct JournalEntry {
+struct ResultLine {
   std::string name;  // of the order
   std::string task;
   std::string group;  // "" if none
@@ -37,22 +37,22 @@ struct JournalEntry {
   }
 };
 
-// What `finished` is in the journal.
-JournalEntry entry_of(const Finished& finished, std::string task, std::string group);
-std::string to_json(const JournalEntry& entry, const Finished& finished);
+// The line of an end, without the line's end; and what a line says.
+std::string to_line(const Finished& finished, const std::string& task, const std::string& group);
+Result<ResultLine> parse_line(std::string_view line);
 
-class Journal {
+class ResultsFile {
  public:
   // Makes the file, or continues it: what it holds is in `entries`. A last line that was cut short
   // by a crash is taken off. kFailedPrecondition if another process has it open, kProtocol (with
   // the line's number) if a whole line is not one of ours.
-  static Result<Journal> open(const std::string& path, std::vector<JournalEntry>* entries);
+  static Result<ResultsFile> open(const std::string& path, std::vector<ResultLine>* entries);
 
   // One line, without its end. It is on the disk when this returns.
   Result<void> append(std::string line);
 
  private:
-  Journal(std::string path, Fd file) : path_(std::move(path)), file_(std::move(file)) {}
+  ResultsFile(std::string path, Fd file) : path_(std::move(path)), file_(std::move(file)) {}
   std::string path_;
   Fd file_;
 };
