@@ -5,12 +5,30 @@
 
 namespace sluice::gate {
 
+std::shared_ptr<void> EventLog::watch() {
+  const std::lock_guard lock(mutex_);
+  ++watches_;
+  wanted_.store(true, std::memory_order_relaxed);
+  return std::shared_ptr<EventLog>(this, [](EventLog* log) {
+    const std::lock_guard lock(log->mutex_);
+    --log->watches_;
+    log->left_ = Clock::now();
+  });
+}
+
 void EventLog::add(std::string_view type, Bytes data) {
   if (!wanted()) return;
   std::vector<Waiter> waiters;
   {
     const std::lock_guard lock(mutex_);
-    records_.push_back({++last_, std::string(type), std::move(data)});
+    ++last_;
+    if (watches_ == 0 && Clock::now() - left_ >= patience_) {
+      // This number stands for all that is not kept from here on.
+      wanted_.store(false, std::memory_order_relaxed);
+      records_.clear();
+      return;
+    }
+    records_.push_back({last_, std::string(type), std::move(data)});
     if (records_.size() > keep_) records_.pop_front();
     waiters.swap(waiters_);
   }

@@ -1,6 +1,6 @@
 // EventLog: what happens at a gate, for whoever watches it, and for a trainer that was away to
-// catch up. Keeps the last events only, and none until somebody wants them: the trace is what is
-// complete.
+// catch up. Keeps the last events only, and none when nobody has watched for long: the trace is
+// what is complete.
 //
 // Any thread.
 #pragma once
@@ -9,29 +9,32 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "sluice/base/core/bytes.h"
+#include "sluice/base/core/deadline.h"
 
 namespace sluice::gate {
 
 class EventLog {
  public:
   struct Record {
-    uint64_t number = 0;  // 1, 2, ... without gaps
+    uint64_t number = 0;  // 1, 2, ...; a gap is what was not kept
     std::string type;
     Bytes data;  // a JSON object
   };
 
-  explicit EventLog(size_t keep = 10'000) : keep_(keep) {}
+  // Events are kept while somebody watches, and for `patience` longer: it may be away.
+  explicit EventLog(size_t keep = 10'000, Duration patience = std::chrono::minutes(10))
+      : keep_(keep), patience_(patience) {}
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
 
-  // From now on events are kept.
-  void want() { wanted_.store(true, std::memory_order_relaxed); }
+  // Somebody watches until it lets go of what this returns.
+  // REQUIRES: that is before the log goes.
+  [[nodiscard]] std::shared_ptr<void> watch();
   bool wanted() const { return wanted_.load(std::memory_order_relaxed); }
 
   void add(std::string_view type, Bytes data);
@@ -52,10 +55,13 @@ class EventLog {
   };
 
   const size_t keep_;
+  const Duration patience_;
   std::atomic<bool> wanted_{false};
   mutable std::mutex mutex_;
   std::deque<Record> records_;
   uint64_t last_ = 0;
+  size_t watches_ = 0;
+  Clock::time_point left_;  // when the last of them went
   std::vector<Waiter> waiters_;
   uint64_t next_waiter_ = 1;
 };

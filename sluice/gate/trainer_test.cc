@@ -465,7 +465,7 @@ TEST_F(TrainerTest, TotalsTellWhatTheGateHasDone) {
 
 TEST_F(TrainerTest, EventsTellWhatHappensAsItHappens) {
   open();
-  trainer().events().want();
+  const auto watch = trainer().events().watch();
   auto agent = this->agent();
   agent.post(kPath, body());
   EXPECT_EQ(answer_next("secret answer"), Outcome::kDelivered);
@@ -488,7 +488,7 @@ TEST(EventLogTest, KeepsTheLastAndTellsHowManyAreLost) {
   EventLog log(3);
   log.add("unwanted", "{}");
   EXPECT_EQ(log.last(), 0u);
-  log.want();
+  const auto watch = log.watch();
   for (int i = 0; i < 5; ++i) log.add("e", std::to_string(i));
   uint64_t lost = 0;
   const auto records = log.behind(1, 2, &lost);
@@ -500,9 +500,42 @@ TEST(EventLogTest, KeepsTheLastAndTellsHowManyAreLost) {
   EXPECT_EQ(lost, 0u);
 }
 
+TEST(EventLogTest, WhoWasAwayCatchesUp) {
+  EventLog log(3, std::chrono::hours(1));
+  auto watch = log.watch();
+  log.add("e", "1");
+  watch.reset();
+  log.add("e", "2");
+  uint64_t lost = 1;
+  EXPECT_EQ(log.behind(1, 9, &lost).size(), 1u);
+  EXPECT_EQ(lost, 0u);
+}
+
+TEST(EventLogTest, KeepsNothingWhenNobodyHasWatchedForLong) {
+  EventLog log(3, Duration::zero());
+  auto one = log.watch(), two = log.watch();
+  one.reset();
+  log.add("e", "1");
+  EXPECT_TRUE(log.wanted());
+  two.reset();
+  log.add("e", "2");
+  EXPECT_FALSE(log.wanted());
+  log.add("e", "3");
+  uint64_t lost = 0;
+  EXPECT_TRUE(log.behind(0, 9, &lost).empty());
+  EXPECT_EQ(lost, 2u);
+  // Who comes back hears what happens from then on, and that something is missing before it.
+  const auto again = log.watch();
+  log.add("e", "4");
+  const auto records = log.behind(1, 9, &lost);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].data, "4");
+  EXPECT_EQ(lost, 1u);
+}
+
 TEST(EventLogTest, WakesWhoWaitsOnce) {
   EventLog log;
-  log.want();
+  const auto watch = log.watch();
   int woken = 0;
   log.wake_behind(0, [&] { ++woken; });
   const auto gone = log.wake_behind(0, [&] { woken += 100; });

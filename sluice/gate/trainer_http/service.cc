@@ -571,7 +571,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
 
   awaitable<void> events(net::HttpRequest request, ResponseWriter* writer) {
     EventLog& log = trainer_.events();
-    log.want();
+    const auto watch = log.watch();
     std::string_view from = request.headers.get_or("Last-Event-ID", "");
     if (from.empty()) from = parameter(request.query(), "after");
     const auto number = parse_decimal(from);
@@ -612,6 +612,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
       const auto records = log.behind(after, kMaxEventsAtOnce, &lost);
       Bytes out;
       if (lost > 0) net::append_sse(out, "lost", fmt::format(R"({{"events":{}}})", lost));
+      after += lost;
       for (const EventLog::Record& record : records) {
         fmt::format_to(std::back_inserter(out), "id: {}\n", record.number);
         net::append_sse(out, record.type, record.data);
