@@ -27,7 +27,7 @@ namespace http {
 class SharedEndpoint;
 }
 
-// Close every rollout before the gate and its shards go.
+// REQUIRES: every rollout is closed before the gate and its shards go.
 class Operator {
  public:
   // kAlreadyExists if the id is open; kInvalidArgument if it is no id, or there is no shard; else

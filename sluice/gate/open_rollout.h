@@ -64,8 +64,8 @@ class OpenRollout final : public CallOwner {
   // The agent says itself that it has ended.
   void agent_exited();
 
-  // Judges a request. A call, new or joined, has `waiter` attached: every such waiter must be
-  // given to delivered(), hung_up() or detach().
+  // Judges a request. A call, new or joined, has `waiter` attached.
+  // REQUIRES: every such waiter is given to delivered(), hung_up() or detach() before it goes.
   using Judged = std::variant<llm::Problem,                 // told to the agent; no call
                               std::shared_ptr<ParkedCall>,  // wait for its answer
                               KeptAnswer>;                  // its bytes again

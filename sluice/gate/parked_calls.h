@@ -26,6 +26,7 @@ class ParkedCalls {
 
   // REQUIRES: no call of that id is here.
   void add(const Parked& parked);
+  // REQUIRES: it is here.
   void remove(const Parked& parked);
   // Nothing if the call has ended.
   Parked find(const CallId& id) const;

@@ -52,14 +52,18 @@ class Reply {
 
   bool used() const { return target_ == nullptr; }
 
+  // REQUIRES, here and below: not used().
+
   // What comes next of the answer that is being made, for rollouts whose answers are delivered so
   // (AnswerDelivery). answer() then brings the whole, which must begin with what the pieces said.
   // A piece that does not fit fails the call.
   void piece(llm::Piece piece) { target_->give(std::move(piece)); }
   void answer(llm::Answer answer) { take()->give(std::move(answer)); }
   void refuse(llm::Refusal refusal) { take()->give(std::move(refusal)); }
-  // From inside submit() only, before the gate has told the agent anything. Such a call is never
-  // parked or resent: when the agent hangs up it ends, and an equal request is a new call.
+  // Such a call is never parked or resent: when the agent hangs up it ends, and an equal request is
+  // a new call.
+  // REQUIRES: submit() has not returned, so that nothing was told to the agent. Else the call
+  // fails.
   void relay(std::unique_ptr<Relay> relay) { take()->give(std::move(relay)); }
 
  private:

@@ -21,7 +21,8 @@ class RecentBodies {
     const json::Outline* outline;  // of the earlier body; until the next add()
   };
 
-  // `total` counts the bytes that all of a gate hold, and must outlive them.
+  // `total` counts the bytes that all of a gate hold.
+  // REQUIRES: it outlives them.
   explicit RecentBodies(std::atomic<uint64_t>* total) : total_(total) {}
   ~RecentBodies();
   RecentBodies(const RecentBodies&) = delete;

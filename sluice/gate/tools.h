@@ -51,6 +51,7 @@ class ToolReply {
   ToolReply(ToolReply&&) noexcept = default;
   ToolReply& operator=(ToolReply&&) = delete;
 
+  // REQUIRES: it is the first.
   void answer(ToolResult result) { std::exchange(target_, nullptr)->give(std::move(result)); }
 
  private:

@@ -34,7 +34,8 @@ class SharedEndpoint {
   };
 
   SharedEndpoint(net::Shard& shard, Operator gate, Options options);
-  ~SharedEndpoint();  // stop() must have completed
+  // REQUIRES: stop() has completed.
+  ~SharedEndpoint();
   SharedEndpoint(const SharedEndpoint&) = delete;
   SharedEndpoint& operator=(const SharedEndpoint&) = delete;
 
