@@ -4,11 +4,6 @@
 #include <array>
 #include <cctype>
 
-#include "sluice/llm/chat.h"
-#include "sluice/llm/gemini.h"
-#include "sluice/llm/messages.h"
-#include "sluice/llm/responses.h"
-
 namespace sluice::llm {
 
 Problem Problem::of(ErrorCode kind, std::string message) {
@@ -61,31 +56,6 @@ HistoryMark mark_of(const Peek& peek) {
   const size_t last = text.find_last_not_of(" \n\r\t");
   mark.bytes = last == ByteView::npos ? 0 : last + 1;
   return mark;
-}
-
-namespace {
-
-// A dialect without a case below, or without a place in the list, does not compile.
-template <Dialect kDialect>
-const Codec* listed(const Codec& codec) {
-  static_assert(std::find(kDialects.begin(), kDialects.end(), kDialect) != kDialects.end());
-  return &codec;
-}
-
-}  // namespace
-
-const Codec* find_codec(Dialect dialect) {
-  switch (dialect) {
-    case Dialect::kChat:
-      return listed<Dialect::kChat>(chat_codec());
-    case Dialect::kResponses:
-      return listed<Dialect::kResponses>(responses_codec());
-    case Dialect::kMessages:
-      return listed<Dialect::kMessages>(messages_codec());
-    case Dialect::kGemini:
-      return listed<Dialect::kGemini>(gemini_codec());
-  }
-  return nullptr;
 }
 
 std::optional<Endpoint> Codec::endpoint(std::string_view path, std::string_view) const {
