@@ -17,7 +17,7 @@
 #include "sluice/json/value.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/signals.h"
-#include "sluice/sandbox/journal.h"
+#include "sluice/sandbox/sandbox_journal.h"
 
 namespace sluice::cli {
 namespace {
@@ -150,7 +150,7 @@ std::string time_of(int64_t seconds) {
 }  // namespace
 
 int sandboxes_list_command(const SandboxesFlags& flags) {
-  const auto entries = sandbox::Journal::list(sandbox_journals());
+  const auto entries = sandbox::SandboxJournal::list(sandbox_journals());
   json::Array rows;
   for (const auto& entry : entries) {
     json::Object labels;
@@ -183,10 +183,10 @@ int sandboxes_list_command(const SandboxesFlags& flags) {
 
 int sandboxes_reap_command(const SandboxesFlags& flags) {
   // Starting a backend reaps; what it says now is of what came up meanwhile.
-  const size_t before = sandbox::Journal::list(sandbox_journals()).size();
+  const size_t before = sandbox::SandboxJournal::list(sandbox_journals()).size();
   const auto backend = make_backend(flags.backend, Logger());
   if (!backend) return report(backend.error());
-  const size_t after = sandbox::Journal::list(sandbox_journals()).size();
+  const size_t after = sandbox::SandboxJournal::list(sandbox_journals()).size();
   fmt::print("{} left by dead engines, removed\n", before > after ? before - after : 0);
   return 0;
 }

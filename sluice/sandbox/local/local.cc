@@ -28,7 +28,7 @@
 #include "sluice/net/shard.h"
 #include "sluice/net/wait.h"
 #include "sluice/sandbox/guest_sandbox.h"
-#include "sluice/sandbox/journal.h"
+#include "sluice/sandbox/sandbox_journal.h"
 #include "sluice/sandbox/local/helper/blob.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
 #include "sluice/sandbox/local/host.h"
@@ -97,7 +97,7 @@ std::string random_id() {
 
 struct Backend::State {
   BackendOptions options;
-  std::unique_ptr<Journal> journal;
+  std::unique_ptr<SandboxJournal> journal;
   std::unique_ptr<ImageStore> images;
   net::BlockingPool unpackers{2};
   std::atomic<bool> no_overlay = false;  // the kernel refused it once
@@ -303,8 +303,8 @@ Result<std::unique_ptr<Backend>> Backend::start(BackendOptions options) {
   remove_dead_cgroups();
   auto state = std::make_shared<State>();
   if (!options.journal_directory.empty()) {
-    Journal::forget_dead(options.journal_directory);
-    SLUICE_TRY(state->journal, Journal::open(options.journal_directory));
+    SandboxJournal::forget_dead(options.journal_directory);
+    SLUICE_TRY(state->journal, SandboxJournal::open(options.journal_directory));
   }
   IdFacts facts = read_id_facts();
   if (options.only_own_uid && facts.uid != 0) facts.tools = false;
@@ -612,7 +612,7 @@ awaitable<Result<void>> Backend::remove(std::shared_ptr<State> state, net::Shard
 awaitable<Result<int>> Backend::reap() {
   const int groups = remove_dead_cgroups();
   const std::string& directory = state_->options.journal_directory;
-  const int written = directory.empty() ? 0 : Journal::forget_dead(directory);
+  const int written = directory.empty() ? 0 : SandboxJournal::forget_dead(directory);
   co_return std::max(groups, written);
 }
 

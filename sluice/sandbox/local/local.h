@@ -16,7 +16,7 @@ namespace sluice::sandbox::local {
 
 struct BackendOptions {
   Logger log;
-  // Where it is written down which sandboxes are made (journal.h); empty: nowhere.
+  // Where it is written down which sandboxes are made (sandbox_journal.h); empty: nowhere.
   std::string journal_directory;
   // Where the images of tarballs are unpacked and kept; empty: there are none then.
   std::string image_directory;

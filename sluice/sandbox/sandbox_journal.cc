@@ -1,4 +1,4 @@
-#include "sluice/sandbox/journal.h"
+#include "sluice/sandbox/sandbox_journal.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -72,8 +72,8 @@ std::vector<File> files_in(const std::string& directory) {
   return files;
 }
 
-std::vector<Journal::Entry> entries_of(const File& file) {
-  std::map<std::string, Journal::Entry> open;
+std::vector<SandboxJournal::Entry> entries_of(const File& file) {
+  std::map<std::string, SandboxJournal::Entry> open;
   const auto content = read_file(file.path, kMaxFile);
   std::string_view rest = content ? std::string_view(*content) : std::string_view();
   while (!rest.empty()) {
@@ -88,7 +88,7 @@ std::vector<Journal::Entry> entries_of(const File& file) {
       open.erase(id);
       continue;
     }
-    Journal::Entry entry;
+    SandboxJournal::Entry entry;
     entry.id = id;
     entry.backend = json::get_string(*object, "backend").value_or("");
     entry.since = json::get_integer(*object, "since").value_or(0);
@@ -101,7 +101,7 @@ std::vector<Journal::Entry> entries_of(const File& file) {
     }
     open[id] = std::move(entry);
   }
-  std::vector<Journal::Entry> entries;
+  std::vector<SandboxJournal::Entry> entries;
   for (auto& [id, entry] : open) entries.push_back(std::move(entry));
   return entries;
 }
@@ -112,7 +112,7 @@ std::string process_name(pid_t pid) {
   return namespace_of_processes() + "-" + std::to_string(pid) + "-" + start_of(pid);
 }
 
-Result<std::unique_ptr<Journal>> Journal::open(const std::string& directory) {
+Result<std::unique_ptr<SandboxJournal>> SandboxJournal::open(const std::string& directory) {
   for (size_t slash = directory.find('/', 1); slash != std::string::npos;
        slash = directory.find('/', slash + 1)) {
     ::mkdir(directory.substr(0, slash).c_str(), 0755);
@@ -125,22 +125,22 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& directory) {
     const std::string path =
         directory + "/" + process_name(::getpid()) + "." + std::to_string(number) + kSuffix;
     Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600));
-    if (file) return std::unique_ptr<Journal>(new Journal(path, std::move(file)));
+    if (file) return std::unique_ptr<SandboxJournal>(new SandboxJournal(path, std::move(file)));
     if (errno != EEXIST || number > 10'000) return errno_error(path, errno);
   }
 }
 
-Journal::~Journal() {
+SandboxJournal::~SandboxJournal() {
   if (open_ == 0) ::unlink(path_.c_str());
 }
 
-Result<void> Journal::append(std::string line) {
+Result<void> SandboxJournal::append(std::string line) {
   line += '\n';
   return write_all(file_.get(), line);
 }
 
-Result<void> Journal::creating(const std::string& backend, const std::string& id,
-                               const Labels& labels) {
+Result<void> SandboxJournal::creating(const std::string& backend, const std::string& id,
+                                      const Labels& labels) {
   json::Object named;
   for (const auto& [name, label] : labels) named[to_valid_utf8(name)] = to_valid_utf8(label);
   json::Object object;
@@ -156,7 +156,7 @@ Result<void> Journal::creating(const std::string& backend, const std::string& id
   return {};
 }
 
-void Journal::gone(const std::string& id) {
+void SandboxJournal::gone(const std::string& id) {
   json::Object object;
   object["event"] = "gone";
   object["id"] = id;
@@ -165,7 +165,7 @@ void Journal::gone(const std::string& id) {
   --open_;
 }
 
-std::vector<Journal::Entry> Journal::list(const std::string& directory) {
+std::vector<SandboxJournal::Entry> SandboxJournal::list(const std::string& directory) {
   std::vector<Entry> all;
   for (const File& file : files_in(directory)) {
     for (Entry& entry : entries_of(file)) all.push_back(std::move(entry));
@@ -173,7 +173,7 @@ std::vector<Journal::Entry> Journal::list(const std::string& directory) {
   return all;
 }
 
-int Journal::forget_dead(const std::string& directory) {
+int SandboxJournal::forget_dead(const std::string& directory) {
   int forgotten = 0;
   for (const File& file : files_in(directory)) {
     if (file.lives) continue;

@@ -1,5 +1,6 @@
-// Journal: which sandboxes an engine makes, written down before they are made, so that what a dead
-// engine left can be named and removed, and what lives can be listed by anybody of the same user.
+// SandboxJournal: which sandboxes an engine makes, written down before they are made, so that what
+// a dead engine left can be named and removed, and what lives can be listed by anybody of the same
+// user.
 //
 // One file per journal, one JSON object per line, appended: an entry is whole or the last one of a
 // file. The file's name begins with its process's, which tells whether its owner lives, also behind
@@ -20,14 +21,14 @@
 
 namespace sluice::sandbox {
 
-class Journal {
+class SandboxJournal {
  public:
   // In `directory`, made if it is not there (0700).
-  static Result<std::unique_ptr<Journal>> open(const std::string& directory);
+  static Result<std::unique_ptr<SandboxJournal>> open(const std::string& directory);
   // Removes the file if nothing of it is left.
-  ~Journal();
-  Journal(const Journal&) = delete;
-  Journal& operator=(const Journal&) = delete;
+  ~SandboxJournal();
+  SandboxJournal(const SandboxJournal&) = delete;
+  SandboxJournal& operator=(const SandboxJournal&) = delete;
 
   // kIo if it cannot be written: then nothing may be made.
   Result<void> creating(const std::string& backend, const std::string& id, const Labels& labels);
@@ -46,7 +47,7 @@ class Journal {
   static int forget_dead(const std::string& directory);
 
  private:
-  Journal(std::string path, Fd file) : path_(std::move(path)), file_(std::move(file)) {}
+  SandboxJournal(std::string path, Fd file) : path_(std::move(path)), file_(std::move(file)) {}
   Result<void> append(std::string line);
 
   const std::string path_;
