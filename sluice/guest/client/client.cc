@@ -17,19 +17,13 @@ namespace {
 
 constexpr size_t kReadPiece = 256 * 1024;
 
-uint64_t timeout_ms(Deadline deadline) {
-  if (deadline.is_never()) return 0;
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline.remaining()).count();
-  return static_cast<uint64_t>(std::max<int64_t>(left, 1));
-}
-
 wire::Exec to_exec(CommandRequest& request, bool takes_input) {
   wire::Exec exec;
   exec.argv = std::move(request.argv);
   exec.env = std::move(request.env);
   exec.cwd = std::move(request.cwd);
   exec.user = std::move(request.user);
-  exec.timeout_ms = timeout_ms(request.deadline);
+  exec.timeout_ms = milliseconds_left(request.deadline);
   exec.output_cap = request.output_cap;
   exec.takes_input = takes_input;
   exec.shell_prefix = request.shell_prefix;
@@ -68,6 +62,11 @@ Result<void> check_command(const CommandRequest& request) {
   return {};
 }
 
+Result<void> check_mode(uint32_t mode) {
+  if (mode <= 0777) return {};
+  return Error(ErrorCode::kInvalidArgument, "a mode has only permission bits");
+}
+
 Result<void> check_path(const std::string& path, const std::string& user) {
   if (path.empty() || path.size() > wire::kMaxPath || path.find('\0') != std::string::npos) {
     return Error(ErrorCode::kInvalidArgument,
@@ -82,16 +81,24 @@ Result<void> check_path(const std::string& path, const std::string& user) {
 // Decodes what the guest answered; an answer that does not parse ends the link.
 template <class T>
 Result<T> decode_or_end(ClientCore& core, ByteView bytes) {
-  auto value = T::decode(bytes);
+  auto value = wire::decode<T>(bytes);
   if (!value) core.end(value.error());
   return value;
 }
 Result<void> expect_empty(ClientCore& core, const Bytes& reply) {
   if (reply.empty()) return {};
-  Error error(ErrorCode::kProtocol, "guest link: a reply with more than was asked for",
-              ErrorOrigin::kSandbox);
-  core.end(error);
-  return error;
+  return core.broken("a reply with more than was asked for");
+}
+
+// One request with a small reply, and one with an empty reply.
+template <class T>
+awaitable<Result<T>> ask_for(CorePtr core, wire::Request request) {
+  SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::ask(core, std::move(request)));
+  co_return decode_or_end<T>(*core, reply);
+}
+awaitable<Result<void>> ask(CorePtr core, wire::Request request) {
+  SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::ask(core, std::move(request)));
+  co_return expect_empty(*core, reply);
 }
 
 CommandExit exit_of(const Channel& out, const Channel& err) {
@@ -104,8 +111,7 @@ CommandExit exit_of(const Channel& out, const Channel& err) {
 
 // Asks for the end of a command that nobody waits for any more.
 void kill_and_forget(const CorePtr& core, const ChannelPtr& command) {
-  const auto kill =
-      core->open({Verb::kKillTree, wire::KillTree{command->id}.encode()}, Kind::kPlain);
+  const auto kill = core->open(wire::Request(wire::KillTree{command->id}), Kind::kPlain);
   if (kill) core->close(*kill);
 }
 
@@ -130,20 +136,12 @@ class ProcessHandle final : public Process {
 
   awaitable<Result<void>> signal(int number) override {
     if (number < 1 || number > 64) co_return Error(ErrorCode::kInvalidArgument, "no such signal");
-    wire::Signal signal;
-    signal.job = out_->id;
-    signal.number = static_cast<uint8_t>(number);
-    const auto core = core_;
-    wire::Request request(Verb::kSignal, signal.encode());
-    SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
-    co_return expect_empty(*core, reply);
+    const wire::Signal signal{out_->id, static_cast<uint8_t>(number)};
+    co_return co_await ask(core_, wire::Request(signal));
   }
 
   awaitable<Result<void>> kill_tree() override {
-    const auto core = core_;
-    wire::Request request(Verb::kKillTree, wire::KillTree{out_->id}.encode());
-    SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
-    co_return expect_empty(*core, reply);
+    return ask(core_, wire::Request(wire::KillTree{out_->id}));
   }
 
   awaitable<Result<void>> write_stdin(Bytes bytes) override {
@@ -178,13 +176,14 @@ class ProcessHandle final : public Process {
   const ChannelPtr out_, err_;
 };
 
-class ReaderHandle final : public FileReader {
+class ReaderHandle final : public PieceReader {
  public:
-  ReaderHandle(CorePtr core, ChannelPtr channel, wire::FileStat info, uint64_t max)
-      : core_(std::move(core)), channel_(std::move(channel)), info_(std::move(info)), left_(max) {}
-  ~ReaderHandle() override { core_->close(channel_); }
+  // When the guest answers the request: before the bytes, or behind them.
+  enum class Reply : uint8_t { kTaken, kAtTheEnd };
 
-  const wire::FileStat& info() const override { return info_; }
+  ReaderHandle(CorePtr core, ChannelPtr channel, uint64_t max, Reply reply)
+      : core_(std::move(core)), channel_(std::move(channel)), left_(max), reply_(reply) {}
+  ~ReaderHandle() override { core_->close(channel_); }
 
   awaitable<Result<Bytes>> read_some() override {
     const auto core = core_;
@@ -192,31 +191,28 @@ class ReaderHandle final : public FileReader {
     SLUICE_CO_TRY_VOID(co_await ClientCore::wait_for_data(core, channel));
     // What came before a failure is of no use.
     if (channel->failure) co_return *channel->failure;
-    if (channel->inbox.empty() && !channel->ended) {
-      Error error(ErrorCode::kProtocol, "guest link: a file ends without its end",
-                  ErrorOrigin::kSandbox);
-      core->end(error);
-      co_return error;
+    if (!channel->inbox.empty()) {
+      Bytes piece = core->take(*channel, kReadPiece);
+      if (piece.size() > left_) co_return core->broken("more bytes than were asked for");
+      left_ -= piece.size();
+      co_return piece;
     }
-    Bytes piece = core->take(*channel, kReadPiece);
-    if (piece.size() > left_) {
-      Error error(ErrorCode::kProtocol, "guest link: more of a file than was asked for",
-                  ErrorOrigin::kSandbox);
-      core->end(error);
-      co_return error;
+    if (!channel->ended) co_return core->broken("a file ends without its end");
+    if (reply_ == Reply::kAtTheEnd) {
+      SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
+      SLUICE_CO_TRY_VOID(expect_empty(*core, reply));
     }
-    left_ -= piece.size();
-    co_return piece;
+    co_return Bytes();
   }
 
  private:
   const CorePtr core_;
   const ChannelPtr channel_;
-  const wire::FileStat info_;
   uint64_t left_;
+  const Reply reply_;
 };
 
-class WriterHandle final : public FileWriter {
+class WriterHandle final : public PieceWriter {
  public:
   WriterHandle(CorePtr core, ChannelPtr channel)
       : core_(std::move(core)), channel_(std::move(channel)) {}
@@ -234,29 +230,6 @@ class WriterHandle final : public FileWriter {
     SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
     core->close(channel);
     co_return expect_empty(*core, reply);
-  }
-
- private:
-  const CorePtr core_;
-  const ChannelPtr channel_;
-};
-
-class PackHandle final : public PackReader {
- public:
-  PackHandle(CorePtr core, ChannelPtr channel)
-      : core_(std::move(core)), channel_(std::move(channel)) {}
-  ~PackHandle() override { core_->close(channel_); }
-
-  awaitable<Result<Bytes>> read_some() override {
-    const auto core = core_;
-    const auto channel = channel_;
-    SLUICE_CO_TRY_VOID(co_await ClientCore::wait_for_data(core, channel));
-    if (channel->failure) co_return *channel->failure;
-    if (!channel->inbox.empty()) co_return core->take(*channel, kReadPiece);
-    // The reply says that it was all.
-    SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
-    SLUICE_CO_TRY_VOID(expect_empty(*core, reply));
-    co_return Bytes();
   }
 
  private:
@@ -409,8 +382,7 @@ awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest reques
     auto waited = co_await next.wait(limit);
     if (waited) continue;
     if (waited.error().code == ErrorCode::kTimedOut) {
-      core->end(Error(ErrorCode::kProtocol, "guest link: a command's end is overdue",
-                      ErrorOrigin::kSandbox));
+      (void)core->broken("a command's end is overdue");
       break;
     }
     give_up();
@@ -420,9 +392,7 @@ awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest reques
   core->close(err);
   if (out->failure && !out->exit) co_return *out->failure;
   if (!out->exit || !out->ended || !err->ended) {
-    Error error(ErrorCode::kProtocol, "guest link: a command was closed before its end",
-                ErrorOrigin::kSandbox);
-    core->end(error);
+    (void)core->broken("a command was closed before its end");
     co_return core->why();
   }
   CommandOutput output;
@@ -468,62 +438,41 @@ awaitable<Result<std::unique_ptr<Process>>> Client::start(CommandRequest request
   co_return std::unique_ptr<Process>(std::move(process));
 }
 
-awaitable<Result<std::unique_ptr<FileReader>>> Client::open_reader(std::string path, uint64_t max,
-                                                                   std::string user) {
+awaitable<Result<std::unique_ptr<PieceReader>>> Client::open_reader(std::string path, uint64_t max,
+                                                                    std::string user) {
   const auto core = core_;
   SLUICE_CO_TRY_VOID(check_path(path, user));
-  wire::Read read;
-  read.path = std::move(path);
-  read.user = std::move(user);
-  read.max = max;
-  SLUICE_CO_TRY(const auto channel, core->open({Verb::kRead, read.encode()}, Kind::kBytes));
-  auto reply = co_await ClientCore::reply_of(core, channel);
-  auto info = reply ? decode_or_end<wire::FileStat>(*core, *reply)
-                    : Result<wire::FileStat>(std::move(reply).error());
-  if (!info) {
-    core->close(channel);
-    co_return std::move(info).error();
-  }
-  co_return std::unique_ptr<FileReader>(
-      std::make_unique<ReaderHandle>(core, channel, std::move(*info), max));
+  const wire::Read read{std::move(path), std::move(user), max};
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(read), Kind::kBytes));
+  auto reader = std::make_unique<ReaderHandle>(core, channel, max, ReaderHandle::Reply::kTaken);
+  SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
+  SLUICE_CO_TRY_VOID(decode_or_end<wire::FileStat>(*core, reply));
+  co_return std::unique_ptr<PieceReader>(std::move(reader));
 }
 
-awaitable<Result<std::unique_ptr<FileWriter>>> Client::open_writer(std::string path, uint32_t mode,
-                                                                   std::string user) {
+awaitable<Result<std::unique_ptr<PieceWriter>>> Client::open_writer(std::string path, uint32_t mode,
+                                                                    std::string user) {
   const auto core = core_;
   SLUICE_CO_TRY_VOID(check_path(path, user));
-  if (mode > 0777) {
-    co_return Error(ErrorCode::kInvalidArgument, "a file's mode has only permission bits");
-  }
-  wire::Write write;
-  write.path = std::move(path);
-  write.user = std::move(user);
-  write.mode = mode;
-  SLUICE_CO_TRY(auto channel, core->open({Verb::kWrite, write.encode()}, Kind::kBytes));
-  co_return std::unique_ptr<FileWriter>(std::make_unique<WriterHandle>(core, std::move(channel)));
+  SLUICE_CO_TRY_VOID(check_mode(mode));
+  const wire::Write write{std::move(path), std::move(user), mode};
+  SLUICE_CO_TRY(auto channel, core->open(wire::Request(write), Kind::kBytes));
+  co_return std::unique_ptr<PieceWriter>(std::make_unique<WriterHandle>(core, std::move(channel)));
 }
 
 awaitable<Result<wire::FileStat>> Client::stat(std::string path, std::string user) {
   const auto core = core_;
   SLUICE_CO_TRY_VOID(check_path(path, user));
-  wire::Stat stat;
-  stat.path = std::move(path);
-  stat.user = std::move(user);
-  wire::Request request(Verb::kStat, stat.encode());
-  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
-  co_return decode_or_end<wire::FileStat>(*core, reply);
+  const wire::Stat stat{std::move(path), std::move(user)};
+  co_return co_await ask_for<wire::FileStat>(core, wire::Request(stat));
 }
 
 awaitable<Result<std::vector<wire::FileStat>>> Client::list(std::string path, uint32_t depth,
                                                             size_t max, std::string user) {
   const auto core = core_;
   SLUICE_CO_TRY_VOID(check_path(path, user));
-  wire::List list;
-  list.path = std::move(path);
-  list.user = std::move(user);
-  list.depth = depth;
-  list.max = max;
-  SLUICE_CO_TRY(const auto channel, core->open({Verb::kList, list.encode()}, Kind::kBytes));
+  const wire::List list{std::move(path), std::move(user), depth, max};
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(list), Kind::kBytes));
   wire::ListDecoder decoder(max);
   Result<void> done;
   while (done) {
@@ -550,50 +499,37 @@ awaitable<Result<std::vector<wire::FileStat>>> Client::list(std::string path, ui
 awaitable<Result<void>> Client::reset_directory(std::string path, std::string user, uint32_t mode) {
   const auto core = core_;
   SLUICE_CO_TRY_VOID(check_path(path, user));
-  if (mode > 0777) {
-    co_return Error(ErrorCode::kInvalidArgument, "a directory's mode has only permission bits");
-  }
-  wire::ResetDirectory reset;
-  reset.path = std::move(path);
-  reset.user = std::move(user);
-  reset.mode = mode;
-  wire::Request request(Verb::kResetDirectory, reset.encode());
-  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
-  co_return expect_empty(*core, reply);
+  SLUICE_CO_TRY_VOID(check_mode(mode));
+  const wire::ResetDirectory reset{std::move(path), std::move(user), mode};
+  co_return co_await ask(core, wire::Request(reset));
 }
 
 awaitable<Result<uint64_t>> Client::give_tree(std::string path, std::string user) {
   const auto core = core_;
   SLUICE_CO_TRY_VOID(check_path(path, user));
-  wire::GiveTree give;
-  give.path = std::move(path);
-  give.user = std::move(user);
-  wire::Request request(Verb::kGiveTree, give.encode());
-  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
-  SLUICE_CO_TRY(const auto count, decode_or_end<wire::Count>(*core, reply));
+  const wire::GiveTree give{std::move(path), std::move(user)};
+  SLUICE_CO_TRY(const auto count, co_await ask_for<wire::Count>(core, wire::Request(give)));
   co_return count.value;
 }
 
-awaitable<Result<std::unique_ptr<PackReader>>> Client::pack(uint64_t max) {
+awaitable<Result<std::unique_ptr<PieceReader>>> Client::pack(uint64_t max) {
   const auto core = core_;
-  SLUICE_CO_TRY(const auto channel,
-                core->open({Verb::kPack, wire::Pack{max}.encode()}, Kind::kBytes));
-  co_return std::unique_ptr<PackReader>(std::make_unique<PackHandle>(core, channel));
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(wire::Pack{max}), Kind::kBytes));
+  const auto reply = ReaderHandle::Reply::kAtTheEnd;
+  co_return std::unique_ptr<PieceReader>(std::make_unique<ReaderHandle>(core, channel, max, reply));
 }
 
-awaitable<Result<std::unique_ptr<FileWriter>>> Client::unpack() {
+awaitable<Result<std::unique_ptr<PieceWriter>>> Client::unpack() {
   const auto core = core_;
-  SLUICE_CO_TRY(const auto channel, core->open({Verb::kUnpack, Bytes()}, Kind::kBytes));
-  co_return std::unique_ptr<FileWriter>(std::make_unique<WriterHandle>(core, channel));
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(wire::Unpack()), Kind::kBytes));
+  co_return std::unique_ptr<PieceWriter>(std::make_unique<WriterHandle>(core, channel));
 }
 
 awaitable<Result<std::unique_ptr<net::Listener>>> Client::listen(uint16_t port, Carry carry) {
   const auto core = core_;
-  const bool pass = carry == Carry::kSocket;
-  wire::Listen listen;
-  listen.port = port;
-  listen.pass_socket = pass;
-  SLUICE_CO_TRY(const auto channel, core->open({Verb::kListen, listen.encode()}, Kind::kListener));
+  const bool pass = carry == Carry::kSocket && core->passes_sockets();
+  const wire::Listen listen{port, pass};
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(listen), Kind::kListener));
   if (pass) core->expect_socket();
   auto reply = co_await ClientCore::reply_of(core, channel);
   Error cancelled;
@@ -605,9 +541,7 @@ awaitable<Result<std::unique_ptr<net::Listener>>> Client::listen(uint16_t port, 
   auto answer = reply ? decode_or_end<wire::Listening>(*core, *reply)
                       : Result<wire::Listening>(std::move(reply).error());
   if (answer && answer->has_socket != pass) {
-    answer = Error(ErrorCode::kProtocol, "guest link: a port is not carried as asked for",
-                   ErrorOrigin::kSandbox);
-    core->end(answer.error());
+    answer = core->broken("a port is not carried as asked for");
   }
   if (!answer) {
     if (pass) core->expect_no_socket();
@@ -628,10 +562,7 @@ awaitable<Result<std::unique_ptr<net::Listener>>> Client::listen(uint16_t port, 
 }
 
 awaitable<Result<void>> Client::kill_all() {
-  const auto core = core_;
-  wire::Request request(Verb::kKillAll, Bytes());
-  SLUICE_CO_TRY(const Bytes reply, co_await core->ask(std::move(request)));
-  co_return expect_empty(*core, reply);
+  return ask(core_, wire::Request(wire::KillAll()));
 }
 
 void Client::close() {

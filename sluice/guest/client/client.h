@@ -78,35 +78,27 @@ class Process {
   virtual awaitable<Result<Bytes>> read_output(Channel channel, size_t max) = 0;
 };
 
-// A file's content as it comes, in bounded memory. Dropping it early ends the reading.
-class FileReader {
+// A file's content, or a pack's, as it comes, in bounded memory. Dropping it early ends the
+// reading.
+class PieceReader {
  public:
-  virtual ~FileReader() = default;
-  // Of the file when it was opened.
-  virtual const wire::FileStat& info() const = 0;
+  virtual ~PieceReader() = default;
   // The next piece, or empty at the end.
   virtual awaitable<Result<Bytes>> read_some() = 0;
 };
 
-// A file's new content, in bounded memory. The file is replaced by finish(); dropping the writer
-// before leaves it as it was.
-class FileWriter {
+// A file's new content, or a pack to restore, in bounded memory. It takes effect by finish();
+// dropping the writer before leaves a file as it was.
+class PieceWriter {
  public:
-  virtual ~FileWriter() = default;
+  virtual ~PieceWriter() = default;
   virtual awaitable<Result<void>> write(ByteView piece) = 0;
+  // REQUIRES: it was not called before.
   virtual awaitable<Result<void>> finish() = 0;
 };
 
-// A sandbox's writable files, as they come; for Client::restore() of another sandbox.
-class PackReader {
- public:
-  virtual ~PackReader() = default;
-  // The next piece, or empty at the end.
-  virtual awaitable<Result<Bytes>> read_some() = 0;
-};
-
 enum class Carry : uint8_t {
-  kSocket,       // the guest hands over its listening socket; needs a link that carries descriptors
+  kSocket,       // the guest hands over its listening socket, if the link passes descriptors
   kConnections,  // the guest accepts, the link carries the bytes
 };
 
@@ -125,10 +117,10 @@ class Client {
   awaitable<Result<CommandOutput>> exec(CommandRequest request);
   awaitable<Result<std::unique_ptr<Process>>> start(CommandRequest request);
 
-  awaitable<Result<std::unique_ptr<FileReader>>> open_reader(std::string path, uint64_t max,
-                                                             std::string user);
-  awaitable<Result<std::unique_ptr<FileWriter>>> open_writer(std::string path, uint32_t mode,
-                                                             std::string user);
+  awaitable<Result<std::unique_ptr<PieceReader>>> open_reader(std::string path, uint64_t max,
+                                                              std::string user);
+  awaitable<Result<std::unique_ptr<PieceWriter>>> open_writer(std::string path, uint32_t mode,
+                                                              std::string user);
   awaitable<Result<wire::FileStat>> stat(std::string path, std::string user);
   awaitable<Result<std::vector<wire::FileStat>>> list(std::string path, uint32_t depth, size_t max,
                                                       std::string user);
@@ -136,9 +128,9 @@ class Client {
   awaitable<Result<uint64_t>> give_tree(std::string path, std::string user);
 
   // kTooLarge, while it is read, over `max` bytes.
-  awaitable<Result<std::unique_ptr<PackReader>>> pack(uint64_t max);
+  awaitable<Result<std::unique_ptr<PieceReader>>> pack(uint64_t max);
   // The guest's files become those that pack() gave, handed over in the same pieces or others.
-  awaitable<Result<std::unique_ptr<FileWriter>>> unpack();
+  awaitable<Result<std::unique_ptr<PieceWriter>>> unpack();
 
   awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port, Carry carry);
 

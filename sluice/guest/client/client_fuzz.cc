@@ -15,10 +15,12 @@ class ScriptedLink final : public Link {
  public:
   explicit ScriptedLink(ByteView script) : script_(script) {}
 
+  bool passes_descriptors() const override { return true; }
+
   awaitable<Result<size_t>> read_some(std::span<std::byte> into, std::vector<Fd>*) override {
     // After the hello, let the requests go out first: their streams must be there to be lied about.
     if (++reads_ > 1) {
-      for (int i = 0; i < 20; ++i) co_await turn();
+      for (int i = 0; i < 20; ++i) co_await pass();
     }
     if (closed_) co_return Error(ErrorCode::kClosed, "closed");
     size_t n = std::min(into.size(), script_.size());
@@ -31,8 +33,10 @@ class ScriptedLink final : public Link {
   void close() override { closed_ = true; }
 
  private:
-  static size_t hello_size() { return wire::kHeaderBytes + wire::GuestHello{}.encode().size(); }
-  static awaitable<void> turn() {
+  static size_t hello_size() {
+    return wire::kHeaderBytes + wire::encode(wire::GuestHello{}).size();
+  }
+  static awaitable<void> pass() {
     net::Signal signal;
     signal.notify();
     co_await signal.wait();
@@ -144,7 +148,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Fuzz fuzz;
   fuzz.pending = 1;
   Bytes script;
-  wire::append_frame(script, wire::FrameType::kHello, 0, 0, wire::GuestHello{}.encode());
+  wire::append_frame(script, wire::FrameType::kHello, 0, 0, wire::encode(wire::GuestHello{}));
   script.append(reinterpret_cast<const char*>(data), size);
   shard.spawn(run(&fuzz, &shard, script));
   shard.run_until([&] { return fuzz.pending == 0; });

@@ -17,13 +17,13 @@ Error protocol(std::string what) {
   return Error(ErrorCode::kProtocol, "guest link: " + std::move(what), ErrorOrigin::kSandbox);
 }
 
+}  // namespace
+
 uint64_t milliseconds_left(Deadline deadline) {
   if (deadline.is_never()) return 0;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline.remaining()).count();
   return static_cast<uint64_t>(std::max<int64_t>(left, 1));
 }
-
-}  // namespace
 
 ClientCore::ClientCore(net::Shard* shard, std::unique_ptr<Link> link, ClientOptions options)
     : shard_(shard),
@@ -43,7 +43,7 @@ awaitable<Result<void>> ClientCore::shake_hands() {
   mine.deadline_ms = milliseconds_left(options_.deadline);
   mine.single_user = options_.single_user;
   mine.open_files = options_.open_files;
-  send(FrameType::kHello, 0, mine.encode());
+  send(FrameType::kHello, 0, wire::encode(mine));
   const auto self = shared_from_this();
   shard_->spawn(read_loop(self));
   shard_->spawn(write_loop(self));
@@ -94,6 +94,12 @@ void ClientCore::end(Error why) {
   sockets_.clear();
 }
 
+Error ClientCore::broken(std::string what) {
+  Error error = protocol(std::move(what));
+  end(error);
+  return error;
+}
+
 Result<void> ClientCore::alive() const {
   if (!ended()) return {};
   return Error(ErrorCode::kClosed, why_.message, ErrorOrigin::kSandbox);
@@ -123,7 +129,7 @@ awaitable<void> ClientCore::read_loop(std::shared_ptr<ClientCore> core) {
       if (!handled) core->end(std::move(handled).error().from(ErrorOrigin::kSandbox));
     }
     if (!core->ended() && core->sockets_.size() > core->sockets_expected_) {
-      core->end(protocol("descriptors that nobody asked for"));
+      (void)core->broken("descriptors that nobody asked for");
     }
   }
   for (Fd& socket : core->sockets_) close_foreign(std::move(socket));
@@ -175,7 +181,7 @@ Result<void> ClientCore::handle_link(const wire::Frame& frame) {
   if (frame.type != FrameType::kHello || greeted_) {
     return protocol("a link frame that does not belong here");
   }
-  SLUICE_TRY(hello, wire::GuestHello::decode(frame.payload));
+  SLUICE_TRY(hello, wire::decode<wire::GuestHello>(frame.payload));
   greeted_ = true;
   greeted_changed_.notify_all();
   return {};
@@ -191,7 +197,7 @@ Result<void> ClientCore::handle_open(const wire::Frame& frame) {
   if (!request || request->verb != wire::Verb::kAccepted) {
     return protocol("a request that no guest makes");
   }
-  SLUICE_TRY(const auto accepted, wire::Accepted::decode(request->body));
+  SLUICE_TRY(const auto accepted, wire::decode<wire::Accepted>(request->body));
   const auto found = channels_.find(accepted.listener);
   if (found == channels_.end() || found->second->kind != Channel::Kind::kListener ||
       found->second->closed_there) {
@@ -225,7 +231,7 @@ Result<void> ClientCore::handle_stream(const ChannelPtr& channel, const wire::Fr
       break;
     case FrameType::kFail: {
       SLUICE_TRY_VOID(judge_reply(*channel));
-      SLUICE_TRY(auto failure, wire::Failure::decode(frame.payload));
+      SLUICE_TRY(auto failure, wire::decode<wire::Failure>(frame.payload));
       channel->failure = std::move(failure.error);
       break;
     }
@@ -233,7 +239,7 @@ Result<void> ClientCore::handle_stream(const ChannelPtr& channel, const wire::Fr
       SLUICE_TRY_VOID(handle_data(*channel, frame.payload));
       break;
     case FrameType::kEnd: {
-      SLUICE_TRY(const auto end, wire::End::decode(frame.payload));
+      SLUICE_TRY(const auto end, wire::decode<wire::End>(frame.payload));
       if (!channel->takes_data()) return protocol("an end on a stream without data");
       if (std::exchange(channel->ended, true)) return protocol("a second end");
       channel->truncated = end.truncated;
@@ -241,8 +247,8 @@ Result<void> ClientCore::handle_stream(const ChannelPtr& channel, const wire::Fr
       break;
     }
     case FrameType::kCredit: {
-      SLUICE_TRY(const uint32_t grant, wire::decode_credit(frame.payload));
-      SLUICE_TRY_VOID(channel->credit.grant(grant));
+      SLUICE_TRY(const auto grant, wire::decode<wire::Credit>(frame.payload));
+      SLUICE_TRY_VOID(channel->credit.grant(grant.bytes));
       break;
     }
     case FrameType::kStop:
@@ -254,7 +260,7 @@ Result<void> ClientCore::handle_stream(const ChannelPtr& channel, const wire::Fr
       if (channel->kind != Channel::Kind::kCommand || !channel->reply || channel->exit) {
         return protocol("an exit of what does not run");
       }
-      SLUICE_TRY(channel->exit, wire::Exit::decode(frame.payload));
+      SLUICE_TRY(channel->exit, wire::decode<wire::Exit>(frame.payload));
       break;
     }
     case FrameType::kDrained:
@@ -262,7 +268,7 @@ Result<void> ClientCore::handle_stream(const ChannelPtr& channel, const wire::Fr
       if (!std::exchange(channel->draining, false)) return protocol("drained unasked");
       break;
     case FrameType::kClose: {
-      SLUICE_TRY(const auto how, wire::Close::decode(frame.payload));
+      SLUICE_TRY(const auto how, wire::decode<wire::Close>(frame.payload));
       channel->closed_there = true;
       channel->reset = how.reason == wire::Close::Reason::kReset;
       if (channel->closed_here) {
@@ -309,7 +315,7 @@ Result<void> ClientCore::handle_data(Channel& channel, ByteView bytes) {
 void ClientCore::give_credit(Channel& channel, size_t consumed) {
   const uint32_t grant = channel.window.consumed(consumed);
   if (grant != 0 && !channel.closed_here && !channel.closed_there && !channel.ended) {
-    send(FrameType::kCredit, channel.id, wire::encode_credit(grant));
+    send(FrameType::kCredit, channel.id, wire::encode(wire::Credit{grant}));
   }
 }
 
@@ -352,7 +358,7 @@ Result<ChannelPtr> ClientCore::open(const wire::Request& request, Channel::Kind 
 
 Result<std::pair<ChannelPtr, ChannelPtr>> ClientCore::open_command(wire::Exec request) {
   request.err_stream = next_stream_ + 2;
-  SLUICE_TRY(auto out, open({wire::Verb::kExec, request.encode()}, Channel::Kind::kCommand));
+  SLUICE_TRY(auto out, open(wire::Request(request), Channel::Kind::kCommand));
   auto err = add(next_stream_, Channel::Kind::kErrors);
   next_stream_ += 2;
   return std::pair(std::move(out), std::move(err));
@@ -362,7 +368,7 @@ awaitable<Result<Bytes>> ClientCore::reply_of(std::shared_ptr<ClientCore> core,
                                               ChannelPtr channel) {
   while (!channel->reply && !channel->failure) {
     if (channel->closed_there) {
-      core->end(protocol("a request was closed without an answer"));
+      (void)core->broken("a request was closed without an answer");
       break;
     }
     SLUICE_CO_TRY_VOID(co_await channel->changed.wait(Deadline::never()));
@@ -372,11 +378,10 @@ awaitable<Result<Bytes>> ClientCore::reply_of(std::shared_ptr<ClientCore> core,
   co_return *channel->reply;
 }
 
-awaitable<Result<Bytes>> ClientCore::ask(wire::Request request) {
-  const auto self = shared_from_this();
-  SLUICE_CO_TRY(const ChannelPtr channel, open(request, Channel::Kind::kPlain));
-  auto reply = co_await reply_of(self, channel);
-  close(channel);
+awaitable<Result<Bytes>> ClientCore::ask(std::shared_ptr<ClientCore> core, wire::Request request) {
+  SLUICE_CO_TRY(const ChannelPtr channel, core->open(request, Channel::Kind::kPlain));
+  auto reply = co_await reply_of(core, channel);
+  core->close(channel);
   co_return reply;
 }
 
@@ -405,7 +410,7 @@ awaitable<Result<void>> ClientCore::send_data(std::shared_ptr<ClientCore> core, 
 
 void ClientCore::send_end(Channel& channel) {
   if (channel.closed_here || std::exchange(channel.end_sent, true)) return;
-  send(FrameType::kEnd, channel.id, wire::End{}.encode());
+  send(FrameType::kEnd, channel.id, wire::encode(wire::End{}));
 }
 
 void ClientCore::close(const ChannelPtr& channel, wire::Close::Reason reason) {
@@ -419,9 +424,7 @@ void ClientCore::close(const ChannelPtr& channel, wire::Close::Reason reason) {
   }
   channel->changed.notify_all();
   if (ended()) return;
-  wire::Close message;
-  message.reason = reason;
-  send(FrameType::kClose, channel->id, message.encode());
+  send(FrameType::kClose, channel->id, wire::encode(wire::Close{reason}));
   if (channel->closed_there) forget(channel);
 }
 
@@ -454,11 +457,7 @@ Bytes ClientCore::take(Channel& channel, size_t max) {
 
 Result<Fd> ClientCore::take_socket() {
   --sockets_expected_;
-  if (sockets_.empty()) {
-    Error error = protocol("a socket was announced that did not come");
-    end(error);
-    return error;
-  }
+  if (sockets_.empty()) return broken("a socket was announced that did not come");
   Fd socket = std::move(sockets_.front());
   sockets_.pop_front();
   return socket;

@@ -23,6 +23,9 @@
 
 namespace sluice::guest {
 
+// Until then, at least 1; 0 for never.
+uint64_t milliseconds_left(Deadline deadline);
+
 // One stream as the host sees it. Handles share it with the table: it outlives both.
 struct Channel {
   enum class Kind : uint8_t { kPlain, kBytes, kCommand, kErrors, kListener, kConnection };
@@ -63,39 +66,51 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   ClientCore(net::Shard* shard, std::unique_ptr<Link> link, ClientOptions options);
   ~ClientCore();
 
+  // REQUIRES: it is called once, before anything else.
   awaitable<Result<void>> shake_hands();
   // Ends everything, for good; the first reason counts.
   void end(Error why);
+  // The same because the guest broke the protocol: `what` it did. Returns that as an Error.
+  Error broken(std::string what);
   bool ended() const { return !why_.message.empty(); }
 
   // kClosed when the link is.
   Result<void> alive() const;
-  // Sends a request on a new stream.
+  // Sends a request on a new stream. REQUIRES: hands were shaken.
   Result<ChannelPtr> open(const wire::Request& request, Channel::Kind kind);
   // A command's two streams.
   Result<std::pair<ChannelPtr, ChannelPtr>> open_command(wire::Exec request);
-  // The request's reply, or why there is none.
+  // The request's reply, or why there is none. REQUIRES: `channel` is of open(): what the guest
+  // opened, or a command's second stream, is never replied to.
   static awaitable<Result<Bytes>> reply_of(std::shared_ptr<ClientCore> core, ChannelPtr channel);
-  // One request with a small answer.
-  awaitable<Result<Bytes>> ask(wire::Request request);
+  // One request with a small answer. REQUIRES: hands were shaken.
+  static awaitable<Result<Bytes>> ask(std::shared_ptr<ClientCore> core, wire::Request request);
 
+  // REQUIRES: the payload fits a frame, and we have not sent Close on the stream.
   void send(wire::FrameType type, uint32_t stream, ByteView payload = {});
   // Within credit and with regard to a full link. Ends early, without an Error, when the guest
-  // reads no more: `channel->stopped` tells.
+  // reads no more: `channel->stopped` tells. REQUIRES: `bytes` live until it returns, no other
+  // send_data() of the channel runs, and send_end() was not called.
   static awaitable<Result<void>> send_data(std::shared_ptr<ClientCore> core, ChannelPtr channel,
                                            ByteView bytes);
   void send_end(Channel& channel);
+  // The host is done with the stream: what still comes on it is dropped. Idempotent.
   void close(const ChannelPtr& channel, wire::Close::Reason reason = wire::Close::Reason::kDone);
 
   // Waits for data, its end or the stream's. Then `inbox` holds something, or nothing will come.
+  // REQUIRES: channel->takes_data().
   static awaitable<Result<void>> wait_for_data(std::shared_ptr<ClientCore> core,
                                                ChannelPtr channel);
-  // Takes at most `max` bytes out of the inbox.
+  // Takes at most `max` bytes out of the inbox. REQUIRES: the channel does not collect.
   Bytes take(Channel& channel, size_t max);
+  // Whether the link lets the guest hand over sockets.
+  bool passes_sockets() const { return link_->passes_descriptors(); }
   // How many sockets may be on their way: a guest that sends others breaks the protocol.
+  // REQUIRES, of the second: an expect_socket() whose request failed, so that no socket comes.
   void expect_socket() { ++sockets_expected_; }
   void expect_no_socket() { --sockets_expected_; }
-  // The expected one, which came with a reply that said so.
+  // The expected one. REQUIRES: an expect_socket() whose reply said that it comes along. Replies
+  // are taken in their order, as sockets come in that order.
   Result<Fd> take_socket();
 
   net::Shard* shard() const { return shard_; }
@@ -117,6 +132,7 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   void give_credit(Channel& channel, size_t consumed);
   void forget(const ChannelPtr& channel);
   void tell_watch(const ChannelPtr& channel, net::PeerClose how);
+  // REQUIRES: no stream had the number before.
   ChannelPtr add(uint32_t id, Channel::Kind kind);
 
   net::Shard* shard_;

@@ -1,12 +1,12 @@
 #include <sys/socket.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "sluice/base/core/syscalls.h"
 #include "sluice/guest/client/link.h"
 
 namespace sluice::guest {
@@ -19,18 +19,17 @@ using Socket = Unix::socket::rebind_executor<net::Executor>::other;
 
 const auto kUse = asio::as_tuple(asio::use_awaitable_t<net::Executor>());
 
-// One descriptor a message is all that the guest ever sends.
-constexpr size_t kControlBytes = CMSG_SPACE(sizeof(int));
-
 class SocketLink final : public Link {
  public:
   explicit SocketLink(Socket socket) : socket_(std::move(socket)) {}
   ~SocketLink() override { SocketLink::close(); }
 
+  bool passes_descriptors() const override { return true; }
+
   awaitable<Result<size_t>> read_some(std::span<std::byte> into, std::vector<Fd>* fds) override {
     for (;;) {
       if (!socket_.is_open()) co_return closed_here();
-      const auto n = receive(into, fds);
+      const auto n = receive_with_fds(socket_.native_handle(), into, fds, MSG_DONTWAIT);
       if (n >= 0) co_return static_cast<size_t>(n);
       if (errno != EAGAIN) co_return errno_error("read from the guest", errno);
       const auto waited = co_await socket_.async_wait(Socket::wait_read, kUse);
@@ -41,13 +40,11 @@ class SocketLink final : public Link {
   awaitable<Result<void>> write_all(ByteView bytes) override {
     while (!bytes.empty()) {
       if (!socket_.is_open()) co_return closed_here();
-      const auto n =
-          ::send(socket_.native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      const auto n = send_with_fds(socket_.native_handle(), bytes, {}, MSG_DONTWAIT);
       if (n >= 0) {
         bytes.remove_prefix(static_cast<size_t>(n));
         continue;
       }
-      if (errno == EINTR) continue;
       if (errno != EAGAIN) co_return errno_error("write to the guest", errno);
       const auto waited = co_await socket_.async_wait(Socket::wait_write, kUse);
       if (std::get<0>(waited)) co_return closed_here();
@@ -62,32 +59,6 @@ class SocketLink final : public Link {
 
  private:
   static Error closed_here() { return Error(ErrorCode::kClosed, "the link was closed here"); }
-
-  ssize_t receive(std::span<std::byte> into, std::vector<Fd>* fds) {
-    alignas(cmsghdr) char control[kControlBytes];
-    iovec piece{into.data(), into.size()};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    ssize_t n = 0;
-    do {
-      n = ::recvmsg(socket_.native_handle(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0) return n;
-    for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr;
-         head = CMSG_NXTHDR(&message, head)) {
-      if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) continue;
-      const size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      for (size_t i = 0; i < count; ++i) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(head) + i * sizeof fd, sizeof fd);
-        fds->emplace_back(fd);
-      }
-    }
-    return n;
-  }
 
   Socket socket_;
 };

@@ -1,6 +1,5 @@
 #include "sluice/guest/program/archive.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <linux/stat.h>
@@ -20,13 +19,12 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/core/syscalls.h"
+#include "sluice/guest/program/files.h"
 #include "sluice/guest/wire/fields.h"
 
 namespace sluice::guest::program {
 namespace {
-
-using wire::Reader;
-using wire::Writer;
 
 // Each record: its head's length (u32), the head, and for a file its content.
 enum class Kind : uint8_t { kEnd, kDirectory, kFile, kSymlink, kHardLink, kPipe, kImage };
@@ -38,6 +36,7 @@ constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxHead = 3 * kMaxPath;
 
 struct Entry {
+  static constexpr char kName[] = "entry of a snapshot";
   Kind kind = Kind::kEnd;
   std::string path;  // below the top; "." is the top
   std::string link;  // kSymlink: its text; kHardLink: the path of the other name
@@ -46,38 +45,20 @@ struct Entry {
   uint32_t nanoseconds = 0;
   uint64_t size = 0;
 
-  Bytes encode() const {
-    Writer head;
-    head.u8(static_cast<uint8_t>(kind));
-    head.string(path);
-    head.string(link);
-    head.u32(mode);
-    head.u32(uid);
-    head.u32(gid);
-    head.u64(seconds);
-    head.u32(nanoseconds);
-    head.u64(size);
-    Writer record;
-    record.u32(static_cast<uint32_t>(head.size()));
-    return record.take() + head.take();
-  }
-  static Result<Entry> decode(ByteView bytes) {
-    Reader in(bytes);
-    Entry entry;
-    entry.kind = in.enumerator(Kind::kImage);
-    entry.path = in.text(kMaxPath);
-    entry.link = in.text(kMaxPath);
-    entry.mode = in.u32();
-    entry.uid = in.u32();
-    entry.gid = in.u32();
-    entry.seconds = in.u64();
-    entry.nanoseconds = in.u32();
-    entry.size = in.u64();
-    if (entry.mode > 07777 || entry.nanoseconds >= 1'000'000'000) in.fail("no such mode or time");
-    SLUICE_TRY_VOID(in.finish("entry of a snapshot"));
-    return entry;
+  static void fields(auto& v, auto& m) {
+    v.enumerator(m.kind, Kind::kImage);
+    v.text(m.path, kMaxPath);
+    v.text(m.link, kMaxPath);
+    v.numbers(m.mode, m.uid, m.gid, m.seconds, m.nanoseconds, m.size);
+    if (m.mode > 07777 || m.nanoseconds >= 1'000'000'000) v.fail("no such mode or time");
   }
 };
+
+Result<Fd> open_top() {
+  Fd top(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!top) return errno_error("/", errno);
+  return top;
+}
 
 Error at_path(const std::string& path, int failure) {
   return errno_error("/" + path, failure);
@@ -85,18 +66,6 @@ Error at_path(const std::string& path, int failure) {
 
 bool is_dots(std::string_view name) {
   return name == "." || name == "..";
-}
-
-Result<std::vector<std::string>> names_in(int directory, const std::string& path) {
-  const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR* stream = copy >= 0 ? ::fdopendir(copy) : nullptr;
-  if (stream == nullptr) return at_path(path, errno);
-  std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(stream)) {
-    if (!is_dots(entry->d_name)) names.emplace_back(entry->d_name);
-  }
-  ::closedir(stream);
-  return names;
 }
 
 // Whether something is mounted there.
@@ -144,7 +113,7 @@ class Packer {
       const Fd directory(
           ::openat(top, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!directory) return at_path(path, errno);
-      SLUICE_TRY(auto names, names_in(directory.get(), path));
+      SLUICE_TRY(auto names, names_in(directory.get()));
       std::sort(names.begin(), names.end());
       for (const std::string& name : names) {
         SLUICE_TRY_VOID(add(directory.get(), name, below(path, name), &waiting));
@@ -228,7 +197,11 @@ class Packer {
     return {};
   }
 
-  Result<void> put(const Entry& entry) { return write(entry.encode()); }
+  Result<void> put(const Entry& entry) {
+    wire::Writer record;
+    record.string(wire::encode(entry), kMaxHead);
+    return write(record.take());
+  }
 
   Result<void> write(ByteView bytes) {
     written_ += bytes.size();
@@ -291,7 +264,7 @@ class Unpacker {
       const Fd directory(
           ::openat(top_, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!directory) continue;
-      SLUICE_TRY(const auto names, names_in(directory.get(), path));
+      SLUICE_TRY(const auto names, names_in(directory.get()));
       for (const std::string& name : names) {
         struct stat entry{};
         if (::fstatat(directory.get(), name.c_str(), &entry, AT_SYMLINK_NOFOLLOW) != 0) continue;
@@ -469,10 +442,11 @@ class Unpacker {
   }
   Result<Entry> next() {
     SLUICE_TRY(const Bytes length, take(4));
-    const uint32_t size = Reader(length).u32();
+    uint32_t size = 0;
+    wire::Reader(length).numbers(size);
     if (size > kMaxHead) return Error(ErrorCode::kProtocol, "a snapshot's entry is too long");
     SLUICE_TRY(const Bytes head, take(size));
-    return Entry::decode(head);
+    return wire::decode<Entry>(head);
   }
 
   const int top_, in_;
@@ -485,6 +459,18 @@ class Unpacker {
 };
 
 }  // namespace
+
+Result<VerbReply> carry_out(const wire::Pack& request, const VerbProcess& process) {
+  SLUICE_TRY(const Fd top, open_top());
+  SLUICE_TRY_VOID(pack_tree(top.get(), process.out, request.max));
+  return Bytes();
+}
+
+Result<VerbReply> carry_out(const wire::Unpack&, const VerbProcess& process) {
+  SLUICE_TRY(const Fd top, open_top());
+  SLUICE_TRY_VOID(unpack_tree(top.get(), process.in, process.users));
+  return Bytes();
+}
 
 Result<void> pack_tree(int top, int out, uint64_t max) {
   return Packer(out, max).pack(top);

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "sluice/base/core/syscalls.h"
 #include "sluice/guest/program/streams.h"
 
 namespace sluice::guest::program {
@@ -30,10 +31,22 @@ wire::Exit to_exit(int wait_status, bool timed_out) {
 
 }  // namespace
 
-Result<Guest::JobPtr> Guest::find_job(uint32_t id) {
-  auto* stream = dynamic_cast<JobOut*>(find_stream(id));
+Result<Guest::CommandPtr> Guest::find_command(uint32_t id) {
+  auto* stream = dynamic_cast<CommandOut*>(find_stream(id));
   if (stream == nullptr) return Error(ErrorCode::kNotFound, "no such command");
-  return stream->job;
+  return stream->command;
+}
+
+Result<void> Guest::send_signal(const wire::Signal& signal) {
+  SLUICE_TRY(const CommandPtr command, find_command(signal.command));
+  const Error over(ErrorCode::kNotFound, "the command has ended");
+  if (command->leader < 0 || command->status) return over;
+  const int handle = command->leader_handle.get();
+  const auto sent = handle >= 0
+                        ? ::syscall(SYS_pidfd_send_signal, handle, signal.number, nullptr, 0)
+                        : ::kill(command->leader, signal.number);
+  if (sent == 0) return {};
+  return errno == ESRCH ? over : errno_error("signal", errno);
 }
 
 Result<void> Guest::start_command(uint32_t id, wire::Exec request) {
@@ -41,35 +54,35 @@ Result<void> Guest::start_command(uint32_t id, wire::Exec request) {
     return protocol_error("a command whose second stream does not follow its first");
   }
   last_host_stream_ = request.err_stream;
-  auto job = std::make_shared<Job>();
-  job->out_stream = id;
-  job->err_stream = request.err_stream;
-  job->plan.request = std::move(request);
-  job->plan.users = users_;
-  job->plan.open_files = open_files_;
-  auto& out = add_stream<JobOut>(id, job);
-  auto& err = add_stream<JobErr>(job->err_stream, job);
-  jobs_.insert(job);
-  const auto launched = launch(job);
+  auto command = std::make_shared<Command>();
+  command->out_stream = id;
+  command->err_stream = request.err_stream;
+  command->plan.request = std::move(request);
+  command->plan.users = users_;
+  command->plan.open_files = open_files_;
+  auto& out = add_stream<CommandOut>(id, command);
+  auto& err = add_stream<CommandErr>(command->err_stream, command);
+  commands_.insert(command);
+  const auto launched = launch(command);
   if (launched) {
-    keepers_[job->keeper] = job;
+    keepers_[command->keeper] = command;
     return {};
   }
-  job->keeper_gone = true;
+  command->keeper_gone = true;
   fail(out, launched.error());
   close(out);
   close(err);
   return {};
 }
 
-Result<void> Guest::launch(const JobPtr& job) {
-  const bool takes_input = job->plan.request.takes_input;
+Result<void> Guest::launch(const CommandPtr& command) {
+  const bool takes_input = command->plan.request.takes_input;
   if (!kill_all_waiters_.empty()) {
     return Error(ErrorCode::kFailedPrecondition, "everything is being killed");
   }
-  auto user = look_up_user(job->plan.request.user);
+  auto user = look_up_user(command->plan.request.user);
   if (!user) return std::move(user).error();
-  job->plan.user = std::move(*user);
+  command->plan.user = std::move(*user);
   auto out = make_pipe();
   auto err = make_pipe();
   auto report = make_pipe();
@@ -83,193 +96,168 @@ Result<void> Guest::launch(const JobPtr& job) {
                  std::string("no process left for the command: ") + ::strerror(errno));
   }
   if (keeper == 0) {
-    keep_command(job->plan, in->read.get(), out->write.get(), err->write.get(),
+    keep_command(command->plan, in->read.get(), out->write.get(), err->write.get(),
                  report->write.get());
   }
-  job->keeper = keeper;
-  job->tree.emplace(keeper);
-  job->report = std::move(report->read);
-  for (const Fd* ours : {&out->read, &err->read, &job->report, &in->write}) {
+  command->keeper = keeper;
+  command->tree.emplace(keeper);
+  command->report = std::move(report->read);
+  for (const Fd* ours : {&out->read, &err->read, &command->report, &in->write}) {
     if (*ours) set_nonblocking(ours->get());
   }
-  // The sources are the job's own: a plain pointer to it is good as long as they are.
-  auto outlet = [this, job = job.get()](uint32_t id) {
-    Source::Outlet to;
-    to.room = [this, id] {
-      const Stream* stream = find_stream(id);
-      return stream == nullptr ? size_t{0} : room_for(*stream);
-    };
-    to.send = [this, id](ByteView bytes) {
-      send_data(*find_stream(id), bytes);
-    };
-    to.ended = [this, id, job](bool) {
-      Stream* stream = find_stream(id);
-      if (stream == nullptr || stream->closed_here) return;
-      const bool is_err = id == job->err_stream;
-      wire::End end;
-      end.truncated = (is_err ? job->err : job->out)->truncated();
-      send(FrameType::kEnd, id, end.encode());
+  // The sources are the command's own: a plain pointer to it is good as long as they are.
+  const auto source = [&](Fd& from, uint32_t id) {
+    auto ended = [this, id, command = command.get()](bool) {
+      Stream* stream = find_open(id);
+      if (stream == nullptr) return;
+      const bool is_err = id == command->err_stream;
+      const wire::End end{(is_err ? command->err : command->out)->truncated()};
+      send(FrameType::kEnd, id, wire::encode(end));
       if (is_err) close(*stream);
     };
-    return to;
+    const uint64_t cap = command->plan.request.output_cap;
+    return std::make_unique<Source>(loop_, std::move(from), cap, outlet_to(id, std::move(ended)));
   };
-  const uint64_t cap = job->plan.request.output_cap;
-  job->out = std::make_unique<Source>(loop_, std::move(out->read), cap, outlet(job->out_stream));
-  job->err = std::make_unique<Source>(loop_, std::move(err->read), cap, outlet(job->err_stream));
+  command->out = source(out->read, command->out_stream);
+  command->err = source(err->read, command->err_stream);
   if (takes_input) {
-    job->in = std::make_unique<Sink>(loop_, std::move(in->write),
-                                     Sink::Inlet{[this, id = job->out_stream](size_t n) {
-                                                   if (Stream* stream = find_stream(id))
-                                                     give_credit(*stream, n);
-                                                 },
-                                                 [this, id = job->out_stream] {
-                                                   Stream* stream = find_stream(id);
-                                                   if (stream != nullptr && !stream->closed_here) {
-                                                     send(FrameType::kStop, id, {});
-                                                   }
-                                                 },
-                                                 [] {
-                                                 }});
+    command->in =
+        std::make_unique<Sink>(loop_, std::move(in->write), inlet_from(command->out_stream, [] {}));
   }
-  loop_.watch(job->report.get(), EPOLLIN, [this, weak = std::weak_ptr(job)](uint32_t) {
+  loop_.watch(command->report.get(), EPOLLIN, [this, weak = std::weak_ptr(command)](uint32_t) {
     if (const auto alive = weak.lock()) on_report(alive);
   });
-  if (const uint64_t ms = job->plan.request.timeout_ms) {
+  if (const uint64_t ms = command->plan.request.timeout_ms) {
     // What does not fit a clock is no deadline.
     const auto most = static_cast<uint64_t>(std::chrono::milliseconds(365 * 24h).count());
-    job->deadline_timer = loop_.at(Deadline::in(std::chrono::milliseconds(std::min(ms, most))),
-                                   [this, weak = std::weak_ptr(job)] {
-                                     const auto alive = weak.lock();
-                                     if (!alive || alive->status) return;
-                                     alive->timed_out = true;
-                                     kill_job(alive);
-                                   });
+    command->deadline_timer = loop_.at(Deadline::in(std::chrono::milliseconds(std::min(ms, most))),
+                                       [this, weak = std::weak_ptr(command)] {
+                                         const auto alive = weak.lock();
+                                         if (!alive || alive->status) return;
+                                         alive->timed_out = true;
+                                         kill_command(alive);
+                                       });
   }
   return {};
 }
 
-void Guest::on_report(const JobPtr& job) {
-  while (job->report) {
+void Guest::on_report(const CommandPtr& command) {
+  while (command->report) {
     KeeperReport report;
-    const ssize_t n = ::read(job->report.get(), &report, sizeof report);
+    const ssize_t n = ::read(command->report.get(), &report, sizeof report);
     if (n < 0) return;
     if (n != sizeof report) {
-      loop_.forget(job->report.get());
-      job->report.reset();
+      loop_.forget(command->report.get());
+      command->report.reset();
       return;
     }
-    Stream* stream = find_stream(job->out_stream);
-    const bool open = stream != nullptr && !stream->closed_here;
+    Stream* stream = find_open(command->out_stream);
     switch (report.kind) {
       case KeeperReport::Kind::kStarted:
-        job->leader = report.value;
-        job->leader_handle = Fd(static_cast<int>(::syscall(SYS_pidfd_open, report.value, 0)));
-        leaders_[job->leader] = job;
-        if (open) {
-          wire::Started started;
-          started.pid = static_cast<uint32_t>(job->leader);
-          send(FrameType::kReply, job->out_stream, started.encode());
-        }
+        command->leader = report.value;
+        command->leader_handle = Fd(static_cast<int>(::syscall(SYS_pidfd_open, report.value, 0)));
+        leaders_[command->leader] = command;
+        tell_started(command);
         break;
       case KeeperReport::Kind::kFailed:
-        job->status = 127 << 8;
-        job->exit_sent = true;
-        if (open) {
-          fail(*stream, start_error(job->plan, report));
+        command->status = 127 << 8;
+        command->exit_sent = true;
+        if (stream != nullptr) {
+          fail(*stream, start_error(command->plan, report));
           close(*stream);
         }
-        if (Stream* err = find_stream(job->err_stream)) close(*err);
+        if (Stream* err = find_stream(command->err_stream)) close(*err);
         break;
       case KeeperReport::Kind::kExited:
-        ended(job, report.value);
+        ended(command, report.value);
         break;
     }
   }
 }
 
-void Guest::ended(const JobPtr& job, int wait_status) {
-  if (job->status) return;
-  job->status = wait_status;
-  leaders_.erase(job->leader);
-  loop_.cancel(job->deadline_timer);
-  on_job_changed(job);
+void Guest::tell_started(const CommandPtr& command) {
+  if (find_open(command->out_stream) == nullptr) return;
+  const wire::Started started{static_cast<uint32_t>(command->leader)};
+  send(FrameType::kReply, command->out_stream, wire::encode(started));
 }
 
-void Guest::on_job_changed(const JobPtr& job) {
+void Guest::ended(const CommandPtr& command, int wait_status) {
+  if (command->status) return;
+  command->status = wait_status;
+  leaders_.erase(command->leader);
+  loop_.cancel(command->deadline_timer);
+  on_command_changed(command);
+}
+
+void Guest::on_command_changed(const CommandPtr& command) {
   // A command that is being killed has ended when all of it has.
-  const bool gone = tree_is_gone(job);
-  const bool settled = !job->killing || gone || job->kill_failed;
-  if (job->status && settled && !std::exchange(job->exit_sent, true)) {
-    Stream* stream = find_stream(job->out_stream);
-    if (stream != nullptr && !stream->closed_here) {
-      send(FrameType::kExit, job->out_stream, to_exit(*job->status, job->timed_out).encode());
-      if (job->in && job->in->open()) send(FrameType::kStop, job->out_stream, {});
+  const bool gone = tree_is_gone(command);
+  const bool settled = !command->killing || gone || command->kill_failed;
+  if (command->status && settled && !std::exchange(command->exit_sent, true)) {
+    if (find_open(command->out_stream) != nullptr) {
+      send(FrameType::kExit, command->out_stream,
+           wire::encode(to_exit(*command->status, command->timed_out)));
+      if (command->in && command->in->open()) send(FrameType::kStop, command->out_stream, {});
     }
-    if (job->in) job->in->close();
-    job->out->finish();
-    job->err->finish();
+    if (command->in) command->in->close();
+    command->out->finish();
+    command->err->finish();
   }
-  if (gone || job->kill_failed) {
-    loop_.cancel(job->kill_timer);
-    for (const uint32_t id : std::exchange(job->kill_waiters, {})) {
-      Stream* stream = find_stream(id);
-      if (stream == nullptr || stream->closed_here) continue;
-      if (gone) {
-        send(FrameType::kReply, id, {});
-      } else {
-        fail(*stream, Error(ErrorCode::kTimedOut, "some processes of the command do not die"));
-      }
-      close(*stream);
+  if (gone || command->kill_failed) {
+    loop_.cancel(command->kill_timer);
+    const Error survived(ErrorCode::kTimedOut, "some processes of the command do not die");
+    for (const uint32_t id : std::exchange(command->kill_waiters, {})) {
+      answer(id, gone ? Result<Bytes>(Bytes()) : Result<Bytes>(survived));
     }
   }
-  if (job->keeper_gone && find_stream(job->out_stream) == nullptr &&
-      find_stream(job->err_stream) == nullptr) {
-    if (job->report) loop_.forget(job->report.get());
-    loop_.cancel(job->deadline_timer);
-    trash_.push_back(job);
-    jobs_.erase(job);
+  if (command->keeper_gone && find_stream(command->out_stream) == nullptr &&
+      find_stream(command->err_stream) == nullptr) {
+    if (command->report) loop_.forget(command->report.get());
+    loop_.cancel(command->deadline_timer);
+    trash_.push_back(command);
+    commands_.erase(command);
   }
 }
 
-bool Guest::tree_is_gone(const JobPtr& job) const {
-  if (!job->keeper_gone) return false;
+bool Guest::tree_is_gone(const CommandPtr& command) const {
+  if (!command->keeper_gone) return false;
   // After a sweep the rest may be dying yet. Commands that were started since are none of it.
-  return !job->swept || !keepers_.empty() || (::kill(-1, 0) != 0 && errno == ESRCH);
+  return !command->swept || !keepers_.empty() || (::kill(-1, 0) != 0 && errno == ESRCH);
 }
 
-void Guest::kill_job(const JobPtr& job) {
-  if (tree_is_gone(job)) return;
-  job->killing = true;
-  job->kill_failed = false;
-  job->kill_deadline = Deadline::in(kKillTime);
-  loop_.cancel(job->kill_timer);
-  kill_job_again(job, 1ms);
+void Guest::kill_command(const CommandPtr& command) {
+  if (tree_is_gone(command)) return;
+  command->killing = true;
+  command->kill_failed = false;
+  command->kill_deadline = Deadline::in(kKillTime);
+  loop_.cancel(command->kill_timer);
+  kill_command_again(command, 1ms);
 }
 
-void Guest::kill_job_again(const JobPtr& job, Duration pause) {
-  if (tree_is_gone(job)) {
-    on_job_changed(job);
+void Guest::kill_command_again(const CommandPtr& command, Duration pause) {
+  if (tree_is_gone(command)) {
+    on_command_changed(command);
     return;
   }
-  // If nothing else runs here, everything is the job's: one call ends it all in one step, which
+  // If nothing else runs here, everything is the command's: one call ends it all in one step, which
   // even the fastest fork bomb does not outrun. The command itself becomes the guest's child then.
   const bool alone = owns_namespace_ && verbs_.empty() &&
-                     (keepers_.empty() || (keepers_.size() == 1 && !job->keeper_gone));
+                     (keepers_.empty() || (keepers_.size() == 1 && !command->keeper_gone));
   if (alone) {
-    job->swept = true;
+    command->swept = true;
     ::kill(-1, SIGKILL);
   } else {
-    job->tree->kill();
+    command->tree->kill();
   }
-  if (job->kill_deadline.expired()) {
-    job->kill_failed = true;
-    on_job_changed(job);
+  if (command->kill_deadline.expired()) {
+    command->kill_failed = true;
+    on_command_changed(command);
     // Nobody waits any more; it goes on all the same.
     pause = 1s;
   }
   const Duration next = std::min<Duration>(pause * 2, 100ms);
-  job->kill_timer = loop_.at(Deadline::in(pause), [this, weak = std::weak_ptr(job), next] {
-    if (const auto alive = weak.lock()) kill_job_again(alive, next);
+  command->kill_timer = loop_.at(Deadline::in(pause), [this, weak = std::weak_ptr(command), next] {
+    if (const auto alive = weak.lock()) kill_command_again(alive, next);
   });
 }
 
@@ -282,39 +270,34 @@ void Guest::reap() {
     reaped.emplace_back(pid, status);
   }
   // Keepers first: what they still reported is better than what can be concluded.
-  std::vector<JobPtr> changed;
+  std::vector<CommandPtr> changed;
   for (const auto& [pid, status] : reaped) {
     const auto found = keepers_.find(pid);
     if (found == keepers_.end()) continue;
-    const JobPtr job = found->second;
+    const CommandPtr command = found->second;
     keepers_.erase(found);
-    on_report(job);
-    job->keeper_gone = true;
-    if (!job->status && job->leader < 0) {
+    on_report(command);
+    command->keeper_gone = true;
+    if (!command->status && command->leader < 0) {
       // Killed (at its deadline, with everything, by somebody inside) before it said that the
       // command runs: whether it did or not, this is how it ended.
-      job->leader = pid;
-      Stream* stream = find_stream(job->out_stream);
-      if (stream != nullptr && !stream->closed_here) {
-        wire::Started started;
-        started.pid = static_cast<uint32_t>(pid);
-        send(FrameType::kReply, job->out_stream, started.encode());
-      }
-      ended(job, SIGKILL);
+      command->leader = pid;
+      tell_started(command);
+      ended(command, SIGKILL);
     }
-    changed.push_back(job);
+    changed.push_back(command);
   }
   // A command whose keeper was killed is the guest's own child now.
   for (const auto& [pid, status] : reaped) {
     const auto found = leaders_.find(pid);
     if (found == leaders_.end()) continue;
-    const JobPtr job = found->second;
-    ended(job, status);
+    const CommandPtr command = found->second;
+    ended(command, status);
   }
-  for (const JobPtr& job : changed) {
+  for (const CommandPtr& command : changed) {
     // Killed together with its keeper, and gone before anybody could be told.
-    if (!job->status && ::kill(job->leader, 0) != 0) ended(job, SIGKILL);
-    on_job_changed(job);
+    if (!command->status && ::kill(command->leader, 0) != 0) ended(command, SIGKILL);
+    on_command_changed(command);
   }
   for (const auto& [pid, status] : reaped) {
     for (const VerbPtr& verb : verbs_) {
@@ -346,15 +329,9 @@ void Guest::continue_kill_all() {
     });
     return;
   }
+  const Error survived(ErrorCode::kTimedOut, "some processes do not die");
   for (const uint32_t id : std::exchange(kill_all_waiters_, {})) {
-    Stream* stream = find_stream(id);
-    if (stream == nullptr || stream->closed_here) continue;
-    if (gone) {
-      send(FrameType::kReply, id, {});
-    } else {
-      fail(*stream, Error(ErrorCode::kTimedOut, "some processes do not die"));
-    }
-    close(*stream);
+    answer(id, gone ? Result<Bytes>(Bytes()) : Result<Bytes>(survived));
   }
 }
 

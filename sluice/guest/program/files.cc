@@ -1,6 +1,5 @@
 #include "sluice/guest/program/files.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "sluice/base/core/defer.h"
+#include "sluice/base/core/syscalls.h"
 
 namespace sluice::guest::program {
 namespace {
@@ -127,13 +127,9 @@ struct OpenDirectory {
 
 Result<OpenDirectory> read_directory(Fd fd, std::string path) {
   OpenDirectory out{std::move(fd), {}, std::move(path)};
-  const int copy = ::fcntl(out.fd.get(), F_DUPFD_CLOEXEC, 0);
-  DIR* stream = copy >= 0 ? ::fdopendir(copy) : nullptr;
-  if (stream == nullptr) return path_error(out.path, errno);
-  while (const dirent* entry = ::readdir(stream)) {
-    if (!is_dots(entry->d_name)) out.names.emplace_back(entry->d_name);
-  }
-  ::closedir(stream);
+  auto names = names_in(out.fd.get());
+  if (!names) return std::move(names).error().within(out.path);
+  out.names = std::move(*names);
   return out;
 }
 
@@ -141,10 +137,16 @@ Fd open_directory_at(int at, const char* name) {
   return Fd(::openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
 }
 
+// Gives what was made to the verb's user. False, with errno, if that fails.
+bool own(const Fd& made, const VerbProcess& process) {
+  return process.users == Users::kSingle ||
+         ::fchown(made.get(), process.user.uid, process.user.gid) == 0;
+}
+
 // Opens `path` from the root down, following no link at all. With `make`, what is missing is made
-// and given to `owner`.
+// and given to the verb's user.
 enum class Missing : uint8_t { kError, kMake };
-Result<Fd> open_plain(const std::string& path, Missing missing, const User& owner, Users users) {
+Result<Fd> open_plain(const std::string& path, Missing missing, const VerbProcess& process) {
   Fd at(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!at) return path_error("/", errno);
   std::string_view rest = path;
@@ -158,9 +160,7 @@ Result<Fd> open_plain(const std::string& path, Missing missing, const User& owne
     if (!next && errno == ENOENT && missing == Missing::kMake) {
       if (::mkdirat(at.get(), name.c_str(), 0755) != 0) return path_error(path, errno);
       next = open_directory_at(at.get(), name.c_str());
-      if (next && users == Users::kMany && ::fchown(next.get(), owner.uid, owner.gid) != 0) {
-        return path_error(path, errno);
-      }
+      if (next && !own(next, process)) return path_error(path, errno);
     }
     if (!next) {
       if (errno == ENOTDIR || errno == ELOOP) {
@@ -322,7 +322,7 @@ Result<void> send_record(int control, wire::FrameType type, ByteView payload) {
   return write_all(control, record.append(payload));
 }
 
-Result<void> read_verb(const wire::Read& request, const VerbPipes& pipes) {
+Result<VerbReply> carry_out(const wire::Read& request, const VerbProcess& process) {
   SLUICE_TRY(const std::string path, checked(request.path));
   // Without O_NONBLOCK a named pipe would hold us here.
   const Fd file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
@@ -342,8 +342,8 @@ Result<void> read_verb(const wire::Read& request, const VerbPipes& pipes) {
                  path + " is larger than " + std::to_string(request.max) + " bytes");
   };
   if (static_cast<uint64_t>(st.st_size) > request.max) return too_large();
-  SLUICE_TRY_VOID(
-      send_record(pipes.control, wire::FrameType::kReply, to_file_stat(request.path, st).encode()));
+  SLUICE_TRY_VOID(send_record(process.control, wire::FrameType::kReply,
+                              wire::encode(to_file_stat(request.path, st))));
   // The size is only a hint: the file may grow, and those of /proc say 0.
   std::vector<char> buffer(kPiece);
   uint64_t sent = 0;
@@ -351,14 +351,14 @@ Result<void> read_verb(const wire::Read& request, const VerbPipes& pipes) {
     const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return path_error(path, errno);
-    if (n == 0) return {};
+    if (n == 0) return VerbReply();
     sent += static_cast<uint64_t>(n);
     if (sent > request.max) return too_large();
-    SLUICE_TRY_VOID(write_all(pipes.out, {buffer.data(), static_cast<size_t>(n)}));
+    SLUICE_TRY_VOID(write_all(process.out, {buffer.data(), static_cast<size_t>(n)}));
   }
 }
 
-Result<void> write_verb(const wire::Write& request, const VerbPipes& pipes) {
+Result<VerbReply> carry_out(const wire::Write& request, const VerbProcess& process) {
   SLUICE_TRY(const std::string path, checked(request.path));
   const auto [directory, name] = split_last(path);
   if (name.empty() || is_dots(name)) {
@@ -380,9 +380,9 @@ Result<void> write_verb(const wire::Write& request, const VerbPipes& pipes) {
                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file) return path_error(path, errno);
   Defer remove([&] { ::unlinkat(parent.get(), temporary.c_str(), 0); });
-  auto copied = copy_in(pipes.in, file.get());
+  auto copied = copy_in(process.in, file.get());
   if (!copied) return std::move(copied).error().within(path);
-  if (!input_was_complete(pipes.control)) {
+  if (!input_was_complete(process.control)) {
     return Error(ErrorCode::kCancelled, path + ": the writer gave up");
   }
   if (::fchmod(file.get(), request.mode) != 0) return path_error(path, errno);
@@ -390,17 +390,17 @@ Result<void> write_verb(const wire::Write& request, const VerbPipes& pipes) {
     return path_error(path, errno);
   }
   remove.cancel();
-  return {};
+  return Bytes();
 }
 
-Result<FileStat> stat_verb(const wire::Stat& request) {
+Result<VerbReply> carry_out(const wire::Stat& request, const VerbProcess&) {
   SLUICE_TRY(const std::string path, checked(request.path));
   struct stat st{};
   if (::lstat(path.c_str(), &st) != 0) return path_error(path, errno);
-  return to_file_stat(request.path, st);
+  return wire::encode(to_file_stat(request.path, st));
 }
 
-Result<void> list_verb(const wire::List& request, const VerbPipes& pipes) {
+Result<VerbReply> carry_out(const wire::List& request, const VerbProcess& process) {
   SLUICE_TRY(const std::string path, checked(request.path));
   Fd root = open_directory_at(AT_FDCWD, path.c_str());
   if (!root) {
@@ -435,7 +435,7 @@ Result<void> list_verb(const wire::List& request, const VerbPipes& pipes) {
     batch += wire::encode_list_entry(to_file_stat(relative, st));
     ++sent;
     if (batch.size() >= kPiece) {
-      SLUICE_TRY_VOID(write_all(pipes.out, batch));
+      SLUICE_TRY_VOID(write_all(process.out, batch));
       batch.clear();
     }
     if (!S_ISDIR(st.st_mode) || stack.size() == max_depth) continue;
@@ -444,17 +444,17 @@ Result<void> list_verb(const wire::List& request, const VerbPipes& pipes) {
     auto opened = read_directory(std::move(below), std::move(relative));
     if (opened) stack.push_back(std::move(*opened));
   }
-  return write_all(pipes.out, batch);
+  SLUICE_TRY_VOID(write_all(process.out, batch));
+  return Bytes();
 }
 
-Result<void> reset_directory_verb(const wire::ResetDirectory& request, const User& owner,
-                                  Users users) {
+Result<VerbReply> carry_out(const wire::ResetDirectory& request, const VerbProcess& process) {
   SLUICE_TRY(const std::string path, checked(request.path));
   const auto [parent_path, name] = split_last(path);
   if (name.empty() || is_dots(name)) {
     return Error(ErrorCode::kInvalidArgument, path + " cannot be reset");
   }
-  SLUICE_TRY(const Fd parent, open_plain(parent_path, Missing::kMake, owner, users));
+  SLUICE_TRY(const Fd parent, open_plain(parent_path, Missing::kMake, process));
   // Whatever has the name goes, a link itself included. What cannot be removed whole (a mount
   // point) is emptied and kept.
   if (::unlinkat(parent.get(), name.c_str(), 0) != 0 && errno != ENOENT) {
@@ -470,18 +470,16 @@ Result<void> reset_directory_verb(const wire::ResetDirectory& request, const Use
   }
   const Fd fresh = open_directory_at(parent.get(), name.c_str());
   if (!fresh) return path_error(path, errno);
-  if (users == Users::kMany && ::fchown(fresh.get(), owner.uid, owner.gid) != 0) {
-    return path_error(path, errno);
-  }
+  if (!own(fresh, process)) return path_error(path, errno);
   if (::fchmod(fresh.get(), request.mode) != 0) return path_error(path, errno);
-  return {};
+  return Bytes();
 }
 
-Result<uint64_t> give_tree_verb(const wire::GiveTree& request, const User& owner, Users users) {
+Result<VerbReply> carry_out(const wire::GiveTree& request, const VerbProcess& process) {
   SLUICE_TRY(const std::string path, checked(request.path));
   // With a single user there is nobody to give anything to.
-  SLUICE_TRY(const Fd top, open_plain(path, Missing::kError, owner, users));
-  if (users == Users::kSingle) return uint64_t{0};
+  SLUICE_TRY(const Fd top, open_plain(path, Missing::kError, process));
+  if (process.users == Users::kSingle) return wire::encode(wire::Count{0});
   auto root = [&] {
     return open_directory_at(top.get(), ".");
   };
@@ -502,13 +500,13 @@ Result<uint64_t> give_tree_verb(const wire::GiveTree& request, const User& owner
         return {};
       }
     }
-    SLUICE_TRY(const bool given, give(entry, owner, path));
+    SLUICE_TRY(const bool given, give(entry, process.user, path));
     if (!given) left.emplace(st.st_dev, st.st_ino);
     return {};
   }));
-  SLUICE_TRY(const bool given, give(top.get(), owner, path));
+  SLUICE_TRY(const bool given, give(top.get(), process.user, path));
   if (!given) return path_error(path, EROFS);
-  return static_cast<uint64_t>(left.size());
+  return wire::encode(wire::Count{left.size()});
 }
 
 }  // namespace sluice::guest::program

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "sluice/base/core/bytes.h"
@@ -15,10 +16,12 @@
 
 namespace sluice::guest::program {
 
-// A verb's descriptors: bytes in and out (pipes), and what it has to say (one end of a socket
-// pair, on which the guest says whether the input was complete).
-struct VerbPipes {
+// The process of a verb: whom it is for, and its descriptors: bytes in and out (pipes), and what it
+// has to say (one end of a socket pair, on which the guest says whether the input was complete).
+struct VerbProcess {
   int in = -1, out = -1, control = -1;
+  User user;
+  Users users = Users::kMany;
 };
 // What goes over `control`: frames' payloads behind a type and a length.
 struct VerbRecord {
@@ -26,16 +29,19 @@ struct VerbRecord {
   uint32_t size = 0;
 };
 inline constexpr char kInputComplete = 'C';
-
-Result<void> read_verb(const wire::Read& request, const VerbPipes& pipes);
-Result<void> write_verb(const wire::Write& request, const VerbPipes& pipes);
-Result<wire::FileStat> stat_verb(const wire::Stat& request);
-Result<void> list_verb(const wire::List& request, const VerbPipes& pipes);
-// As the guest's own user, for `owner`.
-Result<void> reset_directory_verb(const wire::ResetDirectory& request, const User& owner,
-                                  Users users);
-Result<uint64_t> give_tree_verb(const wire::GiveTree& request, const User& owner, Users users);
-
 Result<void> send_record(int control, wire::FrameType type, ByteView payload);
+
+// Carries the request out; returns its reply. None: it was sent already, ahead of the bytes.
+using VerbReply = std::optional<Bytes>;
+Result<VerbReply> carry_out(const wire::Read& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::Write& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::Stat& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::List& request, const VerbProcess& process);
+// As the guest's own user, for the process's.
+Result<VerbReply> carry_out(const wire::ResetDirectory& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::GiveTree& request, const VerbProcess& process);
+// As the guest's own user (archive.h).
+Result<VerbReply> carry_out(const wire::Pack& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::Unpack& request, const VerbProcess& process);
 
 }  // namespace sluice::guest::program

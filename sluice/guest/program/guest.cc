@@ -2,16 +2,13 @@
 
 #include <fcntl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 
-#include "sluice/guest/program/archive.h"
+#include "sluice/base/core/syscalls.h"
 #include "sluice/guest/program/streams.h"
 
 namespace sluice::guest::program {
@@ -25,25 +22,11 @@ namespace {
 // Sources rest while more than this waits for the host; the host is not read while more than that.
 constexpr size_t kCongestion = 256 * 1024;
 constexpr size_t kOverload = 16 * 1024 * 1024;
-// For what works through a whole tree in one go.
-constexpr Duration kTreePatience = 10min;
-
-Result<Fd> open_top() {
-  Fd top(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!top) return errno_error("/", errno);
-  return top;
-}
 
 }  // namespace
 
 void set_nonblocking(int fd) {
   ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-}
-
-Result<Pipe> make_pipe() {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error("pipe", errno);
-  return Pipe{Fd(ends[0]), Fd(ends[1])};
 }
 
 Guest::Guest(GuestOptions options)
@@ -63,10 +46,8 @@ Guest::Guest(GuestOptions options)
   set_nonblocking(options_.link_out);
   heard_ = Clock::now();
   lease_ = 30s;  // until the host says
-  wire::GuestHello hello;
-  hello.owns_pid_namespace = owns_namespace_;
-  hello.uid = uid_;
-  send(FrameType::kHello, 0, hello.encode());
+  const wire::GuestHello hello{wire::kVersion, owns_namespace_, uid_};
+  send(FrameType::kHello, 0, wire::encode(hello));
   watch_link();
 }
 
@@ -82,7 +63,7 @@ bool Guest::congested() const {
 
 End Guest::run() {
   for (;;) {
-    if (const auto end = turn(Deadline::never())) {
+    if (const auto end = pass(Deadline::never())) {
       flush();
       kill_everything();
       return *end;
@@ -90,7 +71,7 @@ End Guest::run() {
   }
 }
 
-std::optional<End> Guest::turn(Deadline deadline) {
+std::optional<End> Guest::pass(Deadline deadline) {
   flush();
   watch_link();
   loop_.run_once(deadline.earlier(Deadline(heard_ + lease_)));
@@ -131,29 +112,19 @@ void Guest::flush() {
   // never be told.
   was_congested_ = was_congested_ || congested();
   while (written_ < out_.size()) {
-    size_t until = out_.size();
+    // A socket goes with the first byte of its frame, and one at a time: a write ends before the
+    // next one's.
+    const bool passes = !sockets_.empty() && sockets_.front().first == written_;
+    const size_t next = passes ? 1 : 0;
+    const size_t until = sockets_.size() > next ? sockets_[next].first : out_.size();
+    const ByteView piece = ByteView(out_).substr(written_, until - written_);
     ssize_t n = 0;
-    if (!sockets_.empty() && sockets_.front().first > written_) {
-      until = sockets_.front().first;
-    }
-    if (!sockets_.empty() && sockets_.front().first == written_) {
-      iovec piece{out_.data() + written_, until - written_};
-      alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-      msghdr message{};
-      message.msg_iov = &piece;
-      message.msg_iovlen = 1;
-      message.msg_control = control;
-      message.msg_controllen = sizeof control;
-      cmsghdr* head = CMSG_FIRSTHDR(&message);
-      head->cmsg_level = SOL_SOCKET;
-      head->cmsg_type = SCM_RIGHTS;
-      head->cmsg_len = CMSG_LEN(sizeof(int));
-      const int fd = sockets_.front().second.get();
-      std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
-      n = ::sendmsg(options_.link_out, &message, MSG_NOSIGNAL);
+    if (passes) {
+      const int fds[] = {sockets_.front().second.get()};
+      n = send_with_fds(options_.link_out, piece, fds, 0);
       if (n > 0) sockets_.pop_front();
     } else {
-      n = ::write(options_.link_out, out_.data() + written_, until - written_);
+      n = ::write(options_.link_out, piece.data(), piece.size());
     }
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
@@ -226,7 +197,7 @@ Result<void> Guest::handle_link(const wire::Frame& frame) {
   if (frame.type != FrameType::kHello || greeted_) {
     return protocol_error("a link frame that does not belong here");
   }
-  SLUICE_TRY(const auto hello, wire::HostHello::decode(frame.payload));
+  SLUICE_TRY(const auto hello, wire::decode<wire::HostHello>(frame.payload));
   greeted_ = true;
   users_ = hello.single_user ? Users::kSingle : Users::kMany;
   open_files_ = hello.open_files;
@@ -270,13 +241,13 @@ Result<void> Guest::handle_stream(const wire::Frame& frame) {
       if (stream->closed_here) return {};
       return stream->on_data(frame.payload);
     case FrameType::kEnd:
-      SLUICE_TRY_VOID(wire::End::decode(frame.payload));
+      SLUICE_TRY_VOID(wire::decode<wire::End>(frame.payload));
       if (std::exchange(stream->ended_there, true)) return protocol_error("a second end");
       if (stream->closed_here) return {};
       return stream->on_end();
     case FrameType::kCredit: {
-      SLUICE_TRY(const uint32_t grant, wire::decode_credit(frame.payload));
-      SLUICE_TRY_VOID(stream->credit.grant(grant));
+      SLUICE_TRY(const auto grant, wire::decode<wire::Credit>(frame.payload));
+      SLUICE_TRY_VOID(stream->credit.grant(grant.bytes));
       if (!stream->closed_here) stream->on_room();
       return {};
     }
@@ -289,7 +260,7 @@ Result<void> Guest::handle_stream(const wire::Frame& frame) {
       if (stream->closed_here) return {};
       return stream->on_drain();
     case FrameType::kClose: {
-      SLUICE_TRY_VOID(wire::Close::decode(frame.payload));
+      SLUICE_TRY_VOID(wire::decode<wire::Close>(frame.payload));
       stream->on_close();
       close(*stream);
       const auto entry = streams_.find(frame.stream);
@@ -311,152 +282,74 @@ Result<void> Guest::handle_stream(const wire::Frame& frame) {
 
 Result<void> Guest::open_stream(uint32_t id, const wire::Request& request) {
   const ByteView body = request.body;
-  VerbPlan verb;
   switch (request.verb) {
     case Verb::kExec: {
-      SLUICE_TRY(auto exec, wire::Exec::decode(body));
+      SLUICE_TRY(auto exec, wire::decode<wire::Exec>(body));
       return start_command(id, std::move(exec));
     }
     case Verb::kSignal: {
-      SLUICE_TRY(const auto signal, wire::Signal::decode(body));
-      auto& stream = add_stream<Plain>(id);
-      const auto job = find_job(signal.job);
-      if (!job) {
-        fail(stream, job.error());
-      } else if ((*job)->leader < 0 || (*job)->status) {
-        fail(stream, Error(ErrorCode::kNotFound, "the command has ended"));
-      } else {
-        const int handle = (*job)->leader_handle.get();
-        const auto sent = handle >= 0
-                              ? ::syscall(SYS_pidfd_send_signal, handle, signal.number, nullptr, 0)
-                              : ::kill((*job)->leader, signal.number);
-        if (sent == 0) {
-          send(FrameType::kReply, id, {});
-        } else if (errno == ESRCH) {
-          fail(stream, Error(ErrorCode::kNotFound, "the command has ended"));
-        } else {
-          fail(stream, errno_error("signal", errno));
-        }
-      }
-      close(stream);
+      SLUICE_TRY(const auto signal, wire::decode<wire::Signal>(body));
+      add_stream<Plain>(id);
+      const auto sent = send_signal(signal);
+      answer(id, sent ? Result<Bytes>(Bytes()) : Result<Bytes>(sent.error()));
       return {};
     }
     case Verb::kKillTree: {
-      SLUICE_TRY(const auto kill, wire::KillTree::decode(body));
-      auto& stream = add_stream<Plain>(id);
-      const auto job = find_job(kill.job);
-      if (!job) {
-        fail(stream, job.error());
-        close(stream);
+      SLUICE_TRY(const auto kill, wire::decode<wire::KillTree>(body));
+      add_stream<Plain>(id);
+      const auto command = find_command(kill.command);
+      if (!command) {
+        answer(id, command.error());
         return {};
       }
-      (*job)->kill_waiters.push_back(id);
-      kill_job(*job);
-      on_job_changed(*job);
+      (*command)->kill_waiters.push_back(id);
+      kill_command(*command);
+      on_command_changed(*command);
       return {};
     }
     case Verb::kKillAll:
-      SLUICE_TRY_VOID(wire::KillAll::decode(body));
+      SLUICE_TRY_VOID(wire::decode<wire::KillAll>(body));
       add_stream<Plain>(id);
       start_kill_all(id);
       return {};
-    case Verb::kRead: {
-      SLUICE_TRY(auto read, wire::Read::decode(body));
-      verb.user = read.user;
-      verb.gives_output = true;
-      verb.body = [read](const VerbPipes& pipes, const User&) {
-        return read_verb(read, pipes);
-      };
-      break;
-    }
-    case Verb::kWrite: {
-      SLUICE_TRY(auto write, wire::Write::decode(body));
-      verb.user = write.user;
-      verb.takes_input = true;
-      verb.body = [write](const VerbPipes& pipes, const User&) -> Result<void> {
-        SLUICE_TRY_VOID(write_verb(write, pipes));
-        return send_record(pipes.control, FrameType::kReply, {});
-      };
-      break;
-    }
-    case Verb::kStat: {
-      SLUICE_TRY(auto stat, wire::Stat::decode(body));
-      verb.user = stat.user;
-      verb.body = [stat](const VerbPipes& pipes, const User&) -> Result<void> {
-        SLUICE_TRY(const auto info, stat_verb(stat));
-        return send_record(pipes.control, FrameType::kReply, info.encode());
-      };
-      break;
-    }
-    case Verb::kList: {
-      SLUICE_TRY(auto list, wire::List::decode(body));
-      verb.user = list.user;
-      verb.gives_output = true;
-      verb.body = [list](const VerbPipes& pipes, const User&) -> Result<void> {
-        SLUICE_TRY_VOID(list_verb(list, pipes));
-        return send_record(pipes.control, FrameType::kReply, {});
-      };
-      break;
-    }
-    case Verb::kResetDirectory: {
-      SLUICE_TRY(auto reset, wire::ResetDirectory::decode(body));
-      verb.user = reset.user;
-      verb.as_guest = true;
-      verb.patience = kTreePatience;
-      verb.body = [reset, users = users_](const VerbPipes& pipes,
-                                          const User& owner) -> Result<void> {
-        SLUICE_TRY_VOID(reset_directory_verb(reset, owner, users));
-        return send_record(pipes.control, FrameType::kReply, {});
-      };
-      break;
-    }
-    case Verb::kGiveTree: {
-      SLUICE_TRY(auto give, wire::GiveTree::decode(body));
-      verb.user = give.user;
-      verb.as_guest = true;
-      verb.patience = kTreePatience;
-      verb.body = [give, users = users_](const VerbPipes& pipes,
-                                         const User& owner) -> Result<void> {
-        SLUICE_TRY(const uint64_t left, give_tree_verb(give, owner, users));
-        return send_record(pipes.control, FrameType::kReply, wire::Count{left}.encode());
-      };
-      break;
-    }
-    case Verb::kPack: {
-      SLUICE_TRY(const auto pack, wire::Pack::decode(body));
-      verb.user = std::to_string(uid_);
-      verb.gives_output = true;
-      verb.as_guest = true;
-      verb.patience = kTreePatience;
-      verb.body = [pack](const VerbPipes& pipes, const User&) -> Result<void> {
-        SLUICE_TRY(const Fd top, open_top());
-        SLUICE_TRY_VOID(pack_tree(top.get(), pipes.out, pack.max));
-        return send_record(pipes.control, FrameType::kReply, {});
-      };
-      break;
-    }
-    case Verb::kUnpack: {
-      SLUICE_TRY_VOID(wire::Unpack::decode(body));
-      verb.user = std::to_string(uid_);
-      verb.takes_input = true;
-      verb.as_guest = true;
-      verb.patience = kTreePatience;
-      verb.body = [users = users_](const VerbPipes& pipes, const User&) -> Result<void> {
-        SLUICE_TRY(const Fd top, open_top());
-        SLUICE_TRY_VOID(unpack_tree(top.get(), pipes.in, users));
-        return send_record(pipes.control, FrameType::kReply, {});
-      };
-      break;
-    }
+    case Verb::kRead:
+      return start_verb<wire::Read>(id, body, {.gives_output = true});
+    case Verb::kWrite:
+      return start_verb<wire::Write>(id, body, {.takes_input = true});
+    case Verb::kStat:
+      return start_verb<wire::Stat>(id, body, {});
+    case Verb::kList:
+      return start_verb<wire::List>(id, body, {.gives_output = true});
+    case Verb::kResetDirectory:
+      return start_verb<wire::ResetDirectory>(id, body, {.as_guest = true});
+    case Verb::kGiveTree:
+      return start_verb<wire::GiveTree>(id, body, {.as_guest = true});
+    case Verb::kPack:
+      return start_verb<wire::Pack>(id, body, {.gives_output = true, .as_guest = true});
+    case Verb::kUnpack:
+      return start_verb<wire::Unpack>(id, body, {.takes_input = true, .as_guest = true});
     case Verb::kListen: {
-      SLUICE_TRY(const auto listen, wire::Listen::decode(body));
+      SLUICE_TRY(const auto listen, wire::decode<wire::Listen>(body));
       start_listener(id, listen);
       return {};
     }
     case Verb::kAccepted:
-      return protocol_error("a request that only a guest makes");
+      break;
   }
-  start_verb(id, verb);
+  return protocol_error("a request that only a guest makes");
+}
+
+template <class M>
+Result<void> Guest::start_verb(uint32_t id, ByteView body, VerbKind kind) {
+  SLUICE_TRY(const M request, wire::decode<M>(body));
+  VerbPlan plan;
+  plan.kind = kind;
+  plan.user = std::to_string(uid_);
+  if constexpr (requires { request.user; }) plan.user = request.user;
+  plan.body = [request](const VerbProcess& process) {
+    return carry_out(request, process);
+  };
+  launch_verb(id, plan);
   return {};
 }
 
@@ -465,6 +358,39 @@ Result<void> Guest::open_stream(uint32_t id, const wire::Request& request) {
 Guest::Stream* Guest::find_stream(uint32_t id) {
   const auto found = streams_.find(id);
   return found == streams_.end() ? nullptr : found->second.get();
+}
+
+Guest::Stream* Guest::find_open(uint32_t id) {
+  Stream* stream = find_stream(id);
+  return stream == nullptr || stream->closed_here ? nullptr : stream;
+}
+
+Source::Outlet Guest::outlet_to(uint32_t id, std::function<void(bool failed)> ended) {
+  Source::Outlet outlet;
+  outlet.room = [this, id] {
+    const Stream* stream = find_open(id);
+    return stream == nullptr || congested() ? size_t{0} : stream->credit.available();
+  };
+  outlet.send = [this, id](ByteView bytes) {
+    find_stream(id)->credit.spend(bytes.size());
+    send(FrameType::kData, id, bytes);
+  };
+  outlet.ended = std::move(ended);
+  return outlet;
+}
+
+Sink::Inlet Guest::inlet_from(uint32_t id, std::function<void()> ended) {
+  Sink::Inlet inlet;
+  inlet.consumed = [this, id](size_t n) {
+    Stream* stream = find_open(id);
+    const uint32_t grant = stream == nullptr ? 0 : stream->window.consumed(n);
+    if (grant != 0) send(FrameType::kCredit, id, wire::encode(wire::Credit{grant}));
+  };
+  inlet.broken = [this, id] {
+    if (find_open(id) != nullptr) send(FrameType::kStop, id, {});
+  };
+  inlet.ended = std::move(ended);
+  return inlet;
 }
 
 void Guest::send(FrameType type, uint32_t stream, ByteView payload) {
@@ -476,29 +402,24 @@ void Guest::send_with_socket(FrameType type, uint32_t stream, ByteView payload, 
   send(type, stream, payload);
 }
 
-size_t Guest::room_for(const Stream& stream) const {
-  return stream.closed_here || congested() ? 0 : stream.credit.available();
-}
-
-void Guest::send_data(Stream& stream, ByteView bytes) {
-  stream.credit.spend(bytes.size());
-  send(FrameType::kData, stream.id, bytes);
-}
-
-void Guest::give_credit(Stream& stream, size_t consumed) {
-  const uint32_t grant = stream.window.consumed(consumed);
-  if (grant != 0 && !stream.closed_here) {
-    send(FrameType::kCredit, stream.id, wire::encode_credit(grant));
-  }
-}
-
 void Guest::fail(Stream& stream, const Error& error) {
-  if (!stream.closed_here) send(FrameType::kFail, stream.id, wire::Failure{error}.encode());
+  if (!stream.closed_here) send(FrameType::kFail, stream.id, wire::encode(wire::Failure{error}));
+}
+
+void Guest::answer(uint32_t id, const Result<Bytes>& reply) {
+  Stream* stream = find_open(id);
+  if (stream == nullptr) return;
+  if (reply) {
+    send(FrameType::kReply, id, *reply);
+  } else {
+    fail(*stream, reply.error());
+  }
+  close(*stream);
 }
 
 void Guest::close(Stream& stream, wire::Close::Reason reason) {
   if (std::exchange(stream.closed_here, true)) return;
-  send(FrameType::kClose, stream.id, wire::Close{reason}.encode());
+  send(FrameType::kClose, stream.id, wire::encode(wire::Close{reason}));
 }
 
 }  // namespace sluice::guest::program

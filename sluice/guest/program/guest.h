@@ -24,6 +24,7 @@
 #include "sluice/base/core/result.h"
 #include "sluice/guest/program/loop.h"
 #include "sluice/guest/program/process.h"
+#include "sluice/guest/program/pump.h"
 #include "sluice/guest/wire/credit.h"
 #include "sluice/guest/wire/frame.h"
 #include "sluice/guest/wire/messages.h"
@@ -51,20 +52,20 @@ class Guest {
 
   // Serves until the end, then kills whatever still runs.
   End run();
-  // One turn of the loop; what ended it, if anything did.
-  std::optional<End> turn(Deadline deadline);
+  // One pass of the loop; what ended it, if anything did.
+  std::optional<End> pass(Deadline deadline);
 
  private:
   class Stream;
   class Plain;
-  class JobOut;
-  class JobErr;
+  class CommandOut;
+  class CommandErr;
   class VerbStream;
   class ListenerStream;
   class Connection;
-  struct Job;
+  struct Command;
   struct FileVerb;
-  using JobPtr = std::shared_ptr<Job>;
+  using CommandPtr = std::shared_ptr<Command>;
   using VerbPtr = std::shared_ptr<FileVerb>;
 
   // The link.
@@ -79,31 +80,41 @@ class Guest {
   void stop(End why, std::string_view message = {});
 
   // Streams.
+  // REQUIRES: the payload fits a frame; on a stream, Close was not sent on it.
   void send(wire::FrameType type, uint32_t stream, ByteView payload);
   void send_with_socket(wire::FrameType type, uint32_t stream, ByteView payload, Fd socket);
-  void send_data(Stream& stream, ByteView bytes);
-  size_t room_for(const Stream& stream) const;
-  void give_credit(Stream& stream, size_t consumed);
   void fail(Stream& stream, const Error& error);
+  // The reply and the end of a request, if the host still waits for it.
+  void answer(uint32_t id, const Result<Bytes>& reply);
   void close(Stream& stream, wire::Close::Reason reason = wire::Close::Reason::kDone);
   template <class T, class... Args>
   T& add_stream(uint32_t id, Args&&... args);
   Stream* find_stream(uint32_t id);
+  // Null where Close was sent already.
+  Stream* find_open(uint32_t id);
+  // Between a descriptor and the stream `id`.
+  Source::Outlet outlet_to(uint32_t id, std::function<void(bool failed)> ended);
+  Sink::Inlet inlet_from(uint32_t id, std::function<void()> ended);
 
   // Commands.
   Result<void> start_command(uint32_t id, wire::Exec request);
-  Result<void> launch(const JobPtr& job);
-  void on_report(const JobPtr& job);
-  void ended(const JobPtr& job, int wait_status);
-  void on_job_changed(const JobPtr& job);
-  void kill_job(const JobPtr& job);
-  void kill_job_again(const JobPtr& job, Duration pause);
-  bool tree_is_gone(const JobPtr& job) const;
-  Result<JobPtr> find_job(uint32_t id);
+  Result<void> launch(const CommandPtr& command);
+  void on_report(const CommandPtr& command);
+  void tell_started(const CommandPtr& command);
+  void ended(const CommandPtr& command, int wait_status);
+  void on_command_changed(const CommandPtr& command);
+  void kill_command(const CommandPtr& command);
+  void kill_command_again(const CommandPtr& command, Duration pause);
+  bool tree_is_gone(const CommandPtr& command) const;
+  Result<CommandPtr> find_command(uint32_t id);
+  Result<void> send_signal(const wire::Signal& signal);
 
   // Files.
+  struct VerbKind;
   struct VerbPlan;
-  void start_verb(uint32_t id, const VerbPlan& plan);
+  template <class M>
+  Result<void> start_verb(uint32_t id, ByteView body, VerbKind kind);
+  void launch_verb(uint32_t id, const VerbPlan& plan);
   void on_control(const VerbPtr& verb);
   void watch_verb(const VerbPtr& verb);
   void finish_verb(const VerbPtr& verb);
@@ -145,11 +156,11 @@ class Guest {
   uint32_t next_guest_stream_ = 2;
   std::unordered_map<uint32_t, std::unique_ptr<Stream>> streams_;
   bool was_congested_ = false;
-  std::vector<std::shared_ptr<void>> trash_;  // destroyed between turns, not under its own feet
+  std::vector<std::shared_ptr<void>> trash_;  // destroyed between passes, not under its own feet
 
-  std::set<JobPtr> jobs_;
-  std::unordered_map<pid_t, JobPtr> keepers_;
-  std::unordered_map<pid_t, JobPtr>
+  std::set<CommandPtr> commands_;
+  std::unordered_map<pid_t, CommandPtr> keepers_;
+  std::unordered_map<pid_t, CommandPtr>
       leaders_;  // the commands themselves, while their end is unknown
   std::set<VerbPtr> verbs_;
   size_t connections_ = 0;

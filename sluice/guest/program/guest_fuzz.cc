@@ -53,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   wire::Decoder decoder;
   wire::Incoming incoming;
   Bytes script;
-  wire::append_frame(script, wire::FrameType::kHello, 0, 0, wire::HostHello{}.encode());
+  wire::append_frame(script, wire::FrameType::kHello, 0, 0, wire::encode(wire::HostHello{}));
   script.append(reinterpret_cast<const char*>(data), size);
   const Deadline now = Deadline(Clock::time_point());
   ByteView rest = script;
@@ -61,15 +61,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   while (!ended && !rest.empty()) {
     const ssize_t n = ::send(host.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n > 0) rest.remove_prefix(static_cast<size_t>(n));
-    ended = guest.turn(now).has_value();
+    ended = guest.pass(now).has_value();
     check_answers(host.get(), &decoder, &incoming);
   }
   for (int i = 0; i < 20 && !ended; ++i) {
-    ended = guest.turn(now).has_value();
+    ended = guest.pass(now).has_value();
     check_answers(host.get(), &decoder, &incoming);
   }
   host.reset();
-  for (int i = 0; i < 20 && !ended; ++i) ended = guest.turn(now).has_value();
+  for (int i = 0; i < 20 && !ended; ++i) ended = guest.pass(now).has_value();
   CHECK(ended);
   return 0;
 }

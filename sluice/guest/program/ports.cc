@@ -28,27 +28,12 @@ constexpr Duration kLinger = 10s;
 Guest::Connection::Connection(Guest& g, uint32_t i, Fd socket) : Stream(g, i) {
   ++guest.connections_;
   Fd reading(::fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
-  Sink::Inlet in;
-  in.consumed = [this](size_t n) {
-    guest.give_credit(*this, n);
-  };
+  auto in = guest.inlet_from(id, [this] { ::shutdown(sink_->fd(), SHUT_WR); });
   in.broken = [this] {
     broke();
   };
-  in.ended = [this] {
-    ::shutdown(sink_->fd(), SHUT_WR);
-  };
   sink_ = std::make_unique<Sink>(guest.loop_, std::move(socket), std::move(in));
-  Source::Outlet out;
-  out.room = [this] {
-    return guest.room_for(*this);
-  };
-  out.send = [this](ByteView bytes) {
-    guest.send_data(*this, bytes);
-  };
-  out.ended = [this](bool failed) {
-    source_ended(failed);
-  };
+  auto out = guest.outlet_to(id, [this](bool failed) { source_ended(failed); });
   source_ = std::make_unique<Source>(guest.loop_, std::move(reading), UINT64_MAX, std::move(out));
 }
 
@@ -91,7 +76,7 @@ void Guest::Connection::source_ended(bool failed) {
   if (failed) {
     broke();
   } else if (!closed_here) {
-    guest.send(FrameType::kEnd, id, wire::End{}.encode());
+    guest.send(FrameType::kEnd, id, wire::encode(wire::End{}));
   }
 }
 
@@ -125,10 +110,9 @@ void Guest::Connection::drain(Duration pause) {
 }
 
 void Guest::start_listener(uint32_t id, const wire::Listen& request) {
-  auto refuse = [&](const Error& error) {
-    auto& stream = add_stream<Plain>(id);
-    fail(stream, error);
-    close(stream);
+  auto refuse = [&](Error error) {
+    add_stream<Plain>(id);
+    answer(id, std::move(error));
   };
   if (!options_.may_listen) {
     refuse(Error(ErrorCode::kUnsupported, "listen: not here"));
@@ -150,16 +134,14 @@ void Guest::start_listener(uint32_t id, const wire::Listen& request) {
     refuse(error);
     return;
   }
-  wire::Listening reply;
-  reply.port = ntohs(address.sin_port);
-  reply.has_socket = request.pass_socket;
+  const wire::Listening reply{ntohs(address.sin_port), request.pass_socket};
   if (request.pass_socket) {
     auto& stream = add_stream<Plain>(id);
-    send_with_socket(FrameType::kReply, id, reply.encode(), std::move(socket));
+    send_with_socket(FrameType::kReply, id, wire::encode(reply), std::move(socket));
     close(stream);
     return;
   }
-  send(FrameType::kReply, id, reply.encode());
+  send(FrameType::kReply, id, wire::encode(reply));
   add_stream<ListenerStream>(id, std::move(socket));
 }
 
@@ -184,15 +166,13 @@ void Guest::on_connection(ListenerStream& listener) {
     }
     const int on = 1;
     ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    wire::Accepted accepted;
-    accepted.listener = listener.id;
-    accepted.peer_port = ntohs(peer.sin_port);
-    const auto parts = wire::split({wire::Verb::kAccepted, accepted.encode()});
+    const wire::Accepted accepted{listener.id, ntohs(peer.sin_port)};
+    const auto parts = wire::split(wire::Request(accepted));
     const uint32_t id = next_guest_stream_;
     next_guest_stream_ += 2;
     if (next_guest_stream_ == 0) stop(End::kProtocol, "out of stream numbers");
     send(FrameType::kOpen, id, parts->front());
-    add_stream<Connection>(id, std::move(socket));
+    add_stream<Connection>(id, std::move(socket)).on_room();
   }
 }
 

@@ -204,18 +204,26 @@ void close_from(int first) {
   for (int fd = first; fd < end; ++fd) ::close(fd);
 }
 
+void keep_only(std::span<int> fds) {
+  // Lifted above where they go, so that none overwrites another.
+  for (int& fd : fds) {
+    if (fd >= 0) fd = ::fcntl(fd, F_DUPFD_CLOEXEC, 16);
+  }
+  int next = 3;
+  for (int& fd : fds) {
+    if (fd >= 0) fd = ::dup3(fd, next++, O_CLOEXEC);
+  }
+  close_from(next);
+}
+
 void keep_command(const CommandPlan& plan, int in, int out, int err, int report) {
   // If the guest dies, so does this (and with it the command).
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   ::prctl(PR_SET_NAME, "sluice-keeper");
 
-  // Lift what is kept above the standard three, then lay it down from 3 on.
-  int kept[4] = {report, out, err, in};
-  const int count = in >= 0 ? 4 : 3;
-  for (int i = 0; i < count; ++i) kept[i] = ::fcntl(kept[i], F_DUPFD_CLOEXEC, 16);
-  for (int i = 0; i < count; ++i) kept[i] = ::dup3(kept[i], 3 + i, O_CLOEXEC);
-  close_from(3 + count);
+  int kept[] = {report, out, err, in};
+  keep_only(kept);
 
   const Attempt first(plan.request.argv, plan.request.env);
   std::optional<Attempt> second;
@@ -226,9 +234,8 @@ void keep_command(const CommandPlan& plan, int in, int out, int err, int report)
     second.emplace(std::move(words), plan.request.env);
   }
   const auto envp = pointers(plan.request.env);
-  const Prepared prepared{
-      &plan,   &first, second ? &*second : nullptr, envp.data(), in >= 0 ? kept[3] : -1,
-      kept[1], kept[2]};
+  const Prepared prepared{&plan,   &first, second ? &*second : nullptr, envp.data(), kept[3],
+                          kept[1], kept[2]};
   KeeperReport answer;
   KeeperReport* volatile failure = &answer;
   // This waits until the child runs its program, which somebody of the child's user may delay: the
@@ -241,7 +248,9 @@ void keep_command(const CommandPlan& plan, int in, int out, int err, int report)
     answer.value = child;
   }
   // The command alone holds its ends: their readers see its end of file.
-  for (int i = 1; i < count; ++i) ::close(kept[i]);
+  for (const int fd : {kept[1], kept[2], kept[3]}) {
+    if (fd >= 0) ::close(fd);
+  }
   for (int fd = 0; fd < 3; ++fd) ::close(fd);
   report_to(kept[0], answer);
   if (answer.kind == KeeperReport::Kind::kFailed) ::_exit(127);

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,10 @@ int become(const User& user, Users users);
 
 // Closes every descriptor from `first` up. Async-signal-safe.
 void close_from(int first);
+
+// Lays `fds` down from 3 on, in their order, and closes everything else above 2; -1 stays -1. What
+// other commands and verbs have open must not live on in a process that was forked.
+void keep_only(std::span<int> fds);
 
 // What the keeper tells the guest, in one write each.
 struct KeeperReport {

@@ -18,10 +18,6 @@ inline Error protocol_error(std::string what) {
   return Error(ErrorCode::kProtocol, "guest link: " + std::move(what));
 }
 
-struct Pipe {
-  Fd read, write;
-};
-Result<Pipe> make_pipe();
 void set_nonblocking(int fd);
 
 // How long killing may take before the caller is told that it failed.
@@ -61,7 +57,7 @@ class Guest::Plain final : public Stream {
   using Stream::Stream;
 };
 
-struct Guest::Job {
+struct Guest::Command {
   CommandPlan plan;
   uint32_t out_stream = 0, err_stream = 0;
   std::unique_ptr<Source> out, err;
@@ -83,65 +79,68 @@ struct Guest::Job {
   std::vector<uint32_t> kill_waiters;
 };
 
-class Guest::JobOut final : public Stream {
+class Guest::CommandOut final : public Stream {
  public:
-  JobOut(Guest& g, uint32_t i, JobPtr j) : Stream(g, i), job(std::move(j)) {}
+  CommandOut(Guest& g, uint32_t i, CommandPtr j) : Stream(g, i), command(std::move(j)) {}
 
   Result<void> on_data(ByteView bytes) override {
-    if (!job->plan.request.takes_input)
+    if (!command->plan.request.takes_input)
       return protocol_error("input for a command that takes none");
-    if (job->in) job->in->write(bytes);
+    if (command->in) command->in->write(bytes);
     return {};
   }
   Result<void> on_end() override {
-    if (!job->plan.request.takes_input)
+    if (!command->plan.request.takes_input)
       return protocol_error("input for a command that takes none");
-    if (job->in) job->in->end();
+    if (command->in) command->in->end();
     return {};
   }
   Result<void> on_stop() override {
-    if (job->out) job->out->drop();
+    if (command->out) command->out->drop();
     return {};
   }
   void on_room() override {
-    if (job->out) job->out->resume();
+    if (command->out) command->out->resume();
   }
   void on_close() override {
-    if (job->out) job->out->drop();
-    if (job->in) job->in->close();
+    if (command->out) command->out->drop();
+    if (command->in) command->in->close();
   }
-  void on_gone() override { guest.on_job_changed(job); }
+  void on_gone() override { guest.on_command_changed(command); }
 
-  const JobPtr job;
+  const CommandPtr command;
 };
 
-class Guest::JobErr final : public Stream {
+class Guest::CommandErr final : public Stream {
  public:
-  JobErr(Guest& g, uint32_t i, JobPtr j) : Stream(g, i), job(std::move(j)) {}
+  CommandErr(Guest& g, uint32_t i, CommandPtr j) : Stream(g, i), command(std::move(j)) {}
 
   Result<void> on_stop() override {
-    if (job->err) job->err->drop();
+    if (command->err) command->err->drop();
     return {};
   }
   void on_room() override {
-    if (job->err) job->err->resume();
+    if (command->err) command->err->resume();
   }
   void on_close() override {
-    if (job->err) job->err->drop();
+    if (command->err) command->err->drop();
   }
-  void on_gone() override { guest.on_job_changed(job); }
+  void on_gone() override { guest.on_command_changed(command); }
 
-  const JobPtr job;
+  const CommandPtr command;
+};
+
+struct Guest::VerbKind {
+  bool takes_input = false;
+  bool gives_output = false;
+  bool as_guest = false;  // stays the guest's own user; works through a whole tree in one go
 };
 
 struct Guest::VerbPlan {
+  VerbKind kind;
   std::string user;
-  // Runs in the process of the verb, as the user; reports its reply itself, or returns an Error.
-  std::function<Result<void>(const VerbPipes& pipes, const User& user)> body;
-  bool takes_input = false;
-  bool gives_output = false;
-  bool as_guest = false;  // stays the guest's own user
-  Duration patience = std::chrono::seconds(60);
+  // Runs in the process of the verb, as the user.
+  std::function<Result<VerbReply>(const VerbProcess& process)> body;
 };
 
 struct Guest::FileVerb {

@@ -8,18 +8,28 @@
 #include <cstring>
 
 #include "sluice/base/core/check.h"
+#include "sluice/base/core/syscalls.h"
 #include "sluice/guest/program/streams.h"
 
 namespace sluice::guest::program {
 
+using namespace std::chrono_literals;
 using wire::FrameType;
 
-void Guest::start_verb(uint32_t id, const VerbPlan& plan) {
+namespace {
+
+// How long a verb may do nothing; the second is for what works through a whole tree in one go.
+constexpr Duration kFilePatience = 60s;
+constexpr Duration kTreePatience = 10min;
+
+}  // namespace
+
+void Guest::launch_verb(uint32_t id, const VerbPlan& plan) {
   auto verb = std::make_shared<FileVerb>();
   verb->stream = id;
-  verb->patience = plan.patience;
+  verb->patience = plan.kind.as_guest ? kTreePatience : kFilePatience;
   auto& stream = add_stream<VerbStream>(id, verb);
-  stream.takes_input = plan.takes_input;
+  stream.takes_input = plan.kind.takes_input;
   auto refuse = [&](const Error& error) {
     verb->finished = true;
     fail(stream, error);
@@ -34,8 +44,8 @@ void Guest::start_verb(uint32_t id, const VerbPlan& plan) {
     refuse(user.error());
     return;
   }
-  auto in = plan.takes_input ? make_pipe() : Result<Pipe>(Pipe());
-  auto out = plan.gives_output ? make_pipe() : Result<Pipe>(Pipe());
+  auto in = plan.kind.takes_input ? make_pipe() : Result<Pipe>(Pipe());
+  auto out = plan.kind.gives_output ? make_pipe() : Result<Pipe>(Pipe());
   int control[2];
   if (!in || !out || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0) {
     refuse(Error(ErrorCode::kExhausted, "no descriptor left for a file operation"));
@@ -50,21 +60,19 @@ void Guest::start_verb(uint32_t id, const VerbPlan& plan) {
     return;
   }
   if (pid == 0) {
-    verb->control.reset();
-    in->write.reset();
-    out->read.reset();
-    const VerbPipes pipes{in->read.get(), out->write.get(), theirs.get()};
+    int kept[] = {theirs.get(), in->read.get(), out->write.get()};
+    keep_only(kept);
+    const VerbProcess process{kept[1], kept[2], kept[0], *user, users_};
     ::umask(022);
-    Result<void> done;
-    const int failure = plan.as_guest ? 0 : become(*user, users_);
-    if (failure != 0) {
-      done = errno_error("become user " + plan.user, failure);
-    } else {
-      done = plan.body(pipes, *user);
-    }
+    const int failure = plan.kind.as_guest ? 0 : become(*user, users_);
+    auto done = failure == 0 ? plan.body(process)
+                             : Result<VerbReply>(errno_error("become user " + plan.user, failure));
+    // If the guest is not there any more, nobody wants to know.
     if (!done) {
-      // If the guest is not there any more, nobody wants to know.
-      (void)send_record(pipes.control, FrameType::kFail, wire::Failure{done.error()}.encode());
+      const wire::Failure told{std::move(done).error()};
+      (void)send_record(process.control, FrameType::kFail, wire::encode(told));
+    } else if (*done) {
+      (void)send_record(process.control, FrameType::kReply, **done);
     }
     ::_exit(0);
   }
@@ -75,38 +83,24 @@ void Guest::start_verb(uint32_t id, const VerbPlan& plan) {
   loop_.watch(verb->control.get(), EPOLLIN, [this, weak](uint32_t) {
     if (const auto alive = weak.lock()) on_control(alive);
   });
-  if (plan.gives_output) {
+  if (plan.kind.gives_output) {
     set_nonblocking(out->read.get());
-    verb->out = std::make_unique<Source>(
-        loop_, std::move(out->read), UINT64_MAX,
-        Source::Outlet{[this, id] {
-                         const Stream* to = find_stream(id);
-                         return to == nullptr ? 0 : room_for(*to);
-                       },
-                       [this, id](ByteView bytes) { send_data(*find_stream(id), bytes); },
-                       [this, weak](bool) {
-                         if (const auto alive = weak.lock()) finish_verb(alive);
-                       }});
+    auto ended = [this, weak](bool) {
+      if (const auto alive = weak.lock()) finish_verb(alive);
+    };
+    verb->out = std::make_unique<Source>(loop_, std::move(out->read), UINT64_MAX,
+                                         outlet_to(id, std::move(ended)));
   }
-  if (plan.takes_input) {
+  if (plan.kind.takes_input) {
     set_nonblocking(in->write.get());
-    verb->in = std::make_unique<Sink>(loop_, std::move(in->write),
-                                      Sink::Inlet{[this, id](size_t n) {
-                                                    if (Stream* from = find_stream(id))
-                                                      give_credit(*from, n);
-                                                  },
-                                                  [this, id] {
-                                                    // It failed; its reason is on its way.
-                                                    Stream* from = find_stream(id);
-                                                    if (from != nullptr && !from->closed_here)
-                                                      send(FrameType::kStop, id, {});
-                                                  },
-                                                  [weak] {
-                                                    const auto alive = weak.lock();
-                                                    if (!alive) return;
-                                                    [[maybe_unused]] const auto ignored = ::write(
-                                                        alive->control.get(), &kInputComplete, 1);
-                                                  }});
+    // Should its reader be gone, then it failed, and its reason is on its way.
+    auto ended = [weak] {
+      const auto alive = weak.lock();
+      if (!alive) return;
+      [[maybe_unused]] const auto ignored = ::write(alive->control.get(), &kInputComplete, 1);
+    };
+    verb->in =
+        std::make_unique<Sink>(loop_, std::move(in->write), inlet_from(id, std::move(ended)));
   }
   watch_verb(verb);
 }
@@ -155,9 +149,8 @@ void Guest::on_control(const VerbPtr& verb) {
     if (verb->records.size() < sizeof head + head.size) break;
     const Bytes payload = verb->records.substr(sizeof head, head.size);
     verb->records.erase(0, sizeof head + head.size);
-    Stream* stream = find_stream(verb->stream);
     const bool failed = static_cast<FrameType>(head.type) == FrameType::kFail;
-    if (stream != nullptr && !stream->closed_here && !verb->failed) {
+    if (find_open(verb->stream) != nullptr && !verb->failed) {
       send(failed ? FrameType::kFail : FrameType::kReply, verb->stream, payload);
     }
     verb->answered = true;
@@ -175,12 +168,11 @@ void Guest::finish_verb(const VerbPtr& verb) {
   const bool over = !verb->control && (!verb->out || verb->out->done());
   if (!over && !verb->failed) return;
   verb->finished = true;
-  Stream* stream = find_stream(verb->stream);
-  if (stream != nullptr && !stream->closed_here) {
+  if (Stream* stream = find_open(verb->stream)) {
     if (!verb->answered && !verb->failed) {
       fail(*stream, Error(ErrorCode::kIo, "the file operation was killed from inside"));
     } else if (!verb->failed && verb->out) {
-      send(FrameType::kEnd, verb->stream, wire::End{}.encode());
+      send(FrameType::kEnd, verb->stream, wire::encode(wire::End{}));
     }
     close(*stream);
   }

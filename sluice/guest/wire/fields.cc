@@ -2,8 +2,19 @@
 
 namespace sluice::guest::wire {
 
+void Writer::error(const Error& error, size_t max) {
+  enumerator(error.code, ErrorCode::kInternal);
+  string(std::string_view(error.message).substr(0, max), max);
+}
+
+bool Reader::flag() {
+  const auto value = number<uint8_t>();
+  if (value > 1) fail("a flag is neither 0 nor 1");
+  return value == 1;
+}
+
 std::string_view Reader::view(size_t max) {
-  const uint32_t size = u32();
+  const auto size = number<uint32_t>();
   if (size > max) {
     fail("a string is over its limit");
   } else if (size > rest_.size()) {
@@ -15,26 +26,31 @@ std::string_view Reader::view(size_t max) {
   return value;
 }
 
-std::string Reader::text(size_t max) {
-  const std::string_view value = view(max);
-  if (value.find('\0') != std::string_view::npos) fail("a text holds a NUL");
-  return ok() ? std::string(value) : std::string();
+void Reader::text(std::string& value, size_t max) {
+  string(value, max);
+  if (value.find('\0') == std::string::npos) return;
+  fail("a text holds a NUL");
+  value.clear();
 }
 
-std::vector<std::string> Reader::texts(size_t max_count, size_t max_each) {
-  const uint32_t count = u32();
+void Reader::texts(std::vector<std::string>& values, size_t max_count, size_t max_each) {
+  const auto count = number<uint32_t>();
   // Each takes at least its length's four bytes: nothing is reserved by the peer's number.
   if (count > max_count || count > rest_.size() / 4) fail("too many strings");
-  std::vector<std::string> values;
-  for (uint32_t i = 0; ok() && i < count; ++i) values.push_back(text(max_each));
+  for (uint32_t i = 0; ok() && i < count; ++i) text(values.emplace_back(), max_each);
   if (!ok()) values.clear();
-  return values;
+}
+
+void Reader::error(Error& error, size_t max) {
+  static_assert(static_cast<int>(ErrorCode::kInternal) == kErrorCodes - 1);
+  ErrorCode code = ErrorCode::kInternal;
+  enumerator(code, ErrorCode::kInternal);
+  error = Error(code, to_valid_utf8(view(max)), ErrorOrigin::kSandbox);
 }
 
 Result<void> Reader::finish(std::string_view message) const {
-  const char* problem = problem_;
-  if (problem == nullptr && !rest_.empty()) problem = "bytes are left over";
-  if (problem == nullptr) return {};
+  if (ok() && rest_.empty()) return {};
+  const std::string problem = ok() ? "bytes are left over" : problem_;
   return Error(ErrorCode::kProtocol,
                "guest link: malformed " + std::string(message) + ": " + problem);
 }

@@ -1,7 +1,7 @@
 // What the frames say: requests, replies and reports as values, with their bytes.
 //
-// encode() is for values of our own, decode() for bytes of a hostile peer: it fails with kProtocol
-// on anything that encode() would not have written. No secret is ever part of an Error.
+// Each says its fields once (fields.h): encode() is for values of our own, decode() for bytes of a
+// hostile peer. A request names its verb. No secret is ever part of an Error.
 //
 // Plain values; any thread.
 #pragma once
@@ -14,6 +14,7 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/result.h"
+#include "sluice/guest/wire/fields.h"
 #include "sluice/guest/wire/frame.h"
 
 namespace sluice::guest::wire {
@@ -38,7 +39,20 @@ inline constexpr bool opened_by_host(uint32_t stream) {
 
 // --- the link -------------------------------------------------------------------------------
 
+// What both hellos begin with. A version that differs is told from garbage.
+void hello_fields(auto& v, auto& version) {
+  constexpr uint32_t kMagic = 0x43494c53;  // "SLIC"
+  uint32_t magic = kMagic;
+  v.numbers(magic, version);
+  if (magic != kMagic) v.fail("it is not a Sluice guest's");
+  if (version != kVersion) {
+    v.fail("the peer speaks version " + std::to_string(version) + ", this side version " +
+           std::to_string(kVersion));
+  }
+}
+
 struct HostHello {
+  static constexpr char kName[] = "hello of the host";
   uint16_t version = kVersion;
   uint32_t lease_ms = 0;     // the guest ends itself when it heard nothing for so long
   uint64_t deadline_ms = 0;  // from now; 0: none
@@ -46,26 +60,47 @@ struct HostHello {
   bool single_user = false;
   uint64_t open_files = 0;  // RLIMIT_NOFILE of commands; 0: as the guest found it
 
-  Bytes encode() const;
-  static Result<HostHello> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    hello_fields(v, m.version);
+    v.numbers(m.lease_ms, m.deadline_ms);
+    v.flags(m.single_user);
+    v.numbers(m.open_files);
+  }
 };
 
 struct GuestHello {
+  static constexpr char kName[] = "hello of the guest";
   uint16_t version = kVersion;
   bool owns_pid_namespace = false;  // the guest is pid 1: nothing can hide from kill_all
   uint32_t uid = 0;
 
-  Bytes encode() const;
-  static Result<GuestHello> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    hello_fields(v, m.version);
+    v.flags(m.owns_pid_namespace);
+    v.numbers(m.uid);
+  }
 };
 
 // The first frame on a new carrier of an old link.
 struct Resume {
+  static constexpr char kName[] = "resume";
+  static constexpr size_t kLinkId = 16;
   std::string link;       // 16 random bytes that the host chose
   uint64_t received = 0;  // frames up to this number have arrived
 
-  Bytes encode() const;
-  static Result<Resume> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.string(m.link, kLinkId);
+    if (m.link.size() != kLinkId) v.fail("its link id is too short");
+    v.numbers(m.received);
+  }
+};
+
+// Every frame up to this number has arrived.
+struct Ack {
+  static constexpr char kName[] = "acknowledgement";
+  uint64_t seq = 0;
+
+  static void fields(auto& v, auto& m) { v.numbers(m.seq); }
 };
 
 // --- requests (Open and More) ---------------------------------------------------------------
@@ -90,6 +125,8 @@ enum class Verb : uint8_t {
 // Runs a command. Data of the host is its stdin, data of the guest its stdout; stderr has a stream
 // of its own, opened by this. Reply: Started. Then Exit, once, whenever it ends.
 struct Exec {
+  static constexpr char kName[] = "exec";
+  static constexpr Verb kVerb = Verb::kExec;
   std::vector<std::string> argv;
   std::vector<std::string> env;  // "NAME=value"
   std::string cwd;
@@ -102,121 +139,170 @@ struct Exec {
   // that prefers bash); 0: no.
   uint8_t shell_prefix = 0;
 
-  Bytes encode() const;
-  static Result<Exec> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.texts(m.argv, kMaxArguments, kMaxArgument);
+    v.texts(m.env, kMaxArguments, kMaxArgument);
+    v.text(m.cwd, kMaxPath);
+    v.text(m.user, kMaxUser);
+    v.numbers(m.timeout_ms, m.output_cap, m.err_stream);
+    v.flags(m.takes_input);
+    v.numbers(m.shell_prefix);
+    if (m.argv.empty()) v.fail("its argv is empty");
+    if (m.shell_prefix > m.argv.size()) v.fail("its prefix is longer than its argv");
+  }
 };
 struct Started {
+  static constexpr char kName[] = "reply to exec";
   uint32_t pid = 0;
 
-  Bytes encode() const;
-  static Result<Started> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.pid); }
 };
 
-// To the command of the stream `job`. Reply: empty; kNotFound when it has ended.
+// To the command of the stream `command`. Reply: empty; kNotFound when it has ended.
 struct Signal {
-  uint32_t job = 0;
+  static constexpr char kName[] = "signal";
+  static constexpr Verb kVerb = Verb::kSignal;
+  uint32_t command = 0;
   uint8_t number = 0;
 
-  Bytes encode() const;
-  static Result<Signal> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.command, m.number);
+    if (m.number < 1 || m.number > 64) v.fail("no such signal");
+  }
 };
 
-// SIGKILL to the command of `job` and all it started. Reply, empty, when they are gone.
+// SIGKILL to the command and all it started. Reply, empty, when they are gone.
 struct KillTree {
-  uint32_t job = 0;
+  static constexpr char kName[] = "kill_tree";
+  static constexpr Verb kVerb = Verb::kKillTree;
+  uint32_t command = 0;  // its stream
 
-  Bytes encode() const;
-  static Result<KillTree> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.command); }
 };
 
 // SIGKILL to everything in the sandbox but the guest. Reply, empty, when all are gone.
 struct KillAll {
-  Bytes encode() const { return {}; }
-  static Result<KillAll> decode(ByteView bytes);
+  static constexpr char kName[] = "kill_all";
+  static constexpr Verb kVerb = Verb::kKillAll;
+
+  static void fields(auto&, auto&) {}
 };
 
 // The file verbs: all run as `user` in a process of their own.
 
+void path_and_user(auto& v, auto& m) {
+  v.text(m.path, kMaxPath);
+  v.text(m.user, kMaxUser);
+}
+
+// No set-user-id, set-group-id or sticky bit is ever made on request.
+void permissions(auto& v, auto& mode) {
+  v.numbers(mode);
+  if (mode > 0777) v.fail("a mode has more than permission bits");
+}
+
 // Reply: FileStat, then the content as data, then End. kTooLarge if there is more than `max`.
 struct Read {
+  static constexpr char kName[] = "read";
+  static constexpr Verb kVerb = Verb::kRead;
   std::string path;
   std::string user;
   uint64_t max = 0;
 
-  Bytes encode() const;
-  static Result<Read> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    path_and_user(v, m);
+    v.numbers(m.max);
+  }
 };
 
 // The host's data, up to its End, replaces the file in one step. Reply, empty, when it is there.
 struct Write {
+  static constexpr char kName[] = "write";
+  static constexpr Verb kVerb = Verb::kWrite;
   std::string path;
   std::string user;
   uint32_t mode = 0;
 
-  Bytes encode() const;
-  static Result<Write> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    path_and_user(v, m);
+    permissions(v, m.mode);
+  }
 };
 
 // Reply: FileStat.
 struct Stat {
+  static constexpr char kName[] = "stat";
+  static constexpr Verb kVerb = Verb::kStat;
   std::string path;
   std::string user;
 
-  Bytes encode() const;
-  static Result<Stat> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { path_and_user(v, m); }
 };
 
 // Data: FileStat after FileStat, each behind its length as a u16, then End. Reply: empty.
 struct List {
+  static constexpr char kName[] = "list";
+  static constexpr Verb kVerb = Verb::kList;
   std::string path;
   std::string user;
   uint32_t depth = 0;
   uint64_t max = 0;
 
-  Bytes encode() const;
-  static Result<List> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    path_and_user(v, m);
+    v.numbers(m.depth, m.max);
+  }
 };
 
 // Reply: empty.
 struct ResetDirectory {
+  static constexpr char kName[] = "reset_directory";
+  static constexpr Verb kVerb = Verb::kResetDirectory;
   std::string path;
   std::string user;
   uint32_t mode = 0;
 
-  Bytes encode() const;
-  static Result<ResetDirectory> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    path_and_user(v, m);
+    permissions(v, m.mode);
+  }
 };
 
 // Reply: Count, of the files that were left alone.
 struct GiveTree {
+  static constexpr char kName[] = "give_tree";
+  static constexpr Verb kVerb = Verb::kGiveTree;
   std::string path;
   std::string user;
 
-  Bytes encode() const;
-  static Result<GiveTree> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { path_and_user(v, m); }
 };
 struct Count {
+  static constexpr char kName[] = "count";
   uint64_t value = 0;
 
-  Bytes encode() const;
-  static Result<Count> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.value); }
 };
 
 // The sandbox's writable files as one stream. Data, then End. Reply: empty. kTooLarge over `max`.
 struct Pack {
+  static constexpr char kName[] = "pack";
+  static constexpr Verb kVerb = Verb::kPack;
   uint64_t max = 0;
 
-  Bytes encode() const;
-  static Result<Pack> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.max); }
 };
 
 // The host's data, up to its End, is what a Pack gave: the files become those. Reply: empty.
 struct Unpack {
-  Bytes encode() const { return {}; }
-  static Result<Unpack> decode(ByteView bytes);
+  static constexpr char kName[] = "unpack";
+  static constexpr Verb kVerb = Verb::kUnpack;
+
+  static void fields(auto&, auto&) {}
 };
 
 struct FileStat {
+  static constexpr char kName[] = "file status";
   enum class Type : uint8_t { kFile, kDirectory, kSymlink, kOther };
   std::string path;
   Type type = Type::kFile;
@@ -224,75 +310,99 @@ struct FileStat {
   uint32_t mode = 0;
   uint32_t uid = 0, gid = 0;
 
-  Bytes encode() const;
-  static Result<FileStat> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.text(m.path, kMaxPath);
+    v.enumerator(m.type, Type::kOther);
+    v.numbers(m.size, m.mode, m.uid, m.gid);
+    if (m.mode > 07777) v.fail("a mode has more than permission bits");
+  }
 };
 
 // Listens on 127.0.0.1:`port` (0: any). Reply: Listening. With pass_socket the listening socket
 // itself comes with the reply; without, each connection is a stream that the guest opens.
 struct Listen {
+  static constexpr char kName[] = "listen";
+  static constexpr Verb kVerb = Verb::kListen;
   uint16_t port = 0;
   bool pass_socket = false;
 
-  Bytes encode() const;
-  static Result<Listen> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.port);
+    v.flags(m.pass_socket);
+  }
 };
 struct Listening {
+  static constexpr char kName[] = "reply to listen";
   uint16_t port = 0;
   bool has_socket = false;
 
-  Bytes encode() const;
-  static Result<Listening> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.port);
+    v.flags(m.has_socket);
+  }
 };
 
 // A connection came in on the stream `listener`. There is no reply.
 struct Accepted {
+  static constexpr char kName[] = "accepted";
+  static constexpr Verb kVerb = Verb::kAccepted;
   uint32_t listener = 0;
   uint16_t peer_port = 0;
 
-  Bytes encode() const;
-  static Result<Accepted> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.listener, m.peer_port); }
 };
 
 // --- reports --------------------------------------------------------------------------------
 
 struct Exit {
+  static constexpr char kName[] = "exit";
   enum class Reason : uint8_t { kExited, kSignaled, kTimedOut };
   Reason reason = Reason::kExited;
   uint8_t status = 0;  // with kExited
   uint8_t signal = 0;  // else
 
-  Bytes encode() const;
-  static Result<Exit> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.enumerator(m.reason, Reason::kTimedOut);
+    v.numbers(m.status, m.signal);
+    if (m.reason == Reason::kExited ? m.signal != 0 : m.status != 0) {
+      v.fail("it holds both a status and a signal");
+    }
+    if (m.reason == Reason::kSignaled && (m.signal < 1 || m.signal > 127)) {
+      v.fail("no such signal");
+    }
+  }
 };
 
 struct End {
+  static constexpr char kName[] = "end";
   bool truncated = false;  // output over the cap was dropped
 
-  Bytes encode() const;
-  static Result<End> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.flags(m.truncated); }
+};
+
+// This many more bytes may be sent.
+struct Credit {
+  static constexpr char kName[] = "credit";
+  uint32_t bytes = 0;
+
+  static void fields(auto& v, auto& m) { v.numbers(m.bytes); }
 };
 
 struct Close {
+  static constexpr char kName[] = "close";
   enum class Reason : uint8_t { kDone, kReset };
   Reason reason = Reason::kDone;
 
-  Bytes encode() const;
-  static Result<Close> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.enumerator(m.reason, Reason::kReset); }
 };
 
 // An Error of the guest. Its code is one of the closed list; a message over kMaxMessage is cut.
 struct Failure {
+  static constexpr char kName[] = "failure";
   Error error;
 
-  Bytes encode() const;
-  static Result<Failure> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.error(m.error, kMaxMessage); }
 };
-
-Bytes encode_credit(uint32_t bytes);
-Result<uint32_t> decode_credit(ByteView bytes);
-Bytes encode_ack(uint64_t seq);
-Result<uint64_t> decode_ack(ByteView bytes);
 
 // --- requests in pieces ---------------------------------------------------------------------
 
@@ -300,6 +410,9 @@ Result<uint64_t> decode_ack(ByteView bytes);
 struct Request {
   Request() = default;
   Request(Verb v, Bytes b) : verb(v), body(std::move(b)) {}
+  template <class M>
+    requires requires { M::kVerb; }
+  explicit Request(const M& message) : Request(M::kVerb, encode(message)) {}
 
   Verb verb = Verb::kExec;
   Bytes body;

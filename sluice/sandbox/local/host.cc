@@ -1,12 +1,10 @@
 #include "sluice/sandbox/local/host.h"
 
 #include <fcntl.h>
-#include <linux/mount.h>
 #include <pwd.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,12 +13,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <initializer_list>
 #include <optional>
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/core/syscalls.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
+#include "sluice/sandbox/local/helper/mounts.h"
 
 namespace sluice::sandbox::local {
 namespace {
@@ -177,13 +176,9 @@ namespace {
 
 // Who has no id in a user namespace makes no file there: root of it is whoever we are.
 void map_own_ids(uid_t uid, gid_t gid) {
-  const auto put = [](const char* path, const std::string& text) {
-    const Fd file(::open(path, O_WRONLY | O_CLOEXEC));
-    [[maybe_unused]] const auto ignored = ::write(file.get(), text.data(), text.size());
-  };
-  put("/proc/self/setgroups", "deny");
-  put("/proc/self/uid_map", "0 " + std::to_string(uid) + " 1");
-  put("/proc/self/gid_map", "0 " + std::to_string(gid) + " 1");
+  (void)write_kernel_file("/proc/self/setgroups", "deny");
+  (void)write_kernel_file("/proc/self/uid_map", "0 " + std::to_string(uid) + " 1");
+  (void)write_kernel_file("/proc/self/gid_map", "0 " + std::to_string(gid) + " 1");
 }
 
 // From within a user and a process namespace. Nothing is left of what it makes.
@@ -195,41 +190,27 @@ Trial walk_to_sandbox() {
   if (::unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) != 0) {
     return refused(Step::kOtherNamespaces);
   }
-  const auto new_mount = [](const char* type, std::initializer_list<const char*> settings) {
-    const Fd fs(static_cast<int>(::syscall(SYS_fsopen, type, FSOPEN_CLOEXEC)));
-    bool good = static_cast<bool>(fs);
-    for (auto it = settings.begin(); good && it != settings.end(); it += 2) {
-      good = ::syscall(SYS_fsconfig, fs.get(),
-                       it[1] == nullptr ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, it[0], it[1],
-                       0) == 0;
-    }
-    good = good && ::syscall(SYS_fsconfig, fs.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0;
-    return good ? Fd(static_cast<int>(::syscall(SYS_fsmount, fs.get(), FSMOUNT_CLOEXEC, 0))) : Fd();
-  };
   const Fd memory = ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0
-                        ? new_mount("tmpfs", {"mode", "0755"})
+                        ? NewFilesystem("tmpfs").set("mode", "0755").mount(0)
                         : Fd();
-  if (!memory ||
-      ::syscall(SYS_move_mount, memory.get(), "", AT_FDCWD, "/usr", MOVE_MOUNT_F_EMPTY_PATH) != 0 ||
-      ::fchdir(memory.get()) != 0) {
+  if (!memory || attach_mount(memory.get(), AT_FDCWD, "/usr") != 0 || ::fchdir(memory.get()) != 0) {
     return refused(Step::kMounts);
   }
-  if (!new_mount("proc", {})) return refused(Step::kProc);
+  if (!NewFilesystem("proc").mount(0)) return refused(Step::kProc);
   for (const char* name : {"lower", "upper", "work"}) {
     if (::mkdir(name, 0755) != 0) return refused(Step::kOverlay);
   }
-  const Fd overlay = new_mount("overlay", {"lowerdir", "lower", "upperdir", "upper", "workdir",
-                                           "work", "userxattr", nullptr});
+  NewFilesystem fs("overlay");
+  fs.set("lowerdir", "lower").set("upperdir", "upper").set("workdir", "work").set("userxattr");
+  const Fd overlay = fs.mount(0);
   return overlay ? Trial() : refused(Step::kOverlay);
 }
 
 }  // namespace
 
 Trial try_namespaces() {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return {Trial::Step::kUserNamespace, errno};
-  const Fd read_end(ends[0]);
-  Fd write_end(ends[1]);
+  auto pipe = make_pipe();
+  if (!pipe) return {Trial::Step::kUserNamespace, errno};
   const pid_t child = ::fork();
   if (child < 0) return {Trial::Step::kUserNamespace, errno};
   if (child == 0) {
@@ -248,13 +229,13 @@ Trial try_namespaces() {
       if (inner > 0) ::waitpid(inner, &status, 0);
       ::_exit(0);
     }
-    [[maybe_unused]] const auto ignored = ::write(write_end.get(), &trial, sizeof trial);
+    [[maybe_unused]] const auto ignored = ::write(pipe->write.get(), &trial, sizeof trial);
     ::_exit(0);
   }
-  write_end.reset();
+  pipe->write.reset();
   Trial trial{Trial::Step::kUserNamespace, EIO};
   ssize_t n = 0;
-  while ((n = ::read(read_end.get(), &trial, sizeof trial)) < 0 && errno == EINTR) {
+  while ((n = ::read(pipe->read.get(), &trial, sizeof trial)) < 0 && errno == EINTR) {
   }
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
@@ -267,8 +248,7 @@ namespace {
 // Apart from the kernel's own word: whose the image's files are.
 std::string why_images_are_read_only() {
   if (::geteuid() == 0) {
-    const Fd tree(static_cast<int>(
-        ::syscall(SYS_open_tree, AT_FDCWD, "/usr", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+    const Fd tree = clone_mount(AT_FDCWD, "/usr", 0);
     if (tree) return "";
     return std::string("mapping the owners of an image's files needs CAP_SYS_ADMIN (") +
            std::strerror(errno) + "): images are read-only here, and seen in part";

@@ -189,31 +189,31 @@ TEST(SetupTest, NoMapWithHostRootIsDecoded) {
   setup.mapping = Mapping::kOwn;
   setup.uids = {{1000, 1234, 1}};
   setup.gids = {{1000, 1234, 1}};
-  EXPECT_TRUE(local::Setup::decode(setup.encode()));
+  EXPECT_TRUE(decode<local::Setup>(encode(setup)));
   for (const IdMap bad : {IdMap{0, 0, 1}, IdMap{0, 1, 0}, IdMap{0, UINT32_MAX - 1, 5}}) {
     setup.uids = {bad};
-    EXPECT_FALSE(local::Setup::decode(setup.encode()));
+    EXPECT_FALSE(decode<local::Setup>(encode(setup)));
   }
   setup.uids = {};
-  EXPECT_FALSE(local::Setup::decode(setup.encode()));
+  EXPECT_FALSE(decode<local::Setup>(encode(setup)));
   setup.mapping = Mapping::kDirect;
-  EXPECT_FALSE(local::Setup::decode(setup.encode()));  // without ranges
+  EXPECT_FALSE(decode<local::Setup>(encode(setup)));  // without ranges
 }
 
 TEST(SetupTest, NamesAndPathsStayInTheirPlace) {
   Create create;
   create.name = "local-1";
-  EXPECT_TRUE(Create::decode(create.encode()));
+  EXPECT_TRUE(decode<Create>(encode(create)));
   for (const char* name : {"", "a/b", "..", ".hidden"}) {
     create.name = name;
-    EXPECT_FALSE(Create::decode(create.encode())) << name;
+    EXPECT_FALSE(decode<Create>(encode(create))) << name;
   }
   create.name = "local-1";
   Step step;
   for (const char* path : {"", "/etc"}) {
     step.path = path;
     create.extra = {step};
-    EXPECT_FALSE(Create::decode(create.encode())) << path;
+    EXPECT_FALSE(decode<Create>(encode(create))) << path;
   }
 }
 

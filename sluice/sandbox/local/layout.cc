@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <set>
+#include <sstream>
 
 #include "sluice/base/core/bytes.h"
 
@@ -50,51 +51,13 @@ constexpr char kNsswitch[] =
 // What programs below /usr look for in /etc and what says nothing of this host or its people:
 // the loader's cache, alternatives, certificate authorities (never private keys: those are below
 // ssl/private), interpreters' own settings, fonts, names of services, the time zone.
-constexpr const char* kEtc[] = {"alternatives",
-                                "bash.bashrc",
-                                "bash_completion.d",
-                                "ca-certificates",
-                                "ca-certificates.conf",
-                                "debian_version",
-                                "fonts",
-                                "groff",
-                                "gss",
-                                "host.conf",
-                                "inputrc",
-                                "ld.so.cache",
-                                "ld.so.conf",
-                                "ld.so.conf.d",
-                                "locale.alias",
-                                "localtime",
-                                "magic",
-                                "magic.mime",
-                                "manpath.config",
-                                "mime.types",
-                                "networks",
-                                "os-release",
-                                "perl",
-                                "protocols",
-                                "python3",
-                                "python3.9",
-                                "python3.10",
-                                "python3.11",
-                                "python3.12",
-                                "python3.13",
-                                "redhat-release",
-                                "rpc",
-                                "services",
-                                "skel",
-                                "ssl/certs",
-                                "ssl/openssl.cnf",
-                                "pki/ca-trust",
-                                "pki/tls/certs",
-                                "terminfo",
-                                "timezone",
-                                "vim",
-                                "xattr.conf",
-                                "java-11-openjdk",
-                                "java-17-openjdk",
-                                "java-21-openjdk"};
+constexpr char kEtc[] =
+    "alternatives bash.bashrc bash_completion.d ca-certificates ca-certificates.conf "
+    "debian_version fonts groff gss host.conf inputrc ld.so.cache ld.so.conf ld.so.conf.d "
+    "locale.alias localtime magic magic.mime manpath.config mime.types networks os-release "
+    "perl protocols python3 python3.9 python3.10 python3.11 python3.12 python3.13 "
+    "redhat-release rpc services skel ssl/certs ssl/openssl.cnf pki/ca-trust pki/tls/certs "
+    "terminfo timezone vim xattr.conf java-11-openjdk java-17-openjdk java-21-openjdk";
 
 // Of the kernel's own tree: what only tells, read-only; what was made for root, gone.
 constexpr const char* kProcReadOnly[] = {"proc/sys", "proc/bus", "proc/fs", "proc/irq"};
@@ -110,46 +73,21 @@ class Layout {
   explicit Layout(Users users, uint8_t flags = 0) : users_(users), flags_(flags) {}
 
   void directory(std::string path, uint32_t owner = 0, uint32_t mode = 0755) {
-    Step step;
-    step.kind = Kind::kDirectory;
-    step.flags = flags_;
-    step.mode = mode;
     // With one user all is his already.
-    step.uid = step.gid = users_ == Users::kMany ? owner : 0;
-    step.path = std::move(path);
-    steps_.push_back(std::move(step));
+    const uint32_t id = users_ == Users::kMany ? owner : 0;
+    steps_.push_back({Kind::kDirectory, flags_, mode, id, id, std::move(path), ""});
   }
   void file(std::string path, std::string content) {
-    Step step;
-    step.kind = Kind::kFile;
-    step.flags = flags_;
-    step.mode = 0644;
-    step.path = std::move(path);
-    step.text = std::move(content);
-    steps_.push_back(std::move(step));
+    steps_.push_back({Kind::kFile, flags_, 0644, 0, 0, std::move(path), std::move(content)});
   }
   void symlink(std::string path, std::string target) {
-    Step step;
-    step.kind = Kind::kSymlink;
-    step.flags = flags_;
-    step.path = std::move(path);
-    step.text = std::move(target);
-    steps_.push_back(std::move(step));
+    steps_.push_back({Kind::kSymlink, flags_, 0755, 0, 0, std::move(path), std::move(target)});
   }
   void bind(std::string source, std::string path, uint8_t flags) {
-    Step step;
-    step.kind = Kind::kBind;
-    step.flags = flags;
-    step.path = std::move(path);
-    step.text = std::move(source);
-    steps_.push_back(std::move(step));
+    steps_.push_back({Kind::kBind, flags, 0755, 0, 0, std::move(path), std::move(source)});
   }
   void special(Kind kind, std::string path, uint32_t group = 0) {
-    Step step;
-    step.kind = kind;
-    step.gid = group;
-    step.path = std::move(path);
-    steps_.push_back(std::move(step));
+    steps_.push_back({kind, 0, 0755, 0, group, std::move(path), ""});
   }
 
   std::vector<Step> take() { return std::move(steps_); }
@@ -192,7 +130,8 @@ void add_own_etc(Layout& layout, std::string passwd = kPasswd, std::string group
 void add_etc(Layout& layout, Users users) {
   add_own_etc(layout);
   std::set<std::string> parents;
-  for (const std::string name : kEtc) {
+  std::istringstream names(kEtc);
+  for (std::string name; names >> name;) {
     const std::string path = "/etc/" + name;
     struct stat st{};
     if (::lstat(path.c_str(), &st) != 0) continue;

@@ -23,18 +23,19 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/core/syscalls.h"
 #include "sluice/guest/blob.h"
 #include "sluice/guest/client/client.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/wait.h"
 #include "sluice/sandbox/guest_sandbox.h"
-#include "sluice/sandbox/sandbox_journal.h"
 #include "sluice/sandbox/local/helper/blob.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
 #include "sluice/sandbox/local/host.h"
 #include "sluice/sandbox/local/image/store.h"
 #include "sluice/sandbox/local/layout.h"
 #include "sluice/sandbox/local/seccomp.h"
+#include "sluice/sandbox/sandbox_journal.h"
 #include "sluice/sandbox/setup_proxy.h"
 
 namespace sluice::sandbox::local {
@@ -169,34 +170,18 @@ Result<void> Backend::State::send(Message::Kind kind, const Bytes& body, const F
   Message message;
   message.kind = kind;
   message.body = body;
-  Bytes bytes = message.encode();
+  const Bytes bytes = message.encode();
   if (bytes.size() > kMaxMessage) {
     return Error(ErrorCode::kTooLarge, "the sandbox's description is too large: fewer bundles");
   }
-  iovec piece{bytes.data(), bytes.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr header{};
-  header.msg_iov = &piece;
-  header.msg_iovlen = 1;
-  if (along != nullptr) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof control;
-    cmsghdr* head = CMSG_FIRSTHDR(&header);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    const int fd = along->get();
-    std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+  std::vector<int> fds;
+  if (along != nullptr) fds.push_back(along->get());
+  // Never waits: a helper that is that far behind is none.
+  if (send_with_fds(socket.get(), bytes, fds, MSG_DONTWAIT) >= 0) return {};
+  if (errno == EAGAIN) {
+    return Error(ErrorCode::kUnavailable, "the sandbox helper is busy: too many at once");
   }
-  for (;;) {
-    // Never waits: a helper that is that far behind is none.
-    if (::sendmsg(socket.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return {};
-    if (errno == EINTR) continue;
-    if (errno == EAGAIN) {
-      return Error(ErrorCode::kUnavailable, "the sandbox helper is busy: too many at once");
-    }
-    return Error(ErrorCode::kClosed, "the sandbox helper is gone");
-  }
+  return Error(ErrorCode::kClosed, "the sandbox helper is gone");
 }
 
 Result<Message> Backend::State::receive() {
@@ -222,13 +207,13 @@ Result<void> Backend::State::set_up() {
   setup.gids = ids.gids;
   setup.ready = std::min<uint32_t>(options.ready, 64);
   SLUICE_TRY(const Fd guest, sealed_memfd("sluice-guest", guest::guest_program()));
-  SLUICE_TRY_VOID(send(Message::Kind::kSetup, setup.encode(), &guest));
+  SLUICE_TRY_VOID(send(Message::Kind::kSetup, encode(setup), &guest));
   SLUICE_TRY(const Message answer, receive());
   if (answer.kind == Message::Kind::kFailed) return Error(ErrorCode::kInternal, answer.body);
   if (answer.kind != Message::Kind::kSetupDone) {
     return Error(ErrorCode::kProtocol, "the sandbox helper answers something else");
   }
-  SLUICE_TRY(ready, SetupDone::decode(answer.body));
+  SLUICE_TRY(ready, decode<SetupDone>(answer.body));
   return {};
 }
 
@@ -238,7 +223,7 @@ void Backend::State::read_answers() {
     if (!message) break;
     switch (message->kind) {
       case Message::Kind::kCreated: {
-        auto created = Created::decode(message->body);
+        auto created = decode<Created>(message->body);
         if (!created) break;
         const std::lock_guard lock(mutex);
         const auto found = creating.find(created->id);
@@ -254,7 +239,7 @@ void Backend::State::read_answers() {
         break;
       }
       case Message::Kind::kGone: {
-        const auto gone = Gone::decode(message->body);
+        const auto gone = decode<Gone>(message->body);
         if (!gone) break;
         const std::lock_guard lock(mutex);
         live.erase(gone->id);
@@ -465,7 +450,7 @@ awaitable<Result<Backend::Asked>> Backend::ask(std::shared_ptr<State> state, net
       state->names[request.id] = asked.name;
     }
     state->creating[request.id] = created;
-    sent = state->send(Message::Kind::kCreate, request.encode(), &theirs);
+    sent = state->send(Message::Kind::kCreate, encode(request), &theirs);
     if (!sent) {
       state->creating.erase(request.id);
       state->forget(request.id);
@@ -599,7 +584,7 @@ awaitable<Result<void>> Backend::remove(std::shared_ptr<State> state, net::Shard
     state->removing[number] = removed;
     Destroy request;
     request.id = number;
-    sent = state->send(Message::Kind::kDestroy, request.encode(), nullptr);
+    sent = state->send(Message::Kind::kDestroy, encode(request), nullptr);
     if (!sent) state->removing.erase(number);
   }
   // A helper that is gone has taken everything with it.

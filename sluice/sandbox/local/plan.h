@@ -1,6 +1,8 @@
 // Plan: all that is to be done to make one sandbox, as a value. The engine decides (layout.h,
 // local.cc), the helper and the sandbox's first process carry out; neither takes a decision.
 //
+// Each message says its fields once (guest/wire/fields.h).
+//
 // Plain values; any thread. Links only base/core and guest/wire: the static helper uses it.
 #pragma once
 
@@ -14,6 +16,14 @@
 #include "sluice/guest/wire/fields.h"
 
 namespace sluice::sandbox::local {
+
+using guest::wire::decode;
+using guest::wire::encode;
+
+// Limits of what a message may hold.
+inline constexpr size_t kMaxSteps = 1024;
+inline constexpr size_t kMaxPath = 4096;
+inline constexpr size_t kMaxText = 64 * 1024;
 
 // One step of building the root. Paths are relative to the new root, without a leading slash.
 struct Step {
@@ -41,10 +51,32 @@ struct Step {
   uint32_t uid = 0, gid = 0;
   std::string path;
   std::string text;
+
+  static void fields(auto& v, auto& m) {
+    v.enumerator(m.kind, Kind::kTerminals);
+    v.numbers(m.flags, m.mode, m.uid, m.gid);
+    v.text(m.path, kMaxPath);
+    v.string(m.text, kMaxText);
+    if (m.path.empty() || m.path.starts_with('/')) v.fail("a step's path is not relative");
+  }
 };
 
 struct IdMap {
   uint32_t inside = 0, outside = 0, count = 0;
+
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.inside, m.outside, m.count);
+    // The rule that everything else rests on.
+    if (m.outside == 0 || m.count == 0 || m.outside > UINT32_MAX - m.count) {
+      v.fail("an id map holds host id 0, or no ids");
+    }
+  }
+};
+
+struct IdRange {
+  uint32_t first = 0, count = 0;
+
+  static void fields(auto& v, auto& m) { v.numbers(m.first, m.count); }
 };
 
 // How uids are mapped. Host uid 0 is never among them.
@@ -62,35 +94,60 @@ struct CgroupLimits {
   uint64_t pids = 0;
   uint64_t cpu_millis = 0;
   uint64_t swap_bytes = kUnlimited;  // with a limit of memory only
+
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.memory_bytes, m.pids, m.cpu_millis, m.swap_bytes);
+  }
 };
 
 // What all sandboxes of one backend share; sent once.
 struct Setup {
+  static constexpr char kName[] = "setup";
   // The program to run as a sandbox's first process comes as a descriptor.
   Bytes seccomp;  // an array of sock_filter
   std::vector<Step> root;
   Mapping mapping = Mapping::kOwn;
   // With kDirect: ids from `first` on are given out in ranges of `size`; `taken` are left out.
   uint32_t range_first = 0, range_size = 0;
-  std::vector<std::pair<uint32_t, uint32_t>> taken;  // first, count
+  std::vector<IdRange> taken;
   // With the others: the maps.
   std::vector<IdMap> uids, gids;
   uint32_t ready = 0;  // how many sandboxes to have begun before they are asked for
 
-  Bytes encode() const;
-  static Result<Setup> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.string(m.seccomp, kMaxText);
+    if (m.seccomp.empty() || m.seccomp.size() % 8 != 0) v.fail("no filter");
+    v.list(m.root, kMaxSteps);
+    v.enumerator(m.mapping, Mapping::kOwn);
+    v.numbers(m.range_first, m.range_size);
+    v.list(m.taken, 4096);
+    v.list(m.uids, 16);
+    v.list(m.gids, 16);
+    v.numbers(m.ready);
+    if (m.ready > 64) v.fail("too many to be ready");
+    if (m.mapping == Mapping::kDirect) {
+      if (m.range_first == 0 || m.range_size < 2000) v.fail("no range of ids");
+    } else if (m.uids.empty() || m.gids.empty()) {
+      v.fail("no id maps");
+    }
+  }
 };
 
 struct SetupDone {
+  static constexpr char kName[] = "answer to setup";
   std::vector<std::string> cgroups;  // the directories below which sandboxes get theirs
   bool memory = false, pids = false, cpu = false, swap = false;
   std::string cgroup_problem;  // why some are missing
 
-  Bytes encode() const;
-  static Result<SetupDone> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.texts(m.cgroups, 16, kMaxPath);
+    v.flags(m.memory, m.pids, m.cpu, m.swap);
+    v.text(m.cgroup_problem, kMaxText);
+  }
 };
 
 struct Create {
+  static constexpr char kName[] = "create";
   uint64_t id = 0;
   std::string name;         // of its control group
   std::vector<Step> extra;  // after Setup::root
@@ -105,37 +162,54 @@ struct Create {
   std::string image_root;
   // The link's descriptor comes along.
 
-  Bytes encode() const;
-  static Result<Create> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.id);
+    v.text(m.name, 128);
+    if (m.name.empty() || m.name.find('/') != std::string::npos || m.name[0] == '.') {
+      v.fail("its name is no name of a directory");
+    }
+    v.list(m.extra, kMaxSteps);
+    v.text(m.kept_home, kMaxPath);
+    v.numbers(m.disk_bytes, m.disk_inodes);
+    CgroupLimits::fields(v, m.limits);
+    v.flags(m.own_network, m.whole_root);
+    v.text(m.image_root, kMaxPath);
+  }
 };
 
 struct Created {
+  static constexpr char kName[] = "answer to create";
   uint64_t id = 0;
   bool ok = false;
   Error error;           // if not
   int32_t pid = 0;       // of its first process, in the helper's process namespace
   std::string oom_file;  // where the kernel counts kills for memory, or empty
 
-  Bytes encode() const;
-  static Result<Created> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.id);
+    v.flags(m.ok);
+    v.error(m.error, kMaxText);
+    v.numbers(m.pid);
+    v.text(m.oom_file, kMaxPath);
+  }
 };
 inline constexpr char kNoOverlay[] = "lay a writable layer over the image";
 bool is_no_overlay(const Error& error);
 
 struct Destroy {
+  static constexpr char kName[] = "destroy";
   uint64_t id = 0;
 
-  Bytes encode() const;
-  static Result<Destroy> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.id); }
 };
 
 // A sandbox is gone and everything of it, asked for or not.
 struct Gone {
+  static constexpr char kName[] = "gone";
   uint64_t id = 0;
   int32_t wait_status = 0;
 
-  Bytes encode() const;
-  static Result<Gone> decode(ByteView bytes);
+  static void fields(auto& v, auto& m) { v.numbers(m.id, m.wait_status); }
 };
 
 // One message of the helper's socket.

@@ -9,8 +9,8 @@ namespace {
 
 template <class T>
 void try_message(ByteView bytes) {
-  const auto value = T::decode(bytes);
-  if (value) CHECK(value->encode() == bytes);
+  const auto value = decode<T>(bytes);
+  if (value) CHECK(encode(*value) == bytes);
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       try_message<Create>(message->body);
       break;
     case Message::Kind::kCreated:
-      try_message<Created>(message->body);
+      (void)decode<Created>(message->body);  // an error that is not UTF-8 is mended: no round trip
       break;
     case Message::Kind::kDestroy:
       try_message<Destroy>(message->body);

@@ -13,6 +13,7 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/core/syscalls.h"
 
 namespace sluice::sandbox::local {
 namespace {
@@ -34,15 +35,6 @@ std::vector<std::string> split(std::string_view text, char separator) {
 
 bool contains(const std::vector<std::string>& list, std::string_view item) {
   return std::find(list.begin(), list.end(), item) != list.end();
-}
-
-Result<void> put(const std::string& path, const std::string& text) {
-  const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!file) return errno_error(path, errno);
-  if (::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    return errno_error("write " + text + " to " + path, errno);
-  }
-  return {};
 }
 
 Bytes contents(const std::string& path) {
@@ -185,14 +177,14 @@ bool Cgroups::enable(const std::string& directory, const char* controller) {
   Bytes enabled = contents(switches);
   std::replace(enabled.begin(), enabled.end(), '\n', ' ');
   if (contains(split(enabled, ' '), controller)) return true;
-  auto done = put(switches, on);
+  auto done = write_kernel_file(switches, on);
   if (!done) {
     const std::string leaf = directory + "/" + kEngineGroup;
     if (::mkdir(leaf.c_str(), 0755) == 0 || errno == EEXIST) {
       for (const pid_t pid : {::getppid(), ::getpid()}) {
-        (void)put(leaf + "/cgroup.procs", std::to_string(pid));
+        (void)write_kernel_file(leaf + "/cgroup.procs", std::to_string(pid));
       }
-      done = put(switches, on);
+      done = write_kernel_file(switches, on);
     }
   }
   if (!done) {
@@ -281,7 +273,7 @@ Result<void> Cgroups::limit(Group* group, const std::string& name,
                             const CgroupLimits& limits) const {
   Result<void> done;
   auto set = [&](const std::string& file, const std::string& value) {
-    if (done) done = put(file, value);
+    if (done) done = write_kernel_file(file, value);
   };
   for (const Hierarchy& hierarchy : hierarchies_) {
     const std::string directory = hierarchy.directory + "/" + name;
@@ -326,7 +318,7 @@ Result<std::vector<Fd>> Cgroups::doors(const Group& group) {
 
 Result<void> Cgroups::add(const Group& group, pid_t pid) {
   for (const std::string& directory : group.directories) {
-    SLUICE_TRY_VOID(put(directory + "/cgroup.procs", std::to_string(pid)));
+    SLUICE_TRY_VOID(write_kernel_file(directory + "/cgroup.procs", std::to_string(pid)));
   }
   return {};
 }

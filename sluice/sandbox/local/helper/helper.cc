@@ -16,9 +16,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 
+#include "sluice/base/core/syscalls.h"
 #include "sluice/sandbox/local/helper/construct.h"
+#include "sluice/sandbox/local/helper/mounts.h"
 
 namespace sluice::sandbox::local {
 
@@ -26,20 +27,13 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr int kMaxFds = 4;
 constexpr uint32_t kUser = 1000;  // whose the home is, inside
 constexpr size_t kMaxReport = 4096;
 // A sandbox's memory goes before the engine's (proc(5), oom_score_adj).
 constexpr char kOomScore[] = "300";
 
 Result<void> write_proc(pid_t pid, const char* file, const std::string& text) {
-  const std::string path = "/proc/" + std::to_string(pid) + "/" + file;
-  const Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!fd) return errno_error(path, errno);
-  if (::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    return errno_error("write " + path, errno);
-  }
-  return {};
+  return write_kernel_file("/proc/" + std::to_string(pid) + "/" + file, text);
 }
 
 std::string lines_of(const std::vector<IdMap>& maps) {
@@ -104,30 +98,12 @@ int Helper::run() {
 }
 
 void Helper::on_message() {
-  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))];
   Bytes buffer(kMaxMessage, '\0');
-  iovec piece{buffer.data(), buffer.size()};
-  msghdr header{};
-  header.msg_iov = &piece;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof control;
-  const ssize_t n = ::recvmsg(socket_.get(), &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
   std::vector<Fd> fds;
-  if (n > 0) {
-    for (cmsghdr* head = CMSG_FIRSTHDR(&header); head != nullptr;
-         head = CMSG_NXTHDR(&header, head)) {
-      if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) continue;
-      const size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      for (size_t i = 0; i < count; ++i) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(head) + i * sizeof fd, sizeof fd);
-        fds.emplace_back(fd);
-      }
-    }
-  }
-  if (n <= 0 || (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+  const ssize_t n =
+      receive_with_fds(socket_.get(), as_writable_byte_span(buffer), &fds, MSG_DONTWAIT);
+  if (n < 0 && errno == EAGAIN) return;
+  if (n <= 0) {
     ending_ = true;
     return;
   }
@@ -149,18 +125,17 @@ void Helper::send(Message::Kind kind, const Bytes& body) {
   message.body = body;
   const Bytes bytes = message.encode();
   // Blocking is right: an engine that does not read its answers asks for nothing more either.
-  while (::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0 && errno == EINTR) {
-  }
+  send_with_fds(socket_.get(), message.encode(), {}, 0);
 }
 
 Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
   switch (message.kind) {
     case Message::Kind::kSetup: {
-      SLUICE_TRY(auto setup, Setup::decode(message.body));
+      SLUICE_TRY(auto setup, decode<Setup>(message.body));
       return set_up(std::move(setup), fds);
     }
     case Message::Kind::kCreate: {
-      SLUICE_TRY(const auto request, Create::decode(message.body));
+      SLUICE_TRY(const auto request, decode<Create>(message.body));
       if (!setup_ || fds.size() != 1 || boxes_.contains(request.id) || request.id >= kFirstReady) {
         return Error(ErrorCode::kProtocol, "sandbox helper: a create that does not fit");
       }
@@ -169,11 +144,11 @@ Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
       Created refused;
       refused.id = request.id;
       refused.error = made.error();
-      send(Message::Kind::kCreated, refused.encode());
+      send(Message::Kind::kCreated, encode(refused));
       return {};
     }
     case Message::Kind::kDestroy: {
-      SLUICE_TRY(const auto destroy, Destroy::decode(message.body));
+      SLUICE_TRY(const auto destroy, decode<Destroy>(message.body));
       const auto found = boxes_.find(destroy.id);
       if (found == boxes_.end()) {
         // It went by itself; its end was told already.
@@ -205,7 +180,7 @@ Result<void> Helper::set_up(Setup setup, std::vector<Fd>& fds) {
   done.cpu = cgroups_.cpu();
   done.swap = cgroups_.swap();
   done.cgroup_problem = cgroups_.problem();
-  send(Message::Kind::kSetupDone, done.encode());
+  send(Message::Kind::kSetupDone, encode(done));
   return {};
 }
 
@@ -240,19 +215,16 @@ Result<void> Helper::give_home(const std::string& path) const {
   if (st.st_uid != ::geteuid()) {
     return Error(ErrorCode::kPermissionDenied, path + " is somebody else's");
   }
-  int gate[2];
-  if (::pipe2(gate, O_CLOEXEC) != 0) return errno_error("pipe", errno);
-  const Fd gate_read(gate[0]);
-  Fd gate_write(gate[1]);
+  SLUICE_TRY(Pipe gate, make_pipe());
   clone_args arguments{};
   arguments.flags = CLONE_NEWUSER;
   arguments.exit_signal = SIGCHLD;
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof arguments));
   if (pid < 0) return errno_error("make a user namespace", errno);
   if (pid == 0) {
-    gate_write.reset();
+    gate.write.reset();
     char go = 0;
-    if (::read(gate_read.get(), &go, 1) != 1) ::_exit(EPERM);
+    if (::read(gate.read.get(), &go, 1) != 1) ::_exit(EPERM);
     // Inside, 0 is ourselves and the subordinate ids begin at 1.
     ::_exit(::chown(path.c_str(), 1 + kUser, 1 + kUser) == 0 ? 0 : errno);
   }
@@ -260,8 +232,8 @@ Result<void> Helper::give_home(const std::string& path) const {
   const std::vector<IdMap> all_gids = {{0, ::getegid(), 1}, {1, gids.outside, gids.count}};
   auto done = map_by_tool("newuidmap", pid, all_uids);
   if (done) done = map_by_tool("newgidmap", pid, all_gids);
-  if (done) done = write_all(gate_write.get(), "g");
-  gate_write.reset();
+  if (done) done = write_all(gate.write.get(), "g");
+  gate.write.reset();
   int status = 0;
   ::waitpid(pid, &status, 0);
   SLUICE_TRY_VOID(done);
@@ -275,11 +247,8 @@ Result<void> Helper::create(const Create& create, Fd link) {
   }
   std::unique_ptr<Box> box;
   if (create.own_network && create.kept_home.empty()) box = take_ready();
-  // One that died meanwhile is none.
-  if (box && !tell(*box, create, link)) {
-    keep(std::move(box), next_ready_++);
-    box = nullptr;
-  }
+  // One that died meanwhile, or cannot become what is asked for, is none.
+  if (box && !tell(*box, create, link)) discard(std::exchange(box, nullptr));
   if (!box) {
     Range range;
     if (ranges_) {
@@ -289,8 +258,7 @@ Result<void> Helper::create(const Create& create, Fd link) {
     SLUICE_TRY(box, prepare(create.name, std::move(range), network));
     const auto told = tell(*box, create, link);
     if (!told) {
-      ::kill(box->pid, SIGKILL);
-      keep(std::move(box), next_ready_++);
+      discard(std::move(box));
       return told;
     }
   }
@@ -306,6 +274,12 @@ Helper::Box& Helper::keep(std::unique_ptr<Box> box, uint64_t id) {
   boxes_.emplace(id, std::move(box));
   loop_.watch(kept.process.get(), EPOLLIN, [this, &kept](uint32_t) { on_exit(kept); });
   return kept;
+}
+
+// Its end is noticed, and told to nobody.
+void Helper::discard(std::unique_ptr<Box> box) {
+  ::kill(box->pid, SIGKILL);
+  keep(std::move(box), next_ready_++);
 }
 
 // A sandbox's process, in its namespaces and on the way into its groups.
@@ -364,7 +338,7 @@ void Helper::refill() {
 }
 
 Result<void> Helper::start(Box& box, Network network) {
-  int gate[2], report[2];
+  int gate[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, gate) != 0) {
     return errno_error("socketpair", errno);
   }
@@ -372,9 +346,8 @@ Result<void> Helper::start(Box& box, Network network) {
   box.gate = Fd(gate[1]);
   const int room = 4 * static_cast<int>(kMaxMessage);
   ::setsockopt(box.gate.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-  if (::pipe2(report, O_CLOEXEC) != 0) return errno_error("pipe", errno);
-  box.report = Fd(report[0]);
-  const Fd report_write(report[1]);
+  SLUICE_TRY(Pipe report, make_pipe());
+  box.report = std::move(report.read);
   SLUICE_TRY(const auto groups, Cgroups::doors(box.group));
 
   clone_args arguments{};
@@ -386,7 +359,7 @@ Result<void> Helper::start(Box& box, Network network) {
   // This process has one thread: its child may do what it likes.
   const auto pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
   if (pid == 0) {
-    construct(*setup_, groups, gate_read.get(), report_write.get(), guest_.get());
+    construct(*setup_, groups, gate_read.get(), Report{report.write.get()}, guest_.get());
   }
   if (pid < 0) {
     const int failure = errno;
@@ -415,28 +388,16 @@ Result<void> Helper::tell(Box& box, const Create& create, const Fd& link) {
   if (!create.image_root.empty() && setup_->mapping == Mapping::kDirect) {
     SLUICE_TRY(image, image_mount(create.image_root, box));
   }
-  SLUICE_TRY_VOID(open_gate(box, create.encode(), link, image));
+  SLUICE_TRY_VOID(open_gate(box, encode(create), link, image));
   box.gate.reset();
   return {};
 }
 
 Result<void> Helper::open_gate(const Box& box, const Bytes& message, const Fd& link,
                                const Fd& image) {
-  iovec piece{const_cast<char*>(message.data()), message.size()};
-  const int fds[2] = {link.get(), image.get()};
-  const size_t count = image ? 2 : 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {};
-  msghdr header{};
-  header.msg_iov = &piece;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = CMSG_SPACE(count * sizeof(int));
-  cmsghdr* head = CMSG_FIRSTHDR(&header);
-  head->cmsg_level = SOL_SOCKET;
-  head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = CMSG_LEN(count * sizeof(int));
-  std::memcpy(CMSG_DATA(head), fds, count * sizeof(int));
-  if (::sendmsg(box.gate.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+  const int fds[] = {link.get(), image.get()};
+  const std::span<const int> passed(fds, image ? 2 : 1);
+  if (send_with_fds(box.gate.get(), message, passed, MSG_DONTWAIT) < 0) {
     return errno_error("start a sandbox", errno);
   }
   return {};
@@ -445,8 +406,7 @@ Result<void> Helper::open_gate(const Box& box, const Bytes& message, const Fd& l
 // The image's files with the sandbox's ids in place of the host's, so that its root's files are
 // root's inside: a mount of its own, attached nowhere.
 Result<Fd> Helper::image_mount(const std::string& root, const Box& box) {
-  Fd tree(static_cast<int>(
-      ::syscall(SYS_open_tree, AT_FDCWD, root.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+  Fd tree = clone_mount(AT_FDCWD, root.c_str(), 0);
   // Root of a container may not have mounts of its own.
   if (!tree) return errno_error(std::string(kNoOverlay) + ": " + root, errno);
   const std::string path = "/proc/" + std::to_string(box.pid) + "/ns/user";
@@ -501,7 +461,7 @@ void Helper::on_report(Box& box) {
       created.error.message += " (`sluice doctor` tells what is forbidden here)";
     }
   }
-  send(Message::Kind::kCreated, created.encode());
+  send(Message::Kind::kCreated, encode(created));
   if (refilling_ || ending_) return;
   // A moment later: what was just made is wanted at once.
   refilling_ = true;
@@ -538,7 +498,7 @@ void Helper::remove(Box& box) {
   const bool asked_for = !is_ready_one(box);
   boxes_.erase(gone.id);
   if (!asked_for) return;
-  send(Message::Kind::kGone, gone.encode());
+  send(Message::Kind::kGone, encode(gone));
 }
 
 }  // namespace sluice::sandbox::local

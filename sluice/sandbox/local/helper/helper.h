@@ -56,6 +56,7 @@ class Helper {
   Result<void> start(Box& box, Network network);
   Result<void> tell(Box& box, const Create& create, const Fd& link);
   Box& keep(std::unique_ptr<Box> box, uint64_t id);
+  void discard(std::unique_ptr<Box> box);
   std::unique_ptr<Box> take_ready();
   void refill();
   bool is_ready_one(const Box& box) const { return box.id >= kFirstReady; }

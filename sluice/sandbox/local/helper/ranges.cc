@@ -12,7 +12,7 @@
 namespace sluice::sandbox::local {
 
 // The last ids are left alone: (uid_t)-1 is no user, and the ones before it mean "nobody" to some.
-Ranges::Ranges(uint32_t first, uint32_t size, std::vector<std::pair<uint32_t, uint32_t>> taken)
+Ranges::Ranges(uint32_t first, uint32_t size, std::vector<IdRange> taken)
     : first_(first),
       size_(size),
       count_((UINT32_MAX - 65'536 - first) / size),
@@ -23,8 +23,8 @@ Ranges::Ranges(uint32_t first, uint32_t size, std::vector<std::pair<uint32_t, ui
 bool Ranges::is_free(uint32_t index) const {
   const uint64_t begin = first_of(index);
   const uint64_t end = begin + size_;
-  return std::none_of(taken_.begin(), taken_.end(), [&](const auto& other) {
-    return begin < uint64_t{other.first} + other.second && other.first < end;
+  return std::none_of(taken_.begin(), taken_.end(), [&](const IdRange& other) {
+    return begin < uint64_t{other.first} + other.count && other.first < end;
   });
 }
 

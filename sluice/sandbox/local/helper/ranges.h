@@ -4,11 +4,11 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "sluice/base/core/fd.h"
 #include "sluice/base/core/result.h"
+#include "sluice/sandbox/local/plan.h"
 
 namespace sluice::sandbox::local {
 
@@ -19,8 +19,8 @@ struct Range {
 
 class Ranges {
  public:
-  // Ids from `first` on, in ranges of `size`; those that touch `taken` (first, count) are left out.
-  Ranges(uint32_t first, uint32_t size, std::vector<std::pair<uint32_t, uint32_t>> taken);
+  // Ids from `first` on, in ranges of `size`; those that touch `taken` are left out.
+  Ranges(uint32_t first, uint32_t size, std::vector<IdRange> taken);
 
   Result<Range> take();
   // The one range that holds `id`; kNotFound if none does, kAlreadyExists while somebody owns it.
@@ -32,7 +32,7 @@ class Ranges {
   uint32_t first_of(uint32_t index) const { return first_ + index * size_; }
 
   const uint32_t first_, size_, count_;
-  const std::vector<std::pair<uint32_t, uint32_t>> taken_;
+  const std::vector<IdRange> taken_;
   uint32_t next_;
 };
 

@@ -1,6 +1,5 @@
 #include "sluice/sandbox/local/image/tree.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
@@ -10,6 +9,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "sluice/base/core/syscalls.h"
 #include "sluice/sandbox/local/image/oci.h"
 
 namespace sluice::sandbox::local {
@@ -42,23 +42,6 @@ Fd open_beneath(int root, const std::string& path, int flags) {
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
   const char* name = path.empty() ? "." : path.c_str();
   return Fd(static_cast<int>(::syscall(SYS_openat2, root, name, &how, sizeof how)));
-}
-
-Result<std::vector<std::string>> names_in(int directory) {
-  const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR* stream = copy >= 0 ? ::fdopendir(copy) : nullptr;
-  if (stream == nullptr) {
-    const int failure = errno;
-    if (copy >= 0) ::close(copy);
-    return errno_error("read an image's directory", failure);
-  }
-  std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(stream)) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-  ::closedir(stream);
-  return names;
 }
 
 bool is_below(std::string_view path, std::string_view top) {
