@@ -31,12 +31,6 @@ class Gate {
     if (registration.shard == nullptr) {
       return Error(ErrorCode::kInvalidArgument, "a rollout needs a shard to live on");
     }
-    for (const llm::Dialect dialect : registration.dialects) {
-      if (llm::find_codec(dialect) == nullptr) {
-        return Error(ErrorCode::kUnsupported,
-                     "the gate does not speak the dialect " + std::string(to_string(dialect)));
-      }
-    }
     std::set<std::string_view> names;
     for (const Tool& tool : registration.tools) {
       SLUICE_TRY_VOID(check_offered(tool));

@@ -30,8 +30,9 @@ class SharedEndpoint;
 // REQUIRES: every rollout is closed before the gate and its shards go.
 class Operator {
  public:
-  // kAlreadyExists if the id is open; kInvalidArgument if it is no id, or there is no shard; else
-  // kUnsupported for a dialect that this build does not speak. The rollout admits nothing yet.
+  // kAlreadyExists if the id is open; kInvalidArgument if it is no id, there is no shard, or a tool
+  // cannot be offered; kPermissionDenied for a tool that the gate does not allow. The rollout
+  // admits nothing yet.
   Result<void> open(Registration registration);
   // Serves the rollout's endpoint on `listener`; its calls belong to this rollout by that alone.
   // kNotFound if the rollout is not open: the listener is closed then. On the rollout's shard, as

@@ -22,11 +22,6 @@ using State = ParkedCall::State;
 constexpr std::string_view kJson = "application/json";
 constexpr size_t kMaxHeaderValue = 256;  // of those that are kept with a call
 
-const llm::Codec& codec_for_errors(llm::Dialect dialect) {
-  const llm::Codec* codec = llm::find_codec(dialect);
-  return codec != nullptr ? *codec : *llm::find_codec(llm::Dialect::kChat);
-}
-
 net::Headers stream_headers(const llm::Codec& codec, const llm::Envelope& envelope) {
   return {{"Content-Type", std::string(codec.stream_type(envelope))},
           {"Cache-Control", "no-cache"}};
@@ -455,7 +450,7 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
                        ResponseWriter* writer) {
   const Registration& registration = rollout->registration();
   Route found = route(request, registration.id);
-  const llm::Codec& codec = codec_for_errors(found.dialect);
+  const llm::Codec& codec = *llm::find_codec(found.dialect);
   const auto refuse = [&](ErrorCode kind, std::string message, int status) {
     return send_problem(rollout, found, Problem::of(kind, std::move(message)), status, writer);
   };
@@ -520,7 +515,7 @@ net::HttpResponse refuse_early(OpenRollout& rollout, const net::HttpRequest& req
 
 net::HttpResponse error_response(const Route& route, int status, const Problem& problem) {
   if (route.errors == Route::Errors::kPlain) return plain_error(status, problem.message);
-  net::HttpResponse response = error_response(codec_for_errors(route.dialect), problem);
+  net::HttpResponse response = error_response(*llm::find_codec(route.dialect), problem);
   response.status = status;
   return response;
 }
