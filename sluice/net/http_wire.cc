@@ -79,7 +79,7 @@ struct Lengths {
 
 // Beast's parser up to the end of the head. What it hands out points into the parsed bytes.
 template <bool kIsRequest>
-class HeadParser : public http::basic_parser<kIsRequest> {
+class HeadParser final : public http::basic_parser<kIsRequest> {
  public:
   HeadParser(size_t max_fields, Headers* headers) : max_fields_(max_fields), headers_(headers) {
     headers_->reserve(std::min<size_t>(max_fields, 12));
@@ -91,40 +91,48 @@ class HeadParser : public http::basic_parser<kIsRequest> {
   std::optional<Fault> parse(ByteView bytes) {
     error_code error;
     const size_t used = this->put(boost::asio::buffer(bytes.data(), bytes.size()), error);
-    if (fault) return std::move(fault);
+    if (fault_) return std::move(fault_);
     if (error) return from_beast(error);
     if (used != bytes.size() || !this->is_header_done()) return malformed("malformed message");
     return std::nullopt;
   }
 
-  Lengths lengths;
-  std::optional<Fault> fault;
   int version = 0;
-
- protected:
-  // Called for each field that Lengths has accepted.
-  virtual std::optional<Fault> on_known_field(http::field, std::string_view) {
-    return std::nullopt;
-  }
-
-  void fail(Fault f, error_code& error) {
-    fault = std::move(f);
-    error = http::error::bad_value;
-  }
+  std::string_view method, target;  // of a request
+  int status = 0;                   // of an answer
+  Lengths lengths;
+  int hosts = 0;
+  bool expects_continue = false;
 
  private:
-  void on_request_impl(http::verb, string_view, string_view, int, error_code&) override {}
-  void on_response_impl(int, string_view, int, error_code&) override {}
+  void on_request_impl(http::verb, string_view m, string_view t, int v, error_code&) override {
+    method = view(m);
+    target = view(t);
+    version = v;
+  }
+  void on_response_impl(int code, string_view, int v, error_code&) override {
+    status = code;
+    version = v;
+  }
   void on_field_impl(http::field name, string_view text, string_view value,
                      error_code& error) override {
+    fault_ = take_field(name, view(text), view(value));
+    if (fault_) error = http::error::bad_value;
+  }
+  std::optional<Fault> take_field(http::field name, std::string_view text, std::string_view value) {
     if (headers_->fields().size() >= max_fields_) {
-      return fail({431, fmt::format("more than {} header fields", max_fields_)}, error);
+      return Fault{431, fmt::format("more than {} header fields", max_fields_)};
     }
-    headers_->add(std::string(view(text)), std::string(view(value)));
-    if (name == http::field::unknown) return;
-    auto wrong = lengths.take(name, view(value));
-    if (!wrong) wrong = on_known_field(name, view(value));
-    if (wrong) fail(std::move(*wrong), error);
+    headers_->add(std::string(text), std::string(value));
+    if (name == http::field::unknown) return std::nullopt;
+    if (name == http::field::host) ++hosts;
+    if (kIsRequest && name == http::field::expect && version == 11) {
+      if (!equal_ignoring_case(value, "100-continue")) {
+        return Fault{417, "the only expectation understood here is 100-continue"};
+      }
+      expects_continue = true;
+    }
+    return lengths.take(name, value);
   }
   void on_header_impl(error_code&) override {}
   void on_body_init_impl(const boost::optional<uint64_t>&, error_code&) override {}
@@ -133,48 +141,9 @@ class HeadParser : public http::basic_parser<kIsRequest> {
   size_t on_chunk_body_impl(uint64_t, string_view, error_code&) override { return 0; }
   void on_finish_impl(error_code&) override {}
 
-  size_t max_fields_;
-  Headers* headers_;
-};
-
-class RequestParser final : public HeadParser<true> {
- public:
-  RequestParser(size_t max_fields, RequestHead* head)
-      : HeadParser(max_fields, &head->request.headers), head_(head) {}
-
-  int hosts = 0;
-
- private:
-  void on_request_impl(http::verb, string_view method, string_view target, int v,
-                       error_code&) override {
-    head_->request.method = view(method);
-    head_->request.target = view(target);
-    version = v;
-  }
-  std::optional<Fault> on_known_field(http::field name, std::string_view value) override {
-    if (name == http::field::host) ++hosts;
-    if (name == http::field::expect && version == 11) {
-      if (!equal_ignoring_case(value, "100-continue")) {
-        return Fault{417, "the only expectation understood here is 100-continue"};
-      }
-      head_->expects_continue = true;
-    }
-    return std::nullopt;
-  }
-
-  RequestHead* head_;
-};
-
-class ResponseParser final : public HeadParser<false> {
- public:
-  using HeadParser::HeadParser;
-  int status = 0;
-
- private:
-  void on_response_impl(int code, string_view, int v, error_code&) override {
-    status = code;
-    version = v;
-  }
+  const size_t max_fields_;
+  Headers* const headers_;
+  std::optional<Fault> fault_;
 };
 
 // The last word of the first line, "HTTP/1.1"; Beast does not tell a version it does not know from
@@ -236,8 +205,13 @@ std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, Reque
     head->request = guess_request(bytes);
     return Fault{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
   }
-  RequestParser parser(max_fields, head);
-  if (auto fault = parser.parse(bytes)) return fault;
+  HttpRequest& request = head->request;
+  HeadParser<true> parser(max_fields, &request.headers);
+  auto fault = parser.parse(bytes);
+  request.method = parser.method;
+  request.target = parser.target;
+  head->expects_continue = parser.expects_continue;
+  if (fault) return fault;
   head->version = parser.version;
   head->persistence = parser.keep_alive() ? Persistence::kKeepAlive : Persistence::kClose;
   if (parser.lengths.chunked) {
@@ -251,7 +225,6 @@ std::optional<Fault> parse_request_head(ByteView bytes, size_t max_fields, Reque
   if (parser.hosts != 1 && (parser.version == 11 || parser.hosts > 1)) {
     return malformed("exactly one Host field is needed");
   }
-  const HttpRequest& request = head->request;
   if (request.method == "CONNECT") return Fault{501, "CONNECT is not offered here"};
   if (!request.target.starts_with('/') && !is_absolute(request.target) &&
       !(request.target == "*" && request.method == "OPTIONS")) {
@@ -275,7 +248,7 @@ HttpRequest guess_request(ByteView bytes) {
 Parsed<ResponseHead> parse_response_head(ByteView bytes, size_t max_fields,
                                          std::string_view method) {
   ResponseHead head;
-  ResponseParser parser(max_fields, &head.headers);
+  HeadParser<false> parser(max_fields, &head.headers);
   if (auto fault = parser.parse(bytes)) return tl::unexpected(std::move(*fault));
   if (parser.status < 100) return tl::unexpected(malformed("a status below 100"));
   head.status = parser.status;

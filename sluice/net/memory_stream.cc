@@ -19,51 +19,51 @@ Error was_reset() {
 
 }  // namespace
 
+// One end, and the bytes on their way to it.
+struct MemoryStream::End {
+  Bytes arrived;
+  size_t taken = 0;  // of `arrived`, already read
+  size_t unacknowledged = 0;
+  Acknowledge acknowledge = Acknowledge::kOnArrival;
+  bool finished = false;  // the other end will send no more
+  bool closed = false;    // this end was closed
+  std::function<void(PeerClose)> on_closed;
+  Signal readable;  // wakes this end's reader
+  Signal writable;  // wakes this end's writer
+  Signal acked;     // wakes this end's drained()
+
+  size_t unread() const { return arrived.size() - taken; }
+  void take_all() {
+    arrived.clear();
+    taken = 0;
+  }
+  void wake() {
+    readable.notify();
+    writable.notify();
+    acked.notify();
+  }
+};
+
 struct MemoryStream::Pipe {
-  // One end, and the bytes on their way to it.
-  struct End {
-    Bytes arrived;
-    size_t taken = 0;  // of `arrived`, already read
-    size_t unacknowledged = 0;
-    Acknowledge acknowledge = Acknowledge::kOnArrival;
-    bool finished = false;  // the other end will send no more
-    bool closed = false;    // this end was closed
-    std::function<void(PeerClose)> on_closed;
-    Signal readable;  // wakes this end's reader
-    Signal writable;  // wakes this end's writer
-    Signal acked;     // wakes this end's drained()
-
-    size_t unread() const { return arrived.size() - taken; }
-    void wake() {
-      readable.notify();
-      writable.notify();
-      acked.notify();
-    }
-  };
-
   Pipe(Shard& s, size_t c) : shard(s), credit(c) {}
 
-  // By the end `side`, whose own unread bytes go; the other end keeps what has reached it.
-  void break_off(int side) {
+  // By `end`, whose own unread bytes go; the other end keeps what has reached it.
+  void break_off(End& end) {
     broken = true;
-    End& end = ends[static_cast<size_t>(side)];
-    end.arrived.clear();
-    end.taken = 0;
+    end.take_all();
     for (End& each : ends) each.wake();
   }
 
-  // Tells the watcher of `side` of an end that it can see now.
-  static void tell(const std::shared_ptr<Pipe>& pipe, int side) {
-    End& end = pipe->ends[static_cast<size_t>(side)];
+  // Tells the watcher of `end` of an end that it can see now.
+  static void tell(const std::shared_ptr<Pipe>& pipe, End& end) {
     if (!end.on_closed || (!end.finished && !pipe->broken)) return;
     if (end.unread() > 0) {
       end.on_closed = nullptr;
       return;
     }
-    pipe->shard.post([pipe, side] {
-      End& e = pipe->ends[static_cast<size_t>(side)];
-      if (!e.on_closed || e.closed || e.unread() > 0) return;
-      const auto callback = std::exchange(e.on_closed, nullptr);
+    pipe->shard.post([pipe, &end] {
+      if (!end.on_closed || end.closed || end.unread() > 0) return;
+      const auto callback = std::exchange(end.on_closed, nullptr);
       callback(pipe->broken ? PeerClose::kReset : PeerClose::kFin);
     });
   }
@@ -74,134 +74,117 @@ struct MemoryStream::Pipe {
   std::array<End, 2> ends;
 };
 
-namespace {
-
-MemoryStream::Pipe::End& end_of(MemoryStream::Pipe& pipe, int side) {
-  return pipe.ends[static_cast<size_t>(side)];
-}
-
-}  // namespace
+MemoryStream::MemoryStream(std::shared_ptr<Pipe> pipe, int side)
+    : pipe_(std::move(pipe)),
+      here_(pipe_->ends[static_cast<size_t>(side)]),
+      there_(pipe_->ends[static_cast<size_t>(1 - side)]) {}
 
 MemoryStream::~MemoryStream() {
   MemoryStream::close();
 }
 
 awaitable<Result<size_t>> MemoryStream::read_some(std::span<std::byte> into) {
-  Pipe::End& here = end_of(*pipe_, side_);
   for (;;) {
-    if (here.closed) co_return closed_here();
-    if (here.unread() > 0) break;
+    if (here_.closed) co_return closed_here();
+    if (here_.unread() > 0) break;
     if (pipe_->broken) co_return was_reset();
-    if (here.finished) co_return size_t{0};
-    const auto waited = co_await wait_for(&here.readable);
+    if (here_.finished) co_return size_t{0};
+    const auto waited = co_await wait_for(&here_.readable);
     if (!waited) co_return waited.error();
   }
-  const size_t n = std::min(into.size(), here.unread());
-  std::memcpy(into.data(), here.arrived.data() + here.taken, n);
-  here.taken += n;
-  if (here.unread() == 0) {
-    here.arrived.clear();
-    here.taken = 0;
-  }
-  end_of(*pipe_, 1 - side_).writable.notify();
+  const size_t n = std::min(into.size(), here_.unread());
+  std::memcpy(into.data(), here_.arrived.data() + here_.taken, n);
+  here_.taken += n;
+  if (here_.unread() == 0) here_.take_all();
+  there_.writable.notify();
   co_return n;
 }
 
 awaitable<Result<void>> MemoryStream::write_all(std::span<const std::byte> bytes) {
-  Pipe::End& here = end_of(*pipe_, side_);
-  Pipe::End& there = end_of(*pipe_, 1 - side_);
   ByteView left = as_view(bytes);
   for (;;) {
-    if (here.closed) co_return closed_here();
-    if (pipe_->broken || there.closed) co_return was_reset();
-    if (there.finished) co_return Error(ErrorCode::kClosed, "this side was finished");
+    if (here_.closed) co_return closed_here();
+    if (pipe_->broken || there_.closed) co_return was_reset();
+    if (there_.finished) co_return Error(ErrorCode::kClosed, "this side was finished");
     if (left.empty()) co_return Result<void>();
-    const size_t room = pipe_->credit - std::min(pipe_->credit, there.unread());
+    const size_t room = pipe_->credit - std::min(pipe_->credit, there_.unread());
     if (room == 0) {
-      const auto waited = co_await wait_for(&here.writable);
+      const auto waited = co_await wait_for(&here_.writable);
       if (!waited) co_return waited.error();
       continue;
     }
     const ByteView now = left.substr(0, room);
-    if (there.taken > there.arrived.size() / 2) {
-      there.arrived.erase(0, std::exchange(there.taken, 0));
+    if (there_.taken > there_.arrived.size() / 2) {
+      there_.arrived.erase(0, std::exchange(there_.taken, 0));
     }
-    there.arrived.append(now);
-    if (there.acknowledge == Acknowledge::kByHand) there.unacknowledged += now.size();
-    there.on_closed = nullptr;  // bytes end a watch
-    there.readable.notify();
+    there_.arrived.append(now);
+    if (there_.acknowledge == Acknowledge::kByHand) there_.unacknowledged += now.size();
+    there_.on_closed = nullptr;  // bytes end a watch
+    there_.readable.notify();
     left.remove_prefix(now.size());
   }
 }
 
 awaitable<Result<void>> MemoryStream::drained(Deadline deadline) {
-  Pipe::End& here = end_of(*pipe_, side_);
-  Pipe::End& there = end_of(*pipe_, 1 - side_);
   for (;;) {
-    if (here.closed) co_return closed_here();
+    if (here_.closed) co_return closed_here();
     if (pipe_->broken) co_return was_reset();
-    if (there.unacknowledged == 0) co_return Result<void>();
-    const auto waited = co_await wait_for(&pipe_->shard, &here.acked, deadline);
+    if (there_.unacknowledged == 0) co_return Result<void>();
+    const auto waited = co_await wait_for(&pipe_->shard, &here_.acked, deadline);
     if (!waited) co_return waited.error();
   }
 }
 
 void MemoryStream::on_peer_closed(std::function<void(PeerClose)> callback) {
-  Pipe::End& here = end_of(*pipe_, side_);
-  here.on_closed = here.unread() > 0 ? nullptr : std::move(callback);
-  Pipe::tell(pipe_, side_);
+  here_.on_closed = here_.unread() > 0 ? nullptr : std::move(callback);
+  Pipe::tell(pipe_, here_);
 }
 
 void MemoryStream::close() {
-  Pipe::End& here = end_of(*pipe_, side_);
-  if (std::exchange(here.closed, true)) return;
-  here.on_closed = nullptr;
-  Pipe::End& there = end_of(*pipe_, 1 - side_);
-  there.finished = true;
-  if (here.unread() > 0) {
-    pipe_->break_off(side_);
+  if (std::exchange(here_.closed, true)) return;
+  here_.on_closed = nullptr;
+  there_.finished = true;
+  if (here_.unread() > 0) {
+    pipe_->break_off(here_);
   } else {
-    here.wake();
-    there.wake();
+    here_.wake();
+    there_.wake();
   }
-  Pipe::tell(pipe_, 1 - side_);
+  Pipe::tell(pipe_, there_);
 }
 
 void MemoryStream::finish() {
-  Pipe::End& there = end_of(*pipe_, 1 - side_);
-  there.finished = true;
-  there.readable.notify();
-  Pipe::tell(pipe_, 1 - side_);
+  there_.finished = true;
+  there_.readable.notify();
+  Pipe::tell(pipe_, there_);
 }
 
 void MemoryStream::reset() {
-  pipe_->break_off(side_);
-  Pipe::tell(pipe_, 1 - side_);
+  pipe_->break_off(here_);
+  Pipe::tell(pipe_, there_);
 }
 
 void MemoryStream::set_acknowledge(Acknowledge mode) {
-  end_of(*pipe_, side_).acknowledge = mode;
+  here_.acknowledge = mode;
 }
 
 void MemoryStream::acknowledge() {
-  end_of(*pipe_, side_).unacknowledged = 0;
-  end_of(*pipe_, 1 - side_).acked.notify();
+  here_.unacknowledged = 0;
+  there_.acked.notify();
 }
 
 size_t MemoryStream::unread() const {
-  return end_of(*pipe_, side_).unread();
+  return here_.unread();
 }
 
 bool MemoryStream::peer_gone() const {
-  return pipe_->broken || end_of(*pipe_, 1 - side_).closed;
+  return pipe_->broken || there_.closed;
 }
 
 Bytes MemoryStream::take_unread() {
-  Pipe::End& here = end_of(*pipe_, side_);
-  Bytes out = here.arrived.substr(here.taken);
-  here.arrived.clear();
-  here.taken = 0;
-  end_of(*pipe_, 1 - side_).writable.notify();
+  Bytes out = here_.arrived.substr(here_.taken);
+  here_.take_all();
+  there_.writable.notify();
   return out;
 }
 

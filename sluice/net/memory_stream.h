@@ -22,7 +22,7 @@ class MemoryStream final : public Stream {
   enum class Acknowledge : uint8_t { kOnArrival, kByHand };
 
   struct Pipe;
-  MemoryStream(std::shared_ptr<Pipe> pipe, int side) : pipe_(std::move(pipe)), side_(side) {}
+  MemoryStream(std::shared_ptr<Pipe> pipe, int side);
   ~MemoryStream() override;
 
   awaitable<Result<size_t>> read_some(std::span<std::byte> into) override;
@@ -48,8 +48,11 @@ class MemoryStream final : public Stream {
   Bytes take_unread();
 
  private:
-  std::shared_ptr<Pipe> pipe_;
-  int side_;
+  struct End;
+
+  const std::shared_ptr<Pipe> pipe_;
+  End& here_;
+  End& there_;
 };
 
 struct MemoryPair {
