@@ -268,7 +268,9 @@ class TlsStream final : public Stream {
   std::string peer() const override { return tls_->plain->peer(); }
 
  private:
+  // Whoever is sending sends this too: one more to wait for that would be one too many.
   static awaitable<void> flush_rest(std::shared_ptr<Tls> tls) {
+    if (tls->flushing) co_return;
     const auto ignored = co_await flush(tls.get());
   }
 
