@@ -114,6 +114,27 @@ TEST_P(PortTest, SeveralSocketsInOneFlushAllArrive) {
   EXPECT_EQ(exec(shell("echo on")).out, "on\n");
 }
 
+TEST_P(PortTest, HalfACloseReachesTheProgramAndReadingGoesOn) {
+  for (const Carry carry : {Carry::kSocket, Carry::kConnections}) {
+    const auto listener = listen(carry);
+    ASSERT_TRUE(listener);
+    const Fd program = connect_to(port_of(*listener));
+    ASSERT_TRUE(program);
+    const timeval patience{20, 0};
+    ::setsockopt(program.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    const auto stream = accept(*listener);
+    ASSERT_TRUE(stream);
+    ASSERT_TRUE(run(shard_, net::write_all(stream.get(), "all of it")));
+    stream->finish();
+    EXPECT_TRUE(run(shard_, stream->drained(Deadline::in(10s))));
+    char buffer[10];
+    EXPECT_EQ(::recv(program.get(), buffer, 10, MSG_WAITALL), 9) << "its bytes, and then its end";
+    EXPECT_EQ(::recv(program.get(), buffer, 10, 0), 0);
+    ASSERT_TRUE(sluice::write_all(program.get(), "answer"));
+    EXPECT_EQ(read_from(*stream), "answer");
+  }
+}
+
 TEST_P(PortTest, APortThatIsTakenSaysSo) {
   const auto first = listen(Carry::kConnections);
   const auto second = run(shard_, client_->listen(port_of(*first), Carry::kSocket));
