@@ -71,9 +71,9 @@ std::optional<std::string> percent_decode(std::string_view text);
 
 HttpResponse json_response(int status, std::string body);
 
-// Writes the answer of one request. Exactly one of these happens: send(); or start(), any number
-// of write(), then finish(); or upgrade(); or abort(). All on the connection's shard, by one
-// coroutine at a time.
+// Writes the answer of one request.
+// REQUIRES: one of these, once: send(); or start(), any number of write(), then finish(); or
+// upgrade(); or abort(). All on the connection's shard, by one coroutine at a time.
 // A handler that ends without an answer, or with an exception before one, gives 500; one that ends
 // in mid-answer breaks the connection, so that the client can tell.
 //

@@ -24,8 +24,9 @@ struct HttpLimits {
   size_t header_bytes = 64 * 1024;  // request line and fields: 431 above
   size_t header_fields = 100;
   size_t body_bytes = 16 * 1024 * 1024;  // 413 above
-  // Of all bodies together that are being read, until their handlers have them: 503 above. At least
-  // body_bytes. A body that came whole with its head does not count: its handler has it at once.
+  // Of all bodies together that are being read, until their handlers have them: 503 above. A body
+  // that came whole with its head does not count: its handler has it at once.
+  // REQUIRES: at least body_bytes.
   size_t bodies_bytes = 256 * 1024 * 1024;
   size_t connections = 10'000;  // further ones are accepted and closed at once
   Duration header_timeout = std::chrono::seconds(20);  // from a request's first byte: 408
@@ -51,6 +52,7 @@ class BodyBudget {
     held_ += bytes;
     return true;
   }
+  // REQUIRES: they were taken.
   void give_back(size_t bytes) { held_ -= bytes; }
   size_t held() const { return held_; }
 
@@ -83,7 +85,8 @@ struct HttpServerOptions {
 class HttpServer {
  public:
   HttpServer(Shard& shard, HttpHandler handler, HttpServerOptions options = {});
-  ~HttpServer();  // stop() must have completed
+  // REQUIRES: stop() has completed, or nothing was served.
+  ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 

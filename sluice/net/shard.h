@@ -47,11 +47,14 @@ class Shard {
   bool on_thread() const { return std::this_thread::get_id() == thread_id_.load(); }
 
   // Starts the shard's own thread. Without it, whoever calls run_until() is the thread.
+  // REQUIRES: it was not started before.
   void start();
-  // Ends the loop and joins the thread: call when nothing of value runs on it any more.
+  // Ends the loop and joins the thread.
+  // REQUIRES: nothing of value runs on it any more; not called on that thread.
   void stop();
 
   // Runs the loop on the calling thread until `done()`; for tests and for a main without start().
+  // REQUIRES: start() was not called.
   void run_until(const std::function<bool()>& done);
 
  private:
@@ -71,6 +74,7 @@ class Signal {
  public:
   Signal();
   ~Signal();
+  // REQUIRES: nobody else waits.
   awaitable<void> wait();
   void notify();
 
@@ -82,10 +86,11 @@ class Signal {
   bool notified_ = false;
 };
 
-// The coroutines of one owner. Destroy it only when empty (after join()).
+// The coroutines of one owner.
 class TaskGroup {
  public:
   explicit TaskGroup(Executor executor) : executor_(executor) {}
+  // REQUIRES: it is empty, as after join().
   ~TaskGroup();
   TaskGroup(const TaskGroup&) = delete;
   TaskGroup& operator=(const TaskGroup&) = delete;
@@ -99,7 +104,8 @@ class TaskGroup {
   void spawn_bare(awaitable<void> task);
   // Cancels what every task is suspended in now.
   void cancel();
-  // Returns when all tasks have ended. One joiner at a time.
+  // Returns when all tasks have ended.
+  // REQUIRES: nobody else joins.
   awaitable<void> join();
 
   size_t size() const { return tasks_.size(); }

@@ -28,8 +28,8 @@ Result<std::unique_ptr<Listener>> adopt_tcp_listener(Shard& shard, Fd listening)
 // Takes over a connected stream socket (TCP or unix).
 Result<std::unique_ptr<Stream>> adopt_socket(Shard& shard, Fd connected);
 
-// The numeric addresses of `host`; kUnavailable with the resolver's reason. Blocks: on a thread of a
-// BlockingPool.
+// The numeric addresses of `host`; kUnavailable with the resolver's reason. Blocks: on a thread of
+// a BlockingPool.
 Result<std::vector<std::string>> look_up(const std::string& host);
 
 // Tries the addresses of `host` in order until one answers or the deadline passes. kUnavailable

@@ -28,15 +28,18 @@ class Stream {
  public:
   virtual ~Stream() = default;
 
-  // At least one byte, or 0 at the end of the peer's side. One read at a time.
+  // At least one byte, or 0 at the end of the peer's side.
+  // REQUIRES: no other read is under way, and `into` is not empty.
   virtual awaitable<Result<size_t>> read_some(std::span<std::byte> into) = 0;
 
-  // Returns when every byte is with the carrier (the kernel, the guest's channel). One write at a
-  // time; may run beside a read.
+  // Returns when every byte is with the carrier (the kernel, the guest's channel). May run beside a
+  // read.
+  // REQUIRES: no other write is under way, and `bytes` stay until it returns.
   virtual awaitable<Result<void>> write_all(std::span<const std::byte> bytes) = 0;
 
   // Returns when the peer's kernel has acknowledged every byte written so far. An Error if the
   // connection broke first or the deadline passed.
+  // REQUIRES: neither a write nor another drained() is under way.
   virtual awaitable<Result<void>> drained(Deadline deadline) = 0;
 
   // Calls `callback` once, when the peer closes its side while nobody reads; never from inside this

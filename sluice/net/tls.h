@@ -4,8 +4,8 @@
 //
 // The end of the peer's side is an end (read_some() gives 0) only if TLS itself said so
 // (close_notify); a connection that just stops is kClosed, because anybody on the way could have
-// cut it. on_peer_closed() reports both as kFin. finish() sends close_notify, close() does not: what
-// runs on this says itself where its messages end.
+// cut it. on_peer_closed() reports both as kFin. finish() sends close_notify, close() does not:
+// what runs on this says itself where its messages end.
 #pragma once
 
 #include <memory>

@@ -1,9 +1,8 @@
 // WebSocket (RFC 6455) on any Stream, server and client: messages whole, fragmented or not, pings
 // and pongs, the closing handshake. No extension is ever agreed to, so compression is declined.
 //
-// The framing is written here rather than taken from Beast: Beast's stream wants an Asio stream
-// beneath it, answers pings only while somebody reads, and costs each source that uses it ten
-// seconds of compiling. What is needed is small and is fuzzed.
+// The framing is written here rather than taken from Beast, which would send each of several small
+// answers by itself (docs/dependencies.md has the figures). What is needed is small and is fuzzed.
 //
 // On one shard.
 #pragma once
@@ -162,11 +161,13 @@ class WebSocket {
   // Begins to read at once. `stream` outlives it; `already_read` is what came behind the handshake.
   WebSocket(Shard& shard, Stream* stream, Bytes already_read, websocket::Role role,
             WebSocketOptions options = {});
-  ~WebSocket();  // close() must have completed
+  // REQUIRES: close() has completed.
+  ~WebSocket();
   WebSocket(const WebSocket&) = delete;
   WebSocket& operator=(const WebSocket&) = delete;
 
-  // The next message. kClosed when no more will come. One reader at a time.
+  // The next message. kClosed when no more will come.
+  // REQUIRES: nobody else reads.
   awaitable<Result<Message>> read();
 
   // The next message if it is here already and read() would return it at once.
@@ -195,6 +196,7 @@ class WebSocket {
 
   // The closing handshake, as far as the peer takes part, then the end of the stream and of
   // everything that runs in here. Safe to call after the peer closed.
+  // REQUIRES: `reason` is UTF-8 of at most 123 bytes (RFC 6455, section 5.5).
   awaitable<void> close(uint16_t code, std::string reason);
 
  private:
