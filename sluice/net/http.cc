@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "sluice/net/http_wire.h"
-
 namespace sluice::net {
 namespace {
 
@@ -29,6 +27,13 @@ std::string_view without_authority(std::string_view target) {
 }
 
 }  // namespace
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
   return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
@@ -82,8 +87,8 @@ std::optional<std::string> percent_decode(std::string_view text) {
     char c = text[i];
     if (c == '%') {
       if (text.size() - i < 3) return std::nullopt;
-      const int high = wire::hex_digit(text[i + 1]);
-      const int low = wire::hex_digit(text[i + 2]);
+      const int high = hex_digit(text[i + 1]);
+      const int low = hex_digit(text[i + 2]);
       if (high < 0 || low < 0) return std::nullopt;
       c = static_cast<char>(high * 16 + low);
       i += 2;

@@ -43,6 +43,8 @@ class Headers {
 };
 
 bool equal_ignoring_case(std::string_view a, std::string_view b);
+// The value of a hexadecimal digit, -1 if it is none.
+int hex_digit(char c);
 
 struct HttpRequest {
   std::string method;  // "POST"

@@ -47,7 +47,7 @@ HttpResponse default_refusal(int status, const Error& error) {
 
 }  // namespace
 
-void HttpServer::Connection::release_buffer() {
+void HttpConnection::release_buffer() {
   if (in_.size() == kBuffer && state_->spare_buffers.size() < kSpareBuffers) {
     state_->spare_buffers.push_back(std::move(in_));
   }
@@ -56,7 +56,7 @@ void HttpServer::Connection::release_buffer() {
 }
 
 // Makes the buffer have room behind end_, growing it up to `max`.
-void HttpServer::Connection::make_room(size_t max) {
+void HttpConnection::make_room(size_t max) {
   if (begin_ == end_) begin_ = end_ = 0;
   if (end_ < in_.size()) return;
   if (begin_ > 0) {
@@ -76,12 +76,12 @@ void HttpServer::Connection::make_room(size_t max) {
   }
 }
 
-void HttpServer::Connection::arm(Wait wait, Duration timeout) {
+void HttpConnection::arm(Wait wait, Duration timeout) {
   wait_ = wait;
   timer_.arm(Deadline::in(timeout), [this] { on_timer(); });
 }
 
-void HttpServer::Connection::on_timer() {
+void HttpConnection::on_timer() {
   if (wait_ == Wait::kHead || wait_ == Wait::kBody) {
     // The stream cannot be closed before the client was told. Writing may run beside the read.
     late_ = true;
@@ -91,7 +91,7 @@ void HttpServer::Connection::on_timer() {
   }
 }
 
-awaitable<void> HttpServer::Connection::run(std::shared_ptr<Connection> self) {
+awaitable<void> HttpConnection::run(std::shared_ptr<HttpConnection> self) {
   co_await kNoThrowWhenCancelled;
   try {
     for (;;) {
@@ -116,12 +116,12 @@ awaitable<void> HttpServer::Connection::run(std::shared_ptr<Connection> self) {
 }
 
 // Some bytes, or 0: the connection is over, or the timer has taken it over.
-awaitable<size_t> HttpServer::Connection::read(std::span<std::byte> into) {
+awaitable<size_t> HttpConnection::read(std::span<std::byte> into) {
   const auto n = co_await stream_->read_some(into);
   co_return n && !late_ ? *n : 0;
 }
 
-awaitable<bool> HttpServer::Connection::read_more(size_t max_buffer) {
+awaitable<bool> HttpConnection::read_more(size_t max_buffer) {
   make_room(max_buffer);
   const auto room = as_writable_byte_span(in_).subspan(end_);
   const auto n = co_await stream_->read_some(room);
@@ -130,7 +130,7 @@ awaitable<bool> HttpServer::Connection::read_more(size_t max_buffer) {
   co_return *n > 0;
 }
 
-awaitable<bool> HttpServer::Connection::read_head() {
+awaitable<bool> HttpConnection::read_head() {
   wire::HeadScanner scanner(limits().header_bytes);
   head_ = wire::RequestHead();
   if (pending().empty()) {
@@ -167,7 +167,7 @@ awaitable<bool> HttpServer::Connection::read_head() {
 }
 
 // What the server's owner answers to the head alone, if that is to refuse it.
-std::optional<HttpResponse> HttpServer::Connection::turned_away() {
+std::optional<HttpResponse> HttpConnection::turned_away() {
   try {
     Admission admission = state_->options.admit(head_.request);
     if (admission.budget) {
@@ -181,7 +181,7 @@ std::optional<HttpResponse> HttpServer::Connection::turned_away() {
 }
 
 // Whether the request goes on to its body.
-awaitable<bool> HttpServer::Connection::admit() {
+awaitable<bool> HttpConnection::admit() {
   std::optional<HttpResponse> refusal = turned_away();
   if (!refusal) co_return true;
   timer_.disarm();
@@ -193,14 +193,14 @@ awaitable<bool> HttpServer::Connection::admit() {
 }
 
 // How much may still come of a body of which nothing was used, 0 if that cannot be told.
-uint64_t HttpServer::Connection::unread_body() const {
+uint64_t HttpConnection::unread_body() const {
   if (head_.framing == wire::Framing::kChunked) return limits().discard_bytes;
   // A client that waits to be told to continue will not send it now.
   return head_.expects_continue ? 0 : head_.length;
 }
 
 // The usual case without a coroutine: a small body that came with its head.
-bool HttpServer::Connection::take_buffered_body() {
+bool HttpConnection::take_buffered_body() {
   const size_t available = end_ - begin_;
   if (head_.framing != wire::Framing::kSized || head_.length > available ||
       head_.length > limits().body_bytes) {
@@ -213,7 +213,7 @@ bool HttpServer::Connection::take_buffered_body() {
   return true;
 }
 
-awaitable<bool> HttpServer::Connection::read_body() {
+awaitable<bool> HttpConnection::read_body() {
   const uint64_t expected = unread_body();
   if (head_.framing == wire::Framing::kSized && head_.length > limits().body_bytes) {
     wire::Fault fault{413, fmt::format("the body is over {} bytes", limits().body_bytes)};
@@ -236,12 +236,12 @@ awaitable<bool> HttpServer::Connection::read_body() {
 }
 
 // Counts the body that is being read as `bytes`; false if there is no room for that.
-bool HttpServer::Connection::hold(size_t bytes) {
+bool HttpConnection::hold(size_t bytes) {
   if (!held_) held_ = std::make_unique<HeldBody>(&state_->bodies, nullptr);
   return held_->grow_to(bytes);
 }
 
-awaitable<void> HttpServer::Connection::refuse_without_room(uint64_t expected) {
+awaitable<void> HttpConnection::refuse_without_room(uint64_t expected) {
   // It makes room at once, not only when the client has read why.
   head_.request.body = Bytes();
   held_.reset();
@@ -249,7 +249,7 @@ awaitable<void> HttpServer::Connection::refuse_without_room(uint64_t expected) {
   co_await refuse(std::move(fault), expected);
 }
 
-awaitable<bool> HttpServer::Connection::read_sized() {
+awaitable<bool> HttpConnection::read_sized() {
   // The body is read into its own place. What a client claims is not reserved before it comes: the
   // space grows with what has arrived.
   Bytes& body = head_.request.body;
@@ -282,7 +282,7 @@ awaitable<bool> HttpServer::Connection::read_sized() {
   co_return true;
 }
 
-awaitable<bool> HttpServer::Connection::read_chunked() {
+awaitable<bool> HttpConnection::read_chunked() {
   Bytes& body = head_.request.body;
   wire::ChunkDecoder decoder(limits().body_bytes);
   // Tiny chunks cost more bytes than they carry; that has a limit too.
@@ -322,7 +322,7 @@ awaitable<bool> HttpServer::Connection::read_chunked() {
 }
 
 // The request for its handler. What shapes a refusal (method and target) stays.
-HttpRequest HttpServer::Connection::take_request() {
+HttpRequest HttpConnection::take_request() {
   HttpRequest request = std::move(head_.request);
   held_.reset();
   head_.request = HttpRequest{request.method, request.target, {}, {}};
@@ -330,13 +330,13 @@ HttpRequest HttpServer::Connection::take_request() {
 }
 
 // No part of answer(), or the request's copies would be in its frame.
-awaitable<void> HttpServer::Connection::handling(Writer* writer) {
+awaitable<void> HttpConnection::handling(Writer* writer) {
   return state_->handler(take_request(), writer);
 }
 
 // True if another request may follow. Its frame lives as long as the handler, so it holds only what
 // a parked request needs; the rest is in end_answer().
-awaitable<bool> HttpServer::Connection::answer() {
+awaitable<bool> HttpConnection::answer() {
   wait_ = Wait::kHandler;
   if (begin_ == end_) release_buffer();
   Writer writer(this);
@@ -355,20 +355,20 @@ awaitable<bool> HttpServer::Connection::answer() {
   co_return false;
 }
 
-void HttpServer::Connection::log_failed_handler(std::string_view what) const {
+void HttpConnection::log_failed_handler(std::string_view what) const {
   state_->options.log.error("net", "a request's handler failed",
                             {{"what", what}, {"path", head_.request.path()}});
 }
 
 // The last answer of a connection.
-awaitable<void> HttpServer::Connection::end_answer(Writer* writer) {
+awaitable<void> HttpConnection::end_answer(Writer* writer) {
   if (writer->started() && !writer->done()) co_return;  // broken, and has to look so
   if (!writer->started()) co_await write_refusal(500, "internal error");
   // close() may lose what the other side's kernel does not have yet.
   const auto drained = co_await stream_->drained(Deadline::in(kDrainTime));
 }
 
-awaitable<Result<void>> HttpServer::Connection::write(ByteView bytes, Stage* stage, Stage then) {
+awaitable<Result<void>> HttpConnection::write(ByteView bytes, Stage* stage, Stage then) {
   while (!bytes.empty()) {
     const ByteView piece = bytes.substr(0, kWritePiece);
     arm(Wait::kWrite, limits().write_timeout);
@@ -382,7 +382,7 @@ awaitable<Result<void>> HttpServer::Connection::write(ByteView bytes, Stage* sta
   co_return Result<void>();
 }
 
-HttpResponse HttpServer::Connection::shape_refusal(int status, std::string message) {
+HttpResponse HttpConnection::shape_refusal(int status, std::string message) {
   const Error error(code_of(status), std::move(message), ErrorOrigin::kCaller);
   if (state_->options.refuse) {
     // A copy: when the timer refuses, a read into the request's body is still under way.
@@ -399,12 +399,12 @@ HttpResponse HttpServer::Connection::shape_refusal(int status, std::string messa
   return default_refusal(status, error);
 }
 
-awaitable<void> HttpServer::Connection::write_refusal(int status, std::string message) {
+awaitable<void> HttpConnection::write_refusal(int status, std::string message) {
   HttpResponse response = shape_refusal(status, message);
   co_await write_refusal(std::move(response), std::move(message));
 }
 
-awaitable<void> HttpServer::Connection::write_refusal(HttpResponse response, std::string message) {
+awaitable<void> HttpConnection::write_refusal(HttpResponse response, std::string message) {
   const int status = response.status;
   state_->options.log.debug("net", "request refused",
                             {{"peer", stream_->peer()}, {"status", status}, {"why", message}});
@@ -421,14 +421,14 @@ awaitable<void> HttpServer::Connection::write_refusal(HttpResponse response, std
 // Refuses the request, and reads and drops what the client still sends: closing at once would reset
 // the connection under a client that has not read its answer yet. `expected` is how much of a body
 // may follow, 0 if that cannot be told.
-awaitable<void> HttpServer::Connection::refuse(wire::Fault fault, uint64_t expected) {
+awaitable<void> HttpConnection::refuse(wire::Fault fault, uint64_t expected) {
   timer_.disarm();
   co_await write_refusal(fault.status, std::move(fault.message));
   co_await linger(expected);
   const auto drained = co_await stream_->drained(Deadline::in(kDrainTime));
 }
 
-awaitable<void> HttpServer::Connection::linger(uint64_t expected) {
+awaitable<void> HttpConnection::linger(uint64_t expected) {
   const Deadline end = Deadline::in(kLingerTotal);
   uint64_t dropped = end_ - begin_;
   begin_ = end_ = 0;
@@ -445,7 +445,7 @@ awaitable<void> HttpServer::Connection::linger(uint64_t expected) {
   timer_.disarm();
 }
 
-awaitable<void> HttpServer::Connection::refuse_late(std::shared_ptr<Connection> self) {
+awaitable<void> HttpConnection::refuse_late(std::shared_ptr<HttpConnection> self) {
   const bool in_head = self->wait_ == Wait::kHead;
   if (in_head) self->head_.request = wire::guess_request(self->pending());
   std::string message = in_head ? "the request's head took too long" : "the body took too long";

@@ -1,4 +1,4 @@
-// What HttpServer is made of: one Connection for each stream that it accepted, and the Writer
+// What HttpServer is made of: one HttpConnection for each stream that it accepted, and the Writer
 // through which a connection's handler answers. Internal to the server; on its shard.
 #pragma once
 
@@ -10,8 +10,10 @@
 #include <unordered_set>
 #include <vector>
 
-#include "sluice/net/http_server.h"
+#include "sluice/net/http_options.h"
 #include "sluice/net/http_wire.h"
+#include "sluice/net/shard.h"
+#include "sluice/net/stream.h"
 #include "sluice/net/wheel.h"
 
 namespace sluice::net {
@@ -49,18 +51,20 @@ class HeldBody {
   size_t bytes_ = 0;
 };
 
-struct HttpServer::State {
-  State(Shard& s, HttpHandler h, HttpServerOptions o)
+class HttpConnection;
+
+struct HttpServerState {
+  HttpServerState(Shard& s, HttpHandler h, HttpServerOptions o)
       : shard(s),
         handler(std::move(h)),
         options(std::move(o)),
         bodies(options.limits.bodies_bytes),
         tasks(s.executor()) {}
 
-  static awaitable<void> accept_from(State* state, std::shared_ptr<Listener> listener);
+  static awaitable<void> accept_from(HttpServerState* state, std::shared_ptr<Listener> listener);
 
   // A copy, since closing one may end it.
-  std::vector<std::shared_ptr<Connection>> open_connections() const;
+  std::vector<std::shared_ptr<HttpConnection>> open_connections() const;
 
   // The Date field's line, made once a second.
   const std::string& date();
@@ -71,7 +75,7 @@ struct HttpServer::State {
   BodyBudget bodies;
   bool stopping = false;
   std::list<std::shared_ptr<Listener>> listeners;
-  std::unordered_set<Connection*> open;
+  std::unordered_set<HttpConnection*> open;
   std::vector<Bytes> spare_buffers;
   std::time_t date_of = 0;
   std::string date_text;
@@ -79,18 +83,18 @@ struct HttpServer::State {
 };
 
 // One connection. Owned by the coroutines that serve it.
-class HttpServer::Connection final : public std::enable_shared_from_this<Connection> {
+class HttpConnection final : public std::enable_shared_from_this<HttpConnection> {
  public:
-  Connection(State* state, std::unique_ptr<Stream> stream)
+  HttpConnection(HttpServerState* state, std::unique_ptr<Stream> stream)
       : state_(state), stream_(std::move(stream)), timer_(state->shard.wheel()) {
     state_->open.insert(this);
   }
-  ~Connection() {
+  ~HttpConnection() {
     release_buffer();
     state_->open.erase(this);
   }
 
-  static awaitable<void> run(std::shared_ptr<Connection> self);
+  static awaitable<void> run(std::shared_ptr<HttpConnection> self);
 
   bool idle() const { return wait_ == Wait::kRequest; }
   void close() { stream_->close(); }
@@ -135,9 +139,9 @@ class HttpServer::Connection final : public std::enable_shared_from_this<Connect
   awaitable<void> write_refusal(HttpResponse response, std::string message);
   awaitable<void> refuse(wire::Fault fault, uint64_t expected);
   awaitable<void> linger(uint64_t expected);
-  static awaitable<void> refuse_late(std::shared_ptr<Connection> self);
+  static awaitable<void> refuse_late(std::shared_ptr<HttpConnection> self);
 
-  State* const state_;
+  HttpServerState* const state_;
   const std::unique_ptr<Stream> stream_;
   Wheel::Timer timer_;
   Wait wait_ = Wait::kRequest;
@@ -150,9 +154,9 @@ class HttpServer::Connection final : public std::enable_shared_from_this<Connect
   std::unique_ptr<HeldBody> held_;  // of a body that is being read
 };
 
-class HttpServer::Connection::Writer final : public ResponseWriter {
+class HttpConnection::Writer final : public ResponseWriter {
  public:
-  explicit Writer(Connection* connection)
+  explicit Writer(HttpConnection* connection)
       : connection_(connection),
         keep_(connection->head_.persistence == wire::Persistence::kKeepAlive) {}
 
@@ -192,7 +196,7 @@ class HttpServer::Connection::Writer final : public ResponseWriter {
   awaitable<Result<void>> put(ByteView bytes, Stage then);
   awaitable<Result<void>> put_piece(Bytes piece, Stage then);
 
-  Connection* const connection_;
+  HttpConnection* const connection_;
   Stage stage_ = Stage::kNone;
   bool keep_;
   bool watched_ = false;

@@ -22,7 +22,7 @@ std::string date_line(std::time_t now) {
 
 }  // namespace
 
-const std::string& HttpServer::State::date() {
+const std::string& HttpServerState::date() {
   const std::time_t now = std::time(nullptr);
   if (now != date_of) {
     date_of = now;
@@ -31,14 +31,15 @@ const std::string& HttpServer::State::date() {
   return date_text;
 }
 
-std::vector<std::shared_ptr<HttpServer::Connection>> HttpServer::State::open_connections() const {
-  std::vector<std::shared_ptr<Connection>> all;
+std::vector<std::shared_ptr<HttpConnection>> HttpServerState::open_connections() const {
+  std::vector<std::shared_ptr<HttpConnection>> all;
   all.reserve(open.size());
-  for (Connection* connection : open) all.push_back(connection->shared_from_this());
+  for (HttpConnection* connection : open) all.push_back(connection->shared_from_this());
   return all;
 }
 
-awaitable<void> HttpServer::State::accept_from(State* state, std::shared_ptr<Listener> listener) {
+awaitable<void> HttpServerState::accept_from(HttpServerState* state,
+                                             std::shared_ptr<Listener> listener) {
   for (;;) {
     auto accepted = co_await listener->accept();
     if (!accepted) {
@@ -53,14 +54,14 @@ awaitable<void> HttpServer::State::accept_from(State* state, std::shared_ptr<Lis
       (*accepted)->close();
       continue;
     }
-    auto connection = std::make_shared<Connection>(state, std::move(*accepted));
-    state->tasks.spawn_bare(Connection::run(std::move(connection)));
+    auto connection = std::make_shared<HttpConnection>(state, std::move(*accepted));
+    state->tasks.spawn_bare(HttpConnection::run(std::move(connection)));
   }
   std::erase(state->listeners, listener);
 }
 
 HttpServer::HttpServer(Shard& shard, HttpHandler handler, HttpServerOptions options)
-    : state_(std::make_shared<State>(shard, std::move(handler), std::move(options))) {}
+    : state_(std::make_shared<HttpServerState>(shard, std::move(handler), std::move(options))) {}
 
 HttpServer::~HttpServer() = default;
 
@@ -68,7 +69,7 @@ void HttpServer::serve(std::unique_ptr<Listener> listener) {
   if (state_->stopping) return listener->close();
   auto shared = std::shared_ptr<Listener>(std::move(listener));
   state_->listeners.push_back(shared);
-  state_->tasks.spawn(State::accept_from(state_.get(), std::move(shared)));
+  state_->tasks.spawn(HttpServerState::accept_from(state_.get(), std::move(shared)));
 }
 
 awaitable<void> HttpServer::stop(Deadline deadline) {

@@ -111,8 +111,6 @@ class ChunkDecoder {
 };
 
 bool is_token(std::string_view text);
-// The value of a hexadecimal digit, -1 if it is none.
-int hex_digit(char c);
 // Whether a field that is a list has `wanted` in it: "Upgrade, keep-alive" has "upgrade" (RFC 9110,
 // section 5.6.1).
 bool lists(std::string_view field, std::string_view wanted);

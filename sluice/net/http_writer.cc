@@ -6,9 +6,8 @@
 
 namespace sluice::net {
 
-Result<void> HttpServer::Connection::Writer::append_head(Bytes& out, int status,
-                                                         const Headers& headers, Body body,
-                                                         size_t size) {
+Result<void> HttpConnection::Writer::append_head(Bytes& out, int status, const Headers& headers,
+                                                 Body body, size_t size) {
   if (status < 200 || status > 599) {
     return Error(ErrorCode::kInternal, fmt::format("{} is no status of an answer", status));
   }
@@ -39,12 +38,12 @@ Result<void> HttpServer::Connection::Writer::append_head(Bytes& out, int status,
   return {};
 }
 
-awaitable<Result<void>> HttpServer::Connection::Writer::put(ByteView bytes, Stage then) {
+awaitable<Result<void>> HttpConnection::Writer::put(ByteView bytes, Stage then) {
   stage_ = Stage::kBroken;  // until all of it has left
   return connection_->write(bytes, &stage_, then);
 }
 
-awaitable<Result<void>> HttpServer::Connection::Writer::send(HttpResponse response) {
+awaitable<Result<void>> HttpConnection::Writer::send(HttpResponse response) {
   if (stage_ != Stage::kNone) {
     co_return Error(ErrorCode::kInternal, "the request was answered already");
   }
@@ -62,7 +61,7 @@ awaitable<Result<void>> HttpServer::Connection::Writer::send(HttpResponse respon
   co_return co_await put(body, Stage::kDone);
 }
 
-awaitable<Result<void>> HttpServer::Connection::Writer::start(int status, Headers headers) {
+awaitable<Result<void>> HttpConnection::Writer::start(int status, Headers headers) {
   if (stage_ != Stage::kNone) {
     co_return Error(ErrorCode::kInternal, "the request was answered already");
   }
@@ -71,7 +70,7 @@ awaitable<Result<void>> HttpServer::Connection::Writer::start(int status, Header
   co_return co_await put(out, Stage::kStarted);
 }
 
-awaitable<Result<void>> HttpServer::Connection::Writer::put_piece(Bytes piece, Stage then) {
+awaitable<Result<void>> HttpConnection::Writer::put_piece(Bytes piece, Stage then) {
   if (stage_ == Stage::kBroken) co_return Error(ErrorCode::kClosed, "the connection is broken");
   if (stage_ != Stage::kStarted) {
     co_return Error(ErrorCode::kInternal, "a piece belongs between start() and finish()");
@@ -94,8 +93,7 @@ awaitable<Result<void>> HttpServer::Connection::Writer::put_piece(Bytes piece, S
   co_return co_await put(out, then);
 }
 
-awaitable<Result<ResponseWriter::Upgraded>> HttpServer::Connection::Writer::upgrade(
-    Headers headers) {
+awaitable<Result<ResponseWriter::Upgraded>> HttpConnection::Writer::upgrade(Headers headers) {
   if (stage_ != Stage::kNone) {
     co_return Error(ErrorCode::kInternal, "the request was answered already");
   }

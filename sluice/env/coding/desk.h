@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "sluice/env/coding/coding.h"
+#include "sluice/env/coding/parts.h"
 #include "sluice/env/coding/request.h"
 
 namespace sluice::env::coding {

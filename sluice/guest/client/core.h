@@ -12,12 +12,18 @@
 #include <utility>
 #include <vector>
 
-#include "sluice/guest/client/client.h"
+#include "sluice/base/core/bytes.h"
+#include "sluice/base/core/deadline.h"
+#include "sluice/base/core/fd.h"
+#include "sluice/base/core/result.h"
+#include "sluice/guest/client/link.h"
+#include "sluice/guest/client/options.h"
 #include "sluice/guest/wire/credit.h"
 #include "sluice/guest/wire/frame.h"
 #include "sluice/guest/wire/messages.h"
 #include "sluice/guest/wire/sequence.h"
 #include "sluice/net/shard.h"
+#include "sluice/net/stream.h"
 #include "sluice/net/wait.h"
 #include "sluice/net/wheel.h"
 

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "sluice/base/core/syscalls.h"
-#include "sluice/guest/program/streams.h"
+#include "sluice/guest/program/guest.h"
 
 namespace sluice::guest::program {
 

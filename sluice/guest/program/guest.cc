@@ -9,7 +9,6 @@
 #include <csignal>
 
 #include "sluice/base/core/syscalls.h"
-#include "sluice/guest/program/streams.h"
 
 namespace sluice::guest::program {
 

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "sluice/guest/program/streams.h"
+#include "sluice/guest/program/guest.h"
 
 namespace sluice::guest::program {
 

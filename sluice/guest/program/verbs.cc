@@ -9,7 +9,7 @@
 
 #include "sluice/base/core/check.h"
 #include "sluice/base/core/syscalls.h"
-#include "sluice/guest/program/streams.h"
+#include "sluice/guest/program/guest.h"
 
 namespace sluice::guest::program {
 
