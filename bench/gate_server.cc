@@ -187,7 +187,8 @@ class Served {
     co_await gate_.for_operator.close(id);
     if (recorder_) {
       recorder_->closed(id, {});
-      if (!recorder_->flush(id)) std::_Exit(1);
+      const auto flushed = co_await trace::flushed(&*recorder_, &shard_, id);
+      if (!flushed) std::_Exit(1);
       const std::string lines = recorder_->location(id);
       std::filesystem::remove(lines);
       std::filesystem::remove(lines.substr(0, lines.rfind('.')) + ".bodies");

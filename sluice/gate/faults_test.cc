@@ -79,7 +79,9 @@ class Books final : public trace::Recorder {
   void closed(const RolloutId& rollout, const trace::ResultSummary& summary) override {
     disk_.closed(rollout, summary);
   }
-  Result<void> flush(const RolloutId& rollout) override { return disk_.flush(rollout); }
+  void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override {
+    disk_.flush(rollout, shard, std::move(told));
+  }
   std::string location(const RolloutId& rollout) const override { return disk_.location(rollout); }
 
   bool all_answered(const RolloutId& rollout) const {

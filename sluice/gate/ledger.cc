@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "sluice/json/text.h"
-#include "sluice/trace/recorder.h"
 
 namespace sluice::gate {
 namespace {
@@ -148,6 +147,7 @@ void Ledger::watched(std::string_view type, std::string_view more, const llm::Ca
 }
 
 void Ledger::tell(std::shared_ptr<PendingOutcome> pending, std::optional<Outcome> outcome) {
+  if (!pending->awaited()) return;
   told_.push_back({std::move(pending), outcome});
   if (closed_) return end_pass();
   at_pass_end();
@@ -159,9 +159,7 @@ void Ledger::announce() {
 }
 
 trace::Recorder* Ledger::recorder() {
-  if (recorder_ == nullptr || closed_) return recorder_;
-  if (!std::exchange(held_, true)) recorder_->hold(rollout_);
-  at_pass_end();
+  active_ = true;
   return recorder_;
 }
 
@@ -183,20 +181,28 @@ void Ledger::pass(int quiet_hops, int hops) {
 
 void Ledger::end_pass() {
   in_pass_ = false;
-  if (std::exchange(held_, false)) recorder_->release(rollout_);
   if (std::exchange(announce_, false)) core_->ready.announce(rollout_);
-  for (const Told& told : std::exchange(told_, {})) {
-    if (told.outcome) {
-      told.pending->resolve(*told.outcome);
-    } else {
-      told.pending->accept();
+  if (told_.empty()) return;
+  // What could not be recorded the recorder tells elsewhere.
+  auto tell = [told = std::exchange(told_, {})](const Result<void>&) {
+    for (const Told& each : told) {
+      if (each.outcome) {
+        each.pending->resolve(*each.outcome);
+      } else {
+        each.pending->accept();
+      }
     }
-  }
+  };
+  if (recorder_ == nullptr) return tell({});
+  recorder_->flush(rollout_, shard_, std::move(tell));
 }
 
-void Ledger::close() {
+net::awaitable<void> Ledger::close() {
   end_pass();
   closed_ = true;
+  if (recorder_ != nullptr) {
+    [[maybe_unused]] const auto recorded = co_await trace::flushed(recorder_, &shard_, rollout_);
+  }
   watched("rollout_closed");
 }
 

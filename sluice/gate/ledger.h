@@ -1,15 +1,16 @@
 // Ledger: what is written down of a rollout as it goes: in its counters and the gate's, for its
 // recorder, for who watches the gate. Trainers hear of an answer, and of an end, behind its record.
 //
-// What is recorded goes to the recorder's file, and who waits for that is told, once for all that
-// happens in one pass of the loop: behind what is ready now and what follows from it at once, until
-// nothing more follows, or for long enough.
+// Calls are announced to trainers, and who waits for what is recorded is told when the recorder
+// says that it is, once for all that happens in one pass of the loop: behind what is ready now and
+// what follows from it at once, until nothing more follows, or for long enough.
 //
 // On the rollout's shard, but for its destructor. Internal to the gate.
 #pragma once
 
 #include "sluice/gate/core.h"
 #include "sluice/gate/parked_call.h"
+#include "sluice/trace/recorder.h"
 
 namespace sluice::gate {
 
@@ -52,8 +53,11 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   // Calls were pushed that trainers are to hear of.
   void announce();
 
-  // From here on nothing is put off.
-  void close();
+  // Whether the recorder takes one more call.
+  bool has_room() const { return recorder_ == nullptr || recorder_->has_room(); }
+
+  // From here on nothing is put off. Returns when who waited was told.
+  net::awaitable<void> close();
   bool closed() const { return closed_; }
 
  private:
@@ -76,7 +80,6 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   bool closed_ = false;
   bool in_pass_ = false;    // its end will come
   bool active_ = false;     // something has happened since the pass's last hop
-  bool held_ = false;       // the recorder
   bool announce_ = false;   // calls to trainers
   std::vector<Told> told_;  // at the pass's end
 };

@@ -204,7 +204,9 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
   const PurposeRule* rule = purpose_of(*arrival.codec, *peek, arrival.session);
   if (auto over = allowance_.refuse_by_budget()) return refuse(std::move(*over));
   const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
-  if (for_trainer && !core_->ready.has_room()) return refuse(Allowance::come_again());
+  if ((for_trainer && !core_->ready.has_room()) || !ledger_->has_room()) {
+    return refuse(Allowance::come_again());
+  }
   std::optional<llm::WithTools> changed;
   if (!added_tools_.empty() && takes_tools(rule)) {
     auto with = arrival.codec->with_tools(*peeker_, *arrival.body, added_tools_);
@@ -541,7 +543,7 @@ net::awaitable<bool> OpenRollout::close() {
     end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
   }
   endpoint_.reset();
-  ledger_->close();
+  co_await ledger_->close();
   co_return true;
 }
 

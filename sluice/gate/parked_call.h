@@ -22,6 +22,8 @@ class PendingOutcome {
   PendingOutcome(const PendingOutcome&) = delete;
   PendingOutcome& operator=(const PendingOutcome&) = delete;
 
+  // Whether anybody waits.
+  bool awaited() const { return told_.accepted || told_.ended; }
   // The answer is recorded.
   void accept() {
     if (const auto accepted = std::exchange(told_.accepted, nullptr)) accepted({});

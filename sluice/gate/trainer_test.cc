@@ -240,7 +240,9 @@ class VersionRecorder final : public trace::Recorder {
   void confirmed(const llm::Call&) override {}
   void event(const RolloutId&, const trace::Event&) override {}
   void closed(const RolloutId&, const trace::ResultSummary&) override {}
-  Result<void> flush(const RolloutId&) override { return {}; }
+  void flush(const RolloutId&, net::Shard& shard, Flushed told) override {
+    shard.post([told = std::move(told)] { told({}); });
+  }
   std::string location(const RolloutId&) const override { return ""; }
 };
 
@@ -268,6 +270,7 @@ TEST_F(TrainerTest, AnAnswerIsOfTheVersionItsCallWasHandedOutUnderUnlessItSaysMo
   EXPECT_EQ(reply_with(call->id, sampled("x")), Outcome::kDelivered);
   EXPECT_THAT(recorder.versions,
               ElementsAre(ElementsAre("0:v1"), ElementsAre("0:v1", "1:v2"), ElementsAre()));
+  close();  // the recorder goes
 }
 
 TEST_F(TrainerTest, AStaleRolloutIsCancelledWhenVersionsHavePassedIt) {

@@ -89,7 +89,8 @@ class Rollout::Impl final : public agent::Hooks {
     result.trace = parts_.recorder.location(options_.id);
     parts_.recorder.closed(
         options_.id, {result.reward, std::string(to_string(result.error_kind)), result.error});
-    if (auto flushed = parts_.recorder.flush(options_.id); !flushed) {
+    const auto flushed = co_await trace::flushed(&parts_.recorder, &parts_.shard, options_.id);
+    if (!flushed) {
       result.report.warnings.push_back("the trace is incomplete: " + flushed.error().message);
     }
     parts_.log.info("rollout", "closed",

@@ -9,7 +9,7 @@
 #include "sluice/net/testing.h"
 #include "sluice/rollout/testing.h"
 #include "sluice/sandbox/fake/fake.h"
-#include "sluice/trace/memory.h"
+#include "sluice/trace/testing.h"
 
 namespace sluice::rollout {
 namespace {
@@ -102,7 +102,7 @@ class RolloutTest : public ::testing::Test {
   net::Shard shard_;
   FakeBackend backend_;
   gate::Handles gate_ = gate::make_gate({});
-  trace::MemoryRecorder recorder_;
+  trace::testing::StallingRecorder recorder_;
   Task task_;
   std::shared_ptr<gate::Policy> policy_;
   std::string spec_ = testing::kCallerSpec;
@@ -119,6 +119,23 @@ TEST_F(RolloutTest, AnAgentIsAnsweredAtTheGateAndItsWorkVerified) {
   EXPECT_EQ(result.calls.calls, 1u);
   EXPECT_EQ(result.calls.turns, 1u);
   EXPECT_EQ(result.report.files.at("status"), "200");
+}
+
+// First its calls' ends are recorded, then its own.
+TEST_F(RolloutTest, AResultIsToldOnlyWhenItsTraceIsRecorded) {
+  recorder_.stall();
+  std::vector<size_t> waited;  // with so many "closed" recorded
+  std::function<void()> look = [&] {
+    if (recorder_.waiting() > 0) {
+      waited.push_back(recorder_.count("closed"));
+      recorder_.resume();
+      recorder_.stall();
+    }
+    timer_.arm(Deadline::in(1ms), look);
+  };
+  look();
+  EXPECT_EQ(run().error_kind, ErrorKind::kNone);
+  EXPECT_EQ(waited, (std::vector<size_t>{0, 1}));
 }
 
 TEST_F(RolloutTest, FailingVerificationIsZeroAndNoneIsNull) {

@@ -3,24 +3,39 @@
 // body repeats of an earlier one, only where that stands). Their format is in docs/trace.md;
 // reader.h reads them back.
 //
-// Lines are written with one write(2) each, or with one for all that was said while the rollout was
-// held, to a file opened for appending: a killed process leaves whole lines, at worst a torn last
-// one. Threads as in recorder.h.
+// Whoever tells it something makes the line, in memory, and leaves it to the writer: one thread,
+// which takes all that there is at a time. For each rollout of such a batch it appends the bodies,
+// then the lines with one write(2); then it tells those who wait, with one post to each shard. It
+// is woken once for a batch: at once if somebody waits or much has come together, else it waits a
+// little for more. A killed process leaves whole lines, at worst a torn last one.
+//
+// Threads as in recorder.h. The destructor writes what it was told, however long that takes.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "sluice/base/log.h"
+#include "sluice/trace/file_calls.h"
 #include "sluice/trace/recorder.h"
 
 namespace sluice::trace {
 
 class JsonlRecorder final : public Recorder {
  public:
+  struct Options {
+    size_t queue_bytes =
+        256 << 20;  // over it there is no room: of lines, and of bodies held for it
+    std::shared_ptr<FileCalls> files = std::make_shared<FileCalls>();
+  };
   // `directory` is made (mode 0700) when the first file is; files have mode 0600.
+  JsonlRecorder(std::string directory, Logger log, Options options);
   JsonlRecorder(std::string directory, Logger log);
   ~JsonlRecorder() override;
 
@@ -31,27 +46,47 @@ class JsonlRecorder final : public Recorder {
   void confirmed(const llm::Call& call) override;
   void event(const RolloutId& rollout, const Event& event) override;
   void closed(const RolloutId& rollout, const ResultSummary& summary) override;
-  void hold(const RolloutId& rollout) override;
-  void release(const RolloutId& rollout) override;
-  Result<void> flush(const RolloutId& rollout) override;
+  void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override;
+  bool has_room() const override { return queued_bytes_ < options_.queue_bytes; }
   std::string location(const RolloutId& rollout) const override;
+  // Of rollouts that it has not forgotten.
+  size_t rollouts() const;
 
  private:
-  class Bodies;
-  struct Files;
+  struct Said;
+  struct Track;
+  struct Told;
+  struct Batch;
   class Line;
-  std::shared_ptr<Files> files(const RolloutId& rollout);
+  enum class Hurry : uint8_t { kNone, kAtOnce };
+
   std::string path(const RolloutId& rollout, std::string_view suffix) const;
-  Result<void> open_files(const RolloutId& rollout, Files& files) const;
-  // What the last member said, unless the rollout is held.
-  void written(Files& files);
-  void write(Files& files);
-  void fail(Files& files, Error error);
+  std::unique_lock<std::mutex> lock(const RolloutId& rollout, std::shared_ptr<Track>& track);
+  void enqueue(const std::shared_ptr<Track>& track, Hurry hurry);
+
+  // The writer's.
+  void run();
+  void write(Track& track, Batch& batch);
+  void append(Track& track, Batch& batch) const;
+  Result<void> open_files(Track& track) const;
+  Result<void> append_lines(Track& track, ByteView lines) const;
+  void fail(Track& track, Error error) const;
+  void forget(Track& track);
+  static void tell(std::vector<Told> told);
 
   const std::string directory_;
   const Logger log_;
-  std::mutex mutex_;  // guards rollouts_, not what it points to
-  std::unordered_map<RolloutId, std::shared_ptr<Files>> rollouts_;
+  const Options options_;
+  std::atomic<size_t> queued_bytes_ = 0;
+
+  mutable std::mutex mutex_;  // the next ones'; taken last
+  std::unordered_map<RolloutId, std::shared_ptr<Track>> tracks_;
+  std::vector<std::shared_ptr<Track>> queue_;  // of those that have something to write
+  enum class Writer : uint8_t { kSleeps, kGathers, kWorks } writer_ = Writer::kWorks;
+  std::atomic<bool> hurry_ = false;
+  bool stopping_ = false;
+  std::condition_variable changed_;
+  std::thread thread_;
 };
 
 }  // namespace sluice::trace

@@ -3,11 +3,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -16,10 +14,12 @@
 #include "sluice/llm/answer.h"
 #include "sluice/trace/memory.h"
 #include "sluice/trace/reader.h"
+#include "sluice/trace/testing.h"
 
 namespace sluice::trace {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class TraceTest : public ::testing::Test {
@@ -44,10 +44,19 @@ class TraceTest : public ::testing::Test {
     return call;
   }
 
+  // All that was told to `recorder`.
+  Trace load_trace(Recorder& recorder) {
+    EXPECT_TRUE(testing::flush(recorder, rollout_));
+    return load_trace();
+  }
   Trace load_trace() {
     auto trace = load(directory_ + "/" + rollout_.value + ".jsonl");
     EXPECT_TRUE(trace) << trace.error().message;
     return trace.value_or(Trace());
+  }
+  Bytes lines(Recorder& recorder) {
+    EXPECT_TRUE(testing::flush(recorder, rollout_));
+    return lines();
   }
   Bytes lines() { return *read_file(directory_ + "/" + rollout_.value + ".jsonl", 1 << 20); }
 
@@ -77,7 +86,7 @@ TEST_F(TraceTest, ReadsBackWhatWasRecorded) {
   recorder.ended(*second, llm::Outcome::kRefused, "over the \"budget\"\n");
   recorder.event(rollout_, {"warning", "not json"});
   recorder.closed(rollout_, {0.5, "agent", "exit 1"});
-  ASSERT_TRUE(recorder.flush(rollout_));
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
 
   const Trace trace = load_trace();
   EXPECT_EQ(trace.broken_lines, 0u);
@@ -125,11 +134,12 @@ class LikeBodiesTest : public TraceTest {
     made->like = llm::Likeness{earlier.ordinal, prefix, suffix};
     return made;
   }
-  uint64_t bodies_size() {
+  uint64_t bodies_size(Recorder& recorder) {
+    EXPECT_TRUE(testing::flush(recorder, rollout_));
     return std::filesystem::file_size(directory_ + "/" + rollout_.value + ".bodies");
   }
-  void expect_bodies(const std::vector<std::shared_ptr<llm::Call>>& calls) {
-    const Trace trace = load_trace();
+  void expect_bodies(Recorder& recorder, const std::vector<std::shared_ptr<llm::Call>>& calls) {
+    const Trace trace = load_trace(recorder);
     ASSERT_EQ(trace.calls.size(), calls.size());
     for (size_t i = 0; i < calls.size(); ++i) {
       const auto body = trace.body(trace.calls[i]);
@@ -147,13 +157,13 @@ TEST_F(LikeBodiesTest, WhatABodyRepeatsIsWrittenOnce) {
   const auto cut = like(*again, 6, "", 6);  // an agent that compacted its history
   const auto same = like(*cut, 12, "", 0);  // nothing new
   const auto other = call("something else");
-  recorder.hold(rollout_);  // what is not written yet is referred to as well
+  // Within one batch, and of one before.
   recorder.arrived(*first);
   recorder.arrived(*grown);
-  recorder.release(rollout_);
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
   for (const auto& one : {again, cut, same, other}) recorder.arrived(*one);
-  EXPECT_EQ(bodies_size(), 16u + 4 + 6 + 14);
-  expect_bodies({first, grown, again, cut, same, other});
+  EXPECT_EQ(bodies_size(recorder), 16u + 4 + 6 + 14);
+  expect_bodies(recorder, {first, grown, again, cut, same, other});
 }
 
 TEST_F(LikeBodiesTest, ALikenessToWhatIsNotKnownIsNotUsed) {
@@ -166,8 +176,8 @@ TEST_F(LikeBodiesTest, ALikenessToWhatIsNotKnownIsNotUsed) {
   overlapping->like = llm::Likeness{first->ordinal, 8, 8};
   recorder.arrived(*stranger);
   recorder.arrived(*overlapping);
-  EXPECT_EQ(bodies_size(), 30u);
-  expect_bodies({first, stranger, overlapping});
+  EXPECT_EQ(bodies_size(recorder), 30u);
+  expect_bodies(recorder, {first, stranger, overlapping});
 }
 
 TEST_F(LikeBodiesTest, ALongConversationIsNowAndThenWrittenWhole) {
@@ -181,26 +191,24 @@ TEST_F(LikeBodiesTest, ALongConversationIsNowAndThenWrittenWhole) {
     recorder.arrived(*calls.back());
     whole += calls.back()->body.size();
   }
-  EXPECT_LT(bodies_size(), whole / 20);
-  const Trace trace = load_trace();
+  EXPECT_LT(bodies_size(recorder), whole / 20);
+  const Trace trace = load_trace(recorder);
   for (const CallRecord& call : trace.calls) EXPECT_LE(call.body_parts.size(), 64u);
-  expect_bodies(calls);
+  expect_bodies(recorder, calls);
 }
 
 TEST_F(LikeBodiesTest, NothingRefersToWhatCouldNotBeWritten) {
-  JsonlRecorder recorder(directory_, Logger());
+  const auto disk = std::make_shared<testing::FullDisk>();
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk});
   recorder.opened(rollout_, {});
   const auto first = call(Bytes(20'000, 'x'));
   const auto after = like(*first, 20'000, "y", 0);
-  rlimit old{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit small{4096, old.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  disk->set_limit(4096);
   recorder.arrived(*first);
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
-  std::signal(SIGXFSZ, handler);
+  EXPECT_FALSE(testing::flush(recorder, rollout_));
+  disk->set_limit(UINT64_MAX);
   recorder.arrived(*after);
+  EXPECT_FALSE(testing::flush(recorder, rollout_));
   const Trace trace = load_trace();
   ASSERT_EQ(trace.calls.size(), 2u);
   EXPECT_FALSE(trace.calls[0].has_body);
@@ -209,16 +217,46 @@ TEST_F(LikeBodiesTest, NothingRefersToWhatCouldNotBeWritten) {
   EXPECT_EQ(*trace.body(trace.calls[1]), **after->body.bytes());
 }
 
+// The disk is full for one body of a batch: it is null, what is built on it is written whole or is
+// null as well, and the others are there.
+TEST_F(LikeBodiesTest, OneThatDoesNotFitCostsNoOtherOfItsBatch) {
+  const auto disk = std::make_shared<testing::FullDisk>();
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk});
+  const auto before = call(Bytes(1000, 'b'));
+  recorder.arrived(*before);
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
+  const auto large = call(Bytes(20'000, 'x'));
+  const auto grown = like(*large, 20'000, "y", 0);
+  const auto shrunk = like(*large, 1000, "", 0);
+  const auto other = like(*before, 1000, "z", 0);
+  disk->set_limit(4096);
+  for (const auto& one : {large, grown, shrunk, other}) recorder.arrived(*one);
+  EXPECT_FALSE(testing::flush(recorder, rollout_));
+  const Trace trace = load_trace();
+  EXPECT_EQ(trace.broken_lines, 0u);
+  ASSERT_EQ(trace.calls.size(), 5u);
+  EXPECT_EQ(*trace.body(trace.calls[0]), **before->body.bytes());
+  EXPECT_FALSE(trace.calls[1].has_body);
+  EXPECT_FALSE(trace.calls[2].has_body);
+  EXPECT_EQ(*trace.body(trace.calls[3]), **shrunk->body.bytes());
+  EXPECT_EQ(*trace.body(trace.calls[4]), **other->body.bytes());
+  EXPECT_FALSE(grown->body.put_away());
+  EXPECT_EQ(std::filesystem::file_size(directory_ + "/r1.bodies"), 1000u + 1000 + 1);
+}
+
 TEST_F(LikeBodiesTest, WhatIsWrittenCanBePutAway) {
-  JsonlRecorder recorder(directory_, Logger());
+  const auto disk = std::make_shared<testing::StallingDisk>();
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk});
   const Bytes large(20'000, 'x');
   const auto small = call("{}");
   const auto first = call(large + "1" + large);
   const auto grown = like(*first, 20'001, "2", 20'000);
-  recorder.hold(rollout_);
+  disk->stall();
   for (const auto& each : {small, first, grown}) recorder.arrived(*each);
+  disk->wait_for_a_writer();
   EXPECT_FALSE(first->body.put_away()) << "before it was written";
-  recorder.release(rollout_);
+  disk->resume();
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
   EXPECT_FALSE(small->body.put_away()) << "not worth it";
   for (const auto& each : {first, grown}) {
     ASSERT_TRUE(each->body.put_away());
@@ -227,6 +265,7 @@ TEST_F(LikeBodiesTest, WhatIsWrittenCanBePutAway) {
   EXPECT_EQ(**first->body.bytes(), large + "1" + large);
   EXPECT_EQ(**grown->body.bytes(), large + "12" + large);
   recorder.closed(rollout_, {});
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
   EXPECT_EQ(**grown->body.bytes(), large + "12" + large) << "a trainer may have it still";
   std::filesystem::resize_file(directory_ + "/" + rollout_.value + ".bodies", 30'000);
   EXPECT_EQ(grown->body.bytes().error().code, ErrorCode::kIo);
@@ -237,7 +276,7 @@ TEST_F(LikeBodiesTest, PiecesThatDoNotAddUpAreRefused) {
   JsonlRecorder recorder(directory_, Logger());
   const auto first = call("0123456789");
   recorder.arrived(*first);
-  Trace trace = load_trace();
+  Trace trace = load_trace(recorder);
   CallRecord& record = trace.calls[0];
   for (const std::vector<CallRecord::Part>& parts :
        {std::vector<CallRecord::Part>{}, {{0, 9}}, {{0, 10}, {0, 1}}, {{0, UINT64_MAX}, {0, 10}}}) {
@@ -261,13 +300,14 @@ TEST_F(TraceTest, AnUnknownRewardIsNullNotZero) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
   recorder.closed(rollout_, {});
-  EXPECT_THAT(lines(), HasSubstr("\"reward\":null"));
-  EXPECT_EQ(load_trace().summary->reward, std::nullopt);
+  EXPECT_THAT(lines(recorder), HasSubstr("\"reward\":null"));
+  EXPECT_EQ(load_trace(recorder).summary->reward, std::nullopt);
 }
 
 TEST_F(TraceTest, FilesAreForTheirOwnerOnly) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
   const auto mode = [](const std::string& path) {
     struct stat status{};
     EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
@@ -296,7 +336,7 @@ TEST_F(TraceTest, ADeadProcessLeavesWhatItRecordedAndATornLineIsCounted) {
   JsonlRecorder again(directory_, Logger());
   const auto later = call("{\"b\":2}");
   again.arrived(*later);
-  trace = load_trace();
+  trace = load_trace(again);
   EXPECT_EQ(trace.broken_lines, 1u);
   ASSERT_EQ(trace.calls.size(), 2u);
   EXPECT_EQ(*trace.body(trace.calls[0]), "{\"a\":1}");
@@ -307,15 +347,16 @@ TEST_F(TraceTest, ALineForACallThatNeverArrivedIsCountedAsBroken) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
   recorder.ended(*call("{}"), llm::Outcome::kFailed, "");
-  EXPECT_EQ(load_trace().broken_lines, 1u);
+  EXPECT_EQ(load_trace(recorder).broken_lines, 1u);
 }
 
 TEST_F(TraceTest, ABodyThatIsNotThereIsAnError) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
   recorder.arrived(*call("0123456789"));
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
   ASSERT_EQ(::truncate((directory_ + "/r1.bodies").c_str(), 5), 0);
-  const Trace trace = load_trace();
+  const Trace trace = load_trace(recorder);
   EXPECT_EQ(trace.body(trace.calls[0]).error().code, ErrorCode::kProtocol);
 }
 
@@ -329,7 +370,7 @@ TEST_F(TraceTest, AnIdThatIsNoFileNameWritesNothing) {
   JsonlRecorder recorder(directory_, Logger());
   const RolloutId outside{"../../outside"};
   recorder.opened(outside, {});
-  EXPECT_EQ(recorder.flush(outside).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(testing::flush(recorder, outside).error().code, ErrorCode::kInvalidArgument);
   EXPECT_FALSE(std::filesystem::exists(base_ + "/outside.jsonl"));
 }
 
@@ -339,59 +380,55 @@ TEST_F(TraceTest, ADirectoryThatCannotBeMadeIsReportedByFlushOnce) {
   recorder.opened(rollout_, {});
   recorder.arrived(*call("{}"));
   recorder.closed(rollout_, {});
-  const auto flushed = recorder.flush(rollout_);
+  const auto flushed = testing::flush(recorder, rollout_);
   ASSERT_FALSE(flushed);
   EXPECT_THAT(flushed.error().message, HasSubstr("trace directory"));
-  EXPECT_TRUE(recorder.flush(rollout_)) << "forgotten after a closed rollout was asked about";
+  EXPECT_EQ(recorder.rollouts(), 0u);
+  EXPECT_TRUE(testing::flush(recorder, rollout_)) << "forgotten after a closed rollout was flushed";
 }
 
 TEST_F(TraceTest, AFullDiskLosesWholeEntriesNotHalfOnes) {
-  JsonlRecorder recorder(directory_, Logger());
+  const auto disk = std::make_shared<testing::FullDisk>();
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk});
   recorder.opened(rollout_, {});
   recorder.arrived(*call("{\"small\":1}"));
-  // A file size limit stands in for the full disk: the write is cut short, then fails.
-  struct rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit small{4096, before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  recorder.arrived(*call(Bytes(10'000, 'x')));
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
-  std::signal(SIGXFSZ, handler);
-  const auto last = call("{\"after\":1}");
-  recorder.arrived(*last);
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
+  // Room for one line of three.
+  disk->set_limit(std::filesystem::file_size(directory_ + "/r1.jsonl") + 150);
+  recorder.event(rollout_, {"phase", "\"" + Bytes(1000, 'x') + "\""});
+  recorder.event(rollout_, {"phase", "{}"});
+  recorder.event(rollout_, {"phase", "[]"});
+  EXPECT_FALSE(testing::flush(recorder, rollout_));
+  disk->set_limit(UINT64_MAX);
+  recorder.arrived(*call("{\"after\":1}"));
 
-  EXPECT_FALSE(recorder.flush(rollout_));
+  EXPECT_FALSE(testing::flush(recorder, rollout_));
   const Trace trace = load_trace();
   EXPECT_EQ(trace.broken_lines, 0u);
-  ASSERT_EQ(trace.calls.size(), 3u);
+  ASSERT_EQ(trace.events.size(), 1u);
+  EXPECT_EQ(trace.events[0].detail, "{}");
+  ASSERT_EQ(trace.calls.size(), 2u);
   EXPECT_EQ(*trace.body(trace.calls[0]), "{\"small\":1}");
-  EXPECT_FALSE(trace.calls[1].has_body);
-  EXPECT_EQ(*trace.body(trace.calls[2]), "{\"after\":1}");
+  EXPECT_EQ(*trace.body(trace.calls[1]), "{\"after\":1}");
 }
 
-TEST_F(TraceTest, WhatWasHeldIsThereWhenItIsReleasedAndReadsBack) {
+TEST_F(TraceTest, ManyBatchesReadBack) {
   JsonlRecorder recorder(directory_, Logger());
   recorder.opened(rollout_, {});
-  const Bytes before = lines();
   // More than one write takes, twice.
   std::vector<std::shared_ptr<llm::Call>> calls;
   for (int round = 0; round < 2; ++round) {
-    recorder.hold(rollout_);
-    recorder.hold(rollout_);
     for (int i = 0; i < 100; ++i) {
       calls.push_back(call(std::to_string(i) + Bytes(1000 + 37 * static_cast<size_t>(i), 'x')));
       recorder.arrived(*calls.back());
       recorder.answered(*calls.back(), llm::text_answer("a", llm::Origin::kCanned));
     }
     recorder.ended(*calls[0], llm::Outcome::kDelivered, "");
-    if (round == 0) {
-      EXPECT_EQ(lines(), before);
-    }
-    recorder.release(rollout_);
+    EXPECT_TRUE(testing::flush(recorder, rollout_));
     // A small one in between, by itself.
     calls.push_back(call("{\"small\":" + std::to_string(round) + "}"));
     recorder.arrived(*calls.back());
+    EXPECT_TRUE(testing::flush(recorder, rollout_));
   }
   const Trace trace = load_trace();
   EXPECT_EQ(trace.broken_lines, 0u);
@@ -400,21 +437,23 @@ TEST_F(TraceTest, WhatWasHeldIsThereWhenItIsReleasedAndReadsBack) {
     ASSERT_EQ(trace.calls[i].id, calls[i]->id);
     ASSERT_EQ(*trace.body(trace.calls[i]), *calls[i]->body.in_memory()) << i;
   }
-  EXPECT_TRUE(recorder.flush(rollout_));
 }
 
-TEST_F(TraceTest, WhatIsHeldForTooLongIsWrittenAllTheSame) {
-  JsonlRecorder recorder(directory_, Logger());
-  recorder.hold(rollout_);
-  for (int i = 0; i < 8; ++i) recorder.arrived(*call(Bytes(1 << 20, 'x')));
-  EXPECT_GE(load_trace().calls.size(), 4u);
-}
-
-TEST_F(TraceTest, ARecorderThatGoesWritesWhatItHolds) {
+TEST_F(TraceTest, ARecorderThatGoesWritesWhatItWasTold) {
   {
     JsonlRecorder recorder(directory_, Logger());
-    recorder.hold(rollout_);
     recorder.arrived(*call("{}"));
+  }
+  EXPECT_EQ(load_trace().calls.size(), 1u);
+}
+
+// What nobody waits for is written all the same.
+TEST_F(TraceTest, NobodyHasToFlush) {
+  JsonlRecorder recorder(directory_, Logger());
+  recorder.arrived(*call("{}"));
+  const std::string path = recorder.location(rollout_);
+  while (!std::filesystem::exists(path) || std::filesystem::file_size(path) == 0) {
+    std::this_thread::yield();
   }
   EXPECT_EQ(load_trace().calls.size(), 1u);
 }
@@ -423,32 +462,113 @@ TEST_F(TraceTest, AClosedTraceTakesNoMoreOfTheDiskThanItHolds) {
   JsonlRecorder recorder(directory_, Logger());
   for (int i = 0; i < 40; ++i) recorder.arrived(*call(Bytes(100'000, 'x')));
   recorder.closed(rollout_, {});
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
   struct stat status{};
   ASSERT_EQ(::stat((directory_ + "/" + rollout_.value + ".bodies").c_str(), &status), 0);
   EXPECT_GE(status.st_size, 4'000'000);
   EXPECT_LT(status.st_blocks * 512, status.st_size + (1 << 20));
 }
 
-TEST_F(TraceTest, AFullDiskCostsTheHeldBodiesAndTheLinesSaySo) {
-  JsonlRecorder recorder(directory_, Logger());
+// Whoever tells never waits for the disk; what it is told is recorded when the disk is there again,
+// for all in one post to each shard and in few writes.
+class StallTest : public TraceTest {
+ protected:
+  StallTest() { disk_->stall(); }
+  // A flush of it, noted by `name` when it is told.
+  void note_flush(Recorder& recorder, const RolloutId& rollout, net::Shard& shard,
+                  const std::string& name) {
+    recorder.flush(rollout, shard, [this, name, &shard](Result<void> done) {
+      EXPECT_TRUE(done);
+      EXPECT_TRUE(shard.on_thread());
+      told_.push_back(name);
+    });
+  }
+
+  const std::shared_ptr<testing::StallingDisk> disk_ = std::make_shared<testing::StallingDisk>();
+  std::vector<std::string> told_;
+};
+
+TEST_F(StallTest, NobodyWhoTellsWaitsAndAcknowledgementsDo) {
+  net::Shard shard;
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk_});
+  const RolloutId other{"r2"};
   recorder.opened(rollout_, {});
-  recorder.hold(rollout_);
-  recorder.arrived(*call(Bytes(10'000, 'x')));
-  recorder.arrived(*call("{}"));
-  struct rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit small{4096, before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  recorder.release(rollout_);
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
-  std::signal(SIGXFSZ, handler);
+  disk_->wait_for_a_writer();
+  std::vector<std::shared_ptr<llm::Call>> calls;
+  for (int i = 0; i < 100; ++i) {
+    calls.push_back(call(std::to_string(i)));
+    recorder.arrived(*calls.back());
+    recorder.ended(*calls.back(), llm::Outcome::kDelivered, "");
+    if (i % 10 == 0) note_flush(recorder, rollout_, shard, std::to_string(i));
+  }
+  recorder.opened(other, {});
+  note_flush(recorder, other, shard, "other");
+  while (shard.context().poll() > 0) {
+  }
+  EXPECT_TRUE(told_.empty());
+  EXPECT_TRUE(lines().empty());
+
+  const int before = disk_->writes();
+  disk_->resume();
+  shard.run_until([&] { return !told_.empty(); });
+  EXPECT_EQ(told_.size(), 11u) << "one post for all";
+  EXPECT_EQ(told_.front(), "0");
+  EXPECT_EQ(told_.back(), "other");
+  // The first line, then of each rollout at most its bodies (in two writes: they are many) and its
+  // lines.
+  EXPECT_LE(disk_->writes() - before, 1 + 3 + 1);
+  EXPECT_EQ(load_trace().calls.size(), 100u);
+  for (const CallRecord& call : load_trace().calls) EXPECT_TRUE(call.outcome);
+}
+
+TEST_F(StallTest, EachShardIsToldByItself) {
+  net::Shard one, two;
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk_});
+  recorder.opened(rollout_, {});
+  note_flush(recorder, rollout_, one, "one");
+  recorder.opened({"r2"}, {});
+  note_flush(recorder, {"r2"}, two, "two");
+  disk_->resume();
+  one.run_until([&] { return !told_.empty(); });
+  EXPECT_THAT(told_, ElementsAre("one"));
+  two.run_until([&] { return told_.size() == 2; });
+  EXPECT_THAT(told_, ElementsAre("one", "two"));
+}
+
+TEST_F(StallTest, WhatIsQueuedIsBoundedAndEventsGoFirst) {
+  JsonlRecorder recorder(directory_, Logger(), {.queue_bytes = 10'000, .files = disk_});
+  EXPECT_TRUE(recorder.has_room());
+  recorder.arrived(*call(Bytes(9000, 'x')));
+  EXPECT_TRUE(recorder.has_room());
+  const auto last = call(Bytes(9000, 'y'));
+  recorder.arrived(*last);
+  EXPECT_FALSE(recorder.has_room());
+  recorder.event(rollout_, {"phase", "{}"});
+  recorder.ended(*last, llm::Outcome::kDelivered, "");
+  disk_->resume();
+  const auto flushed = testing::flush(recorder, rollout_);
+  ASSERT_FALSE(flushed);
+  EXPECT_THAT(flushed.error().message, HasSubstr("events were left out"));
+  EXPECT_TRUE(recorder.has_room());
   const Trace trace = load_trace();
-  EXPECT_EQ(trace.broken_lines, 0u);
+  EXPECT_TRUE(trace.events.empty());
   ASSERT_EQ(trace.calls.size(), 2u);
-  EXPECT_FALSE(trace.calls[0].has_body);
-  EXPECT_FALSE(trace.calls[1].has_body);
-  EXPECT_FALSE(recorder.flush(rollout_));
+  EXPECT_EQ(trace.calls[1].outcome, llm::Outcome::kDelivered);
+}
+
+TEST_F(StallTest, WhatIsToldBehindAFlushOfAClosedRolloutIsNotLost) {
+  net::Shard shard;
+  JsonlRecorder recorder(directory_, Logger(), {.files = disk_});
+  recorder.opened(rollout_, {});
+  recorder.closed(rollout_, {});
+  disk_->wait_for_a_writer();
+  note_flush(recorder, rollout_, shard, "closed");
+  recorder.event(rollout_, {"late", "{}"});
+  disk_->resume();
+  shard.run_until([&] { return !told_.empty(); });
+  ASSERT_TRUE(testing::flush(recorder, rollout_));
+  EXPECT_EQ(load_trace().events.size(), 1u);
+  EXPECT_EQ(recorder.rollouts(), 0u);
 }
 
 TEST_F(TraceTest, RolloutsRecordSideBySideFromDifferentThreads) {
@@ -469,7 +589,7 @@ TEST_F(TraceTest, RolloutsRecordSideBySideFromDifferentThreads) {
         recorder.ended(call, llm::Outcome::kDelivered, "");
       }
       recorder.closed(rollout, {});
-      EXPECT_TRUE(recorder.flush(rollout));
+      EXPECT_TRUE(testing::flush(recorder, rollout));
     });
   }
   for (auto& thread : threads) thread.join();

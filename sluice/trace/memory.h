@@ -1,16 +1,18 @@
-// MemoryRecorder: keeps what it was told in order, for tests of the rooms that record. Any thread.
+// MemoryRecorder: keeps what it was told in order, for tests of the rooms that record. What it is
+// told is recorded at once. Any thread.
 #pragma once
 
 #include <algorithm>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sluice/trace/recorder.h"
 
 namespace sluice::trace {
 
-class MemoryRecorder final : public Recorder {
+class MemoryRecorder : public Recorder {
  public:
   struct Entry {
     std::string kind;  // "opened", "arrived", ...; of an event: "event:" and its kind
@@ -30,7 +32,9 @@ class MemoryRecorder final : public Recorder {
     add("event:" + event.kind, {}, llm::Outcome::kFailed, event.detail);
   }
   void closed(const RolloutId&, const ResultSummary&) override { add("closed", {}); }
-  Result<void> flush(const RolloutId&) override { return {}; }
+  void flush(const RolloutId&, net::Shard& shard, Flushed told) override {
+    shard.post([told = std::move(told)] { told({}); });
+  }
   std::string location(const RolloutId&) const override { return "memory"; }
 
   std::vector<Entry> entries() const {

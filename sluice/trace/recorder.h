@@ -1,19 +1,36 @@
-// Recorder: everything that is kept of a rollout, as it happens.
+// Recorder: everything that is kept of a rollout, as it happens. The seam between those who tell
+// and whoever writes it down.
 //
-// What a member was given is with the kernel (appended to a file) when it returns, or when
-// release() does if the rollout is held: a killed process loses what was held, a power cut may lose
-// the last seconds. Thread-safe; the members for one rollout are called from one
-// thread at a time. A recorder that cannot write says so once in the log and in flush(); it never
-// stops a rollout by itself.
+// Its members return at once, whatever a disk does: one that keeps files writes them on a thread of
+// its own. What every recorder owes:
+//
+// * Order: of one rollout, things are kept in the order in which they were told.
+// * Acknowledgement: what was told is recorded when a flush() behind it says so, and not before. A
+//   process that is killed may lose what was not; a power cut may lose the last seconds.
+// * Failure: a recorder that cannot write says so once in the log and in each flush() of the
+//   rollout. It never stops a rollout by itself.
+// * Bodies: whoever keeps the bytes of a large body in a file says so (Body::kept_in()), once they
+//   are there: from then on they can be put away. Nobody else lets arrived() find them put away.
+// * Likeness: Call::like is what the gate saw when it compared two bodies. A recorder may write
+//   only what is new by it, but has to look whether it has the earlier body, and whether the
+//   numbers fit.
+// * Bound: has_room() is false while so much waits to be written that new calls have to come again.
+//   What is told all the same is taken; but events that say no more than what happened may be left
+//   out then, which flush() tells.
+//
+// Thread-safe; the members for one rollout are called from one thread at a time. It outlives
+// whoever tells it something.
 #pragma once
 
-#include <map>
+#include <functional>
 #include <optional>
 #include <string>
 
 #include "sluice/base/core/result.h"
 #include "sluice/base/id.h"
 #include "sluice/llm/call.h"
+#include "sluice/net/executor.h"
+#include "sluice/net/shard.h"
 
 namespace sluice::trace {
 
@@ -48,16 +65,21 @@ class Recorder {
   // The answer was found again in a later request of the rollout.
   virtual void confirmed(const llm::Call& call) = 0;
   virtual void event(const RolloutId& rollout, const Event& event) = 0;
+  // The last of a rollout. A flush() behind it makes the recorder forget the rollout.
   virtual void closed(const RolloutId& rollout, const ResultSummary& summary) = 0;
-  // From hold() to release() a recorder may keep what it is given and write it all at once. Whoever
-  // holds acknowledges nothing that is not written yet, and holds for one turn of its loop at most.
-  // Both are idempotent.
-  virtual void hold(const RolloutId&) {}
-  virtual void release(const RolloutId&) {}
-  // The first write error of this rollout, if there was one.
-  virtual Result<void> flush(const RolloutId& rollout) = 0;
+
+  // Calls `told` once, on `shard` and never before this returns, when all that was told of the
+  // rollout is recorded or could not be: with the first error of the rollout's writing, if there
+  // was one. Of one rollout and shard, in order.
+  // REQUIRES: the shard lives until then.
+  using Flushed = std::function<void(Result<void>)>;
+  virtual void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) = 0;
+  virtual bool has_room() const { return true; }
   // Where a person finds the rollout's trace.
   virtual std::string location(const RolloutId& rollout) const = 0;
 };
+
+// Awaits a flush() on `shard`, which is the caller's.
+net::awaitable<Result<void>> flushed(Recorder* recorder, net::Shard* shard, RolloutId rollout);
 
 }  // namespace sluice::trace

@@ -229,7 +229,9 @@ class Notes final : public trace::Recorder {
     on_resend(id);
   }
   void closed(const RolloutId&, const trace::ResultSummary&) override {}
-  Result<void> flush(const RolloutId&) override { return {}; }
+  void flush(const RolloutId&, net::Shard& shard, Flushed told) override {
+    shard.post([told = std::move(told)] { told({}); });
+  }
   std::string location(const RolloutId&) const override { return ""; }
 
  private:

@@ -96,8 +96,8 @@ void TurnLog::closed(const RolloutId& rollout, const trace::ResultSummary& summa
   next_.closed(rollout, summary);
 }
 
-Result<void> TurnLog::flush(const RolloutId& rollout) {
-  return next_.flush(rollout);
+void TurnLog::flush(const RolloutId& rollout, net::Shard& shard, Flushed told) {
+  next_.flush(rollout, shard, std::move(told));
 }
 
 std::string TurnLog::location(const RolloutId& rollout) const {

@@ -25,7 +25,8 @@ class TurnLog final : public trace::Recorder {
   void confirmed(const llm::Call& call) override;
   void event(const RolloutId& rollout, const trace::Event& event) override;
   void closed(const RolloutId& rollout, const trace::ResultSummary& summary) override;
-  Result<void> flush(const RolloutId& rollout) override;
+  void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override;
+  bool has_room() const override { return next_.has_room(); }
   std::string location(const RolloutId& rollout) const override;
 
   // A row for each call that has ended, in the order of their arrival.

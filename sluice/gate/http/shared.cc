@@ -60,11 +60,15 @@ bool is_open_to_all(const net::HttpRequest& head) {
 }  // namespace
 
 struct SharedEndpoint::Rollout {
-  Rollout(RolloutKeys::Holder h, size_t bodies_bytes, net::Wheel& wheel)
-      : holder(std::move(h)), bodies(std::make_shared<net::BodyBudget>(bodies_bytes)), end(wheel) {}
+  Rollout(RolloutKeys::Holder h, size_t bodies_bytes, net::Wheel& wheel, trace::Recorder* r)
+      : holder(std::move(h)),
+        bodies(std::make_shared<net::BodyBudget>(bodies_bytes)),
+        end(wheel),
+        recorder(r) {}
   const RolloutKeys::Holder holder;  // of its key
   const std::shared_ptr<net::BodyBudget> bodies;
   net::Wheel::Timer end;
+  trace::Recorder* const recorder;  // may be none
   bool closing = false;
 };
 
@@ -123,7 +127,8 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
   }
   gate_.admit(id);
   const auto holder = RolloutKeys::fresh_holder(id);
-  auto rollout = std::make_unique<Rollout>(holder, options_.rollout_bodies_bytes, shard_.wheel());
+  auto rollout =
+      std::make_unique<Rollout>(holder, options_.rollout_bodies_bytes, shard_.wheel(), recorder);
   rollout->end.arm(Deadline::in(lifetime), [this, id] { tasks_.spawn(expire(id)); });
   rollouts_[id] = std::move(rollout);
   const auto expires = now() + std::chrono::ceil<std::chrono::seconds>(lifetime);
@@ -139,10 +144,15 @@ awaitable<bool> SharedEndpoint::close(RolloutId rollout) {
   const auto it = rollouts_.find(rollout);
   if (it == rollouts_.end() || it->second->closing) co_return false;
   it->second->closing = true;
+  trace::Recorder* const recorder = it->second->recorder;
   gate_.stop_admitting(rollout);
   co_await gate_.close(rollout);
-  const trace::ResultSummary nothing_verified;
-  if (options_.recorder != nullptr) options_.recorder->closed(rollout, nothing_verified);
+  if (recorder != nullptr) {
+    const trace::ResultSummary nothing_verified;
+    recorder->closed(rollout, nothing_verified);
+    // What it could not write it has told its log.
+    [[maybe_unused]] const auto recorded = co_await trace::flushed(recorder, &shard_, rollout);
+  }
   rollouts_.erase(rollout);
   co_return true;
 }

@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "sluice/gate/testing.h"
+#include "sluice/trace/jsonl.h"
+#include "sluice/trace/reader.h"
 
 namespace sluice::gate {
 namespace {
@@ -204,6 +208,33 @@ TEST_F(SharedTest, RolloutsAreBounded) {
   open("c");
   Registration registration;
   EXPECT_EQ(shared_.open(registration, 1h).error().code, ErrorCode::kExhausted);
+}
+
+TEST(SharedRecorderTest, AClosedRolloutLeavesNothingInTheRecorder) {
+  std::string directory = ::testing::TempDir() + "sluice-shared-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  {
+    net::Shard shard;
+    trace::JsonlRecorder recorder(directory, Logger());
+    Handles gate = make_gate({});
+    http::SharedEndpoint::Options options;
+    options.recorder = &recorder;
+    http::SharedEndpoint shared(shard, gate.for_operator, std::move(options));
+    for (const char* id : {"a", "b"}) {
+      Registration registration;
+      registration.id = {id};
+      ASSERT_TRUE(shared.open(std::move(registration), 1h));
+    }
+    EXPECT_EQ(recorder.rollouts(), 2u);
+    EXPECT_TRUE(net::testing::run(shard, shared.close({"a"})));
+    EXPECT_EQ(recorder.rollouts(), 1u);
+    const auto trace = trace::load(recorder.location({"a"}));
+    ASSERT_TRUE(trace);
+    EXPECT_TRUE(trace->summary) << "closed behind its flush";
+    net::testing::run(shard, shared.stop(Deadline::in(1s)));
+    EXPECT_EQ(recorder.rollouts(), 0u);
+  }
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

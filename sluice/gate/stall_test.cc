@@ -1,0 +1,167 @@
+// A recorder whose disk does not answer: agents are served, acknowledgements wait.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "sluice/gate/testing.h"
+#include "sluice/trace/jsonl.h"
+#include "sluice/trace/reader.h"
+#include "sluice/trace/testing.h"
+
+namespace sluice::gate {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class StallTest : public testing::GateFixture {
+ protected:
+  StallTest() {
+    directory_ = ::testing::TempDir() + "sluice-stall-XXXXXX";
+    EXPECT_NE(::mkdtemp(directory_.data()), nullptr);
+    make_recorder(256 << 20);
+  }
+  ~StallTest() override {
+    disk_->resume();
+    jsonl_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+  void TearDown() override {
+    disk_->resume();
+    GateFixture::TearDown();
+  }
+
+  void make_recorder(size_t queue_bytes) {
+    jsonl_ = std::make_unique<trace::JsonlRecorder>(
+        directory_, Logger(),
+        trace::JsonlRecorder::Options{.queue_bytes = queue_bytes, .files = disk_});
+    registration_.recorder = jsonl_.get();
+  }
+
+  // Notes what is told of the reply.
+  Trainer::Replied note(const std::string& name) {
+    Trainer::Replied told;
+    told.accepted = [this, name](Result<void> accepted) {
+      told_.push_back(name + (accepted ? " accepted" : " not accepted"));
+    };
+    told.ended = [this, name](Result<llm::Outcome> outcome) {
+      told_.push_back(name + " " + std::string(outcome ? to_string(*outcome) : "failed"));
+    };
+    return told;
+  }
+  static llm::Answer sampled(std::string text) {
+    return llm::text_answer(std::move(text), llm::Origin::kSampled);
+  }
+  // Until the disk holds somebody up.
+  void stall() {
+    disk_->stall();
+    jsonl_->event(id_, {"warning", "{}"});
+    disk_->wait_for_a_writer();
+  }
+
+  const std::shared_ptr<trace::testing::StallingDisk> disk_ =
+      std::make_shared<trace::testing::StallingDisk>();
+  std::string directory_;
+  std::unique_ptr<trace::JsonlRecorder> jsonl_;
+  std::vector<std::string> told_;
+};
+
+TEST_F(StallTest, CallsAreAnsweredAndAcknowledgementsWait) {
+  open();
+  stall();
+  auto agent = this->agent();
+  for (int i = 0; i < 3; ++i) {
+    agent.post(kPath, body(i));
+    const auto call = next_call();
+    gate_->for_trainer.reply(call->id, sampled("yes"), note(std::to_string(i)));
+    EXPECT_EQ(agent.response().status, 200);
+  }
+  testing::run_until(shard_, [&] { return counters().turns == 3; });
+  testing::settle(shard_);
+  EXPECT_THAT(told_, IsEmpty());
+
+  disk_->resume();
+  testing::run_until(shard_, [&] { return told_.size() == 6; });
+  EXPECT_THAT(told_, ElementsAre("0 accepted", "0 delivered", "1 accepted", "1 delivered",
+                                 "2 accepted", "2 delivered"));
+  const auto trace = trace::load(jsonl_->location(id_));
+  ASSERT_TRUE(trace);
+  ASSERT_EQ(trace->calls.size(), 3u);
+  for (const auto& call : trace->calls) EXPECT_EQ(call.outcome, llm::Outcome::kDelivered);
+}
+
+TEST_F(StallTest, WhatIsAcknowledgedIsInTheTrace) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  bool answered = false, ended = false;
+  Trainer::Replied told;
+  told.accepted = [&](Result<void>) {
+    answered = trace::load(jsonl_->location(id_))->calls.at(0).answer.has_value();
+  };
+  told.ended = [&](Result<llm::Outcome>) {
+    ended = trace::load(jsonl_->location(id_))->calls.at(0).outcome.has_value();
+  };
+  gate_->for_trainer.reply(call->id, sampled("yes"), std::move(told));
+  testing::run_until(shard_, [&] { return ended; });
+  EXPECT_TRUE(answered);
+}
+
+TEST_F(StallTest, WhenTooMuchWaitsNewCallsComeAgainAndParkedOnesAreAnswered) {
+  make_recorder(40'000);
+  open();
+  stall();
+  const std::string large = body(0, R"(,"user":")" + std::string(30'000, 'x') + "\"");
+  auto first = this->agent(), second = this->agent(), third = this->agent();
+  first.post(kPath, large);
+  const auto one = next_call();
+  second.post(kPath, body(1, R"(,"user":")" + std::string(30'000, 'y') + "\""));
+  const auto two = next_call();
+  EXPECT_FALSE(jsonl_->has_room());
+  third.post(kPath, body(2));
+  EXPECT_EQ(third.response().status, 503);
+  // Sent again it is the call that it was.
+  third.post(kPath, large);
+  EXPECT_FALSE(a_call_waits());
+
+  gate_->for_trainer.reply(one->id, sampled("one"), {});
+  gate_->for_trainer.reply(two->id, sampled("two"), {});
+  EXPECT_THAT(first.response().body, ::testing::HasSubstr("one"));
+  EXPECT_THAT(second.response().body, ::testing::HasSubstr("two"));
+  EXPECT_THAT(third.response().body, ::testing::HasSubstr("one"));
+
+  disk_->resume();
+  (void)trace::testing::flush(*jsonl_, id_);
+  third.post(kPath, body(2));
+  EXPECT_EQ(outcome(reply(next_call()->id, "three")), llm::Outcome::kDelivered);
+}
+
+TEST_F(StallTest, ARolloutIsClosedWhenWhatIsToldOfItWasTold) {
+  open();
+  stall();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  gate_->for_trainer.reply(next_call()->id, sampled("yes"), note("it"));
+  EXPECT_EQ(agent.response().status, 200);
+  struct Close {
+    static net::awaitable<void> run(Operator* gate, RolloutId id, bool* closed) {
+      co_await gate->close(std::move(id));
+      *closed = true;
+    }
+  };
+  bool closed = false;
+  opened_ = false;
+  shard_.spawn(Close::run(&gate_->for_operator, id_, &closed));
+  agent.wait_until_closed();
+  testing::settle(shard_);
+  EXPECT_FALSE(closed);
+  EXPECT_THAT(told_, IsEmpty());
+  disk_->resume();
+  testing::run_until(shard_, [&] { return closed; });
+  EXPECT_THAT(told_, ElementsAre("it accepted", "it delivered"));
+}
+
+}  // namespace
+}  // namespace sluice::gate

@@ -1,0 +1,33 @@
+// FileCalls: the system calls by which a recorder writes its files and reads them again, so that a
+// test can put a disk in their place that is slow or full. Each is the call it is named after and
+// sets errno as that does. read_at() from any thread, the others from the recorder's own.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "sluice/base/core/bytes.h"
+
+namespace sluice::trace {
+
+class FileCalls {
+ public:
+  virtual ~FileCalls() = default;
+  // open(2) for the owner alone, made if it is not there.
+  virtual int open(const std::string& path, int flags);
+  virtual ssize_t write(int fd, ByteView bytes);
+  virtual ssize_t write_at(int fd, std::span<const iovec> pieces, uint64_t offset);
+  virtual ssize_t read_at(int fd, std::span<char> to, uint64_t offset);
+  // fallocate(2) that leaves the size as it is.
+  virtual int reserve(int fd, uint64_t offset, uint64_t size);
+  virtual int truncate(int fd, uint64_t size);
+  // As fstat(2) tells it; -1 if it does not.
+  virtual int64_t size(int fd);
+};
+
+}  // namespace sluice::trace
