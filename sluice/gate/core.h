@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "sluice/base/digest.h"
+#include "sluice/gate/body_reader.h"
 #include "sluice/gate/call_ids.h"
 #include "sluice/gate/events.h"
 #include "sluice/gate/ready_queue.h"
@@ -64,6 +65,7 @@ struct Core {
   CallOwners owners;
   GateTotals totals;
   EventLog events;
+  BodyReader bodies;
   std::atomic<uint64_t> recent_bytes{0};  // of bodies that rollouts keep for comparison
 };
 

@@ -287,6 +287,10 @@ Totals Trainer::totals() const {
   return gate_->core().totals.read();
 }
 
+BodyReader& Trainer::bodies() const {
+  return gate_->core().bodies;
+}
+
 EventLog& Trainer::events() const {
   return gate_->core().events;
 }

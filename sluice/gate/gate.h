@@ -21,6 +21,7 @@
 namespace sluice::gate {
 
 class Gate;
+class BodyReader;
 class EventLog;
 class OpenRollout;
 namespace http {
@@ -120,6 +121,8 @@ class Trainer {
   Totals totals() const;
   // What happens at the gate, as it happens.
   EventLog& events() const;
+  // Reads calls' bodies again, for loops that take items.
+  BodyReader& bodies() const;
 
   // Ends what a rollout has open and refuses what else its agent asks, so that the agent ends.
   // False if it is not open.

@@ -74,7 +74,8 @@ OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
              [this](const Parked& parked) {
                give_up(parked, "the agent hung up and did not come back");
              }),
-      tools_(*this, registration_, *core_, *ledger_, allowance_) {
+      tools_(*this, registration_, *core_, *ledger_, allowance_),
+      reads_(registration_.shard->executor()) {
   if (!registration_.policy) core_->ready.open(registration_.id);
   if (registration_.tools_in_requests == ToolsInRequests::kAdded) {
     for (const Tool& tool : registration_.tools) {
@@ -302,6 +303,15 @@ void OpenRollout::submit(const Parked& parked, const PurposeRule* rule) {
 }
 
 void OpenRollout::take(const Parked& parked, Reply::Given given) {
+  if (const auto* answer = std::get_if<llm::Answer>(&given);
+      answer && must_read(*parked, *answer)) {
+    const auto kept = std::make_shared<Reply::Given>(std::move(given));
+    return read_first(*parked, [this, parked, kept] { take_now(parked, std::move(*kept)); });
+  }
+  take_now(parked, std::move(given));
+}
+
+void OpenRollout::take_now(const Parked& parked, Reply::Given given) {
   Result<void> taken;
   if (auto* piece = std::get_if<llm::Piece>(&given)) {
     taken = this->piece(parked, *piece);
@@ -315,6 +325,25 @@ void OpenRollout::take(const Parked& parked, Reply::Given given) {
     taken = Error(ErrorCode::kInternal, "the policy gave no answer");
   }
   if (!taken) fail(parked, taken.error().message);
+}
+
+// What a tool call of an answer is may depend on the request (Codec::fit()), which may be on a disk
+// alone.
+bool OpenRollout::must_read(const ParkedCall& parked, const llm::Answer& answer) {
+  if (!parked.is_open() || parked.call->asked_at_hand()) return false;
+  return std::any_of(answer.choices.begin(), answer.choices.end(),
+                     [](const llm::Choice& choice) { return !choice.message.tool_calls.empty(); });
+}
+
+// Calls `then` when the call's body is at hand, or cannot be read.
+void OpenRollout::read_first(const ParkedCall& parked, std::function<void()> then) {
+  reads_.spawn(read_first(core_, parked.call->body, std::move(then)));
+}
+
+net::awaitable<void> OpenRollout::read_first(std::shared_ptr<Core> core, llm::Body body,
+                                             std::function<void()> then) {
+  const auto held = co_await core->bodies.read(std::move(body));
+  then();
 }
 
 Result<void> OpenRollout::check_open(const ParkedCall& parked) {
@@ -431,6 +460,18 @@ void OpenRollout::relay(const Parked& parked, std::unique_ptr<Relay> relay) {
 void OpenRollout::reply(const CallId& id, TrainerReply reply,
                         std::shared_ptr<PendingOutcome> pending) {
   const Parked parked = calls_.find(id);
+  const auto* const answer = std::get_if<llm::Answer>(&reply);
+  if (parked && answer != nullptr && must_read(*parked, *answer)) {
+    const auto kept = std::make_shared<TrainerReply>(std::move(reply));
+    return read_first(*parked,
+                      [this, id, kept, pending] { reply_now(id, std::move(*kept), pending); });
+  }
+  reply_now(id, std::move(reply), std::move(pending));
+}
+
+void OpenRollout::reply_now(const CallId& id, TrainerReply reply,
+                            std::shared_ptr<PendingOutcome> pending) {
+  const Parked parked = calls_.find(id);
   if (!parked) {
     pending->resolve(Error(ErrorCode::kFailedPrecondition, "the call has ended"));
     return;
@@ -543,6 +584,7 @@ net::awaitable<bool> OpenRollout::close() {
     end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
   }
   endpoint_.reset();
+  co_await reads_.join();
   co_await ledger_->close();
   co_return true;
 }

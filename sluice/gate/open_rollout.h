@@ -70,6 +70,11 @@ class OpenRollout final : public CallOwner {
                               std::shared_ptr<ParkedCall>,  // wait for its answer
                               KeptAnswer>;                  // its bytes again
   Judged arrive(Arrival arrival, Waiter* waiter);
+  // What is to be read again first (BodyReader), for what arrives is compared with it.
+  std::optional<llm::Body> to_read_for(const Arrival& arrival) {
+    return calls_.recent().put_away_before(arrival.session);
+  }
+  BodyReader& bodies() { return core_->bodies; }
   // Counts and notes a refusal that was decided elsewhere (too large, malformed HTTP).
   void note_refusal(const llm::Problem& problem) { ledger_->refused(problem); }
 
@@ -129,6 +134,12 @@ class OpenRollout final : public CallOwner {
 
   // What the call's policy gives.
   void take(const Parked& parked, Reply::Given given);
+  void take_now(const Parked& parked, Reply::Given given);
+  void reply_now(const CallId& id, TrainerReply reply, std::shared_ptr<PendingOutcome> pending);
+  static bool must_read(const ParkedCall& parked, const llm::Answer& answer);
+  void read_first(const ParkedCall& parked, std::function<void()> then);
+  static net::awaitable<void> read_first(std::shared_ptr<Core> core, llm::Body body,
+                                         std::function<void()> then);
   static Result<void> check_open(const ParkedCall& parked);
   Result<void> check_origin(const llm::Answer& answer) const;
   void stamp_versions(const ParkedCall& parked, llm::Answer& answer) const;
@@ -151,6 +162,7 @@ class OpenRollout final : public CallOwner {
   ParkedCalls calls_;
   AgentSessions sessions_;
   ToolBox tools_;
+  net::TaskGroup reads_;                          // of bodies
   std::vector<llm::ToolDefinition> added_tools_;  // to requests; none if that was not asked for
   std::unique_ptr<Endpoint> endpoint_;
   std::optional<uint64_t> first_version_;   // of the gate's, counted, at the first sampled answer

@@ -7,6 +7,7 @@
 #include "sluice/gate/testing.h"
 #include "sluice/trace/jsonl.h"
 #include "sluice/trace/reader.h"
+#include "sluice/trace/testing.h"
 
 namespace sluice::gate {
 namespace {
@@ -18,26 +19,29 @@ class PutAwayTest : public testing::GateFixture {
   PutAwayTest() {
     directory_ = ::testing::TempDir() + "sluice-test-put-away-XXXXXX";
     EXPECT_NE(::mkdtemp(directory_.data()), nullptr);
-    jsonl_ = std::make_unique<trace::JsonlRecorder>(directory_, Logger());
+    jsonl_ = std::make_unique<trace::JsonlRecorder>(directory_, Logger(),
+                                                    trace::JsonlRecorder::Options{.files = disk_});
     registration_.recorder = jsonl_.get();
     options_.put_away_after = 20ms;
   }
   ~PutAwayTest() override { std::filesystem::remove_all(directory_); }
 
   // A conversation of `turns` long messages.
-  static std::string conversation(int turns) {
+  static std::string conversation(int turns, std::string_view more = "") {
     std::string out = R"({"model":"m","messages":[)";
     for (int i = 0; i < turns; ++i) {
       out += (i == 0 ? R"({"role":"user","content":")" : R"(,{"role":"user","content":")") +
              std::to_string(i) + std::string(20'000, 'x') + "\"}";
     }
-    return out + "]}";
+    return out + "]" + std::string(more) + "}";
   }
   uint64_t put_away_bytes() { return gate_->for_trainer.totals().put_away_bytes; }
   void wait_until_put_away(const llm::Call& call) {
     testing::run_until(shard_, [&] { return call.body.in_memory() == nullptr; });
   }
 
+  const std::shared_ptr<trace::testing::WatchedDisk> disk_ =
+      std::make_shared<trace::testing::WatchedDisk>();
   std::string directory_;
   std::unique_ptr<trace::JsonlRecorder> jsonl_;
 };
@@ -77,6 +81,8 @@ TEST_F(PutAwayTest, TheNextOfItsSessionIsStillRecordedAsWhatItAdds) {
   ASSERT_TRUE(second->like);
   EXPECT_EQ(second->like->ordinal, first->ordinal);
   ASSERT_EQ(outcome(reply(second->id, "yes")), llm::Outcome::kDelivered);
+  EXPECT_EQ(disk_->on_loop, 0);
+  EXPECT_EQ(disk_->elsewhere, 1);
   close();
   const auto trace = trace::load(jsonl_->location(id_));
   ASSERT_TRUE(trace);
@@ -84,6 +90,22 @@ TEST_F(PutAwayTest, TheNextOfItsSessionIsStillRecordedAsWhatItAdds) {
   EXPECT_EQ(*trace->body(trace->calls[0]), conversation(3));
   EXPECT_EQ(*trace->body(trace->calls[1]), conversation(4));
   EXPECT_LT(std::filesystem::file_size(directory_ + "/r0.bodies"), conversation(4).size() + 1000);
+}
+
+// Whether a tool is a custom one, only the request says.
+TEST_F(PutAwayTest, WhatAnAnswerIsFittedToIsReadOffTheLoop) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, conversation(3, R"(,"tools":[{"type":"custom","custom":{"name":"run"}}])"));
+  const auto call = next_call();
+  wait_until_put_away(*call);
+  llm::Answer answer = llm::text_answer("", llm::Origin::kSampled);
+  answer.choices[0].message.tool_calls.push_back({"call_1", "run", "ls"});
+  const auto told = outcome(gate_->for_trainer.reply(call->id, std::move(answer)));
+  EXPECT_EQ(told, llm::Outcome::kDelivered);
+  EXPECT_THAT(agent.response().body, ::testing::HasSubstr(R"("type":"custom")"));
+  EXPECT_EQ(disk_->on_loop, 0);
+  EXPECT_EQ(disk_->elsewhere, 1);
 }
 
 TEST_F(PutAwayTest, CallsThatComeLaterArePutAwayToo) {

@@ -30,14 +30,20 @@ std::optional<RecentBodies::Like> RecentBodies::likeness(const llm::SessionKey& 
                                                          const Bytes& body) const {
   const Entry* const before = nearest(session);
   if (before == nullptr) return std::nullopt;
-  const auto bytes = before->body.bytes();
+  const auto bytes = before->body.at_hand();
   if (!bytes) return std::nullopt;
   const ByteView now = body;
-  const ByteView then = **bytes;
+  const ByteView then = *bytes;
   const size_t prefix = common_prefix(then, now);
   const size_t suffix = common_suffix(then.substr(prefix), now.substr(prefix));
   if (prefix + suffix < kWorthTelling) return std::nullopt;
   return Like{{before->ordinal, prefix, suffix}, &before->outline};
+}
+
+std::optional<llm::Body> RecentBodies::put_away_before(const llm::SessionKey& session) const {
+  const Entry* const before = nearest(session);
+  if (before == nullptr || before->in_memory || before->body.at_hand()) return std::nullopt;
+  return before->body;
 }
 
 void RecentBodies::drop(std::vector<Entry>::iterator entry) {

@@ -29,8 +29,10 @@ class RecentBodies {
   RecentBodies& operator=(const RecentBodies&) = delete;
 
   // What `body` has in common with the session's last, or with the rollout's last if that is the
-  // session's first. Nothing if it is not worth telling.
+  // session's first. Nothing if it is not worth telling, or that one is not at hand.
   std::optional<Like> likeness(const llm::SessionKey& session, const Bytes& body) const;
+  // With what the session's next is compared, if that is not at hand.
+  std::optional<llm::Body> put_away_before(const llm::SessionKey& session) const;
   // The next of its session is compared with this one.
   void add(const llm::Call& call, json::Outline outline);
   // Puts away what came no later than the call `ordinal`; true if a younger one is in memory.

@@ -91,8 +91,7 @@ TEST(RecentBodiesTest, OldSessionsAndLargeBodiesMakeRoom) {
 
 TEST(RecentBodiesTest, WhatWasPutAwayIsComparedAndTakesNoMemory) {
   struct Elsewhere : llm::Body::Store {
-    Result<Bytes> kept = kSystem;
-    Result<Bytes> read() const override { return kept; }
+    Result<Bytes> read() const override { return kSystem; }
   };
   const auto store = std::make_shared<Elsewhere>();
   Recent recent;
@@ -102,11 +101,18 @@ TEST(RecentBodiesTest, WhatWasPutAwayIsComparedAndTakesNoMemory) {
   EXPECT_EQ(total, kTools.size());
   EXPECT_FALSE(recent.put_away(second)) << "nobody else keeps the second";
   EXPECT_EQ(total, kTools.size());
-  const auto like = recent.like("a", kSystem + "more");
-  ASSERT_TRUE(like);
-  EXPECT_EQ(like->ordinal, first);
-  EXPECT_EQ(like->prefix, kSystem.size());
-  store->kept = Error(ErrorCode::kIo, "gone");
+  EXPECT_FALSE(recent.put_away_before({"b", ""}));
+  const auto body = recent.put_away_before({"a", ""});
+  ASSERT_TRUE(body);
+  EXPECT_FALSE(recent.like("a", kSystem + "more")) << "before it was read again";
+  {
+    const auto held = *body->bytes();
+    EXPECT_FALSE(recent.put_away_before({"a", ""}));
+    const auto like = recent.like("a", kSystem + "more");
+    ASSERT_TRUE(like);
+    EXPECT_EQ(like->ordinal, first);
+    EXPECT_EQ(like->prefix, kSystem.size());
+  }
   EXPECT_FALSE(recent.like("a", kSystem));
   recent.sent("a", kSystem);
   EXPECT_EQ(total, kTools.size() + kSystem.size());

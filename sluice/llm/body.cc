@@ -19,7 +19,7 @@ struct Body::State {
 
   const size_t size;
   std::shared_ptr<const Bytes> bytes;  // null if put away
-  std::shared_ptr<const Store> store;
+  std::shared_ptr<const Store> store;  // never null if the bytes are
 };
 
 Body::Body(std::shared_ptr<const Bytes> bytes)
@@ -34,15 +34,23 @@ std::shared_ptr<const Bytes> Body::in_memory() const {
   return state_->bytes;
 }
 
+std::shared_ptr<const Bytes> Body::at_hand() const {
+  const std::lock_guard lock(state_->mutex());
+  return state_->bytes ? state_->bytes : state_->store->read_again_.lock();
+}
+
 Result<std::shared_ptr<const Bytes>> Body::bytes() const {
+  if (auto bytes = at_hand()) return bytes;
   std::shared_ptr<const Store> store;
   {
     const std::lock_guard lock(state_->mutex());
-    if (state_->bytes) return state_->bytes;
     store = state_->store;
   }
   SLUICE_TRY(Bytes again, store->read());
-  return std::make_shared<const Bytes>(std::move(again));
+  auto bytes = std::make_shared<const Bytes>(std::move(again));
+  const std::lock_guard lock(state_->mutex());
+  store->read_again_ = bytes;
+  return bytes;
 }
 
 void Body::kept_in(std::shared_ptr<const Store> store) const {

@@ -1,7 +1,7 @@
 // Body: the bytes of a request, exactly as received. They are in memory until they are put away,
 // which is possible once somebody keeps them elsewhere (a recorder, in its file), and are read
-// again at each look from then on. An agent sends its whole conversation with every call, and calls
-// wait long: ten thousand of them need not take gigabytes.
+// again from then on, for as long as somebody holds what was read. An agent sends its whole
+// conversation with every call, and calls wait long: ten thousand of them need not take gigabytes.
 //
 // A handle: copies are the same body. Any thread.
 #pragma once
@@ -22,6 +22,10 @@ class Body {
     virtual ~Store() = default;
     // kIo if it cannot be read any more.
     virtual Result<Bytes> read() const = 0;
+
+   private:
+    friend class Body;
+    mutable std::weak_ptr<const Bytes> read_again_;  // by the lock of its body
   };
 
   // Less is not worth a file's trouble.
@@ -31,11 +35,13 @@ class Body {
   explicit Body(std::shared_ptr<const Bytes> bytes);  // not null
 
   size_t size() const;
-  // Whoever has them has them for as long as it likes; they are read for it alone if they were put
-  // away. kIo if that fails.
+  // Whoever has them has them for as long as it likes. They are read if they are not at hand, which
+  // waits for the disk: a loop has them read elsewhere first. kIo if that fails.
   Result<std::shared_ptr<const Bytes>> bytes() const;
   // Null if they were put away.
   std::shared_ptr<const Bytes> in_memory() const;
+  // The same, but what somebody has read again and holds is at hand too.
+  std::shared_ptr<const Bytes> at_hand() const;
 
   // `store` has them, or will from now on.
   void kept_in(std::shared_ptr<const Store> store) const;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -10,8 +11,12 @@ namespace {
 
 struct Elsewhere : Body::Store {
   explicit Elsewhere(Result<Bytes> b) : bytes(std::move(b)) {}
-  Result<Bytes> read() const override { return bytes; }
+  Result<Bytes> read() const override {
+    ++reads;
+    return bytes;
+  }
   Result<Bytes> bytes;
+  mutable std::atomic<int> reads = 0;
 };
 
 TEST(BodyTest, StaysInMemoryWhileNobodyElseKeepsIt) {
@@ -39,6 +44,22 @@ TEST(BodyTest, IsReadAgainOnceItWasPutAway) {
   EXPECT_EQ(**copy.bytes(), "abc");
   EXPECT_EQ(copy.size(), 3u);
   EXPECT_TRUE(copy.put_away());  // it is
+}
+
+TEST(BodyTest, IsAtHandWhileSomebodyHoldsWhatWasRead) {
+  const Body body(std::make_shared<const Bytes>("abc"));
+  const auto store = std::make_shared<Elsewhere>(Bytes("abc"));
+  body.kept_in(store);
+  EXPECT_EQ(body.at_hand(), body.in_memory());
+  ASSERT_TRUE(body.put_away());
+  EXPECT_EQ(body.at_hand(), nullptr);
+  auto held = *body.bytes();
+  EXPECT_EQ(body.at_hand(), held);
+  EXPECT_EQ(*body.bytes(), held);
+  EXPECT_EQ(body.in_memory(), nullptr);
+  EXPECT_EQ(store->reads, 1);
+  held.reset();
+  EXPECT_EQ(body.at_hand(), nullptr);
 }
 
 TEST(BodyTest, ThatItCannotBeReadIsAnErrorAtEachLook) {

@@ -154,6 +154,8 @@ class Call : public Head {
     if (changed_body) return changed_body;
     return body.bytes();
   }
+  // Whether that is there without waiting for a disk.
+  bool asked_at_hand() const { return changed_body || body.at_hand(); }
   // The canonical form of that, parsed at the first use. Any thread. An Error if the body, which
   // was only peeked into when it arrived, is malformed deeper down, or cannot be read again.
   Result<const Request*> request() const;

@@ -105,6 +105,25 @@ class Delivery {
   static awaitable<void> run(std::shared_ptr<OpenRollout> rollout, const llm::Codec& codec,
                              ResponseWriter* writer, Arrival arrival) {
     auto self = std::make_unique<Delivery>(std::move(rollout), codec, writer);
+    if (auto body = self->rollout_->to_read_for(arrival)) {
+      auto kept = std::make_unique<Arrival>(std::move(arrival));
+      return begin_behind(std::move(*body), std::move(self), std::move(kept));
+    }
+    return begin(std::move(self), std::move(arrival));
+  }
+
+ private:
+  // What the request is compared with is read first.
+  static awaitable<void> begin_behind(llm::Body body, std::unique_ptr<Delivery> self,
+                                      std::unique_ptr<Arrival> arrival) {
+    auto held = co_await self->rollout_->bodies().read(std::move(body));
+    awaitable<void> rest = begin(std::move(self), std::move(*arrival));
+    held.clear();
+    arrival.reset();
+    co_await std::move(rest);
+  }
+
+  static awaitable<void> begin(std::unique_ptr<Delivery> self, Arrival arrival) {
     OpenRollout::Judged judged = self->rollout_->arrive(std::move(arrival), &self->waiter_);
     if (const auto* problem = std::get_if<Problem>(&judged)) {
       return send(self->writer_, error_response(self->codec_, *problem));
@@ -124,7 +143,6 @@ class Delivery {
     return wait_and_conclude(std::move(self));
   }
 
- private:
   bool stream() const { return parked_->call->stream; }
 
   void watch() {

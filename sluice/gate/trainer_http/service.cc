@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "sluice/base/digest.h"
+#include "sluice/gate/body_reader.h"
 #include "sluice/gate/events.h"
 #include "sluice/gate/trainer_http/messages.h"
 #include "sluice/net/sse.h"
@@ -405,7 +406,13 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     std::vector<Item> items = std::move(**taking->taken);
     bool arrived = false;
     if (!taking->gone) {
+      BodyReader::Held held;
+      auto away = put_away(items);
+      if (!away.empty()) {
+        held = co_await trainer_.bodies().read(std::move(away), options_.max_response);
+      }
       net::HttpResponse response = json_answer(200, render(items, message->canonical));
+      held.clear();
       arrived = co_await send(writer, std::move(response));
     }
     // Until the trainer's side has acknowledged them they are ours: a trainer that died meanwhile
@@ -452,6 +459,16 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     // Cancelled or just served, it tells so by this shard.
     while (!taking->taken) co_await taking->wake.wait();
     writer->on_peer_closed({});
+  }
+
+  // Of the items' requests those that are not at hand.
+  static std::vector<llm::Body> put_away(const std::vector<Item>& items) {
+    std::vector<llm::Body> bodies;
+    for (const Item& item : items) {
+      const llm::Call* const call = item.call();
+      if (call != nullptr && !call->asked_at_hand()) bodies.push_back(call->body);
+    }
+    return bodies;
   }
 
   // Items over the limit of one answer go back.

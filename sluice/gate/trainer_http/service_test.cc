@@ -4,12 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <functional>
 #include <set>
 
 #include "sluice/gate/testing.h"
 #include "sluice/gate/trainer_http/messages.h"
 #include "sluice/json/value.h"
+#include "sluice/trace/jsonl.h"
+#include "sluice/trace/testing.h"
 
 namespace sluice::gate::trainer_http {
 namespace {
@@ -559,6 +562,29 @@ TEST_F(BoundsTest, OfARegistration) {
             }),
       25);
   EXPECT_FALSE(registration_from_json(R"({"id":""})"));
+}
+
+TEST_F(ServiceTest, WhatWasPutAwayIsReadOffTheLoop) {
+  std::string directory = ::testing::TempDir() + "sluice-service-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  const auto disk = std::make_shared<trace::testing::WatchedDisk>();
+  trace::JsonlRecorder recorder(directory, Logger(), {.files = disk});
+  registration_.recorder = &recorder;
+  options_.put_away_after = 20ms;
+  serve();
+  auto agent = this->agent();
+  agent.post(kPath, body(0, R"(,"user":")" + std::string(20'000, 'x') + "\""));
+  const auto call = next_call();
+  testing::run_until(shard_, [&] { return call->body.in_memory() == nullptr; });
+  gate_->for_trainer.give_back("");
+  const auto taken = post("/v1/next_batch", R"({"max":4})");
+  EXPECT_EQ(ids(taken), std::vector<std::string>{call->id.value});
+  EXPECT_EQ(taken.at("items").at(0).at("body").at("user").as_string().size(), 20'000u);
+  EXPECT_EQ(disk->on_loop, 0);
+  EXPECT_EQ(disk->elsewhere, 1);
+  TearDown();  // before the recorder goes
+  service_.reset();
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace
