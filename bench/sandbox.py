@@ -5,6 +5,10 @@ A cycle is: create, one command, destroy. Our own are made and timed by sandbox_
 peers run `/bin/true` in a sandbox of theirs, one after the other, in the same run: unshare (no
 set-up at all), bubblewrap, and runc and docker where they are present and work.
 
+stall_30s_lost_sandboxes: eight sandboxes on one shard whose agents call the gate all the time, while no
+write of the recorder returns for 30 s: how many sandboxes are lost (stall_bench_load; 12 s with --quick,
+which is longer than a guest waits for a sign of life as well).
+
 Writes build/bench/sandbox.json. A figure that could not be measured is null, with the reason in the
 context.
 """
@@ -21,6 +25,7 @@ import time
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 LOAD = REPO / "build" / "release" / "bench" / "sandbox_bench_load"
+STALL = LOAD.with_name("stall_bench_load")
 MERGED = [word for name in ("bin", "sbin", "lib", "lib64") if os.path.islink(f"/{name}")
           for word in ("--symlink", os.readlink(f"/{name}"), f"/{name}")]
 BUBBLEWRAP = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr", *MERGED,
@@ -99,6 +104,10 @@ def main():
     figures["local_alive_created_per_s"] = round(1e3 * ours["alive"] / ours["alive_made_ms"], 1)
     figures["local_alive_closed_per_s"] = round(1e3 * ours["alive"] / ours["alive_closed_ms"], 1)
 
+    stalled = json.loads(subprocess.run([STALL, "8", "12" if quick else "30"], stdout=subprocess.PIPE,
+                                        text=True, check=True).stdout)
+    figures["stall_30s_lost_sandboxes"] = stalled["lost_sandboxes"]
+
     missing = {}
     for name, (times, why) in {"unshare": time_command(UNSHARE, peers),
                                "bubblewrap": time_command(BUBBLEWRAP, peers),
@@ -112,7 +121,7 @@ def main():
                        "local_cycle_ms_least": round(min(ours["cycle_ms"]), 3),
                        "local_exec_ms_least": round(min(ours["exec_ms"]), 3),
                        "local_cycles_per_s_best": round(max(ours["cycles_per_s"]), 1),
-                       "quick": quick, "not_measured": missing}}
+                       "stall": stalled, "quick": quick, "not_measured": missing}}
     target = REPO / "build" / "bench"
     target.mkdir(parents=True, exist_ok=True)
     (target / "sandbox.json").write_text(json.dumps(out, indent=2) + "\n")
