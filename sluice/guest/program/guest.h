@@ -397,6 +397,7 @@ class Guest::Connection final : public Stream {
 
   std::unique_ptr<Sink> sink_;
   std::unique_ptr<Source> source_;
+  Fd ended_;  // the socket, when our bytes have ended: a drain still asks about it
   Loop::TimerId timer_;
   bool draining_ = false;
   bool gone_ = false;

@@ -28,7 +28,10 @@ constexpr Duration kLinger = 10s;
 Guest::Connection::Connection(Guest& g, uint32_t i, Fd socket) : Stream(g, i) {
   ++guest.connections_;
   Fd reading(::fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
-  auto in = guest.inlet_from(id, [this] { ::shutdown(sink_->fd(), SHUT_WR); });
+  auto in = guest.inlet_from(id, [this] {
+    ::shutdown(sink_->fd(), SHUT_WR);
+    ended_.reset(::fcntl(sink_->fd(), F_DUPFD_CLOEXEC, 0));
+  });
   in.broken = [this] {
     broke();
   };
@@ -88,14 +91,14 @@ void Guest::Connection::broke() {
 void Guest::Connection::drain(Duration pause) {
   if (closed_here) return;
   int unacknowledged = 0;
-  if (!sink_->open() || ::ioctl(sink_->fd(), SIOCOUTQ, &unacknowledged) != 0) {
+  const int fd = sink_->open() ? sink_->fd() : ended_.get();
+  if (::ioctl(fd, SIOCOUTQ, &unacknowledged) != 0) {
     broke();
     return;
   }
   tcp_info info{};
   socklen_t size = sizeof info;
-  if (::getsockopt(sink_->fd(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-      info.tcpi_state == TCP_CLOSE) {
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE) {
     broke();
     return;
   }
