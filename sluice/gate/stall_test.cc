@@ -93,18 +93,24 @@ TEST_F(StallTest, CallsAreAnsweredAndAcknowledgementsWait) {
 
 TEST_F(StallTest, WhatIsAcknowledgedIsInTheTrace) {
   open();
+  stall();
   auto agent = this->agent();
   agent.post(kPath, body());
   const auto call = next_call();
   bool answered = false, ended = false;
   Trainer::Replied told;
   told.accepted = [&](Result<void>) {
-    answered = trace::load(jsonl_->location(id_))->calls.at(0).answer.has_value();
+    const auto calls = trace::load(jsonl_->location(id_)).value_or(trace::Trace()).calls;
+    answered = !calls.empty() && calls[0].answer && calls[0].outcome;
   };
   told.ended = [&](Result<llm::Outcome>) {
-    ended = trace::load(jsonl_->location(id_))->calls.at(0).outcome.has_value();
+    ended = true;
   };
   gate_->for_trainer.reply(call->id, sampled("yes"), std::move(told));
+  EXPECT_EQ(agent.response().status, 200);
+  testing::run_until(shard_, [&] { return counters().turns == 1; });
+  testing::settle(shard_);
+  disk_->resume();
   testing::run_until(shard_, [&] { return ended; });
   EXPECT_TRUE(answered);
 }
