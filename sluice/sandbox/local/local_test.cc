@@ -12,6 +12,9 @@
 #include "sluice/sandbox/local/testing.h"
 
 namespace sluice::sandbox::local {
+
+const char* const kInsideDirectory = SLUICE_INSIDE_DIR;
+
 namespace {
 
 TEST_F(LocalTest, UsersAndPlacesAreAsTheyShouldBe) {
@@ -224,8 +227,7 @@ TEST_F(LocalTest, AnImageIsARootDirectoryOfTheHost) {
   for (const char* directory : {"/usr/bin", "/etc/conf.d", "/opt/tool", "/home/secret"}) {
     std::filesystem::create_directories(root + directory);
   }
-  std::filesystem::copy_file(std::string(SLUICE_INSIDE_DIR) + "/attacks",
-                             root + "/usr/bin/attacks");
+  std::filesystem::copy_file(std::string(kInsideDirectory) + "/attacks", root + "/usr/bin/attacks");
   std::filesystem::create_symlink("usr/bin", root + "/bin");
   std::ofstream(root + "/etc/conf.d/file") << "of the image";
   std::ofstream(root + "/etc/passwd") << "root::0:0::/:/bin/evil\n";
@@ -234,7 +236,7 @@ TEST_F(LocalTest, AnImageIsARootDirectoryOfTheHost) {
   std::filesystem::create_symlink("/root", root + "/srv");  // of the host's nothing comes in by it
   Options options;
   options.image = root;
-  options.bundles.push_back({SLUICE_INSIDE_DIR, "/opt/inside"});
+  options.bundles.push_back({kInsideDirectory, "/opt/inside"});
   renew(options);
   EXPECT_TRUE(sandbox_->capabilities().images);
   auto read = [&](const char* path) {

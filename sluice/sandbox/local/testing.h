@@ -29,6 +29,8 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 inline constexpr auto kOut = Job::Channel::kOut;
 inline constexpr uint64_t kMiB = 1024 * 1024;
+// Where the build left the programs of tests/inside.
+extern const char* const kInsideDirectory;
 
 // Empty if it cannot be read (a process that went meanwhile).
 inline std::string read_text(const std::string& path) {
@@ -172,7 +174,7 @@ class LocalTest : public ::testing::Test {
 
   Options with_programs() {
     Options options;
-    options.bundles.push_back({SLUICE_INSIDE_DIR, "/opt/inside"});
+    options.bundles.push_back({kInsideDirectory, "/opt/inside"});
     return options;
   }
   // Runs an attack program as each user to whom it may be worth something.
