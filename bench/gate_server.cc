@@ -214,15 +214,16 @@ class FakeGuest {
 
   // Shakes hands and waits to be told to listen.
   void greet() {
-    say(guest::wire::FrameType::kHello, 0, guest::wire::GuestHello{}.encode());
+    const guest::wire::GuestHello hello;
+    say(guest::wire::FrameType::kHello, 0, guest::wire::encode(hello));
     while (listener_ == 0) read();
   }
   void call(size_t number, const std::string& filler) {
     using guest::wire::FrameType;
     const uint32_t stream = 2 * ++calls_;
     const guest::wire::Accepted accepted{listener_, static_cast<uint16_t>(calls_)};
-    say(FrameType::kOpen, stream,
-        guest::wire::split({guest::wire::Verb::kAccepted, accepted.encode()})->front());
+    const auto pieces = guest::wire::split(guest::wire::Request(accepted));
+    say(FrameType::kOpen, stream, pieces->front());
     const std::string body = fmt::format(
         R"({{"model":"m","stream":true,"messages":[{{"role":"user","content":"{}{}"}}]}})", number,
         filler);
@@ -274,7 +275,8 @@ class FakeGuest {
         guest::wire::Listening reply;
         reply.port = 80;
         listener_ = (*frame)->stream;
-        guest::wire::append_frame(out_, FrameType::kReply, listener_, ++seq_, reply.encode());
+        guest::wire::append_frame(out_, FrameType::kReply, listener_, ++seq_,
+                                  guest::wire::encode(reply));
       }
     }
   }
