@@ -153,7 +153,8 @@ class FaultyAgent {
       history += R"({"role":"user","content":")" + now->question + "\"}";
       now->body =
           R"({"model":"m","messages":[)" + history + (i % 2 == 0 ? R"(],"stream":true})" : "]}");
-      co_await ask(now, i == 0 ? nullptr : &asked[asked.size() - 2]);
+      auto* const before = i == 0 ? nullptr : &asked[asked.size() - 2];
+      co_await ask(now, before);
       history += R"(,{"role":"assistant","content":")" + now->got + "\"}";
     }
     done = true;
@@ -175,6 +176,7 @@ class FaultyAgent {
     const bool narrow = now->fate == Fate::kCutInKeepAlive || now->fate == Fate::kCutInAnswer;
     auto stream = narrow ? listener_->connect(kNarrow) : listener_->connect();
     co_await send(stream.get(), now->body);
+    const std::vector<std::string_view> answer{"\"content\":\"answer"};
     switch (now->fate) {
       case Fate::kServed:
         now->got = co_await read_answer(stream.get());
@@ -214,14 +216,15 @@ class FaultyAgent {
         // An answer may come first, and to a plain call nothing else: it is cut as well.
         const bool streamed = now->body.ends_with("\"stream\":true}");
         if (streamed) ++*in_wait_;
-        const std::string seen = co_await read_to(stream.get(), {kSignOfLife, kContent});
+        const std::vector<std::string_view> signs{kSignOfLife, kContent};
+        const std::string seen = co_await read_to(stream.get(), signs);
         if (streamed) --*in_wait_;
         if (seen.ends_with(kSignOfLife)) ++cut_in_keep_alive;
         stream->reset();
         break;
       }
       case Fate::kCutInAnswer:
-        co_await read_to(stream.get(), {"\"content\":\"answer"});
+        co_await read_to(stream.get(), answer);
         stream->reset();
         break;
       case Fate::kCutWhileParked:
