@@ -46,7 +46,7 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
 endif()
 target_compile_definitions(sluice_host_options INTERFACE
   BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION
-  BOOST_ASIO_NO_DEPRECATED BOOST_ALL_NO_LIB SPDLOG_FMT_EXTERNAL
+  BOOST_ASIO_NO_DEPRECATED BOOST_ALL_NO_LIB
   # Frames of coroutines come from operator new, which is aligned enough for them: memalign() is slow
   # and takes more. Asio itself keeps none for the next ones, because it would give a small one that
   # lives long, as those of a parked call do, the place of a large one.
