@@ -3,9 +3,11 @@
 //   env_test_server [--port N] [--sessions N] [--ttl SECONDS] [--mode simulation|production]
 //                   [--key KEY] [--web] [--calls in-turn] [--step-timeout SECONDS] [--finish]
 //
-// Prints "listening on HOST:PORT" when it is ready; SIGTERM stops it in order, within 5 s. What the
-// environments did is printed at the end, as JSON.
+// Prints "listening on HOST:PORT" when it is ready, and at each SIGUSR1 the number of bytes that are
+// allocated; SIGTERM stops it in order, within 5 s. What the environments did is printed at the end,
+// as JSON.
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <csignal>
 #include <cstdio>
@@ -69,6 +71,14 @@ bool parse(int argc, char** argv, Flags& flags) {
   return true;
 }
 
+// What has been asked for and not given back. Pages that the allocator keeps for what comes are not
+// counted: how many it keeps depends on the busiest moment.
+void print_allocated() {
+  const auto heap = ::mallinfo2();
+  fmt::print("{}\n", heap.uordblks + heap.hblkhd);
+  std::fflush(stdout);
+}
+
 net::awaitable<void> stop_then_set(env::EnvServer* server, bool* done) {
   co_await server->stop(Deadline::in(5s));
   *done = true;
@@ -94,7 +104,8 @@ int run(Flags flags) {
   std::fflush(stdout);
   bool stopping = false;
   bool stopped = false;
-  const net::Signals signals(shard, {SIGTERM, SIGINT}, [&](int) {
+  const net::Signals signals(shard, {SIGTERM, SIGINT, SIGUSR1}, [&](int signal) {
+    if (signal == SIGUSR1) return print_allocated();
     if (std::exchange(stopping, true)) return;
     shard.spawn(stop_then_set(server->get(), &stopped));
   });
