@@ -182,7 +182,7 @@ def test_sessions_with_all_that_goes_wrong():
         assert server.fetch("/health") == (200, {"status": "healthy"})
         descriptors = descriptors_of(server)
         # What is made once and kept (tables that have grown, the last rollouts) is made by now.
-        asyncio.run(storm(server, 15, least=SESSIONS, seed=1))
+        asyncio.run(storm(server, 15, least=SESSIONS * 8, seed=1))
         settled(server, descriptors)
         memory = allocated(server)
         asyncio.run(storm(server, SECONDS, least=SECONDS * 10, seed=2))
