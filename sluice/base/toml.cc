@@ -30,22 +30,9 @@ namespace {
 constexpr size_t kMaxText = 1 << 20;
 
 std::string_view type_name(const toml::node& node) {
-  switch (node.type()) {
-    case toml::node_type::table:
-      return "a table";
-    case toml::node_type::array:
-      return "an array";
-    case toml::node_type::string:
-      return "a string";
-    case toml::node_type::integer:
-      return "an integer";
-    case toml::node_type::floating_point:
-      return "a float";
-    case toml::node_type::boolean:
-      return "a boolean";
-    default:
-      return "a date or time";
-  }
+  constexpr std::string_view names[] = {"nothing",    "a table", "an array",  "a string",
+                                        "an integer", "a float", "a boolean", "a date or time"};
+  return names[std::min<size_t>(static_cast<size_t>(node.type()), std::size(names) - 1)];
 }
 
 }  // namespace
@@ -178,10 +165,8 @@ std::optional<double> TomlReader::number(std::string_view key, double min, doubl
 }
 
 std::optional<Duration> TomlReader::seconds(std::string_view key, Duration min, Duration max) {
-  using Seconds = std::chrono::duration<double>;
-  const auto value = number(key, Seconds(min).count(), Seconds(max).count());
-  if (!value) return std::nullopt;
-  return std::chrono::duration_cast<Duration>(Seconds(*value));
+  const auto value = number(key, to_seconds(min), to_seconds(max));
+  return value ? std::optional(from_seconds(*value)) : std::nullopt;
 }
 
 std::vector<std::string> TomlReader::strings(std::string_view key) {

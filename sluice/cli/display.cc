@@ -22,7 +22,7 @@ StatusLine::Style StatusLine::style_for(std::FILE* out) {
 }
 
 double StatusLine::seconds() const {
-  return std::chrono::duration<double>(Clock::now() - began_).count();
+  return to_seconds(Clock::now() - began_);
 }
 
 void StatusLine::note(std::string_view text) {
@@ -91,7 +91,7 @@ void Display::finish() {
 }
 
 std::string duration_text(Duration duration) {
-  const double seconds = std::chrono::duration<double>(duration).count();
+  const double seconds = to_seconds(duration);
   if (seconds < 1) return fmt::format("{:.1f} ms", seconds * 1000);
   if (seconds < 100) return fmt::format("{:.2f} s", seconds);
   return fmt::format("{} min {} s", static_cast<int>(seconds) / 60, static_cast<int>(seconds) % 60);

@@ -11,21 +11,14 @@ namespace {
 
 constexpr size_t kMaxFile = 1 << 20;
 
-std::string trimmed(std::string_view text) {
-  constexpr std::string_view blanks = " \t\r\n";
-  const size_t begin = text.find_first_not_of(blanks);
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find_last_not_of(blanks) - begin + 1));
-}
-
 }  // namespace
 
 std::vector<std::string> lines_of(std::string_view text, char separator) {
   std::vector<std::string> lines;
   while (!text.empty()) {
     const size_t end = std::min(text.find(separator), text.size());
-    std::string line = trimmed(text.substr(0, end));
-    if (!line.empty() && !line.starts_with('#')) lines.push_back(std::move(line));
+    const std::string_view line = trimmed(text.substr(0, end));
+    if (!line.empty() && !line.starts_with('#')) lines.emplace_back(line);
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return lines;
@@ -33,15 +26,16 @@ std::vector<std::string> lines_of(std::string_view text, char separator) {
 
 Result<void> load_env_file(const std::string& path) {
   SLUICE_TRY(const Bytes text, read_file(path, kMaxFile));
-  for (std::string line : lines_of(text, '\n')) {
+  for (const std::string& each : lines_of(text, '\n')) {
+    std::string_view line = each;
     if (line.starts_with("export ")) line = trimmed(line.substr(7));
     const size_t equals = line.find('=');
-    const std::string name = trimmed(line.substr(0, equals));
-    if (equals == std::string::npos || name.empty()) {
+    const std::string name(trimmed(line.substr(0, equals)));
+    if (equals == std::string_view::npos || name.empty()) {
       return Error(ErrorCode::kInvalidArgument, path + ": every line must be NAME=VALUE",
                    ErrorOrigin::kCaller);
     }
-    std::string value = trimmed(line.substr(equals + 1));
+    std::string value(trimmed(line.substr(equals + 1)));
     if (value.size() >= 2 && value.front() == value.back() &&
         (value.front() == '"' || value.front() == '\'')) {
       value = value.substr(1, value.size() - 2);

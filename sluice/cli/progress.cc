@@ -113,9 +113,7 @@ void Progress::tick(const rollout::Engine::Status& status) {
   if (const size_t here = ended_ - before_; here > 0 && ended_ < total_) {
     const double left =
         line_.seconds() / static_cast<double>(here) * static_cast<double>(total_ - ended_);
-    text += fmt::format(
-        "  {} left",
-        duration_text(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(left))));
+    text += fmt::format("  {} left", duration_text(from_seconds(left)));
   }
   line_.draw(text);
 }

@@ -1,3 +1,4 @@
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -139,12 +140,7 @@ class Shell {
 };
 
 std::string time_of(int64_t seconds) {
-  const auto when = static_cast<std::time_t>(seconds);
-  std::tm parts{};
-  ::gmtime_r(&when, &parts);
-  char text[32] = {};
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
+  return fmt::format("{:%FT%TZ}", fmt::gmtime(static_cast<std::time_t>(seconds)));
 }
 
 }  // namespace

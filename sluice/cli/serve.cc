@@ -66,10 +66,6 @@ class Serve {
   }
 
  private:
-  static double to_seconds(Duration duration) {
-    return std::chrono::duration<double>(duration).count();
-  }
-
   static net::awaitable<void> stop_then_set(env::EnvServer* server, Deadline deadline, bool* done) {
     co_await server->stop(deadline);
     *done = true;

@@ -8,34 +8,19 @@
 #include <utility>
 
 namespace sluice::env {
-namespace {
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", parts);
-}
-
-double rounded(double seconds) {
-  return std::round(seconds * 1000) / 1000;
-}
-
-}  // namespace
-
 struct RolloutBoard::Record {
   Record(std::string i, net::Shard* shard) : id(std::move(i)), changed(shard) {}
 
   double age() const {
     const auto until = ended ? end : Clock::now();
-    return rounded(std::chrono::duration<double>(until - began).count());
+    return std::round(to_seconds(until - began) * 1000) / 1000;
   }
 
   const std::string id;
   json::Object summary;
   json::Object result;
   std::function<void()> cancel;
-  const std::string began_at = utc_now();
+  const std::string began_at = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)));
   const Clock::time_point began = Clock::now();
   Clock::time_point end;
   bool cancelling = false;

@@ -60,8 +60,7 @@ std::optional<double> Reader::number(std::string_view name, double most) {
 
 std::optional<Duration> Reader::seconds(std::string_view name, double most) {
   const auto value = number(name, most);
-  if (!value) return std::nullopt;
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(*value));
+  return value ? std::optional(from_seconds(*value)) : std::nullopt;
 }
 
 std::optional<uint64_t> Reader::count(std::string_view name, double most) {

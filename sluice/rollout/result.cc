@@ -72,7 +72,7 @@ std::optional<double> reward_of(const agent::Report& report, std::vector<std::st
 }
 
 double rounded(Duration duration, double ticks) {
-  return std::round(std::chrono::duration<double>(duration).count() * ticks) / ticks;
+  return std::round(to_seconds(duration) * ticks) / ticks;
 }
 
 std::string tail_of(ByteView text, size_t max) {

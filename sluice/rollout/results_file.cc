@@ -91,7 +91,7 @@ std::string to_line(const Finished& finished, const std::string& task, const std
     json::Object row;
     row["rollout_id"] = attempt.rollout.value;
     row["error"] = to_valid_utf8(attempt.error);
-    row["wall_s"] = std::chrono::duration<double>(attempt.wall).count();
+    row["wall_s"] = to_seconds(attempt.wall);
     failed.push_back(std::move(row));
   }
   out["failed_attempts"] = std::move(failed);

@@ -301,7 +301,7 @@ class Rollout::Impl final : public agent::Hooks {
     if (phase_.empty()) return;
     json::Object detail;
     detail["phase"] = phase_;
-    detail["took_s"] = std::chrono::duration<double>(Clock::now() - phase_began_).count();
+    detail["took_s"] = to_seconds(Clock::now() - phase_began_);
     record("phase", std::move(detail));
     phase_.clear();
   }

@@ -42,6 +42,9 @@ std::string to_base64(ByteView bytes);
 // The standard alphabet, padded or not. Nothing is skipped: not a space, not a line break.
 std::optional<Bytes> from_base64(std::string_view text);
 
+// `text` without the blanks and line ends around it.
+std::string_view trimmed(std::string_view text);
+
 // A decimal number that fills the whole of `text`; no sign, no space.
 std::optional<uint64_t> parse_decimal(std::string_view text);
 

@@ -115,5 +115,12 @@ TEST(BytesTest, CommonBeginningsAndEndsAreExact) {
   EXPECT_EQ(common_suffix(a, "x" + a), a.size());
 }
 
+TEST(BytesTest, BlanksAreTrimmedAtBothEndsOnly) {
+  EXPECT_EQ(trimmed(" \t a b\r\n"), "a b");
+  EXPECT_EQ(trimmed("a"), "a");
+  EXPECT_EQ(trimmed("\v\f \n"), "");
+  EXPECT_EQ(trimmed(""), "");
+}
+
 }  // namespace
 }  // namespace sluice

@@ -9,6 +9,13 @@ namespace sluice {
 using Clock = std::chrono::steady_clock;
 using Duration = std::chrono::nanoseconds;
 
+inline double to_seconds(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+inline Duration from_seconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
 class Deadline {
  public:
   Deadline() = default;  // never

@@ -44,5 +44,11 @@ TEST(DeadlineTest, EarlierIsTheSmallerOfTwo) {
   EXPECT_EQ(soon.earlier(Deadline::never()), soon);
 }
 
+TEST(DurationTest, GoesToSecondsAndBack) {
+  EXPECT_EQ(to_seconds(1500ms), 1.5);
+  EXPECT_EQ(from_seconds(0.25), 250ms);
+  EXPECT_EQ(from_seconds(to_seconds(-3s)), -3s);
+}
+
 }  // namespace
 }  // namespace sluice

@@ -26,41 +26,24 @@ const CodeRow& row(ErrorCode code) {
   return kRows[static_cast<size_t>(code) % kErrorCodes];
 }
 
+constexpr std::pair<int, ErrorCode> kErrnos[] = {
+    {ENOENT, ErrorCode::kNotFound},          {ESRCH, ErrorCode::kNotFound},
+    {EEXIST, ErrorCode::kAlreadyExists},     {EACCES, ErrorCode::kPermissionDenied},
+    {EPERM, ErrorCode::kPermissionDenied},   {ETIMEDOUT, ErrorCode::kTimedOut},
+    {ECANCELED, ErrorCode::kCancelled},      {EPIPE, ErrorCode::kClosed},
+    {ECONNRESET, ErrorCode::kClosed},        {ECONNREFUSED, ErrorCode::kUnavailable},
+    {EHOSTUNREACH, ErrorCode::kUnavailable}, {ENETUNREACH, ErrorCode::kUnavailable},
+    {EMFILE, ErrorCode::kExhausted},         {ENFILE, ErrorCode::kExhausted},
+    {ENOMEM, ErrorCode::kExhausted},         {ENOSPC, ErrorCode::kExhausted},
+    {EDQUOT, ErrorCode::kExhausted},         {EFBIG, ErrorCode::kTooLarge},
+    {E2BIG, ErrorCode::kTooLarge},           {ENOSYS, ErrorCode::kUnsupported},
+};
+
 ErrorCode code_of_errno(int value) {
-  switch (value) {
-    case ENOENT:
-    case ESRCH:
-      return ErrorCode::kNotFound;
-    case EEXIST:
-      return ErrorCode::kAlreadyExists;
-    case EACCES:
-    case EPERM:
-      return ErrorCode::kPermissionDenied;
-    case ETIMEDOUT:
-      return ErrorCode::kTimedOut;
-    case ECANCELED:
-      return ErrorCode::kCancelled;
-    case EPIPE:
-    case ECONNRESET:
-      return ErrorCode::kClosed;
-    case ECONNREFUSED:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-      return ErrorCode::kUnavailable;
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-    case ENOSPC:
-    case EDQUOT:
-      return ErrorCode::kExhausted;
-    case EFBIG:
-    case E2BIG:
-      return ErrorCode::kTooLarge;
-    case ENOSYS:
-      return ErrorCode::kUnsupported;
-    default:
-      return ErrorCode::kIo;
+  for (const auto& [number, code] : kErrnos) {
+    if (number == value) return code;
   }
+  return ErrorCode::kIo;
 }
 
 }  // namespace

@@ -39,13 +39,6 @@ std::vector<std::string> commands(const json::Object& arguments, std::string_vie
   return out;
 }
 
-std::string stripped(std::string text) {
-  constexpr std::string_view blanks = " \t\n\r\v\f";
-  const size_t begin = text.find_first_not_of(blanks);
-  if (begin == std::string::npos) return "";
-  return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
-}
-
 }  // namespace
 
 Tool rollout_tool(const std::vector<std::string>& agents) {
@@ -96,7 +89,8 @@ Result<RolloutRequest> parse_request(const json::Object& arguments, const agent:
   }
 
   std::string name = text(arguments, "agent");
-  name = stripped(name.empty() ? std::string(default_of("agent").as_string()) : std::move(name));
+  if (name.empty()) name = default_of("agent").as_string();
+  name = std::string(trimmed(name));
   // By name only: a client must not make the server read a path.
   const std::vector<std::string> names = agent_names(registry);
   if (std::find(names.begin(), names.end(), name) == names.end()) {
