@@ -220,5 +220,26 @@ TEST(Validation, names_mistakes_of_models_and_of_unions) {
   EXPECT_EQ(id("null"), "None");
 }
 
+TEST(Validation, takes_one_of_several_types_as_it_is) {
+  constexpr const char* either = R"({"type":["integer","null"],"minimum":1})";
+  EXPECT_EQ(outcome(either, "null"), "None");
+  EXPECT_EQ(outcome(either, "2"), "2");
+  EXPECT_EQ(outcome(either, "0"), "!greater_than_equal");
+  EXPECT_EQ(outcome(either, "\"2\""), "!int_type");
+}
+
+TEST(Validation, checks_what_other_members_hold) {
+  constexpr const char* counts = R"({"additionalProperties":{"type":"integer"}})";
+  EXPECT_EQ(outcome(counts, R"({"a":"1","b":2})"), "{'a': 1, 'b': 2}");
+  EXPECT_EQ(outcome(counts, R"({"a":"x"})"), "!int_parsing");
+}
+
+TEST(Validation, tells_a_bounded_number_of_mistakes) {
+  std::string list = "[0";
+  for (int i = 0; i < 1000; ++i) list += ",0";
+  const Checked checked = check_text(R"({"type":"array","items":{"type":"string"}})", list + "]");
+  EXPECT_EQ(checked.problems.size(), 100U);
+}
+
 }  // namespace
 }  // namespace sluice::env
