@@ -19,18 +19,6 @@ const json::Object& list_tools_schema() {
   return schema;
 }
 
-const json::Object& call_tool_schema() {
-  static const json::Object schema = parse_document(R"({
-    "type": "object", "additionalProperties": false,
-    "properties": {
-      "metadata": {"type": "object", "default": {}},
-      "type": {"const": "call_tool", "default": "call_tool"},
-      "tool_name": {"type": "string"},
-      "arguments": {"type": "object", "default": {}}},
-    "required": ["tool_name"]})");
-  return schema;
-}
-
 bool contains_ignoring_case(std::string_view text, std::string_view word) {
   const auto same = [](char a, char b) {
     return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b;
@@ -82,13 +70,7 @@ void keep_given(const json::Value& given, json::Value& checked) {
 
 Duration seconds(double number) {
   // A deadline beyond any other limit is none.
-  constexpr double most = 1e9;
-  return std::chrono::duration_cast<Duration>(
-      std::chrono::duration<double>(std::min(number, most)));
-}
-
-double to_seconds(Duration duration) {
-  return std::chrono::duration<double>(duration).count();
+  return from_seconds(std::min(number, 1e9));
 }
 
 awaitable<StepAnswer> tool_step(Core* core, std::shared_ptr<EnvSession> session, Action action,
@@ -132,14 +114,17 @@ Action parse_action(const json::Object& data, const EnvironmentInfo& info, Mista
     return action;
   }
   const bool list = json::get_string(data, "type") == "list_tools";
-  json::Value checked =
-      check(list ? list_tools_schema() : call_tool_schema(), data, {}, Naming::kModel, problems);
+  const json::Object& schema =
+      list ? list_tools_schema() : *json::get_object(tool_schemas(), "action");
+  json::Value checked = check(schema, data, {}, Naming::kModel, problems);
   if (!problems->empty()) return action;
   action.kind = list ? Action::Kind::kListTools : Action::Kind::kCallTool;
   if (list) return action;
   json::Object& fields = checked.get_object();
   action.tool = std::string(fields["tool_name"].get_string());
-  action.arguments = std::move(fields["arguments"].get_object());
+  if (json::Value* given = fields.if_contains("arguments")) {
+    action.arguments = std::move(given->get_object());
+  }
   return action;
 }
 

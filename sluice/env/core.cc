@@ -98,6 +98,10 @@ net::HttpResponse detail_response(int status, std::string_view message) {
   return net::json_response(status, python::compact(json::Object{{"detail", message}}));
 }
 
+net::HttpResponse invalid_response(const Mistakes& problems) {
+  return net::json_response(422, python::compact(json::Object{{"detail", to_json(problems)}}));
+}
+
 json::Object schemas_of(const EnvironmentInfo& info) {
   const json::Object& known = tool_schemas();
   const auto or_known = [&](const json::Object& own, const char* name) {

@@ -3,6 +3,7 @@
 // On the server's shard.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,6 +17,8 @@
 #include "sluice/env/options.h"
 #include "sluice/env/session.h"
 #include "sluice/env/validation.h"
+#include "sluice/net/wait.h"
+#include "sluice/net/websocket.h"
 
 namespace sluice::env {
 
@@ -127,9 +130,21 @@ struct RpcContext {
 };
 awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext context);
 
-// The progress token of a request, or nothing: then nobody wants to know.
-std::optional<json::Value> progress_token(const RpcRequest& request);
-json::Object progress_notification(const json::Value& token, const ProgressNote& note);
+// Whether whoever asks wants to know how far it is.
+bool wants_progress(const RpcRequest& request);
+
+// A request that is worked on while its connection does other things.
+struct RunningRpc {
+  explicit RunningRpc(Core* c) : core(c), tasks(c->shard.executor()) {}
+  // `changed` tells of `notes`, which there are if progress is wanted, and of `reply`.
+  void start(RpcRequest request, RpcContext context);
+
+  Core* const core;
+  std::optional<RpcReply> reply;
+  std::deque<std::string> notes;  // notifications, waiting to be sent; the latest few
+  net::Signal changed;
+  net::TaskGroup tasks;
+};
 
 RpcReply refusal_reply(json::Value id, const SessionRefusal& refusal);
 
@@ -138,13 +153,22 @@ RpcReply refusal_reply(json::Value id, const SessionRefusal& refusal);
 // Each serves one request to its end. The request is a WebSocket's handshake where that is the
 // name.
 awaitable<void> serve_http(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
+// What one does on an open WebSocket, until it is to be closed so.
+struct SocketClose {
+  uint16_t code = net::websocket::kNormal;
+  std::string reason;
+};
+using Conversation = std::function<awaitable<SocketClose>(Core* core, net::WebSocket* socket)>;
+awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::ResponseWriter* writer,
+                             Conversation conversation, std::string route,
+                             std::string protocol = "");
 awaitable<void> serve_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 awaitable<void> serve_mcp_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 awaitable<void> serve_mcp_post(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
 // {"detail": "..."}, as FastAPI says what is wrong.
 net::HttpResponse detail_response(int status, std::string_view message);
-// To what is no handshake of a WebSocket, or one of another version.
-net::HttpResponse handshake_refusal(const Error& error);
+// 422 {"detail": [...]}, the same for an input that is wrong in so many places.
+net::HttpResponse invalid_response(const Mistakes& problems);
 awaitable<void> serve_rollout_events(Core* core, std::string id, net::HttpRequest request,
                                      net::ResponseWriter* writer);
 

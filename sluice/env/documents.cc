@@ -20,28 +20,12 @@ constexpr std::string_view kStyle =
     "code,pre{background:#262626}a{color:#8ab4f8}}";
 
 std::string escape(std::string_view text) {
+  constexpr std::string_view special = "&<>\"'";
+  constexpr std::string_view entities[] = {"&amp;", "&lt;", "&gt;", "&quot;", "&#39;"};
   std::string out;
-  out.reserve(text.size());
   for (const char c : text) {
-    switch (c) {
-      case '&':
-        out.append("&amp;");
-        break;
-      case '<':
-        out.append("&lt;");
-        break;
-      case '>':
-        out.append("&gt;");
-        break;
-      case '"':
-        out.append("&quot;");
-        break;
-      case '\'':
-        out.append("&#39;");
-        break;
-      default:
-        out.push_back(c);
-    }
+    const size_t which = special.find(c);
+    out.append(which == special.npos ? std::string_view(&c, 1) : entities[which]);
   }
   return out;
 }

@@ -5,19 +5,9 @@
 namespace sluice::env {
 
 std::string_view to_string(CancelReason reason) {
-  switch (reason) {
-    case CancelReason::kNone:
-      return "none";
-    case CancelReason::kClientGone:
-      return "client_gone";
-    case CancelReason::kTimedOut:
-      return "timed_out";
-    case CancelReason::kRequested:
-      return "requested";
-    case CancelReason::kStopping:
-      break;
-  }
-  return "stopping";
+  constexpr std::string_view names[] = {"none", "client_gone", "timed_out", "requested",
+                                        "stopping"};
+  return names[static_cast<size_t>(reason)];
 }
 
 bool is_reserved_tool_name(std::string_view name) {

@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <deque>
 
 #include "sluice/env/core.h"
 #include "sluice/env/documents.h"
 #include "sluice/env/python_text.h"
 #include "sluice/net/sse.h"
-#include "sluice/net/wait.h"
 
 namespace sluice::env {
 namespace {
@@ -18,12 +16,7 @@ using net::HttpRequest;
 using net::HttpResponse;
 using net::ResponseWriter;
 
-constexpr size_t kMaxNotes = 16;  // of progress, waiting to be sent
 constexpr size_t kMaxListed = 1000;
-
-HttpResponse invalid(const Mistakes& problems) {
-  return net::json_response(422, python::compact(json::Object{{"detail", to_json(problems)}}));
-}
 
 // --- Bodies as FastAPI reads them ----------------------------------------------------------------
 
@@ -85,7 +78,8 @@ Body read_body(const Core& core, const HttpRequest& request) {
   } else if (!is_json) {
     body.value = json::Value(request.body);
   } else {
-    body.refusal = invalid({Mistake{"json_invalid", {json::Value("body")}, "JSON decode error"}});
+    body.refusal =
+        invalid_response({Mistake{"json_invalid", {json::Value("body")}, "JSON decode error"}});
   }
   return body;
 }
@@ -98,10 +92,10 @@ tl::expected<json::Object, HttpResponse> model(const Body& body, const json::Obj
     problems.push_back(
         Mistake{"model_attributes_type", where,
                 "Input should be a valid dictionary or object to extract fields from"});
-    return tl::unexpected(invalid(problems));
+    return tl::unexpected(invalid_response(problems));
   }
   json::Value checked = check(schema, body.value, where, Naming::kModel, &problems);
-  if (!problems.empty()) return tl::unexpected(invalid(problems));
+  if (!problems.empty()) return tl::unexpected(invalid_response(problems));
   return std::move(checked.get_object());
 }
 
@@ -149,12 +143,12 @@ awaitable<HttpResponse> step(Core* core, HttpRequest request, ResponseWriter* wr
   Mistakes problems;
   if (body.empty) {
     problems.push_back(Mistake{"missing", {json::Value("body")}, "Field required"});
-    co_return invalid(problems);
+    co_return invalid_response(problems);
   }
   auto fields = model(body, step_schema());
   if (!fields) co_return std::move(fields.error());
   Action action = parse_action(fields->at("action").get_object(), core->factory.info(), &problems);
-  if (!problems.empty()) co_return invalid(problems);
+  if (!problems.empty()) co_return invalid_response(problems);
   auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
   if (!opened) co_return refusal_response(opened.error());
   const auto handle = std::make_shared<CallHandle>();
@@ -230,58 +224,31 @@ net::Headers event_stream() {
   return {{"Content-Type", "text/event-stream"}, {"Cache-Control", "no-cache"}};
 }
 
-// An MCP request that is answered in an event stream, with notifications before the answer.
-struct Streamed {
-  explicit Streamed(Core* c) : core(c), tasks(c->shard.executor()) {}
-
-  Core* const core;
-  std::optional<RpcReply> reply;
-  std::deque<ProgressNote> notes;
-  net::Signal changed;
-  net::TaskGroup tasks;
-};
-
-awaitable<void> work(Streamed* streamed, RpcRequest request, RpcContext context) {
-  const json::Value id = request.id;
-  try {
-    streamed->reply = co_await handle_rpc(streamed->core, std::move(request), std::move(context));
-  } catch (const std::exception& e) {
-    streamed->core->log.error("env", "a request could not be handled", {{"what", e.what()}});
-    streamed->reply = rpc_error(id, -32603, "internal error");
-  }
-  streamed->changed.notify();
-}
-
-awaitable<void> stream_rpc(Core* core, RpcRequest request, json::Value token,
-                           std::shared_ptr<CallHandle> handle, ResponseWriter* writer) {
-  Streamed streamed(core);
+// Answers an MCP request in an event stream, with notifications before the answer.
+awaitable<void> stream_rpc(Core* core, RpcRequest request, std::shared_ptr<CallHandle> handle,
+                           ResponseWriter* writer) {
+  RunningRpc running(core);
   RpcContext context;
   context.handle = handle.get();
-  context.sink = [&streamed](ProgressNote note) {
-    if (streamed.notes.size() >= kMaxNotes) streamed.notes.pop_front();
-    streamed.notes.push_back(std::move(note));
-    streamed.changed.notify();
-  };
-  streamed.tasks.spawn(work(&streamed, std::move(request), std::move(context)));
+  running.start(std::move(request), std::move(context));
   auto there = co_await writer->start(200, event_stream());
-  while (!streamed.reply || !streamed.notes.empty()) {
-    if (!streamed.notes.empty()) {
+  while (!running.reply || !running.notes.empty()) {
+    if (!running.notes.empty()) {
       Bytes out;
-      net::append_sse(out, "message",
-                      python::compact(progress_notification(token, streamed.notes.front())));
-      streamed.notes.pop_front();
+      net::append_sse(out, "message", running.notes.front());
+      running.notes.pop_front();
       if (there) there = co_await writer->write(std::move(out));
       continue;
     }
     const Deadline quiet = Deadline::in(core->options.sse_keep_alive);
-    const auto waited = co_await net::wait_for(&core->shard, &streamed.changed, quiet);
-    if (waited || streamed.reply || !streamed.notes.empty()) continue;
+    const auto waited = co_await net::wait_for(&core->shard, &running.changed, quiet);
+    if (waited || running.reply || !running.notes.empty()) continue;
     if (waited.error().code != ErrorCode::kTimedOut) handle->cancel(CancelReason::kStopping);
     if (there) there = co_await writer->write(": still at it\n\n");
   }
-  co_await streamed.tasks.join();
+  co_await running.tasks.join();
   Bytes out;
-  net::append_sse(out, "message", to_text(*streamed.reply));
+  net::append_sse(out, "message", to_text(*running.reply));
   if (there) there = co_await writer->finish(std::move(out));
 }
 
@@ -309,9 +276,9 @@ awaitable<void> serve_mcp_post(Core* core, HttpRequest request, ResponseWriter* 
     const auto handle = std::make_shared<CallHandle>();
     if (rpc->method == "tools/call") {
       watch_client(core, writer, handle);
-      if (auto token = progress_token(*rpc); token && accepts_events(request)) {
+      if (wants_progress(*rpc) && accepts_events(request)) {
         core->count_request("/mcp", 200);
-        co_await stream_rpc(core, std::move(*rpc), std::move(*token), handle, writer);
+        co_await stream_rpc(core, std::move(*rpc), handle, writer);
         co_return;
       }
     }

@@ -28,13 +28,6 @@ enum class OnClientGone : uint8_t { kCancel, kFinish };
 
 enum class WebInterface : uint8_t { kOff, kOn };
 
-// Another room's routes on the same listeners, behind the same access rules. `prefix` is what their
-// paths begin with ("/trainer/").
-struct Mount {
-  std::string prefix;
-  net::HttpHandler handler;
-};
-
 struct ServerOptions {
   ServerMode mode = ServerMode::kSimulation;
 
@@ -60,13 +53,7 @@ struct ServerOptions {
   net::WebSocketOptions websocket;
   Duration sse_keep_alive = std::chrono::seconds(15);  // comments on quiet event streams
 
-  // What an MCP client is told of the server.
-  std::string mcp_name;  // empty: the environment's name
-  std::string mcp_version = "1.0.0";
-  std::string mcp_instructions;
-
   RolloutBoard* rollouts = nullptr;  // without it there is no /rollouts
-  std::vector<Mount> mounts;
   std::shared_ptr<Metrics> metrics;  // made if there is none; /metrics shows it
   Logger log;
 };

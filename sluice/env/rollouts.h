@@ -66,8 +66,6 @@ class RolloutBoard {
   awaitable<Result<std::vector<RolloutEvent>>> events(std::string id, uint64_t after,
                                                       Deadline deadline);
 
-  size_t size() const { return records_.size(); }
-
  private:
   struct Record;
   Record* record(std::string_view id) const;

@@ -16,6 +16,8 @@ constexpr int kInvalidParams = -32602;
 constexpr int kInternalError = -32603;
 constexpr int kServerError = -32000;
 
+constexpr size_t kMaxNotes = 16;  // of progress, waiting to be sent
+
 // Versions of MCP whose initialize, tools/list and tools/call are what is spoken here.
 constexpr std::string_view kVersions[] = {"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"};
 
@@ -70,13 +72,11 @@ json::Object initialize(Core* core, const json::Object& params) {
   const std::string_view asked = json::get_string(params, "protocolVersion").value_or("");
   const bool known =
       std::find(std::begin(kVersions), std::end(kVersions), asked) != std::end(kVersions);
-  const ServerOptions& options = core->options;
-  const std::string& name = options.mcp_name.empty() ? core->factory.info().name : options.mcp_name;
   json::Object tools{{"listChanged", false}};
+  json::Object server{{"name", core->factory.info().name}, {"version", "1.0.0"}};
   json::Object out{{"protocolVersion", known ? asked : kVersions[0]},
                    {"capabilities", json::Object{{"tools", std::move(tools)}}},
-                   {"serverInfo", json::Object{{"name", name}, {"version", options.mcp_version}}}};
-  if (!options.mcp_instructions.empty()) out["instructions"] = options.mcp_instructions;
+                   {"serverInfo", std::move(server)}};
   return out;
 }
 
@@ -160,6 +160,33 @@ awaitable<RpcReply> call_tool_method(Core* core, RpcRequest request,
     co_return rpc_error(std::move(request.id), kInternalError, answer.message);
   }
   co_return success(std::move(request.id), mcp_tool_result(*answer.result));
+}
+
+// What a request calls its progress; null if it does not want to know.
+const json::Value* progress_token(const RpcRequest& request) {
+  const json::Object* meta = json::get_object(request.params, "_meta");
+  const json::Value* token = meta == nullptr ? nullptr : meta->if_contains("progressToken");
+  const bool fits =
+      token != nullptr && (token->is_string() || token->is_int64() || token->is_uint64());
+  return fits ? token : nullptr;
+}
+
+json::Object progress_notification(const json::Value& token, const ProgressNote& note) {
+  json::Object params{{"progressToken", token}, {"progress", note.progress}};
+  if (note.total) params["total"] = *note.total;
+  if (!note.message.empty()) params["message"] = to_valid_utf8(note.message);
+  return {{"jsonrpc", "2.0"}, {"method", "notifications/progress"}, {"params", std::move(params)}};
+}
+
+awaitable<void> work(RunningRpc* running, RpcRequest request, RpcContext context) {
+  const json::Value id = request.id;
+  try {
+    running->reply = co_await handle_rpc(running->core, std::move(request), std::move(context));
+  } catch (const std::exception& e) {
+    running->core->log.error("env", "a request could not be handled", {{"what", e.what()}});
+    running->reply = rpc_error(id, kInternalError, "internal error");
+  }
+  running->changed.notify();
 }
 
 }  // namespace
@@ -261,20 +288,19 @@ awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext contex
   co_return reply;
 }
 
-std::optional<json::Value> progress_token(const RpcRequest& request) {
-  const json::Object* meta = json::get_object(request.params, "_meta");
-  const json::Value* token = meta == nullptr ? nullptr : meta->if_contains("progressToken");
-  if (token == nullptr || !(token->is_string() || token->is_int64() || token->is_uint64())) {
-    return std::nullopt;
-  }
-  return *token;
+bool wants_progress(const RpcRequest& request) {
+  return progress_token(request) != nullptr;
 }
 
-json::Object progress_notification(const json::Value& token, const ProgressNote& note) {
-  json::Object params{{"progressToken", token}, {"progress", note.progress}};
-  if (note.total) params["total"] = *note.total;
-  if (!note.message.empty()) params["message"] = to_valid_utf8(note.message);
-  return {{"jsonrpc", "2.0"}, {"method", "notifications/progress"}, {"params", std::move(params)}};
+void RunningRpc::start(RpcRequest request, RpcContext context) {
+  if (const json::Value* token = progress_token(request)) {
+    context.sink = [this, token = *token](const ProgressNote& note) {
+      if (notes.size() >= kMaxNotes) notes.pop_front();
+      notes.push_back(python::compact(progress_notification(token, note)));
+      changed.notify();
+    };
+  }
+  tasks.spawn(work(this, std::move(request), std::move(context)));
 }
 
 }  // namespace sluice::env

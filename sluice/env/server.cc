@@ -114,7 +114,6 @@ struct EnvServer::State {
     for (const auto& [path, route] : routes) {
       if (!route.what.empty()) rows.push_back({route.method + " " + path, route.what});
     }
-    for (const Mount& mount : core.options.mounts) rows.push_back({mount.prefix + "...", ""});
     return index_page(core.factory.info(), rows, core.factory.listings());
   }
 
@@ -142,7 +141,6 @@ struct EnvServer::State {
                                        ResponseWriter* writer);
   static awaitable<void> handle_web(State* self, std::string path, HttpRequest request,
                                     ResponseWriter* writer);
-  static awaitable<void> show_ui(State* self, HttpRequest request, ResponseWriter* writer);
   std::optional<HttpResponse> page(std::string_view path);
 
   Core core;
@@ -167,24 +165,6 @@ std::optional<HttpResponse> EnvServer::State::page(std::string_view path) {
   return std::nullopt;
 }
 
-awaitable<void> EnvServer::State::show_ui(State* self, HttpRequest request,
-                                          ResponseWriter* writer) {
-  auto answer = net::websocket_answer(request);
-  if (!answer) {
-    HttpResponse refusal = handshake_refusal(answer.error());
-    co_await send(self, "/ws/ui", std::move(refusal), writer);
-    co_return;
-  }
-  auto upgraded = co_await writer->upgrade(std::move(*answer));
-  if (!upgraded) co_return;
-  self->core.count_request("/ws/ui", 101);
-  net::WebSocket socket(self->core.shard, upgraded->stream, std::move(upgraded->already_read),
-                        net::websocket::Role::kServer, self->core.options.websocket);
-  co_await WebDesk::show(&self->web, &socket);
-  const uint16_t code = self->core.stopping ? net::websocket::kGoingAway : net::websocket::kNormal;
-  co_await socket.close(code, "");
-}
-
 awaitable<void> EnvServer::State::handle_socket(State* self, std::string path, HttpRequest request,
                                                 ResponseWriter* writer) {
   Core* const core = &self->core;
@@ -193,7 +173,10 @@ awaitable<void> EnvServer::State::handle_socket(State* self, std::string path, H
   } else if (path == "/mcp") {
     co_await serve_mcp_ws(core, std::move(request), writer);
   } else if (path == "/ws/ui" && core->options.web == WebInterface::kOn) {
-    co_await show_ui(self, std::move(request), writer);
+    Conversation show = [self](Core*, net::WebSocket* socket) {
+      return WebDesk::show(&self->web, socket);
+    };
+    co_await serve_socket(core, std::move(request), writer, std::move(show), "/ws/ui");
   } else {
     HttpResponse refusal{403, {{"Content-Type", "text/plain; charset=utf-8"}}, ""};
     co_await send(self, "unknown", std::move(refusal), writer);
@@ -202,7 +185,7 @@ awaitable<void> EnvServer::State::handle_socket(State* self, std::string path, H
 
 awaitable<void> EnvServer::State::handle_web(State* self, std::string path, HttpRequest request,
                                              ResponseWriter* writer) {
-  WebDesk::Answer answer;
+  HttpResponse response;
   json::Value body;
   if (!request.body.empty()) {
     auto parsed = json::parse(request.body, json::ParseLimits{self->core.options.http.body_bytes});
@@ -214,15 +197,14 @@ awaitable<void> EnvServer::State::handle_web(State* self, std::string path, Http
     body = std::move(*parsed);
   }
   if (path == "/web/reset") {
-    answer = co_await WebDesk::reset(&self->web, std::move(body));
+    response = co_await WebDesk::reset(&self->web, std::move(body));
   } else if (path == "/web/step") {
-    answer = co_await WebDesk::step(&self->web, std::move(body));
+    response = co_await WebDesk::step(&self->web, std::move(body));
   } else if (path == "/web/state") {
-    answer = co_await WebDesk::state(&self->web);
+    response = co_await WebDesk::state(&self->web);
   } else {
-    answer = self->web.metadata();
+    response = self->web.metadata();
   }
-  HttpResponse response = net::json_response(answer.status, std::move(answer.body));
   co_await send(self, path, std::move(response), writer);
 }
 
@@ -230,11 +212,6 @@ awaitable<void> EnvServer::State::handle_web(State* self, std::string path, Http
 awaitable<void> EnvServer::State::handle(State* self, HttpRequest request, ResponseWriter* writer) {
   Core* const core = &self->core;
   const std::string path = net::percent_decode(request.path()).value_or("");
-  for (const Mount& mount : core->options.mounts) {
-    if (!path.starts_with(mount.prefix)) continue;
-    co_await mount.handler(std::move(request), writer);
-    co_return;
-  }
   if (net::wants_websocket(request)) {
     co_await handle_socket(self, path, std::move(request), writer);
     co_return;

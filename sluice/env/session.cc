@@ -13,21 +13,8 @@ namespace {
 constexpr std::chrono::milliseconds kMinReap{50};
 constexpr std::chrono::seconds kMaxReap{5};
 
-std::string_view to_string(EnvSession::Kind kind) {
-  switch (kind) {
-    case EnvSession::Kind::kWebSocket:
-      return "ws";
-    case EnvSession::Kind::kMcpWebSocket:
-      return "mcp_ws";
-    case EnvSession::Kind::kHttp:
-      return "mcp_http";
-    case EnvSession::Kind::kStateless:
-      return "stateless";
-    case EnvSession::Kind::kWeb:
-      break;
-  }
-  return "web";
-}
+// By EnvSession::Kind.
+constexpr std::string_view kKinds[] = {"ws", "mcp_ws", "mcp_http", "stateless", "web"};
 
 }  // namespace
 
@@ -93,13 +80,12 @@ EnvSessions::EnvSessions(net::Shard& shard, EnvironmentFactory& factory, Session
       changed_(&shard),
       reaper_(shard.wheel()),
       tasks_(shard.executor()) {
-  const auto counter = [&](size_t kind, const char* outcome) {
+  const auto counter = [&](std::string_view kind, const char* outcome) {
     return metrics.counter("sluice_env_sessions_total",
                            "Sessions opened, and those whose environment could not be made.",
-                           {{"kind", std::string(to_string(static_cast<EnvSession::Kind>(kind)))},
-                            {"outcome", outcome}});
+                           {{"kind", std::string(kind)}, {"outcome", outcome}});
   };
-  for (size_t kind = 0; kind < EnvSession::kKinds; ++kind) {
+  for (const std::string_view kind : kKinds) {
     opened_.push_back(counter(kind, "opened"));
     failed_.push_back(counter(kind, "failed"));
   }
@@ -167,7 +153,8 @@ awaitable<EnvSessions::Opened> EnvSessions::open(EnvSession::Kind kind) {
   session->environment_ = std::move(*made);
   session->touch();
   if (counted) {
-    log_.info("env", "session opened", {{"session", session->id()}, {"kind", to_string(kind)}});
+    log_.info("env", "session opened",
+              {{"session", session->id()}, {"kind", kKinds[static_cast<size_t>(kind)]}});
     arm_reaper();
   }
   co_return session;
@@ -201,14 +188,8 @@ awaitable<void> EnvSessions::close(std::shared_ptr<EnvSession> session, CancelRe
   }
 }
 
-awaitable<void> EnvSessions::close_in_background(EnvSessions* self,
-                                                 std::shared_ptr<EnvSession> session,
-                                                 CancelReason reason) {
-  co_await self->close(std::move(session), reason);
-}
-
 void EnvSessions::close_later(std::shared_ptr<EnvSession> session, CancelReason reason) {
-  tasks_.spawn(close_in_background(this, std::move(session), reason));
+  tasks_.spawn(close(std::move(session), reason));
 }
 
 std::shared_ptr<EnvSession> EnvSessions::find(std::string_view id) const {

@@ -95,7 +95,6 @@ class EnvSessions;
 class EnvSession final : public std::enable_shared_from_this<EnvSession> {
  public:
   enum class Kind : uint8_t { kWebSocket, kMcpWebSocket, kHttp, kStateless, kWeb };
-  static constexpr size_t kKinds = 5;
 
   EnvSession(EnvSessions* all, std::string id, Kind kind);
   ~EnvSession();
@@ -184,7 +183,6 @@ class EnvSessions {
   std::shared_ptr<EnvSession> find(std::string_view id) const;
 
   size_t active() const { return table_.size(); }
-  size_t capacity() const { return limits_.sessions; }
 
   // No new sessions. Calls under way may end until the deadline, then they are cancelled; idle
   // sessions are ended at once. Returns when no environment is left.
@@ -196,8 +194,6 @@ class EnvSessions {
  private:
   friend class EnvSession;
 
-  static awaitable<void> close_in_background(EnvSessions* self, std::shared_ptr<EnvSession> session,
-                                             CancelReason reason);
   void arm_reaper();
   void reap();
   SessionRefusal at_capacity() const;

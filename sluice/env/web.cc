@@ -13,45 +13,35 @@ namespace {
 
 constexpr size_t kMaxActions = 1000;
 
-std::string detail(std::string_view message) {
-  return python::compact(json::Object{{"detail", message}});
-}
-
-WebDesk::Answer invalid(const Mistakes& problems) {
-  return {422, python::compact(json::Object{{"detail", to_json(problems)}})};
-}
-
-WebDesk::Answer not_a_dictionary() {
-  return invalid(
+net::HttpResponse not_a_dictionary() {
+  return invalid_response(
       {Mistake{"dict_type", {json::Value("body")}, "Input should be a valid dictionary"}});
 }
 
 // "2026-11-20T11:25:00.123456", as datetime.now().isoformat() has it.
 std::string local_time() {
   const auto now = std::chrono::system_clock::now();
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-  std::tm parts{};
-  ::localtime_r(&seconds, &parts);
   const auto micros =
       std::chrono::duration_cast<std::chrono::microseconds>(now.time_since_epoch()).count() %
       1000000;
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:06}", parts, micros);
+  return fmt::format("{:%FT%T}.{:06}", fmt::localtime(std::chrono::system_clock::to_time_t(now)),
+                     micros);
 }
 
 }  // namespace
 
-awaitable<std::optional<WebDesk::Answer>> WebDesk::open(WebDesk* self) {
+awaitable<std::optional<net::HttpResponse>> WebDesk::open(WebDesk* self) {
   while (self->opening_) {
     const auto waited = co_await self->changed_.wait(Deadline::never());
   }
-  if (self->stopped_) co_return Answer{503, detail("The server is stopping.")};
+  if (self->stopped_) co_return detail_response(503, "The server is stopping.");
   if (self->session_) co_return std::nullopt;
   self->opening_ = true;
   auto opened = co_await self->core_->sessions.open(EnvSession::Kind::kWeb);
   self->opening_ = false;
   if (opened) self->session_ = *opened;
   self->changed_.notify_all();
-  if (!opened) co_return Answer{500, detail(opened.error().message)};
+  if (!opened) co_return detail_response(500, opened.error().message);
   co_return std::nullopt;
 }
 
@@ -65,24 +55,24 @@ void WebDesk::note_state() {
   changed_.notify_all();
 }
 
-awaitable<WebDesk::Answer> WebDesk::reset(WebDesk* self, json::Value body) {
+awaitable<net::HttpResponse> WebDesk::reset(WebDesk* self, json::Value body) {
   if (!body.is_null() && !body.is_object()) co_return not_a_dictionary();
   auto refused = co_await open(self);
   if (refused) co_return std::move(*refused);
   json::Object arguments = body.is_object() ? std::move(body.get_object()) : json::Object();
   StepAnswer answer =
       co_await take_reset(self->core_, self->session_, std::move(arguments), nullptr);
-  if (answer.failed) co_return Answer{500, detail(answer.text)};
+  if (answer.failed) co_return detail_response(500, answer.text);
   auto parsed = json::parse(answer.text, json::ParseLimits{answer.text.size(), 128});
   if (parsed) self->observation_ = parsed->get_object()["observation"];
   self->actions_.clear();
   self->is_reset_ = true;
   self->note_state();
   self->step_count_ = 0;
-  co_return Answer{200, std::move(answer.text)};
+  co_return net::json_response(200, std::move(answer.text));
 }
 
-awaitable<WebDesk::Answer> WebDesk::step(WebDesk* self, json::Value body) {
+awaitable<net::HttpResponse> WebDesk::step(WebDesk* self, json::Value body) {
   if (!body.is_object()) co_return not_a_dictionary();
   Mistakes problems;
   json::Object& fields = body.get_object();
@@ -93,12 +83,12 @@ awaitable<WebDesk::Answer> WebDesk::step(WebDesk* self, json::Value body) {
     data = *action;
   }
   Action action = parse_action(data, self->core_->factory.info(), &problems);
-  if (!problems.empty()) co_return invalid(problems);
+  if (!problems.empty()) co_return invalid_response(problems);
   auto refused = co_await open(self);
   if (refused) co_return std::move(*refused);
   StepAnswer answer =
       co_await take_step(self->core_, self->session_, std::move(action), std::nullopt, nullptr);
-  if (answer.failed) co_return Answer{500, detail(answer.text)};
+  if (answer.failed) co_return detail_response(500, answer.text);
   self->is_reset_ = false;
   self->note_state();
   json::Object log;
@@ -116,22 +106,22 @@ awaitable<WebDesk::Answer> WebDesk::step(WebDesk* self, json::Value body) {
   log["step_count"] = self->step_count_;
   self->actions_.push_back(std::move(log));
   if (self->actions_.size() > kMaxActions) self->actions_.pop_front();
-  co_return Answer{200, std::move(answer.text)};
+  co_return net::json_response(200, std::move(answer.text));
 }
 
-awaitable<WebDesk::Answer> WebDesk::state(WebDesk* self) {
+awaitable<net::HttpResponse> WebDesk::state(WebDesk* self) {
   auto refused = co_await open(self);
   if (refused) co_return std::move(*refused);
   auto state = self->session_->environment().state();
-  if (!state) co_return Answer{409, detail(to_valid_utf8(state.error().message))};
-  co_return Answer{200, python::compact(*state)};
+  if (!state) co_return detail_response(409, to_valid_utf8(state.error().message));
+  co_return net::json_response(200, python::compact(*state));
 }
 
-WebDesk::Answer WebDesk::metadata() const {
+net::HttpResponse WebDesk::metadata() const {
   json::Object out = metadata_of(core_->factory);
   out["name"] = core_->factory.info().name;
   if (core_->options.readme) out["readme_content"] = *core_->options.readme;
-  return {200, python::compact(out)};
+  return net::json_response(200, python::compact(out));
 }
 
 std::string WebDesk::state_update() const {
@@ -155,7 +145,7 @@ awaitable<void> WebDesk::listen(WebDesk* self, net::WebSocket* socket) {
   self->changed_.notify_all();
 }
 
-awaitable<void> WebDesk::show(WebDesk* self, net::WebSocket* socket) {
+awaitable<SocketClose> WebDesk::show(WebDesk* self, net::WebSocket* socket) {
   net::TaskGroup tasks(self->core_->shard.executor());
   tasks.spawn(listen(self, socket));
   uint64_t shown = 0;
@@ -170,6 +160,8 @@ awaitable<void> WebDesk::show(WebDesk* self, net::WebSocket* socket) {
   }
   socket->stop_reading();
   co_await tasks.join();
+  co_return SocketClose{
+      self->core_->stopping ? net::websocket::kGoingAway : net::websocket::kNormal, ""};
 }
 
 awaitable<void> WebDesk::stop(WebDesk* self) {

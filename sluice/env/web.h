@@ -11,7 +11,6 @@
 
 #include "sluice/env/core.h"
 #include "sluice/net/wait.h"
-#include "sluice/net/websocket.h"
 
 namespace sluice::env {
 
@@ -19,24 +18,20 @@ class WebDesk {
  public:
   explicit WebDesk(Core* core) : core_(core), changed_(&core->shard) {}
 
-  // What a body asked for, and what is answered: a status and JSON.
-  struct Answer {
-    int status = 200;
-    std::string body;
-  };
-  static awaitable<Answer> reset(WebDesk* self, json::Value body);
-  static awaitable<Answer> step(WebDesk* self, json::Value body);
-  static awaitable<Answer> state(WebDesk* self);
-  Answer metadata() const;
+  // What a body asked for.
+  static awaitable<net::HttpResponse> reset(WebDesk* self, json::Value body);
+  static awaitable<net::HttpResponse> step(WebDesk* self, json::Value body);
+  static awaitable<net::HttpResponse> state(WebDesk* self);
+  net::HttpResponse metadata() const;
 
   // Pushes the state to one viewer until it leaves.
-  static awaitable<void> show(WebDesk* self, net::WebSocket* socket);
+  static awaitable<SocketClose> show(WebDesk* self, net::WebSocket* socket);
 
   // Ends the environment. No call follows.
   static awaitable<void> stop(WebDesk* self);
 
  private:
-  static awaitable<std::optional<Answer>> open(WebDesk* self);
+  static awaitable<std::optional<net::HttpResponse>> open(WebDesk* self);
   static awaitable<void> listen(WebDesk* self, net::WebSocket* socket);
   void note_state();
   std::string state_update() const;

@@ -9,8 +9,6 @@
 #include "sluice/env/core.h"
 #include "sluice/env/documents.h"
 #include "sluice/env/python_text.h"
-#include "sluice/net/wait.h"
-#include "sluice/net/websocket.h"
 
 namespace sluice::env {
 namespace {
@@ -18,14 +16,8 @@ namespace {
 using net::WebSocket;
 namespace websocket = net::websocket;
 
-constexpr size_t kMaxNotes = 16;            // of progress, waiting to be sent
 constexpr size_t kMaxTogether = 32 * 1024;  // bytes of answers that go out together
 constexpr size_t kMaxWaitingCalls = 64;     // JSON-RPC requests behind the one that runs
-
-struct Close {
-  uint16_t code = websocket::kNormal;
-  std::string reason;
-};
 
 // --- /ws -----------------------------------------------------------------------------------------
 
@@ -191,7 +183,7 @@ awaitable<std::string> work_on_safely(Core* core, std::shared_ptr<EnvSession> se
 }
 
 // Why a conversation is over, when it is neither the client's doing nor a fault.
-Close close_for(CancelReason reason) {
+SocketClose close_for(CancelReason reason) {
   if (reason == CancelReason::kStopping) return {websocket::kGoingAway, "the server is stopping"};
   if (reason == CancelReason::kRequested) return {websocket::kNormal, "the session was ended"};
   return {};
@@ -230,7 +222,7 @@ awaitable<bool> send_answers(WebSocket* socket, Bytes* answers) {
   co_return sent.has_value();
 }
 
-awaitable<Close> converse(Core* core, WebSocket* socket) {
+awaitable<SocketClose> converse(Core* core, WebSocket* socket) {
   auto opened = co_await core->sessions.open(EnvSession::Kind::kWebSocket);
   if (!opened) {
     SessionRefusal& refusal = opened.error();
@@ -238,7 +230,7 @@ awaitable<Close> converse(Core* core, WebSocket* socket) {
     const auto sent = co_await socket->send(
         WebSocket::Kind::kText, error_frame(codes[static_cast<size_t>(refusal.kind)],
                                             std::move(refusal.message), std::move(refusal.data)));
-    co_return Close{};
+    co_return SocketClose{};
   }
   const std::shared_ptr<EnvSession> session = *opened;
   CancelReason ended_by = CancelReason::kNone;
@@ -290,7 +282,7 @@ awaitable<Close> converse(Core* core, WebSocket* socket) {
 
 // A JSON-RPC conversation. Requests are worked on one after the other; while one is, a reader goes
 // on so that its cancellation is seen.
-struct McpConversation {
+struct McpConversation : RunningRpc {
   struct Waiting {
     WebSocket::Message message;
     std::optional<RpcRequest> request;  // if it is one
@@ -299,9 +291,8 @@ struct McpConversation {
     size_t bytes = 0;
   };
 
-  McpConversation(Core* c, WebSocket* s) : core(c), socket(s), tasks(c->shard.executor()) {}
+  McpConversation(Core* c, WebSocket* s) : RunningRpc(c), socket(s) {}
 
-  Core* const core;
   WebSocket* const socket;
   std::deque<Waiting> waiting;
   size_t waiting_bytes = 0;
@@ -312,11 +303,6 @@ struct McpConversation {
   json::Value running_id;
   bool running = false;
   CallHandle handle;
-  std::optional<RpcReply> reply;
-  std::deque<ProgressNote> notes;
-
-  net::Signal changed;
-  net::TaskGroup tasks;
 };
 
 std::string rpc_error_text(int code, std::string message) {
@@ -375,35 +361,16 @@ awaitable<void> read_mcp(McpConversation* talk) {
   talk->changed.notify();
 }
 
-awaitable<void> work_mcp(McpConversation* talk, RpcRequest request, RpcContext context) {
-  const json::Value id = request.id;
-  try {
-    talk->reply = co_await handle_rpc(talk->core, std::move(request), std::move(context));
-  } catch (const std::exception& e) {
-    talk->core->log.error("env", "a request could not be handled", {{"what", e.what()}});
-    talk->reply = rpc_error(id, -32603, "internal error");
-  }
-  talk->changed.notify();
-}
-
 // Works on one request to its end and answers it. False: the client is not there any more.
 awaitable<bool> answer_mcp(McpConversation* talk, RpcRequest request,
                            std::shared_ptr<EnvSession> session) {
-  const auto token = progress_token(request);
   RpcContext context;
   context.session = std::move(session);
   context.handle = &talk->handle;
-  if (token) {
-    context.sink = [talk](ProgressNote note) {
-      if (talk->notes.size() >= kMaxNotes) talk->notes.pop_front();
-      talk->notes.push_back(std::move(note));
-      talk->changed.notify();
-    };
-  }
   talk->handle = CallHandle();
   talk->running_id = request.id;
   talk->running = request.has_id;
-  talk->tasks.spawn(work_mcp(talk, std::move(request), std::move(context)));
+  talk->start(std::move(request), std::move(context));
   bool there = true;
   while (!talk->reply || !talk->notes.empty()) {
     if (talk->notes.empty()) {
@@ -411,9 +378,9 @@ awaitable<bool> answer_mcp(McpConversation* talk, RpcRequest request,
       if (!waited) talk->handle.cancel(CancelReason::kStopping);
       continue;
     }
-    const json::Object note = progress_notification(*token, talk->notes.front());
+    std::string note = std::move(talk->notes.front());
     talk->notes.pop_front();
-    auto sent = co_await talk->socket->send(WebSocket::Kind::kText, python::compact(note));
+    const auto sent = co_await talk->socket->send(WebSocket::Kind::kText, std::move(note));
     there = there && sent;
   }
   talk->running = false;
@@ -447,12 +414,12 @@ awaitable<void> talk_mcp(McpConversation* talk, std::shared_ptr<EnvSession> sess
   }
 }
 
-awaitable<Close> converse_mcp(Core* core, WebSocket* socket) {
+awaitable<SocketClose> converse_mcp(Core* core, WebSocket* socket) {
   auto opened = co_await core->sessions.open(EnvSession::Kind::kMcpWebSocket);
   if (!opened) {
     std::string text = to_text(refusal_reply(nullptr, opened.error()));
     const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(text));
-    co_return Close{};
+    co_return SocketClose{};
   }
   const std::shared_ptr<EnvSession> session = *opened;
   CancelReason ended_by = CancelReason::kNone;
@@ -469,11 +436,23 @@ awaitable<Close> converse_mcp(Core* core, WebSocket* socket) {
   socket->stop_reading();
   co_await talk.tasks.join();
   if (failure) std::rethrow_exception(failure);
-  if (talk.flooded) co_return Close{websocket::kPolicy, "too many requests wait for an answer"};
+  if (talk.flooded)
+    co_return SocketClose{websocket::kPolicy, "too many requests wait for an answer"};
   co_return close_for(ended_by);
 }
 
-using Conversation = awaitable<Close> (*)(Core* core, WebSocket* socket);
+// To what is no handshake of a WebSocket, or one of another version.
+net::HttpResponse handshake_refusal(const Error& error) {
+  const int status = error.code == ErrorCode::kUnsupported ? 426 : 400;
+  net::HttpResponse refusal = detail_response(status, error.message);
+  if (status == 426) {
+    refusal.headers.add("Upgrade", "websocket");
+    refusal.headers.add("Sec-WebSocket-Version", "13");
+  }
+  return refusal;
+}
+
+}  // namespace
 
 awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::ResponseWriter* writer,
                              Conversation conversation, std::string route, std::string protocol) {
@@ -489,30 +468,18 @@ awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::Response
   core->count_request(route, 101);
   WebSocket socket(core->shard, upgraded->stream, std::move(upgraded->already_read),
                    websocket::Role::kServer, core->options.websocket);
-  Close close;
+  SocketClose close;
   try {
     close = co_await conversation(core, &socket);
   } catch (const std::exception& e) {
     core->log.error("env", "a conversation failed", {{"what", e.what()}});
-    close = Close{websocket::kServerError, "internal error"};
+    close = SocketClose{websocket::kServerError, "internal error"};
   }
   co_await socket.close(close.code, std::move(close.reason));
 }
 
-}  // namespace
-
-net::HttpResponse handshake_refusal(const Error& error) {
-  const int status = error.code == ErrorCode::kUnsupported ? 426 : 400;
-  net::HttpResponse refusal = detail_response(status, error.message);
-  if (status == 426) {
-    refusal.headers.add("Upgrade", "websocket");
-    refusal.headers.add("Sec-WebSocket-Version", "13");
-  }
-  return refusal;
-}
-
 awaitable<void> serve_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer) {
-  return serve_socket(core, std::move(request), writer, converse, "/ws", "");
+  return serve_socket(core, std::move(request), writer, converse, "/ws");
 }
 
 awaitable<void> serve_mcp_ws(Core* core, net::HttpRequest request, net::ResponseWriter* writer) {

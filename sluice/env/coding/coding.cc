@@ -130,37 +130,29 @@ std::vector<Listing> CodingFactory::listings() {
                                      : entry.name + ": " + entry.spec.error().message);
   }
   Listing endpoints{"Model endpoints", {}};
-  for (const json::Value& value : catalog_summary(state_->options.variables)) {
-    const json::Object& row = value.get_object();
-    endpoints.rows.push_back(
-        fmt::format("{}: {} (set {}, {}, {})", *json::get_string(row, "kind"),
-                    *json::get_bool(row, "configured") ? "configured" : "not configured",
-                    *json::get_string(row, "base_url_env"), *json::get_string(row, "api_key_env"),
-                    *json::get_string(row, "model_env")));
+  for (const EndpointKind& kind : endpoint_kinds()) {
+    const bool configured = resolve_endpoint(kind.kind, {}, state_->options.variables).has_value();
+    endpoints.rows.push_back(fmt::format(
+        "{}: {} (set {}, {}, {})", kind.kind, configured ? "configured" : "not configured",
+        kind.base_url_variable, kind.key_variable, kind.model_variable));
   }
   return {std::move(agents), std::move(endpoints)};
 }
 
 json::Object CodingFactory::extra_metadata() {
   json::Object out;
-  json::Array agents;
-  for (std::string& name : agent_names(state_->registry)) agents.emplace_back(std::move(name));
-  out["agents"] = std::move(agents);
+  const std::vector<std::string> agents = agent_names(state_->registry);
+  out["agents"] = json::Array(agents.begin(), agents.end());
   out["modes"] = json::Array({json::Value(kBlackBox), json::Value(kGateMode)});
   out["endpoints"] = catalog_summary(state_->options.variables);
   out["backend"] = state_->parts.engine.parts().backend.name();
-  json::Array templates;
-  for (std::string& name : template_names(state_->options.templates_directory)) {
-    templates.emplace_back(std::move(name));
-  }
-  out["templates"] = std::move(templates);
+  const auto templates = template_names(state_->options.templates_directory);
+  out["templates"] = json::Array(templates.begin(), templates.end());
   out["max_rollouts"] = state_->parts.engine.options().limits.concurrency;
-  if (state_->options.trainer) {
-    json::Object trainer = state_->options.trainer->how;
-    trainer["attached"] = state_->options.trainer->attached();
-    out["trainer"] = std::move(trainer);
-  } else {
-    out["trainer"] = nullptr;
+  out["trainer"] = nullptr;
+  if (const auto& trainer = state_->options.trainer) {
+    out["trainer"] = trainer->how;
+    out["trainer"].get_object()["attached"] = trainer->attached();
   }
   return out;
 }

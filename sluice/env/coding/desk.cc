@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "sluice/env/coding/modes.h"
@@ -19,11 +18,6 @@ using namespace std::chrono_literals;
 
 constexpr Duration kTrainerPoll = 50ms;
 constexpr std::string_view kCallCancelled = "the call was cancelled";
-
-double seconds_since(Clock::time_point began) {
-  const std::chrono::duration<double> passed = Clock::now() - began;
-  return std::round(passed.count() * 1e3) / 1e3;
-}
 
 // The options by which agents' specs let thinking be switched off, and their values. By these names
 // specs of users are understood, too (docs/agent-specs.md).
@@ -110,7 +104,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
         why.text += finished->why;
       }
       end(begun_, refused_result(rollout_.task->id, rollout_.policy.mode, why.kind, why.text,
-                                 seconds_since(began_)));
+                                 rollout::rounded(Clock::now() - began_, 1e3)));
     }
     context_ = nullptr;
     return std::move(*result_);
@@ -132,8 +126,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
     if (!request.image.empty()) task.sandbox.image = std::move(request.image);
     if (request.agent_timeout_s > 0) {
       constexpr double week = 7 * 24 * 3600;
-      task.agent_timeout = std::chrono::duration_cast<Duration>(
-          std::chrono::duration<double>(std::min(request.agent_timeout_s, week)));
+      task.agent_timeout = from_seconds(std::min(request.agent_timeout_s, week));
     }
     json::Object metadata;
     metadata["episode_id"] = episode;
@@ -236,7 +229,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
             "infrastructure",
             fmt::format("RuntimeError: no trainer is attached, and none came within {:g} s: "
                         "attach one as /metadata says under \"trainer\"",
-                        std::chrono::duration<double>(trainer.patience).count()));
+                        to_seconds(trainer.patience)));
       }
       at_server([](Ordered* at) { at->tell(0, "waiting for a trainer"); });
       const auto slept = co_await net::sleep_for(kTrainerPoll);
@@ -358,7 +351,7 @@ awaitable<json::Object> RolloutDesk::run(RolloutDesk* self, RolloutRequest reque
   const auto began = Clock::now();
   if (const auto fine = self->check(&request); !fine) {
     co_return refused_result(request.task_id, request.mode, "task", fine.error().message,
-                             seconds_since(began));
+                             rollout::rounded(Clock::now() - began, 1e3));
   }
   const auto ordered =
       std::make_shared<Ordered>(self->parts_, self->options_, std::move(request), episode, context);
