@@ -24,24 +24,25 @@ std::string resolve(const std::string& directory, const std::string& path) {
   return (std::filesystem::path(directory) / path).string();
 }
 
+// What stands under `key`, or in the file that `file_key` names; one of them must be there.
+Bytes read_text(TomlReader& in, std::string_view key, std::string_view file_key,
+                const std::string& directory, size_t max, std::string_view must_be) {
+  const auto text = in.string(key);
+  const auto path = in.string(file_key);
+  if (text.has_value() == path.has_value()) in.mistake(key, must_be);
+  if (!path) return text.value_or("");
+  auto content = read_file(resolve(directory, *path), max);
+  if (content) return std::move(*content);
+  in.mistake(file_key, content.error().message);
+  return {};
+}
+
 void read_files(TomlReader& root, Task& task, const std::string& directory) {
   for (TomlReader& in : root.tables("files")) {
     agent::Upload upload;
     upload.path = in.required_string("path");
-    const auto content = in.string("content");
-    const auto source = in.string("source");
-    if (content.has_value() == source.has_value()) {
-      in.mistake("content", "give the file's text by content, or where it is by source");
-    }
-    if (content) upload.content = *content;
-    if (source) {
-      auto bytes = read_file(resolve(directory, *source), kMaxUpload);
-      if (bytes) {
-        upload.content = std::move(*bytes);
-      } else {
-        in.mistake("source", bytes.error().message);
-      }
-    }
+    upload.content = read_text(in, "content", "source", directory, kMaxUpload,
+                               "give the file's text by content, or where it is by source");
     upload.mode = in.boolean("executable").value_or(false) ? 0755 : 0644;
     task.uploads.push_back(std::move(upload));
   }
@@ -131,20 +132,8 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
   if (!is_valid_id(task.id)) {
     root.mistake("id", "must be 1 to 64 letters, digits, '.', '-' or '_'");
   }
-  const auto instruction = root.string("instruction");
-  const auto instruction_file = root.string("instruction_file");
-  if (instruction.has_value() == instruction_file.has_value()) {
-    root.mistake("instruction", "is required: the text, or instruction_file with where it is");
-  }
-  if (instruction) task.instruction = *instruction;
-  if (instruction_file) {
-    auto text = read_file(resolve(directory, *instruction_file), kMaxInstruction);
-    if (text) {
-      task.instruction = std::move(*text);
-    } else {
-      root.mistake("instruction_file", text.error().message);
-    }
-  }
+  task.instruction = read_text(root, "instruction", "instruction_file", directory, kMaxInstruction,
+                               "is required: the text, or instruction_file with where it is");
   if (task.instruction.empty()) root.mistake("instruction", "must not be empty");
   task.setup = root.strings("setup");
   task.verify = root.strings("verify");
