@@ -8,11 +8,16 @@
 
 namespace sluice::cli {
 
-namespace {
+std::string sandbox_journals() {
+  return state_directory() + "/sandboxes";
+}
 
-enum class Carry : uint8_t { kSockets, kConnections };
-
-Result<std::unique_ptr<sandbox::Backend>> make_local(const Logger& log, Carry carry) {
+Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, const Logger& log,
+                                                       Carry carry) {
+  if (name != "local") {
+    return Error(ErrorCode::kInvalidArgument, "no backend \"" + name + "\"; there is: local",
+                 ErrorOrigin::kCaller);
+  }
   sandbox::local::BackendOptions options;
   options.log = log;
   options.carry_connections = carry == Carry::kConnections;
@@ -20,24 +25,6 @@ Result<std::unique_ptr<sandbox::Backend>> make_local(const Logger& log, Carry ca
   options.image_directory = agent::cache_directory() + "/images";
   SLUICE_TRY(auto backend, sandbox::local::Backend::start(std::move(options)));
   return std::unique_ptr<sandbox::Backend>(std::move(backend));
-}
-
-}  // namespace
-
-std::string sandbox_journals() {
-  return state_directory() + "/sandboxes";
-}
-
-Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, const Logger& log) {
-  if (name == "local") return make_local(log, Carry::kSockets);
-  return Error(ErrorCode::kInvalidArgument, "no backend \"" + name + "\"; there is: local",
-               ErrorOrigin::kCaller);
-}
-
-Result<std::unique_ptr<sandbox::Backend>> make_carrying_backend(const std::string& name,
-                                                                const Logger& log) {
-  if (name == "local") return make_local(log, Carry::kConnections);
-  return std::unique_ptr<sandbox::Backend>();
 }
 
 }  // namespace sluice::cli

@@ -10,12 +10,12 @@
 
 namespace sluice::cli {
 
-Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, const Logger& log);
+// How agents' connections come out of a sandbox: by its listening sockets, which are handed over,
+// or carried each, which the conformance suite tries as well.
+enum class Carry : uint8_t { kSockets, kConnections };
 
-// The same backend, carrying connections where it could pass listening sockets; null where it never
-// passes them. For the conformance suite.
-Result<std::unique_ptr<sandbox::Backend>> make_carrying_backend(const std::string& name,
-                                                                const Logger& log);
+Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, const Logger& log,
+                                                       Carry carry = Carry::kSockets);
 
 // Where the engines of this user write down which sandboxes they make.
 std::string sandbox_journals();

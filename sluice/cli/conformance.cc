@@ -37,7 +37,7 @@ int sandboxes_test_command(const SandboxesTestFlags& flags) {
   std::signal(SIGPIPE, SIG_IGN);
   const auto backend = make_backend(flags.backend, Logger());
   if (!backend) return report(backend.error());
-  const auto carrying = make_carrying_backend(flags.backend, Logger());
+  const auto carrying = make_backend(flags.backend, Logger(), Carry::kConnections);
   if (!carrying) return report(carrying.error());
   sandbox::conformance::Options options;
   options.backend = backend->get();

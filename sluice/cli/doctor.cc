@@ -17,7 +17,7 @@
 namespace sluice::cli {
 namespace {
 
-enum class State : uint8_t { kOk, kLess, kMissing };
+using State = sandbox::local::Need::State;
 
 struct Row {
   std::string area, name;
@@ -45,12 +45,8 @@ std::string find_program(const std::string& name) {
 }
 
 void look_at_local(std::vector<Row>& rows) {
-  using sandbox::local::Need;
-  for (const Need& need : sandbox::local::inspect_host()) {
-    const State state = need.state == Need::State::kOk     ? State::kOk
-                        : need.state == Need::State::kLess ? State::kLess
-                                                           : State::kMissing;
-    rows.push_back({"local", need.name, state, need.detail});
+  for (const auto& need : sandbox::local::inspect_host()) {
+    rows.push_back({"local", need.name, need.state, need.detail});
   }
 }
 

@@ -17,18 +17,28 @@
 
 namespace sluice::cli {
 
-// Nothing for what was not said; 0 is no limit.
+// 0 is no limit.
 struct GateLimitFlags {
-  std::optional<uint64_t> total_calls, total_tokens, total_bytes;
-  std::optional<uint32_t> total_open_calls;
-  std::optional<double> total_calls_per_second, total_time_s;
+  gate::TotalBudget total;  // but for its time
+  double time_s = 0;
   std::vector<std::string> tool_names;
 };
-inline constexpr double kMaxTotalRate = 1e6;
-inline constexpr double kMaxTotalSeconds = 30.0 * 24 * 3600;
 
-// Errors name the flag.
-Result<void> set_limits(const GateLimitFlags& flags, gate::GateOptions& options);
+// Calls visit(key, most, value, help) for each limit of all rollouts together. The key is what
+// files call it; its flag is --key with hyphens.
+template <class Visit>
+void each_limit(GateLimitFlags& flags, Visit visit) {
+  constexpr double kMost = int64_t{1} << 50;
+  gate::TotalBudget& total = flags.total;
+  visit("total_calls", kMost, total.calls, "LLM calls");
+  visit("total_open_calls", UINT32_MAX, total.open_calls, "calls open at once; more are put off");
+  visit("total_calls_per_second", 1e6, total.calls_per_second, "calls a second; more are put off");
+  visit("total_tokens", kMost, total.tokens, "tokens of delivered answers, prompts included");
+  visit("total_bytes", kMost, total.bytes, "bytes of requests and answers");
+  visit("total_time_s", 30.0 * 24 * 3600, flags.time_s, "seconds from the first agent's start on");
+}
+
+void set_limits(const GateLimitFlags& flags, gate::GateOptions& options);
 
 struct GateRuleFlags {
   std::optional<std::string> accept, delivery;

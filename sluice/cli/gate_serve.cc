@@ -19,7 +19,7 @@ Result<int> serve(const GateFlags& flags) {
                                        : Logger::to_file(flags.log, LogLevel::kInfo);
   WiringOptions options;
   options.traces = flags.out.empty() ? state_directory() + "/traces" : flags.out;
-  SLUICE_TRY_VOID(set_limits(flags.limits, options.gate));
+  set_limits(flags.limits, options.gate);
   TrainerSideOptions& trainer = options.trainer.emplace();
   trainer.listen = flags.trainer_listen;
   trainer.keys_file = flags.keys_file.empty() ? state_directory() + "/gate-keys" : flags.keys_file;

@@ -33,8 +33,7 @@ class Run {
     SLUICE_TRY(report_,
                many_ ? report_batch(flags_, input_, metrics_) : report_one(flags_, input_));
     if (many_) raise_descriptor_limit();
-    SLUICE_TRY(const WiringOptions options, wiring_options());
-    SLUICE_TRY(wiring_, Wiring::make(options));
+    SLUICE_TRY(wiring_, Wiring::make(wiring_options()));
     if (const TrainerSide* trainer = wiring_->trainer()) {
       fmt::print(stderr, "trainer API at http://{}\n", trainer->address());
       if (!trainer->keys_file().empty()) fmt::print(stderr, "keys in {}\n", trainer->keys_file());
@@ -46,13 +45,13 @@ class Run {
   }
 
  private:
-  Result<WiringOptions> wiring_options() {
+  WiringOptions wiring_options() {
     WiringOptions options;
     options.shards = many_ ? 0 : 1;
     options.backend = flags_.backend;
     options.traces = report_->traces();
     if (flags_.trainer_text) options.gate.tokens = gate::OriginRule::Tokens::kWaived;
-    SLUICE_TRY_VOID(set_limits(flags_.limits, options.gate));
+    set_limits(flags_.limits, options.gate);
     if (flags_.policy == kTrainerPolicy) {
       options.trainer.emplace();
       options.trainer->listen = flags_.trainer_listen;

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include <CLI/CLI.hpp>
@@ -59,17 +60,6 @@ void load_variables(const std::string& path) {
   if (!loaded) throw CLI::ValidationError("--env-file", loaded.error().message);
 }
 
-Duration to_duration(double seconds) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
-}
-
-// "max_sessions" is --max-sessions.
-std::string flag_name(std::string_view key) {
-  std::string name = "--" + std::string(key);
-  std::replace(name.begin(), name.end(), '_', '-');
-  return name;
-}
-
 bool is_true(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
@@ -118,7 +108,7 @@ class Settings {
   template <class D>
   void seconds(const char* key, D& into, const char* help) {
     if (declares(key, help, "")) return;
-    auto value = file_->seconds(key, 1ms, to_duration(kMaxSeconds));
+    auto value = file_->seconds(key, 1ms, from_seconds(kMaxSeconds));
     if (const auto flag = given(key)) {
       double number = 0;
       const char* const end = flag->data() + flag->size();
@@ -126,7 +116,7 @@ class Settings {
       if (error != std::errc() || at != end || !(number >= 0.001 && number <= kMaxSeconds)) {
         return fail(fmt::format("{}: must be from 0.001 to {:.0f}", flag_name(key), kMaxSeconds));
       }
-      value = to_duration(number);
+      value = from_seconds(number);
     }
     if (value) into = *value;
   }
@@ -340,20 +330,20 @@ void read_gate(Settings& in, ServeSettings& out) {
   rollout::read_budget(file, out.defaults.budget);
   rollout::read_gate(file, out.defaults.gate);
   set_rules(in.rules, out.defaults.gate);
-  constexpr int64_t kMost = int64_t{1} << 50;
   GateLimitFlags limits = in.limits;
-  const auto from_file = [](auto& flag, const auto& in_file) {
-    if (!flag && in_file) flag = *in_file;
-  };
-  from_file(limits.total_calls, file.integer("total_calls", 0, kMost));
-  from_file(limits.total_open_calls, file.integer("total_open_calls", 0, UINT32_MAX));
-  from_file(limits.total_tokens, file.integer("total_tokens", 0, kMost));
-  from_file(limits.total_bytes, file.integer("total_bytes", 0, kMost));
-  from_file(limits.total_calls_per_second, file.number("total_calls_per_second", 0, kMaxTotalRate));
-  from_file(limits.total_time_s, file.number("total_time_s", 0, kMaxTotalSeconds));
+  each_limit(limits, [&](const char* key, double most, auto& into, const char*) {
+    using Number = std::remove_reference_t<decltype(into)>;
+    std::optional<Number> in_file;
+    if constexpr (std::is_floating_point_v<Number>) {
+      in_file = file.number(key, 0, most);
+    } else if (const auto whole = file.integer(key, 0, static_cast<int64_t>(most))) {
+      in_file = static_cast<Number>(*whole);
+    }
+    if (in_file && in.command()->count(flag_name(key)) == 0) into = *in_file;
+  });
   const auto names = file.strings("tool_names");
   if (limits.tool_names.empty()) limits.tool_names = names;
-  if (const auto set = set_limits(limits, out.gate); !set) in.fail(set.error().message);
+  set_limits(limits, out.gate);
 }
 
 void read_all(Settings& in, ServeSettings& out) {

@@ -1,22 +1,32 @@
 #include "sluice/cli/shared_flags.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include <CLI/CLI.hpp>
 
 namespace sluice::cli {
 
+std::string flag_name(std::string_view key) {
+  std::string name = "--" + std::string(key);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
 void add_limit_flags(CLI::App& command, GateLimitFlags& flags) {
   constexpr char kGroup[] = "Limits of all rollouts together [none] (docs/gate.md)";
-  const auto limit = [&](const char* name, auto& value, const char* help) {
-    // The library takes "-1" for the largest of unsigned numbers.
-    command.add_option(name, value, help)->check(CLI::NonNegativeNumber)->group(kGroup);
-  };
-  limit("--total-calls", flags.total_calls, "LLM calls");
-  limit("--total-open-calls", flags.total_open_calls, "calls open at once; more are put off");
-  limit("--total-calls-per-second", flags.total_calls_per_second,
-        "calls a second; more are put off");
-  limit("--total-tokens", flags.total_tokens, "tokens of delivered answers, prompts included");
-  limit("--total-bytes", flags.total_bytes, "bytes of requests and answers");
-  limit("--total-time-s", flags.total_time_s, "seconds from the first agent's start on");
+  each_limit(flags, [&](const char* key, double most, auto& into, const char* help) {
+    // The library takes "-1" for the largest of unsigned numbers, and "nan" for one in any range.
+    const auto fits = [most](const std::string& text) {
+      double number = -1;
+      const bool is_number = CLI::detail::lexical_cast(text, number);
+      return is_number && number >= 0 && number <= most
+                 ? std::string()
+                 : fmt::format("must be from 0 to {:.0f}", most);
+    };
+    command.add_option(flag_name(key), into, help)->check(fits)->group(kGroup);
+  });
   command
       .add_option("--tool-names", flags.tool_names,
                   "the only tools that rollouts may have, as in lookup,search [any]")

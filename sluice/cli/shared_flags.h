@@ -9,6 +9,9 @@ class App;
 
 namespace sluice::cli {
 
+// "max_sessions" is --max-sessions.
+std::string flag_name(std::string_view key);
+
 void add_limit_flags(CLI::App& command, GateLimitFlags& flags);
 void add_rule_flags(CLI::App& command, GateRuleFlags& flags);
 

@@ -54,6 +54,24 @@ Result<Keys> find_keys(const std::string& file) {
   return keys;
 }
 
+// "HOST:PORT", "[v6]:PORT" or ":PORT", which is loopback's.
+Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,
+                                                       std::string_view text) {
+  const size_t colon = text.rfind(':');
+  const auto port =
+      colon == std::string_view::npos ? std::nullopt : parse_decimal(text.substr(colon + 1));
+  if (!port || *port > 65535) {
+    return Error(ErrorCode::kInvalidArgument,
+                 fmt::format("{} {}: must be HOST:PORT, as in 127.0.0.1:8790", flag, text));
+  }
+  std::string host(text.substr(0, colon));
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  if (host.empty() || host == "localhost") host = "127.0.0.1";
+  return std::pair(std::move(host), static_cast<uint16_t>(*port));
+}
+
 // A warning, not an error: there may be a proxy, a private network, or a person who knows.
 void warn_if_open(const std::string& address, std::string_view what) {
   if (env::is_loopback(address)) return;
@@ -119,23 +137,6 @@ Result<std::unique_ptr<TrainerSide>> TrainerSide::start(const gate::Handles& gat
   made->service_->serve(std::move(listener));
   made->shard_.start();
   return made;
-}
-
-Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,
-                                                       std::string_view text) {
-  const size_t colon = text.rfind(':');
-  const auto port =
-      colon == std::string_view::npos ? std::nullopt : parse_decimal(text.substr(colon + 1));
-  if (!port || *port > 65535) {
-    return Error(ErrorCode::kInvalidArgument,
-                 fmt::format("{} {}: must be HOST:PORT, as in 127.0.0.1:8790", flag, text));
-  }
-  std::string host(text.substr(0, colon));
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (host.empty() || host == "localhost") host = "127.0.0.1";
-  return std::pair(std::move(host), static_cast<uint16_t>(*port));
 }
 
 }  // namespace sluice::cli

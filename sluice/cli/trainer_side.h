@@ -6,7 +6,6 @@
 #include <future>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "sluice/base/core/result.h"
 #include "sluice/base/log.h"
@@ -50,9 +49,5 @@ class TrainerSide {
   std::unique_ptr<gate::trainer_http::TrainerService> service_;
   std::string address_, agents_url_, keys_file_;
 };
-
-// "HOST:PORT", "[v6]:PORT" or ":PORT", which is loopback's. kInvalidArgument, naming `flag`.
-Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,
-                                                       std::string_view text);
 
 }  // namespace sluice::cli
