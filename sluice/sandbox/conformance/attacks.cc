@@ -16,28 +16,30 @@
 #include "sluice/sandbox/conformance/case.h"
 
 namespace sluice::sandbox::conformance {
+
+Area attacks{"attacks", {}};
+
 namespace {
 
 // As each user to whom it may be worth something, in a sandbox of its own.
 void attack(Try& t, const std::string& name, const std::vector<std::string>& arguments = {}) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  const std::string attacks = t.carry_attacks(*sandbox);
+  Sandbox& sandbox = t.fresh();
+  const std::string attacks = t.carry_attacks(sandbox);
   for (const char* user : {kSetupUser, kAgentUser, kVerifyUser}) {
     Command command = Try::program({attacks, name});
     command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
     command.user = user;
     command.cwd = "/";
-    const Output output = t.exec(*sandbox, std::move(command));
+    const Output output = t.exec(sandbox, std::move(command));
     if (!output.exit.ok()) {
       t.fail(name.c_str(), 0,
              fmt::format("as {}: {}: {}{}", user, describe(output.exit), output.out, output.err));
     }
   }
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo well"), "well\n");
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo well"), "well\n");
 }
 
-void a01_host_secrets_are_not_seen(Try& t) {
+SLUICE_CASE(attacks, a01_host_secrets_are_not_seen) {
   char name[] = "/var/tmp/sluice-secret-XXXXXX";
   const Fd file(::mkstemp(name));
   if (!file || !write_all(file.get(), "secret of the host")) return t.skip("no temporary file");
@@ -49,77 +51,72 @@ void a01_host_secrets_are_not_seen(Try& t) {
   ::unlink(name);
 }
 
-void a02_host_processes_are_out_of_reach(Try& t) {
+SLUICE_CASE(attacks, a02_host_processes_are_out_of_reach) {
   attack(t, "host_processes", {std::to_string(std::max(::getpid(), 1000))});
 }
 
-void a02_siblings_are_out_of_reach(Try& t) {
-  Sandbox* victim = t.fresh();
-  if (victim == nullptr) return;
-  const auto job = t.start(*victim, "echo up; sleep 600");
+SLUICE_CASE(attacks, a02_siblings_are_out_of_reach) {
+  Sandbox& victim = t.fresh();
+  const auto job = t.start(victim, "echo up; sleep 600");
   SLUICE_EXPECT_OK(t, t.wait(job->read_output(Job::Channel::kOut, 3)));
-  Sandbox* attacker = t.fresh();
-  if (attacker == nullptr) return;
+  Sandbox& attacker = t.fresh();
   // It may take the attacker's own command with it.
-  (void)t.wait(attacker->exec(Try::shell("kill -9 -1", kSetupUser)));
-  SLUICE_EXPECT_EQ(t, t.out(*attacker, "echo well"), "well\n");
+  (void)t.wait(attacker.exec(Try::shell("kill -9 -1", kSetupUser)));
+  SLUICE_EXPECT_EQ(t, t.out(attacker, "echo well"), "well\n");
   SLUICE_EXPECT_ERROR(t, t.wait(job->wait(Deadline::in(50ms))), ErrorCode::kTimedOut);
 }
 
-void a03_a_fork_bomb_is_contained(Try& t) {
+// For this case alone. Null, and the case is skipped, where the limits cannot be enforced: `what`.
+Sandbox* limited(Try& t, const sandbox::Limits& limits, const char* what) {
   sandbox::Options options;
-  options.limits.pids = Limit{100, Strictness::kRequire};
+  options.limits = limits;
   auto made = t.create(options);
   if (!made && made.error().code == ErrorCode::kUnsupported) {
-    return t.skip("processes are not limited here: " + made.error().message);
+    t.skip(fmt::format("{} here: {}", what, made.error().message));
+    return nullptr;
   }
-  SLUICE_EXPECT_OK(t, made);
-  if (!made) return;
+  return &t.keep(std::move(made));
+}
+
+SLUICE_CASE(attacks, a03_a_fork_bomb_is_contained) {
+  sandbox::Limits limits = sandbox::Limits::defaults();
+  limits.pids = Limit{100, Strictness::kRequire};
+  Sandbox* sandbox = limited(t, limits, "processes are not limited here");
+  if (sandbox == nullptr) return;
   Command bomb = Try::shell("f() { f | f & }; f; sleep 600");
   bomb.deadline = Deadline::in(700ms);
-  SLUICE_EXPECT_EQ(t, t.exec(**made, std::move(bomb)).exit.reason, Exit::Reason::kTimedOut);
-  SLUICE_EXPECT_OK(t, t.wait((*made)->kill_all()));
-  SLUICE_EXPECT_EQ(t, t.out(**made, "echo well"), "well\n");
-  SLUICE_EXPECT_OK(t, t.wait((*made)->close()));
+  SLUICE_EXPECT_EQ(t, t.exec(*sandbox, std::move(bomb)).exit.reason, Exit::Reason::kTimedOut);
+  SLUICE_EXPECT_OK(t, t.wait(sandbox->kill_all()));
+  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo well"), "well\n");
 }
 
-void a04_a_memory_bomb_is_contained(Try& t) {
-  sandbox::Options options;
-  options.limits.memory_bytes = Limit{96 * kMiB, Strictness::kRequire};
-  auto made = t.create(options);
-  if (!made && made.error().code == ErrorCode::kUnsupported) {
-    return t.skip("memory is not limited here: " + made.error().message);
-  }
-  SLUICE_EXPECT_OK(t, made);
-  if (!made) return;
-  const std::string attacks = t.carry_attacks(**made);
-  const Output output = t.sh(**made, "exec " + attacks + " eat memory 2000");
+SLUICE_CASE(attacks, a04_a_memory_bomb_is_contained) {
+  sandbox::Limits limits = sandbox::Limits::defaults();
+  limits.memory_bytes = Limit{96 * kMiB, Strictness::kRequire};
+  Sandbox* sandbox = limited(t, limits, "memory is not limited here");
+  if (sandbox == nullptr) return;
+  const std::string attacks = t.carry_attacks(*sandbox);
+  const Output output = t.sh(*sandbox, "exec " + attacks + " eat memory 2000");
   SLUICE_EXPECT_EQ(t, output.exit.signal, SIGKILL);
   SLUICE_EXPECT(t, output.exit.oom);
-  SLUICE_EXPECT_EQ(t, t.out(**made, "echo well"), "well\n");
-  SLUICE_EXPECT_OK(t, t.wait((*made)->close()));
+  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo well"), "well\n");
 }
 
-void a05_disk_and_inodes_are_bounded(Try& t) {
-  sandbox::Options options;
-  options.limits.disk_bytes = Limit{64 * kMiB, Strictness::kRequire};
-  options.limits.disk_inodes = Limit{5000, Strictness::kRequire};
-  auto made = t.create(options);
-  if (!made && made.error().code == ErrorCode::kUnsupported) {
-    return t.skip("the disk is not limited here: " + made.error().message);
-  }
-  SLUICE_EXPECT_OK(t, made);
-  if (!made) return;
-  const std::string attacks = t.carry_attacks(**made);
+SLUICE_CASE(attacks, a05_disk_and_inodes_are_bounded) {
+  sandbox::Limits limits = sandbox::Limits::defaults();
+  limits.disk_bytes = Limit{64 * kMiB, Strictness::kRequire};
+  limits.disk_inodes = Limit{5000, Strictness::kRequire};
+  Sandbox* sandbox = limited(t, limits, "the disk is not limited here");
+  if (sandbox == nullptr) return;
+  const std::string attacks = t.carry_attacks(*sandbox);
   for (const char* place : {"/tmp", "/home/user", "/dev/shm", "/var/tmp"}) {
-    SLUICE_EXPECT(t, std::atoi(t.out(**made, attacks + " eat disk 1000 " + place).c_str()) < 65);
+    SLUICE_EXPECT(t, std::atoi(t.out(*sandbox, attacks + " eat disk 1000 " + place).c_str()) < 65);
   }
-  SLUICE_EXPECT(t, std::atoi(t.out(**made, attacks + " eat inodes 20000").c_str()) < 5000);
-  SLUICE_EXPECT_EQ(t, t.out(**made, "echo well"), "well\n");
-  SLUICE_EXPECT_OK(t, t.wait((*made)->close()));
+  SLUICE_EXPECT(t, std::atoi(t.out(*sandbox, attacks + " eat inodes 20000").c_str()) < 5000);
+  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo well"), "well\n");
 }
 
-void a06_the_network_is_its_own(Try& t) {
+SLUICE_CASE(attacks, a06_the_network_is_its_own) {
   if (!t.shared().capabilities().network_none) return t.skip("the backend does not claim it");
   auto listener = net::listen_tcp(t.shard(), "127.0.0.1", 0);
   SLUICE_EXPECT_OK(t, listener);
@@ -136,7 +133,7 @@ void a06_the_network_is_its_own(Try& t) {
   attack(t, "network", {port, name});
 }
 
-void a07_no_socket_of_the_host_is_there(Try& t) {
+SLUICE_CASE(attacks, a07_no_socket_of_the_host_is_there) {
   SLUICE_EXPECT_EQ(t,
                    t.out(t.shared(),
                          "find / -xdev -type s 2>/dev/null; ls /run /var/run 2>/dev/null | "
@@ -146,23 +143,23 @@ void a07_no_socket_of_the_host_is_there(Try& t) {
                    "0\n");
 }
 
-void a08_host_root_is_not_inside(Try& t) {
+SLUICE_CASE(attacks, a08_host_root_is_not_inside) {
   attack(t, "host_identity");
 }
-void a08_kernel_settings_are_out_of_reach(Try& t) {
+SLUICE_CASE(attacks, a08_kernel_settings_are_out_of_reach) {
   attack(t, "kernel_settings");
 }
-void a08_the_file_tree_stays_as_it_is(Try& t) {
+SLUICE_CASE(attacks, a08_the_file_tree_stays_as_it_is) {
   attack(t, "mounts");
 }
-void a08_no_namespace_is_made_or_entered(Try& t) {
+SLUICE_CASE(attacks, a08_no_namespace_is_made_or_entered) {
   attack(t, "namespaces");
 }
-void a09_calls_of_no_use_are_refused(Try& t) {
+SLUICE_CASE(attacks, a09_calls_of_no_use_are_refused) {
   attack(t, "system_calls");
 }
 
-void a10_links_lead_file_verbs_nowhere(Try& t) {
+SLUICE_CASE(attacks, a10_links_lead_file_verbs_nowhere) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox,
        "mkdir out; ln -s /etc/passwd out/reward; ln -s /etc/shadow out/shadow; "
@@ -181,7 +178,7 @@ void a10_links_lead_file_verbs_nowhere(Try& t) {
   SLUICE_EXPECT(t, t.out(sandbox, "cat /etc/passwd").find("root") != std::string::npos);
 }
 
-void a11_deep_and_many_files_are_bounded_when_listed(Try& t) {
+SLUICE_CASE(attacks, a11_deep_and_many_files_are_bounded_when_listed) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox,
        "mkdir -p $(printf 'd/%.0s' $(seq 300)); "
@@ -191,7 +188,7 @@ void a11_deep_and_many_files_are_bounded_when_listed(Try& t) {
   if (entries) SLUICE_EXPECT(t, entries->size() <= 1000);
 }
 
-void a12_output_does_not_fill_the_engine(Try& t) {
+SLUICE_CASE(attacks, a12_output_does_not_fill_the_engine) {
   Command command = Try::shell("yes & yes >&2 & wait");
   command.output_cap = 1000;
   command.deadline = Deadline::in(500ms);
@@ -199,28 +196,27 @@ void a12_output_does_not_fill_the_engine(Try& t) {
   SLUICE_EXPECT(t, output.out.size() <= 1000 && output.err.size() <= 1000 && output.exit.truncated);
 }
 
-void a13_escapes_are_kept_as_bytes(Try& t) {
+SLUICE_CASE(attacks, a13_escapes_are_kept_as_bytes) {
   SLUICE_EXPECT(t, t.out(t.shared(), R"(printf '\033]0;title\007\302\233\000\342\200\256\377')") ==
                        std::string("\033]0;title\007\302\233\000\342\200\256\377", 17));
 }
 
-void a14_the_verdict_is_out_of_reach(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
+SLUICE_CASE(attacks, a14_the_verdict_is_out_of_reach) {
+  Sandbox& sandbox = t.fresh();
   // What an agent may leave lying: a reward, a shell's files, a search path, a preloaded library.
-  t.sh(*sandbox,
+  t.sh(sandbox,
        "mkdir -p ~/logs/verifier; echo 1 > ~/logs/verifier/reward.txt; echo 'echo 1' > ~/.bashrc; "
        "cp ~/.bashrc ~/.profile; mkdir -p bin; printf '#!/bin/sh\\necho forged\\n' > bin/cat; "
        "chmod +x bin/cat; export PATH=$PWD/bin:$PATH BASH_ENV=$HOME/.bashrc "
        "LD_PRELOAD=/tmp/evil.so; "
        "(setsid sh -c 'while :; do echo 1 > ~/logs/verifier/reward.txt; sleep 0.01; done' "
        ">/dev/null 2>&1 &)");
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->kill_all()));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_all()));
   // As a rollout does before it verifies.
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->reset_directory("/home/user/logs", kVerifyUser, 0755)));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->reset_directory(kVerifierDir, kVerifyUser, 0700)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.reset_directory("/home/user/logs", kVerifyUser, 0755)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.reset_directory(kVerifierDir, kVerifyUser, 0700)));
   SLUICE_EXPECT_EQ(t,
-                   t.out(*sandbox,
+                   t.out(sandbox,
                          "ls -A " + std::string(kVerifierDir) +
                              "; echo x | cat; echo ${LD_PRELOAD-none} ${BASH_ENV-none}",
                          kVerifyUser),
@@ -229,37 +225,33 @@ void a14_the_verdict_is_out_of_reach(Try& t) {
   as_verifier.user = kVerifyUser;
   as_verifier.mode = 0600;
   const std::string reward = std::string(kVerifierDir) + "/reward.txt";
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->write_file(reward, "0.25", as_verifier)));
-  if (sandbox->capabilities().guest_isolated) {
-    SLUICE_EXPECT_EQ(
-        t,
-        t.out(*sandbox, "(echo 1 > " + reward +
-                            ") 2>/dev/null || echo refused; "
-                            "rm -rf " +
-                            std::string(kVerifierDir) + " 2>/dev/null || echo refused"),
-        "refused\nrefused\n");
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.write_file(reward, "0.25", as_verifier)));
+  if (sandbox.capabilities().guest_isolated) {
+    SLUICE_EXPECT_EQ(t,
+                     t.out(sandbox, "(echo 1 > " + reward +
+                                        ") 2>/dev/null || echo refused; "
+                                        "rm -rf " +
+                                        std::string(kVerifierDir) + " 2>/dev/null || echo refused"),
+                     "refused\nrefused\n");
   }
-  const auto back = t.wait(sandbox->read_file(reward, 100, kVerifyUser));
+  const auto back = t.wait(sandbox.read_file(reward, 100, kVerifyUser));
   SLUICE_EXPECT(t, back && *back == "0.25");
 }
 
-void a15_nothing_works_on_behind_the_end(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  const std::string attacks = t.carry_attacks(*sandbox);
+SLUICE_CASE(attacks, a15_nothing_works_on_behind_the_end) {
+  Sandbox& sandbox = t.fresh();
+  const std::string attacks = t.carry_attacks(sandbox);
   Command command = Try::shell(attacks + " daemons /tmp/beat; sleep 600");
   command.deadline = Deadline::in(500ms);
-  SLUICE_EXPECT_EQ(t, t.exec(*sandbox, std::move(command)).exit.reason, Exit::Reason::kTimedOut);
-  const std::string before = t.out(*sandbox, "wc -c < /tmp/beat");
-  t.sh(*sandbox, "sleep 0.2");
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "wc -c < /tmp/beat"), before);
+  SLUICE_EXPECT_EQ(t, t.exec(sandbox, std::move(command)).exit.reason, Exit::Reason::kTimedOut);
+  t.expect_still(sandbox, "/tmp/beat");
 }
 
-void a16_the_guest_is_left_alone(Try& t) {
+SLUICE_CASE(attacks, a16_the_guest_is_left_alone) {
   attack(t, "guest_intrusion");
 }
 
-void a16_an_end_is_not_forged(Try& t) {
+SLUICE_CASE(attacks, a16_an_end_is_not_forged) {
   Sandbox& sandbox = t.shared();
   // Bytes that look like the guest's own, on every descriptor there is.
   const Output output = t.sh(sandbox,
@@ -273,7 +265,7 @@ void a16_an_end_is_not_forged(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo well"), "well\n");
 }
 
-void a17_a_number_used_again_is_not_signalled(Try& t) {
+SLUICE_CASE(attacks, a17_a_number_used_again_is_not_signalled) {
   Sandbox& sandbox = t.shared();
   const auto job = t.start(sandbox, "echo $$");
   SLUICE_EXPECT(t, !t.read(*job, Job::Channel::kOut).empty());
@@ -283,7 +275,7 @@ void a17_a_number_used_again_is_not_signalled(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo well"), "well\n");
 }
 
-void a18_nothing_is_injected_by_names(Try& t) {
+SLUICE_CASE(attacks, a18_nothing_is_injected_by_names) {
   Sandbox& sandbox = t.shared();
   Command command = Try::program({"sh", "-c", "echo \"$0\"", "x; id"});
   command.env.emplace_back("EVIL", "1\nLD_PRELOAD=/tmp/evil.so");
@@ -296,22 +288,21 @@ void a18_nothing_is_injected_by_names(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo well"), "well\n");
 }
 
-void a22_the_engine_is_not_starved(Try& t) {
-  Sandbox* busy = t.fresh();
-  if (busy == nullptr) return;
+SLUICE_CASE(attacks, a22_the_engine_is_not_starved) {
+  Sandbox& busy = t.fresh();
   Command spin = Try::shell("for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; wait");
-  auto job = t.wait(busy->start(std::move(spin)));
+  auto job = t.wait(busy.start(std::move(spin)));
   SLUICE_EXPECT_OK(t, job);
   const Output output = t.sh(t.shared(), "echo well");
   SLUICE_EXPECT_EQ(t, output.out, "well\n");
   SLUICE_EXPECT(t, output.wall < 10s);
 }
 
-void a23_set_user_id_is_worth_nothing(Try& t) {
+SLUICE_CASE(attacks, a23_set_user_id_is_worth_nothing) {
   attack(t, "set_user_id");
 }
 
-void a24_devices_are_the_harmless_ones(Try& t) {
+SLUICE_CASE(attacks, a24_devices_are_the_harmless_ones) {
   SLUICE_EXPECT_EQ(t,
                    t.out(t.shared(),
                          "find / -xdev \\( -type b -o -type c \\) 2>/dev/null | wc -l; "
@@ -321,41 +312,10 @@ void a24_devices_are_the_harmless_ones(Try& t) {
                    "0\n/dev/full /dev/null /dev/random /dev/tty /dev/urandom /dev/zero ");
 }
 
-void a25_terminals_are_its_own(Try& t) {
+SLUICE_CASE(attacks, a25_terminals_are_its_own) {
   attack(t, "terminal");
 }
 
 }  // namespace
-
-std::vector<Case> attack_cases() {
-  return {{"a01_host_secrets_are_not_seen", a01_host_secrets_are_not_seen},
-          {"a02_host_processes_are_out_of_reach", a02_host_processes_are_out_of_reach},
-          {"a02_siblings_are_out_of_reach", a02_siblings_are_out_of_reach},
-          {"a03_a_fork_bomb_is_contained", a03_a_fork_bomb_is_contained},
-          {"a04_a_memory_bomb_is_contained", a04_a_memory_bomb_is_contained},
-          {"a05_disk_and_inodes_are_bounded", a05_disk_and_inodes_are_bounded},
-          {"a06_the_network_is_its_own", a06_the_network_is_its_own},
-          {"a07_no_socket_of_the_host_is_there", a07_no_socket_of_the_host_is_there},
-          {"a08_host_root_is_not_inside", a08_host_root_is_not_inside},
-          {"a08_kernel_settings_are_out_of_reach", a08_kernel_settings_are_out_of_reach},
-          {"a08_the_file_tree_stays_as_it_is", a08_the_file_tree_stays_as_it_is},
-          {"a08_no_namespace_is_made_or_entered", a08_no_namespace_is_made_or_entered},
-          {"a09_calls_of_no_use_are_refused", a09_calls_of_no_use_are_refused},
-          {"a10_links_lead_file_verbs_nowhere", a10_links_lead_file_verbs_nowhere},
-          {"a11_deep_and_many_files_are_bounded_when_listed",
-           a11_deep_and_many_files_are_bounded_when_listed},
-          {"a12_output_does_not_fill_the_engine", a12_output_does_not_fill_the_engine},
-          {"a13_escapes_are_kept_as_bytes", a13_escapes_are_kept_as_bytes},
-          {"a14_the_verdict_is_out_of_reach", a14_the_verdict_is_out_of_reach},
-          {"a15_nothing_works_on_behind_the_end", a15_nothing_works_on_behind_the_end},
-          {"a16_the_guest_is_left_alone", a16_the_guest_is_left_alone},
-          {"a16_an_end_is_not_forged", a16_an_end_is_not_forged},
-          {"a17_a_number_used_again_is_not_signalled", a17_a_number_used_again_is_not_signalled},
-          {"a18_nothing_is_injected_by_names", a18_nothing_is_injected_by_names},
-          {"a22_the_engine_is_not_starved", a22_the_engine_is_not_starved},
-          {"a23_set_user_id_is_worth_nothing", a23_set_user_id_is_worth_nothing},
-          {"a24_devices_are_the_harmless_ones", a24_devices_are_the_harmless_ones},
-          {"a25_terminals_are_its_own", a25_terminals_are_its_own}};
-}
 
 }  // namespace sluice::sandbox::conformance

@@ -38,8 +38,9 @@ class Try {
 
   // Shared by the cases that leave nothing behind; another one is made when it is gone.
   Sandbox& shared();
-  // For this case alone; closed when it ends. Null, and the case has failed, if it cannot be made.
-  Sandbox* fresh(sandbox::Options options = {});
+  // For this case alone; closed when it ends.
+  Sandbox& fresh(sandbox::Options options = {}) { return keep(create(std::move(options))); }
+  Sandbox& keep(Result<std::unique_ptr<Sandbox>> made);
   Result<std::unique_ptr<Sandbox>> create(sandbox::Options options);
 
   template <class T>
@@ -58,6 +59,8 @@ class Try {
   std::string read(Job& job, Job::Channel channel);
   static Command shell(const std::string& script, const char* user = kAgentUser);
   static Command program(std::vector<std::string> argv);
+  // Expects that nobody writes to the file any more.
+  void expect_still(Sandbox& sandbox, const std::string& file);
 
   // Puts the attack programs into a sandbox; returns their path.
   std::string carry_attacks(Sandbox& sandbox);
@@ -73,6 +76,8 @@ class Try {
   void close_shared();
 
  private:
+  static std::unique_ptr<Sandbox> must(Result<std::unique_ptr<Sandbox>> made);
+
   net::Shard* const shard_;
   const Options* const options_;
   Backend* backend_ = nullptr;
@@ -84,22 +89,24 @@ class Try {
   Clock::time_point began_;
 };
 
-using CaseFunction = void (*)(Try& t);
 struct Case {
   const char* name;
-  CaseFunction run;
+  void (*run)(Try& t);
 };
 struct Area {
   const char* name;
-  std::vector<Case> (*cases)();
+  std::vector<Case> cases;  // as they stand in its file
 };
+extern Area commands, jobs, files, ports, life, attacks;
 
-std::vector<Case> command_cases();
-std::vector<Case> job_cases();
-std::vector<Case> file_cases();
-std::vector<Case> port_cases();
-std::vector<Case> life_cases();
-std::vector<Case> attack_cases();
+// Heads a case and lists it with its area: SLUICE_CASE(area, name) { ... }. `t` is its Try.
+struct Listed {
+  Listed(Area* area, Case one) { area->cases.push_back(one); }
+};
+#define SLUICE_CASE(area, name)                       \
+  void name(Try& t);                                  \
+  const Listed name##_listed(&(area), {#name, name}); \
+  void name(Try& t)
 
 // The attack programs' executable, as built into this binary.
 ByteView attack_programs();

@@ -4,11 +4,14 @@
 #include "sluice/sandbox/conformance/case.h"
 
 namespace sluice::sandbox::conformance {
+
+Area commands{"commands", {}};
+
 namespace {
 
 using Reason = Exit::Reason;
 
-void exit_codes_are_as_they_are(Try& t) {
+SLUICE_CASE(commands, exit_codes_are_as_they_are) {
   for (const int code : {0, 1, 2, 3, 77, 124, 126, 127, 128, 129, 137, 143, 254, 255}) {
     const Output output = t.sh(t.shared(), "exit " + std::to_string(code));
     SLUICE_EXPECT_EQ(t, output.exit.reason, Reason::kExited);
@@ -17,7 +20,7 @@ void exit_codes_are_as_they_are(Try& t) {
   }
 }
 
-void signals_are_told_as_signals(Try& t) {
+SLUICE_CASE(commands, signals_are_told_as_signals) {
   for (const int number : {SIGHUP, SIGINT, SIGABRT, SIGKILL, SIGSEGV, SIGTERM, SIGUSR1}) {
     const Output output = t.sh(t.shared(), "kill -" + std::to_string(number) + " $$");
     SLUICE_EXPECT_EQ(t, output.exit.reason, Reason::kSignaled);
@@ -26,13 +29,13 @@ void signals_are_told_as_signals(Try& t) {
   }
 }
 
-void a_childs_signal_is_the_shells_code(Try& t) {
+SLUICE_CASE(commands, a_childs_signal_is_the_shells_code) {
   const Output output = t.sh(t.shared(), "sh -c 'kill -9 $$'; exit $?");
   SLUICE_EXPECT_EQ(t, output.exit.reason, Reason::kExited);
   SLUICE_EXPECT_EQ(t, output.exit.status, 137);
 }
 
-void a_time_out_is_no_exit_code(Try& t) {
+SLUICE_CASE(commands, a_time_out_is_no_exit_code) {
   Command command = t.shell("echo before; echo problem >&2; sleep 600");
   command.deadline = Deadline::in(1s);
   const Output output = t.exec(t.shared(), std::move(command));
@@ -44,26 +47,24 @@ void a_time_out_is_no_exit_code(Try& t) {
   SLUICE_EXPECT_EQ(t, t.sh(t.shared(), "exit 124").exit.reason, Reason::kExited);
 }
 
-void a_time_out_kills_the_whole_tree(Try& t) {
+SLUICE_CASE(commands, a_time_out_kills_the_whole_tree) {
   Sandbox& sandbox = t.shared();
   Command command = t.shell(
       "(setsid sh -c 'while :; do echo x >> beat; sleep 0.02; done' &); "
       "trap '' TERM HUP; sh -c 'sleep 600; :'");
   command.deadline = Deadline::in(1s);
   SLUICE_EXPECT_EQ(t, t.exec(sandbox, std::move(command)).exit.reason, Reason::kTimedOut);
-  const std::string before = t.out(sandbox, "wc -c < beat");
-  SLUICE_EXPECT(t, before != "0\n");
-  t.sh(sandbox, "sleep 0.2");
-  SLUICE_EXPECT_EQ(t, t.out(sandbox, "wc -c < beat"), before);
+  SLUICE_EXPECT(t, t.out(sandbox, "wc -c < beat") != "0\n");
+  t.expect_still(sandbox, "beat");
 }
 
-void a_deadline_that_is_over_ends_at_once(Try& t) {
+SLUICE_CASE(commands, a_deadline_that_is_over_ends_at_once) {
   Command command = t.shell("sleep 600");
   command.deadline = Deadline::in(0s);
   SLUICE_EXPECT_EQ(t, t.exec(t.shared(), std::move(command)).exit.reason, Reason::kTimedOut);
 }
 
-void output_is_bytes(Try& t) {
+SLUICE_CASE(commands, output_is_bytes) {
   std::string all;
   for (int i = 0; i < 256; ++i) all.push_back(static_cast<char>(i));
   Command command = t.program({"cat"});
@@ -71,7 +72,7 @@ void output_is_bytes(Try& t) {
   SLUICE_EXPECT(t, t.exec(t.shared(), std::move(command)).out == all);
 }
 
-void output_that_is_no_text_stays_as_it_is(Try& t) {
+SLUICE_CASE(commands, output_that_is_no_text_stays_as_it_is) {
   // Half a character, a lone surrogate, escapes of terminals: nothing is mended on the way.
   SLUICE_EXPECT(
       t,
@@ -79,18 +80,18 @@ void output_that_is_no_text_stays_as_it_is(Try& t) {
           "\303\251\355\240\200\033[31m\r\n\007");
 }
 
-void channels_stay_apart(Try& t) {
+SLUICE_CASE(commands, channels_stay_apart) {
   const Output output = t.sh(t.shared(), "for i in 1 2 3; do echo out$i; echo err$i >&2; done");
   SLUICE_EXPECT_EQ(t, output.out, "out1\nout2\nout3\n");
   SLUICE_EXPECT_EQ(t, output.err, "err1\nerr2\nerr3\n");
 }
 
-void no_output_is_empty(Try& t) {
+SLUICE_CASE(commands, no_output_is_empty) {
   const Output output = t.sh(t.shared(), ":");
   SLUICE_EXPECT(t, output.out.empty() && output.err.empty() && output.exit.ok());
 }
 
-void much_output_arrives_whole(Try& t) {
+SLUICE_CASE(commands, much_output_arrives_whole) {
   Command command = t.shell("head -c 12000000 /dev/zero; head -c 3000000 /dev/zero >&2");
   const Output output = t.exec(t.shared(), std::move(command));
   SLUICE_EXPECT_EQ(t, output.out.size(), size_t{12'000'000});
@@ -98,7 +99,7 @@ void much_output_arrives_whole(Try& t) {
   SLUICE_EXPECT(t, !output.exit.truncated);
 }
 
-void output_over_the_cap_is_dropped_and_said_so(Try& t) {
+SLUICE_CASE(commands, output_over_the_cap_is_dropped_and_said_so) {
   const std::string amount = t.whole() ? "1073741824" : "100000000";
   Command command = t.shell("head -c " + amount + " /dev/zero; echo end >&2; exit 5");
   command.output_cap = 100'000;
@@ -109,14 +110,14 @@ void output_over_the_cap_is_dropped_and_said_so(Try& t) {
   SLUICE_EXPECT_EQ(t, output.exit.status, 5);
 }
 
-void output_at_the_cap_is_whole(Try& t) {
+SLUICE_CASE(commands, output_at_the_cap_is_whole) {
   Command command = t.shell("head -c 1000 /dev/zero");
   command.output_cap = 1000;
   const Output output = t.exec(t.shared(), std::move(command));
   SLUICE_EXPECT(t, output.out.size() == 1000 && !output.exit.truncated);
 }
 
-void an_endless_line_is_bounded(Try& t) {
+SLUICE_CASE(commands, an_endless_line_is_bounded) {
   Command command = t.shell("tr '\\0' x < /dev/zero");
   command.output_cap = 50'000;
   command.deadline = Deadline::in(1s);
@@ -125,7 +126,7 @@ void an_endless_line_is_bounded(Try& t) {
   SLUICE_EXPECT(t, output.exit.truncated && output.exit.reason == Reason::kTimedOut);
 }
 
-void input_arrives_whole(Try& t) {
+SLUICE_CASE(commands, input_arrives_whole) {
   Command command = t.program({"cksum"});
   command.input = Bytes(5'000'000, 'i');
   const std::string by_input = t.exec(t.shared(), std::move(command)).out;
@@ -133,11 +134,11 @@ void input_arrives_whole(Try& t) {
                    t.out(t.shared(), "head -c 5000000 /dev/zero | tr '\\0' i | cksum"));
 }
 
-void without_input_stdin_is_at_its_end(Try& t) {
+SLUICE_CASE(commands, without_input_stdin_is_at_its_end) {
   SLUICE_EXPECT_EQ(t, t.exec(t.shared(), t.program({"cat"})).out, "");
 }
 
-void input_that_is_not_read_does_not_hold_up(Try& t) {
+SLUICE_CASE(commands, input_that_is_not_read_does_not_hold_up) {
   Command command = t.program({"head", "-c", "5"});
   command.input = Bytes(10'000'000, 'y');
   const Output output = t.exec(t.shared(), std::move(command));
@@ -147,7 +148,7 @@ void input_that_is_not_read_does_not_hold_up(Try& t) {
   SLUICE_EXPECT(t, t.exec(t.shared(), std::move(never)).exit.ok());
 }
 
-void the_environment_is_the_commands_alone(Try& t) {
+SLUICE_CASE(commands, the_environment_is_the_commands_alone) {
   Command command = t.program({"env"});
   command.env = {{"PATH", "/usr/bin:/bin"},
                  {"A", "b c"},
@@ -158,7 +159,7 @@ void the_environment_is_the_commands_alone(Try& t) {
                    "PATH=/usr/bin:/bin\nA=b c\nEMPTY=\nLINE=one\ntwo=2\nQUOTE='\"$(id)`id`\\\n");
 }
 
-void bad_environment_is_refused(Try& t) {
+SLUICE_CASE(commands, bad_environment_is_refused) {
   for (const auto& [name, value] : {std::pair<std::string, std::string>("", "x"),
                                     {"A=B", "x"},
                                     {"A", std::string("x\0y", 3)},
@@ -170,7 +171,7 @@ void bad_environment_is_refused(Try& t) {
   }
 }
 
-void the_working_directory_is_as_told(Try& t) {
+SLUICE_CASE(commands, the_working_directory_is_as_told) {
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "pwd"), std::string(kWorkdir) + "\n");
   Command command = t.program({"pwd"});
@@ -181,7 +182,7 @@ void the_working_directory_is_as_told(Try& t) {
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.exec(std::move(missing))), ErrorCode::kNotFound);
 }
 
-void users_are_who_they_are(Try& t) {
+SLUICE_CASE(commands, users_are_who_they_are) {
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "id -u; id -g; id -un"), "1000\n1000\nuser\n");
   if (!sandbox.capabilities().guest_isolated) return;
@@ -191,12 +192,12 @@ void users_are_who_they_are(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "id -G"), "1000\n");
 }
 
-void an_unknown_user_is_refused(Try& t) {
+SLUICE_CASE(commands, an_unknown_user_is_refused) {
   SLUICE_EXPECT_ERROR(t, t.wait(t.shared().exec(t.shell("true", "no-such-user"))),
                       ErrorCode::kNotFound);
 }
 
-void arguments_are_not_touched(Try& t) {
+SLUICE_CASE(commands, arguments_are_not_touched) {
   const std::vector<std::string> words = {"a b",      "",   "'", "\"", "$(id)",
                                           "`id`",     "\\", "*", "-n", "line\nbreak",
                                           "\xff\xfe", "#",  "&", "é"};
@@ -207,33 +208,33 @@ void arguments_are_not_touched(Try& t) {
   SLUICE_EXPECT(t, t.exec(t.shared(), t.program(argv)).out == expected);
 }
 
-void many_arguments_work(Try& t) {
+SLUICE_CASE(commands, many_arguments_work) {
   std::vector<std::string> argv = {"sh", "-c", "echo $#", "sh"};
   for (int i = 0; i < 1000; ++i) argv.emplace_back(1000, 'x');
   SLUICE_EXPECT_EQ(t, t.exec(t.shared(), t.program(argv)).out, "1000\n");
 }
 
-void too_long_arguments_are_refused(Try& t) {
+SLUICE_CASE(commands, too_long_arguments_are_refused) {
   SLUICE_EXPECT_ERROR(t, t.wait(t.shared().exec(t.program({"echo", Bytes(200'000, 'x')}))),
                       ErrorCode::kTooLarge);
   SLUICE_EXPECT_EQ(t, t.out(t.shared(), "echo on"), "on\n");
 }
 
-void bad_arguments_are_refused(Try& t) {
+SLUICE_CASE(commands, bad_arguments_are_refused) {
   SLUICE_EXPECT_ERROR(t, t.wait(t.shared().exec(t.program({}))), ErrorCode::kInvalidArgument);
   SLUICE_EXPECT_ERROR(t, t.wait(t.shared().exec(t.program({""}))), ErrorCode::kInvalidArgument);
   SLUICE_EXPECT_ERROR(t, t.wait(t.shared().exec(t.program({"echo", std::string("a\0b", 3)}))),
                       ErrorCode::kInvalidArgument);
 }
 
-void a_missing_program_is_not_found(Try& t) {
+SLUICE_CASE(commands, a_missing_program_is_not_found) {
   const auto missing = t.wait(t.shared().exec(t.program({"no-such-program"})));
   SLUICE_EXPECT_ERROR(t, missing, ErrorCode::kNotFound);
   if (!missing)
     SLUICE_EXPECT(t, missing.error().message.find("no-such-program") != std::string::npos);
 }
 
-void what_is_no_program_is_refused(Try& t) {
+SLUICE_CASE(commands, what_is_no_program_is_refused) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "echo text > plain; printf '#!/no/such/interpreter\\n' > lost; chmod +x lost");
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.exec(t.program({"./plain"}))),
@@ -241,7 +242,7 @@ void what_is_no_program_is_refused(Try& t) {
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.exec(t.program({"./lost"}))), ErrorCode::kNotFound);
 }
 
-void a_program_is_found_in_the_commands_path(Try& t) {
+SLUICE_CASE(commands, a_program_is_found_in_the_commands_path) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "mkdir bin; printf '#!/bin/sh\\necho mine\\n' > bin/tool; chmod +x bin/tool");
   Command command = t.program({"tool"});
@@ -249,7 +250,7 @@ void a_program_is_found_in_the_commands_path(Try& t) {
   SLUICE_EXPECT_EQ(t, t.exec(sandbox, std::move(command)).out, "mine\n");
 }
 
-void the_shell_reads_no_profile(Try& t) {
+SLUICE_CASE(commands, the_shell_reads_no_profile) {
   Sandbox& sandbox = t.shared();
   for (const char* name :
        {"/home/user/.bashrc", "/home/user/.profile", "/home/user/.bash_profile"}) {
@@ -261,17 +262,17 @@ void the_shell_reads_no_profile(Try& t) {
   t.sh(sandbox, "rm ~/.bashrc ~/.profile ~/.bash_profile");
 }
 
-void descriptors_are_the_three(Try& t) {
+SLUICE_CASE(commands, descriptors_are_the_three) {
   SLUICE_EXPECT_EQ(t, t.out(t.shared(), "ls /proc/self/fd | tr '\\n' ' '"), "0 1 2 3 ");
 }
 
-void signals_and_umask_are_plain(Try& t) {
+SLUICE_CASE(commands, signals_and_umask_are_plain) {
   SLUICE_EXPECT_EQ(
       t, t.out(t.shared(), "umask; grep -E 'Sig(Blk|Ign)' /proc/self/status | tr -d '\\t'"),
       "0022\nSigBlk:0000000000000000\nSigIgn:0000000000000000\n");
 }
 
-void there_is_no_terminal(Try& t) {
+SLUICE_CASE(commands, there_is_no_terminal) {
   SLUICE_EXPECT_EQ(t,
                    t.out(t.shared(),
                          "test -t 0 || test -t 1 || test -t 2 || echo none; "
@@ -279,7 +280,7 @@ void there_is_no_terminal(Try& t) {
                    "none\nnone\n");
 }
 
-void a_background_child_does_not_hold_up(Try& t) {
+SLUICE_CASE(commands, a_background_child_does_not_hold_up) {
   Sandbox& sandbox = t.shared();
   const Output output = t.sh(sandbox, "sleep 600 & echo $! > child; echo started");
   SLUICE_EXPECT(t, output.exit.ok());
@@ -294,7 +295,7 @@ awaitable<void> count_answer(Sandbox* sandbox, int number, int* right, int* left
   --*left;
 }
 
-void fifty_at_once_keep_to_themselves(Try& t) {
+SLUICE_CASE(commands, fifty_at_once_keep_to_themselves) {
   Sandbox& sandbox = t.shared();
   int right = 0;
   int left = 50;
@@ -303,58 +304,17 @@ void fifty_at_once_keep_to_themselves(Try& t) {
   SLUICE_EXPECT_EQ(t, right, 50);
 }
 
-void time_is_told(Try& t) {
+SLUICE_CASE(commands, time_is_told) {
   const Output output = t.sh(t.shared(), "sleep 0.2");
   SLUICE_EXPECT(t, output.wall >= 200ms && output.wall < 60s);
 }
 
-void the_dead_are_buried(Try& t) {
+SLUICE_CASE(commands, the_dead_are_buried) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "for i in 1 2 3 4 5; do (setsid sh -c 'sleep 0.05' &); done; sleep 0.3");
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '"), "0\n");
 }
 
 }  // namespace
-
-std::vector<Case> command_cases() {
-  return {
-      {"exit_codes_are_as_they_are", exit_codes_are_as_they_are},
-      {"signals_are_told_as_signals", signals_are_told_as_signals},
-      {"a_childs_signal_is_the_shells_code", a_childs_signal_is_the_shells_code},
-      {"a_time_out_is_no_exit_code", a_time_out_is_no_exit_code},
-      {"a_time_out_kills_the_whole_tree", a_time_out_kills_the_whole_tree},
-      {"a_deadline_that_is_over_ends_at_once", a_deadline_that_is_over_ends_at_once},
-      {"output_is_bytes", output_is_bytes},
-      {"output_that_is_no_text_stays_as_it_is", output_that_is_no_text_stays_as_it_is},
-      {"channels_stay_apart", channels_stay_apart},
-      {"no_output_is_empty", no_output_is_empty},
-      {"much_output_arrives_whole", much_output_arrives_whole},
-      {"output_over_the_cap_is_dropped_and_said_so", output_over_the_cap_is_dropped_and_said_so},
-      {"output_at_the_cap_is_whole", output_at_the_cap_is_whole},
-      {"an_endless_line_is_bounded", an_endless_line_is_bounded},
-      {"input_arrives_whole", input_arrives_whole},
-      {"without_input_stdin_is_at_its_end", without_input_stdin_is_at_its_end},
-      {"input_that_is_not_read_does_not_hold_up", input_that_is_not_read_does_not_hold_up},
-      {"the_environment_is_the_commands_alone", the_environment_is_the_commands_alone},
-      {"bad_environment_is_refused", bad_environment_is_refused},
-      {"the_working_directory_is_as_told", the_working_directory_is_as_told},
-      {"users_are_who_they_are", users_are_who_they_are},
-      {"an_unknown_user_is_refused", an_unknown_user_is_refused},
-      {"arguments_are_not_touched", arguments_are_not_touched},
-      {"many_arguments_work", many_arguments_work},
-      {"too_long_arguments_are_refused", too_long_arguments_are_refused},
-      {"bad_arguments_are_refused", bad_arguments_are_refused},
-      {"a_missing_program_is_not_found", a_missing_program_is_not_found},
-      {"what_is_no_program_is_refused", what_is_no_program_is_refused},
-      {"a_program_is_found_in_the_commands_path", a_program_is_found_in_the_commands_path},
-      {"the_shell_reads_no_profile", the_shell_reads_no_profile},
-      {"descriptors_are_the_three", descriptors_are_the_three},
-      {"signals_and_umask_are_plain", signals_and_umask_are_plain},
-      {"there_is_no_terminal", there_is_no_terminal},
-      {"a_background_child_does_not_hold_up", a_background_child_does_not_hold_up},
-      {"fifty_at_once_keep_to_themselves", fifty_at_once_keep_to_themselves},
-      {"time_is_told", time_is_told},
-      {"the_dead_are_buried", the_dead_are_buried}};
-}
 
 }  // namespace sluice::sandbox::conformance

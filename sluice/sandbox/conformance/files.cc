@@ -2,6 +2,9 @@
 #include "sluice/sandbox/conformance/case.h"
 
 namespace sluice::sandbox::conformance {
+
+Area files{"files", {}};
+
 namespace {
 
 std::string at(const std::string& name) {
@@ -19,7 +22,7 @@ Result<Bytes> get(Try& t, Sandbox& sandbox, const std::string& path, size_t max 
   return t.wait(sandbox.read_file(path, max, user));
 }
 
-void every_size_goes_there_and_back(Try& t) {
+SLUICE_CASE(files, every_size_goes_there_and_back) {
   Sandbox& sandbox = t.shared();
   for (const size_t size : {size_t{0}, size_t{1}, size_t{4095}, size_t{65'535}, size_t{65'536},
                             size_t{65'537}, size_t{262'145}, size_t{20'000'000}}) {
@@ -32,7 +35,7 @@ void every_size_goes_there_and_back(Try& t) {
   }
 }
 
-void a_gibibyte_goes_there_and_back(Try& t) {
+SLUICE_CASE(files, a_gibibyte_goes_there_and_back) {
   if (!t.whole()) return t.skip("1 GiB: only in the whole run");
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_OK(t, put(t, sandbox, at("large"), Bytes(1024 * kMiB, 'g')));
@@ -41,14 +44,14 @@ void a_gibibyte_goes_there_and_back(Try& t) {
   SLUICE_EXPECT(t, back && back->size() == 1024 * kMiB);
 }
 
-void parents_are_made(Try& t) {
+SLUICE_CASE(files, parents_are_made) {
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_OK(t, put(t, sandbox, at("a/b/c/file"), "x"));
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "stat -c '%a %u' a a/b/c a/b/c/file"),
                    "755 1000\n755 1000\n644 1000\n");
 }
 
-void modes_are_as_asked(Try& t) {
+SLUICE_CASE(files, modes_are_as_asked) {
   Sandbox& sandbox = t.shared();
   for (const uint32_t mode : {0600u, 0755u, 0400u, 0777u}) {
     SLUICE_EXPECT_OK(t, put(t, sandbox, at("file"), "x", kAgentUser, mode));
@@ -61,7 +64,7 @@ void modes_are_as_asked(Try& t) {
                       ErrorCode::kInvalidArgument);
 }
 
-void owners_are_who_writes(Try& t) {
+SLUICE_CASE(files, owners_are_who_writes) {
   Sandbox& sandbox = t.shared();
   if (!sandbox.capabilities().guest_isolated) return t.skip("one user");
   SLUICE_EXPECT_OK(t, put(t, sandbox, "/tmp/of-verify", "x", kVerifyUser, 0600));
@@ -74,7 +77,7 @@ void owners_are_who_writes(Try& t) {
   t.sh(sandbox, "rm /tmp/of-*", kSetupUser);
 }
 
-void a_file_is_replaced_in_one_step(Try& t) {
+SLUICE_CASE(files, a_file_is_replaced_in_one_step) {
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_OK(t, put(t, sandbox, at("file"), Bytes(100'000, 'a')));
   const auto job = t.start(sandbox,
@@ -89,7 +92,7 @@ void a_file_is_replaced_in_one_step(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "ls -A"), "file\n");
 }
 
-void odd_names_are_names(Try& t) {
+SLUICE_CASE(files, odd_names_are_names) {
   Sandbox& sandbox = t.shared();
   for (const std::string& name :
        {std::string("-rf"), std::string("a b"), std::string("line\nbreak"), std::string("é"),
@@ -103,7 +106,7 @@ void odd_names_are_names(Try& t) {
                       ErrorCode::kInvalidArgument);
 }
 
-void bad_paths_are_refused(Try& t) {
+SLUICE_CASE(files, bad_paths_are_refused) {
   Sandbox& sandbox = t.shared();
   for (const std::string& path :
        {std::string(""), std::string("relative"), std::string("./x"), std::string("/tmp/a\0b", 8),
@@ -114,7 +117,7 @@ void bad_paths_are_refused(Try& t) {
   }
 }
 
-void what_is_missing_is_not_found(Try& t) {
+SLUICE_CASE(files, what_is_missing_is_not_found) {
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_ERROR(t, get(t, sandbox, at("none")), ErrorCode::kNotFound);
   SLUICE_EXPECT_ERROR(t, get(t, sandbox, at("none/none")), ErrorCode::kNotFound);
@@ -122,7 +125,7 @@ void what_is_missing_is_not_found(Try& t) {
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.list(at("none"), 1, 10, kAgentUser)), ErrorCode::kNotFound);
 }
 
-void a_directory_is_no_file(Try& t) {
+SLUICE_CASE(files, a_directory_is_no_file) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "mkdir d; echo x > d/f");
   SLUICE_EXPECT_ERROR(t, get(t, sandbox, at("d")), ErrorCode::kInvalidArgument);
@@ -131,7 +134,7 @@ void a_directory_is_no_file(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "cat d/f"), "x\n");
 }
 
-void too_large_is_said(Try& t) {
+SLUICE_CASE(files, too_large_is_said) {
   Sandbox& sandbox = t.shared();
   SLUICE_EXPECT_OK(t, put(t, sandbox, at("file"), Bytes(1001, 'x')));
   SLUICE_EXPECT_ERROR(t, get(t, sandbox, at("file"), 1000), ErrorCode::kTooLarge);
@@ -139,7 +142,7 @@ void too_large_is_said(Try& t) {
   SLUICE_EXPECT_ERROR(t, get(t, sandbox, "/proc/self/maps", 10), ErrorCode::kTooLarge);
 }
 
-void links_are_not_followed(Try& t) {
+SLUICE_CASE(files, links_are_not_followed) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox,
        "echo secret > target; ln -s target link; ln -s nowhere dangling; ln -s loop loop; "
@@ -155,7 +158,7 @@ void links_are_not_followed(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "cat target; test -e nowhere || echo none"), "secret\nnone\n");
 }
 
-void what_is_no_file_does_not_hang(Try& t) {
+SLUICE_CASE(files, what_is_no_file_does_not_hang) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox,
        "mkfifo pipe; python3 -c 'import socket; "
@@ -169,7 +172,7 @@ void what_is_no_file_does_not_hang(Try& t) {
   }
 }
 
-void permissions_are_the_users(Try& t) {
+SLUICE_CASE(files, permissions_are_the_users) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "echo x > closed; chmod 0 closed; mkdir -m 0 shut; mkdir -m 500 fixed");
   SLUICE_EXPECT_ERROR(t, get(t, sandbox, at("closed")), ErrorCode::kPermissionDenied);
@@ -178,7 +181,7 @@ void permissions_are_the_users(Try& t) {
   t.sh(sandbox, "chmod 700 shut fixed");
 }
 
-void stat_tells_what_is_there(Try& t) {
+SLUICE_CASE(files, stat_tells_what_is_there) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "printf 12345 > f; chmod 640 f; mkdir d; mkfifo p");
   const auto file = t.wait(sandbox.stat(at("f"), kAgentUser));
@@ -190,7 +193,7 @@ void stat_tells_what_is_there(Try& t) {
   SLUICE_EXPECT(t, other && other->type == FileInfo::Type::kOther);
 }
 
-void lists_keep_to_their_bounds(Try& t) {
+SLUICE_CASE(files, lists_keep_to_their_bounds) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "mkdir -p a/b/c; touch a/1 a/b/2 a/b/c/3; ln -s /usr a/usr");
   auto count = [&](int depth, size_t max) {
@@ -207,7 +210,7 @@ void lists_keep_to_their_bounds(Try& t) {
   SLUICE_EXPECT_EQ(t, count(1, 10'000), size_t{3001});
 }
 
-void a_directory_is_reset_whatever_was_there(Try& t) {
+SLUICE_CASE(files, a_directory_is_reset_whatever_was_there) {
   Sandbox& sandbox = t.shared();
   for (const char* before : {"rm -rf x", "mkdir -p x/y/z; touch x/y/f; chmod 0 x/y", "echo > x",
                              "ln -s /tmp x", "mkfifo x", "mkdir x; ln -s / x/root"}) {
@@ -219,14 +222,14 @@ void a_directory_is_reset_whatever_was_there(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "test -d /usr/bin && test -d /tmp && echo still"), "still\n");
 }
 
-void a_deep_tree_is_reset(Try& t) {
+SLUICE_CASE(files, a_deep_tree_is_reset) {
   Sandbox& sandbox = t.shared();
   t.sh(sandbox, "mkdir x; mkdir -p x/$(printf 'd/%.0s' $(seq 1500))");
   SLUICE_EXPECT_OK(t, t.wait(sandbox.reset_directory(at("x"), kAgentUser, 0755)));
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "ls -A x | wc -l"), "0\n");
 }
 
-void a_tree_is_given_and_links_are_not_followed(Try& t) {
+SLUICE_CASE(files, a_tree_is_given_and_links_are_not_followed) {
   Sandbox& sandbox = t.shared();
   if (!sandbox.capabilities().guest_isolated) return t.skip("one user");
   t.sh(sandbox,
@@ -242,7 +245,7 @@ void a_tree_is_given_and_links_are_not_followed(Try& t) {
                    "1001\n1001\n1001\n1001\n1001\n1000\n1000\n0\n");
 }
 
-void a_link_is_never_given(Try& t) {
+SLUICE_CASE(files, a_link_is_never_given) {
   Sandbox& sandbox = t.shared();
   if (!sandbox.capabilities().guest_isolated) return t.skip("one user");
   t.sh(sandbox, "ln -s /etc way; mkdir real; ln -s real via");
@@ -264,7 +267,7 @@ awaitable<void> copy_one(Sandbox* sandbox, int number, int* right, int* left, st
   --*left;
 }
 
-void a_hundred_files_at_once(Try& t) {
+SLUICE_CASE(files, a_hundred_files_at_once) {
   Sandbox& sandbox = t.shared();
   int right = 0;
   int left = 100;
@@ -276,30 +279,5 @@ void a_hundred_files_at_once(Try& t) {
 }
 
 }  // namespace
-
-std::vector<Case> file_cases() {
-  return {
-      {"every_size_goes_there_and_back", every_size_goes_there_and_back},
-      {"a_gibibyte_goes_there_and_back", a_gibibyte_goes_there_and_back},
-      {"parents_are_made", parents_are_made},
-      {"modes_are_as_asked", modes_are_as_asked},
-      {"owners_are_who_writes", owners_are_who_writes},
-      {"a_file_is_replaced_in_one_step", a_file_is_replaced_in_one_step},
-      {"odd_names_are_names", odd_names_are_names},
-      {"bad_paths_are_refused", bad_paths_are_refused},
-      {"what_is_missing_is_not_found", what_is_missing_is_not_found},
-      {"a_directory_is_no_file", a_directory_is_no_file},
-      {"too_large_is_said", too_large_is_said},
-      {"links_are_not_followed", links_are_not_followed},
-      {"what_is_no_file_does_not_hang", what_is_no_file_does_not_hang},
-      {"permissions_are_the_users", permissions_are_the_users},
-      {"stat_tells_what_is_there", stat_tells_what_is_there},
-      {"lists_keep_to_their_bounds", lists_keep_to_their_bounds},
-      {"a_directory_is_reset_whatever_was_there", a_directory_is_reset_whatever_was_there},
-      {"a_deep_tree_is_reset", a_deep_tree_is_reset},
-      {"a_tree_is_given_and_links_are_not_followed", a_tree_is_given_and_links_are_not_followed},
-      {"a_link_is_never_given", a_link_is_never_given},
-      {"a_hundred_files_at_once", a_hundred_files_at_once}};
-}
 
 }  // namespace sluice::sandbox::conformance

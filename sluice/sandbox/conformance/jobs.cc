@@ -4,6 +4,9 @@
 #include "sluice/sandbox/conformance/case.h"
 
 namespace sluice::sandbox::conformance {
+
+Area jobs{"jobs", {}};
+
 namespace {
 
 using Reason = Exit::Reason;
@@ -16,7 +19,7 @@ Exit end_of(Try& t, Job& job) {
   return exit ? *exit : Exit();
 }
 
-void the_end_is_known_long_after_it(Try& t) {
+SLUICE_CASE(jobs, the_end_is_known_long_after_it) {
   Sandbox& sandbox = t.shared();
   const auto job = t.start(sandbox, "exit 7");
   SLUICE_EXPECT_EQ(t, end_of(t, *job).status, 7);
@@ -26,7 +29,7 @@ void the_end_is_known_long_after_it(Try& t) {
   SLUICE_EXPECT_OK(t, t.wait(job->wait(Deadline::in(0s))));
 }
 
-void a_wait_may_give_up(Try& t) {
+SLUICE_CASE(jobs, a_wait_may_give_up) {
   const auto job = t.start(t.shared(), "sleep 600");
   SLUICE_EXPECT_ERROR(t, t.wait(job->wait(Deadline::in(50ms))), ErrorCode::kTimedOut);
   SLUICE_EXPECT_ERROR(t, t.wait(job->wait(Deadline::in(0s))), ErrorCode::kTimedOut);
@@ -34,7 +37,7 @@ void a_wait_may_give_up(Try& t) {
   SLUICE_EXPECT_EQ(t, end_of(t, *job).signal, SIGKILL);
 }
 
-void a_jobs_deadline_kills_it(Try& t) {
+SLUICE_CASE(jobs, a_jobs_deadline_kills_it) {
   Sandbox& sandbox = t.shared();
   Command command = Try::shell("trap '' TERM; sleep 600");
   command.deadline = Deadline::in(200ms);
@@ -43,7 +46,7 @@ void a_jobs_deadline_kills_it(Try& t) {
   if (job) SLUICE_EXPECT_EQ(t, end_of(t, **job).reason, Reason::kTimedOut);
 }
 
-void signals_reach_the_command(Try& t) {
+SLUICE_CASE(jobs, signals_reach_the_command) {
   const auto job = t.start(t.shared(),
                            "trap 'echo caught; exit 9' USR1; echo ready; "
                            "while :; do sleep 0.02; done");
@@ -53,14 +56,14 @@ void signals_reach_the_command(Try& t) {
   SLUICE_EXPECT_EQ(t, t.read(*job, kOut), "caught\n");
 }
 
-void a_signal_behind_the_end_finds_nobody(Try& t) {
+SLUICE_CASE(jobs, a_signal_behind_the_end_finds_nobody) {
   const auto job = t.start(t.shared(), "true");
   end_of(t, *job);
   SLUICE_EXPECT_ERROR(t, t.wait(job->signal(SIGTERM)), ErrorCode::kNotFound);
   SLUICE_EXPECT_OK(t, t.wait(job->kill_tree()));
 }
 
-void no_such_signal_is_refused(Try& t) {
+SLUICE_CASE(jobs, no_such_signal_is_refused) {
   const auto job = t.start(t.shared(), "sleep 600");
   for (const int number : {0, -1, 65, 1000}) {
     SLUICE_EXPECT_ERROR(t, t.wait(job->signal(number)), ErrorCode::kInvalidArgument);
@@ -68,7 +71,7 @@ void no_such_signal_is_refused(Try& t) {
   SLUICE_EXPECT_OK(t, t.wait(job->kill_tree()));
 }
 
-void killing_reaches_the_whole_tree(Try& t) {
+SLUICE_CASE(jobs, killing_reaches_the_whole_tree) {
   Sandbox& sandbox = t.shared();
   const auto job = t.start(sandbox,
                            "for i in 1 2 3; do (setsid sh -c 'trap \"\" TERM HUP INT; "
@@ -78,12 +81,10 @@ void killing_reaches_the_whole_tree(Try& t) {
   t.sh(sandbox, "while ! test -s beat; do sleep 0.01; done");
   SLUICE_EXPECT_OK(t, t.wait(job->kill_tree()));
   SLUICE_EXPECT_OK(t, t.wait(job->kill_tree()));
-  const std::string before = t.out(sandbox, "wc -c < beat");
-  t.sh(sandbox, "sleep 0.2");
-  SLUICE_EXPECT_EQ(t, t.out(sandbox, "wc -c < beat"), before);
+  t.expect_still(sandbox, "beat");
 }
 
-void killing_one_tree_leaves_the_others(Try& t) {
+SLUICE_CASE(jobs, killing_one_tree_leaves_the_others) {
   Sandbox& sandbox = t.shared();
   const auto one = t.start(sandbox, "sleep 600");
   const auto two = t.start(sandbox, "read line; echo $line");
@@ -92,7 +93,7 @@ void killing_one_tree_leaves_the_others(Try& t) {
   SLUICE_EXPECT_EQ(t, t.read(*two, kOut), "still here\n");
 }
 
-void what_outlived_its_command_dies_with_its_tree(Try& t) {
+SLUICE_CASE(jobs, what_outlived_its_command_dies_with_its_tree) {
   Sandbox& sandbox = t.shared();
   const auto job = t.start(sandbox,
                            "(setsid sh -c 'while :; do echo x >> beat; sleep 0.02; done' "
@@ -100,12 +101,10 @@ void what_outlived_its_command_dies_with_its_tree(Try& t) {
   end_of(t, *job);
   t.sh(sandbox, "while ! test -s beat; do sleep 0.01; done");
   SLUICE_EXPECT_OK(t, t.wait(job->kill_tree()));
-  const std::string before = t.out(sandbox, "wc -c < beat");
-  t.sh(sandbox, "sleep 0.2");
-  SLUICE_EXPECT_EQ(t, t.out(sandbox, "wc -c < beat"), before);
+  t.expect_still(sandbox, "beat");
 }
 
-void kill_all_leaves_the_guest_alone(Try& t) {
+SLUICE_CASE(jobs, kill_all_leaves_the_guest_alone) {
   Sandbox& sandbox = t.shared();
   const auto one = t.start(sandbox, "sleep 600");
   const auto two = t.start(sandbox, "(setsid sleep 600 > /dev/null 2>&1 &); sleep 600");
@@ -115,19 +114,16 @@ void kill_all_leaves_the_guest_alone(Try& t) {
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "grep -l sleep /proc/[0-9]*/comm 2>/dev/null | wc -l"), "0\n");
 }
 
-void daemons_die_with_kill_all(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  const std::string attacks = t.carry_attacks(*sandbox);
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, attacks + " daemons /tmp/beat"), "left\n");
-  t.sh(*sandbox, "while ! test -s /tmp/beat; do sleep 0.01; done");
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->kill_all()));
-  const std::string before = t.out(*sandbox, "wc -c < /tmp/beat");
-  t.sh(*sandbox, "sleep 0.2");
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "wc -c < /tmp/beat"), before);
+SLUICE_CASE(jobs, daemons_die_with_kill_all) {
+  Sandbox& sandbox = t.fresh();
+  const std::string attacks = t.carry_attacks(sandbox);
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, attacks + " daemons /tmp/beat"), "left\n");
+  t.sh(sandbox, "while ! test -s /tmp/beat; do sleep 0.01; done");
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_all()));
+  t.expect_still(sandbox, "/tmp/beat");
 }
 
-void input_is_written_piece_by_piece(Try& t) {
+SLUICE_CASE(jobs, input_is_written_piece_by_piece) {
   const auto job = t.start(t.shared(), "while read line; do echo got $line; done; echo end");
   for (const char* line : {"one\n", "two\n"}) {
     SLUICE_EXPECT_OK(t, t.wait(job->write_stdin(line)));
@@ -141,13 +137,13 @@ void input_is_written_piece_by_piece(Try& t) {
   SLUICE_EXPECT_ERROR(t, t.wait(job->write_stdin("late")), ErrorCode::kClosed);
 }
 
-void input_to_the_dead_is_refused(Try& t) {
+SLUICE_CASE(jobs, input_to_the_dead_is_refused) {
   const auto job = t.start(t.shared(), "true");
   end_of(t, *job);
   SLUICE_EXPECT_ERROR(t, t.wait(job->write_stdin(Bytes(1 << 20, 'x'))), ErrorCode::kClosed);
 }
 
-void output_is_read_in_any_piece(Try& t) {
+SLUICE_CASE(jobs, output_is_read_in_any_piece) {
   const auto job = t.start(t.shared(), "printf abcdef; printf ghi >&2");
   std::string all;
   for (;;) {
@@ -161,7 +157,7 @@ void output_is_read_in_any_piece(Try& t) {
   SLUICE_EXPECT_EQ(t, t.read(*job, kErr), "ghi");
 }
 
-void unread_output_stops_the_command(Try& t) {
+SLUICE_CASE(jobs, unread_output_stops_the_command) {
   Sandbox& sandbox = t.shared();
   const auto job = t.start(sandbox, "yes | tee /dev/null | head -c 50000000 | tee progress");
   t.sh(sandbox, "sleep 0.3");
@@ -174,14 +170,14 @@ void unread_output_stops_the_command(Try& t) {
   SLUICE_EXPECT(t, exit.ok() && exit.truncated);
 }
 
-void a_dropped_job_runs_on(Try& t) {
+SLUICE_CASE(jobs, a_dropped_job_runs_on) {
   Sandbox& sandbox = t.shared();
   t.start(sandbox, "sleep 0.1; echo done > flag").reset();
   t.sh(sandbox, "for i in $(seq 200); do test -s flag && break; sleep 0.02; done");
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "cat flag"), "done\n");
 }
 
-void a_hundred_jobs_at_once(Try& t) {
+SLUICE_CASE(jobs, a_hundred_jobs_at_once) {
   Sandbox& sandbox = t.shared();
   std::vector<std::unique_ptr<Job>> jobs;
   for (int i = 0; i < 100; ++i) {
@@ -196,26 +192,5 @@ void a_hundred_jobs_at_once(Try& t) {
 }
 
 }  // namespace
-
-std::vector<Case> job_cases() {
-  return {{"the_end_is_known_long_after_it", the_end_is_known_long_after_it},
-          {"a_wait_may_give_up", a_wait_may_give_up},
-          {"a_jobs_deadline_kills_it", a_jobs_deadline_kills_it},
-          {"signals_reach_the_command", signals_reach_the_command},
-          {"a_signal_behind_the_end_finds_nobody", a_signal_behind_the_end_finds_nobody},
-          {"no_such_signal_is_refused", no_such_signal_is_refused},
-          {"killing_reaches_the_whole_tree", killing_reaches_the_whole_tree},
-          {"killing_one_tree_leaves_the_others", killing_one_tree_leaves_the_others},
-          {"what_outlived_its_command_dies_with_its_tree",
-           what_outlived_its_command_dies_with_its_tree},
-          {"kill_all_leaves_the_guest_alone", kill_all_leaves_the_guest_alone},
-          {"daemons_die_with_kill_all", daemons_die_with_kill_all},
-          {"input_is_written_piece_by_piece", input_is_written_piece_by_piece},
-          {"input_to_the_dead_is_refused", input_to_the_dead_is_refused},
-          {"output_is_read_in_any_piece", output_is_read_in_any_piece},
-          {"unread_output_stops_the_command", unread_output_stops_the_command},
-          {"a_dropped_job_runs_on", a_dropped_job_runs_on},
-          {"a_hundred_jobs_at_once", a_hundred_jobs_at_once}};
-}
 
 }  // namespace sluice::sandbox::conformance

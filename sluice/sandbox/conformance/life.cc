@@ -1,31 +1,34 @@
 // From create to close: options, limits, snapshots, ends.
 #include <algorithm>
 
+#include "sluice/base/core/defer.h"
 #include "sluice/sandbox/conformance/case.h"
 
 namespace sluice::sandbox::conformance {
+
+Area life{"life", {}};
+
 namespace {
 
-void closing_is_final_and_idempotent(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->close()));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->close()));
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->exec(Try::shell("true"))), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->start(Try::shell("true"))), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->read_file("/etc/passwd", 10, kAgentUser)),
+SLUICE_CASE(life, closing_is_final_and_idempotent) {
+  Sandbox& sandbox = t.fresh();
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.close()));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.close()));
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.exec(Try::shell("true"))), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.start(Try::shell("true"))), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.read_file("/etc/passwd", 10, kAgentUser)),
                       ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->write_file("/tmp/x", "x", WriteOptions())),
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.write_file("/tmp/x", "x", WriteOptions())),
                       ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->stat("/", kAgentUser)), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->list("/", 1, 1, kAgentUser)), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->reset_directory("/tmp/x", kAgentUser, 0755)),
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.stat("/", kAgentUser)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.list("/", 1, 1, kAgentUser)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.reset_directory("/tmp/x", kAgentUser, 0755)),
                       ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->give_tree(kWorkdir, kAgentUser)), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->listen(0)), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->end_setup()), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->kill_all()), ErrorCode::kClosed);
-  SLUICE_EXPECT(t, !t.wait(sandbox->snapshot()).has_value());
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.give_tree(kWorkdir, kAgentUser)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.listen(0)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.end_setup()), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.kill_all()), ErrorCode::kClosed);
+  SLUICE_EXPECT(t, !t.wait(sandbox.snapshot()).has_value());
 }
 
 awaitable<void> exec_into(Sandbox* sandbox, std::optional<Result<Output>>* into) {
@@ -33,14 +36,13 @@ awaitable<void> exec_into(Sandbox* sandbox, std::optional<Result<Output>>* into)
   into->emplace(std::move(output));
 }
 
-void closing_ends_what_is_pending(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  const auto job = t.start(*sandbox, "sleep 600");
+SLUICE_CASE(life, closing_ends_what_is_pending) {
+  Sandbox& sandbox = t.fresh();
+  const auto job = t.start(sandbox, "sleep 600");
   std::optional<Result<Output>> pending;
-  t.shard().spawn(exec_into(sandbox, &pending));
-  t.sh(*sandbox, "sleep 0.1");
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->close()));
+  t.shard().spawn(exec_into(&sandbox, &pending));
+  t.sh(sandbox, "sleep 0.1");
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.close()));
   t.shard().run_until([&] { return pending.has_value(); });
   SLUICE_EXPECT(t, !pending->has_value() || (*pending)->exit.reason == Exit::Reason::kLost);
   const auto exit = t.wait(job->wait(Deadline::in(kPatience)));
@@ -48,32 +50,30 @@ void closing_ends_what_is_pending(Try& t) {
 }
 
 // finding: a sandbox without an end of its own.
-void a_sandbox_ends_at_its_deadline(Try& t) {
+SLUICE_CASE(life, a_sandbox_ends_at_its_deadline) {
   sandbox::Options options;
   options.deadline = Deadline::in(1s);
-  Sandbox* sandbox = t.fresh(options);
-  if (sandbox == nullptr) return;
-  const auto job = t.start(*sandbox, "sleep 600");
+  Sandbox& sandbox = t.fresh(options);
+  const auto job = t.start(sandbox, "sleep 600");
   const auto exit = t.wait(job->wait(Deadline::in(kPatience)));
   SLUICE_EXPECT(t, exit && exit->reason == Exit::Reason::kLost);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->exec(Try::shell("true"))), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.exec(Try::shell("true"))), ErrorCode::kClosed);
 }
 
-void sandboxes_know_nothing_of_each_other(Try& t) {
-  Sandbox* one = t.fresh();
-  Sandbox* two = t.fresh();
-  if (one == nullptr || two == nullptr) return;
-  SLUICE_EXPECT(t, one->id() != two->id() && !one->id().empty());
-  t.sh(*one, "echo mine | tee file /tmp/file /dev/shm/file /var/tmp/file > /dev/null");
-  const auto job = t.start(*one, "exec -a marker-of-one sleep 600");
+SLUICE_CASE(life, sandboxes_know_nothing_of_each_other) {
+  Sandbox& one = t.fresh();
+  Sandbox& two = t.fresh();
+  SLUICE_EXPECT(t, one.id() != two.id() && !one.id().empty());
+  t.sh(one, "echo mine | tee file /tmp/file /dev/shm/file /var/tmp/file > /dev/null");
+  const auto job = t.start(one, "exec -a marker-of-one sleep 600");
   SLUICE_EXPECT_EQ(t,
-                   t.out(*two,
+                   t.out(two,
                          "ls file /tmp/file /dev/shm/file /var/tmp/file 2>/dev/null; "
                          "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c '^marker-of-one'"),
                    "0\n");
 }
 
-void there_is_no_network(Try& t) {
+SLUICE_CASE(life, there_is_no_network) {
   Sandbox& sandbox = t.shared();
   if (!sandbox.capabilities().network_none) return t.skip("the backend does not claim it");
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '"), "lo\n");
@@ -85,7 +85,7 @@ void there_is_no_network(Try& t) {
   SLUICE_EXPECT(t, !t.sh(sandbox, "getent hosts example.org").exit.ok());
 }
 
-void a_required_limit_is_kept_or_refused(Try& t) {
+SLUICE_CASE(life, a_required_limit_is_kept_or_refused) {
   sandbox::Options options;
   options.limits.pids = Limit{50, Strictness::kRequire};
   auto made = t.create(options);
@@ -96,21 +96,19 @@ void a_required_limit_is_kept_or_refused(Try& t) {
     SLUICE_EXPECT(t, !t.shared().warnings().empty());
     return;
   }
-  const std::string attacks = t.carry_attacks(**made);
-  const std::string got = t.out(**made, attacks + " eat processes 500");
+  Sandbox& sandbox = t.keep(std::move(made));
+  const std::string got = t.out(sandbox, t.carry_attacks(sandbox) + " eat processes 500");
   SLUICE_EXPECT(t, std::atoi(got.c_str()) < 50);
-  SLUICE_EXPECT_OK(t, t.wait((*made)->close()));
 }
 
-void open_files_are_limited(Try& t) {
+SLUICE_CASE(life, open_files_are_limited) {
   sandbox::Options options;
   options.limits.open_files = Limit{64, Strictness::kRequire};
-  Sandbox* sandbox = t.fresh(options);
-  if (sandbox == nullptr) return;
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "ulimit -n; ulimit -Hn"), "64\n64\n");
+  Sandbox& sandbox = t.fresh(options);
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, "ulimit -n; ulimit -Hn"), "64\n64\n");
 }
 
-void a_bundle_is_there_and_read_only(Try& t) {
+SLUICE_CASE(life, a_bundle_is_there_and_read_only) {
   char name[] = "/tmp/sluice-test-conformance-XXXXXX";
   if (::mkdtemp(name) == nullptr) return t.skip("no temporary directory");
   const std::string directory = name;
@@ -118,19 +116,16 @@ void a_bundle_is_there_and_read_only(Try& t) {
                            "/tool; chmod 755 " + directory + " " + directory + "/tool";
   sandbox::Options options;
   options.bundles.push_back({directory, "/opt/agents/one"});
-  if (std::system(make.c_str()) == 0) {
-    Sandbox* sandbox = t.fresh(options);
-    if (sandbox != nullptr) {
-      SLUICE_EXPECT_EQ(t, t.out(*sandbox, "/opt/agents/one/tool"), "bundled\n");
-      SLUICE_EXPECT_EQ(
-          t, t.out(*sandbox, "(touch /opt/agents/one/x) 2>/dev/null || echo refused", kSetupUser),
-          "refused\n");
-    }
-  }
-  std::system(("rm -r " + directory).c_str());
+  const Defer remove([&] { std::system(("rm -r " + directory).c_str()); });
+  if (std::system(make.c_str()) != 0) return;
+  Sandbox& sandbox = t.fresh(options);
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, "/opt/agents/one/tool"), "bundled\n");
+  SLUICE_EXPECT_EQ(
+      t, t.out(sandbox, "(touch /opt/agents/one/x) 2>/dev/null || echo refused", kSetupUser),
+      "refused\n");
 }
 
-void bad_options_are_refused(Try& t) {
+SLUICE_CASE(life, bad_options_are_refused) {
   for (const char* place :
        {"relative", "/usr/x", "/proc/x", "/home/user", "/opt/../etc", "", "/"}) {
     sandbox::Options options;
@@ -142,16 +137,15 @@ void bad_options_are_refused(Try& t) {
   SLUICE_EXPECT_ERROR(t, t.create(missing), ErrorCode::kInvalidArgument);
 }
 
-void a_snapshot_is_cloned(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  if (!sandbox->capabilities().snapshots) return t.skip("the backend makes no snapshots");
-  t.sh(*sandbox, "mkdir -p d; echo prepared > d/f; chmod 711 d; ln -s d/f l");
-  const auto snapshot = t.wait(sandbox->snapshot());
+SLUICE_CASE(life, a_snapshot_is_cloned) {
+  Sandbox& sandbox = t.fresh();
+  if (!sandbox.capabilities().snapshots) return t.skip("the backend makes no snapshots");
+  t.sh(sandbox, "mkdir -p d; echo prepared > d/f; chmod 711 d; ln -s d/f l");
+  const auto snapshot = t.wait(sandbox.snapshot());
   SLUICE_EXPECT_OK(t, snapshot);
   if (!snapshot) return;
-  t.sh(*sandbox, "echo later > later");
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->close()));
+  t.sh(sandbox, "echo later > later");
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.close()));
   for (int i = 0; i < 2; ++i) {
     auto clone = t.wait(t.backend().clone(&t.shard(), *snapshot, sandbox::Options()));
     SLUICE_EXPECT_OK(t, clone);
@@ -164,49 +158,27 @@ void a_snapshot_is_cloned(Try& t) {
                 !t.wait(t.backend().clone(&t.shard(), Snapshot(), sandbox::Options())).has_value());
 }
 
-void reaping_leaves_the_living(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
+SLUICE_CASE(life, reaping_leaves_the_living) {
+  Sandbox& sandbox = t.fresh();
   SLUICE_EXPECT_OK(t, t.wait(t.backend().reap()));
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo alive"), "alive\n");
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo alive"), "alive\n");
 }
 
-void ending_setup_is_always_possible(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->end_setup()));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->end_setup()));
-  SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo on"), "on\n");
+SLUICE_CASE(life, ending_setup_is_always_possible) {
+  Sandbox& sandbox = t.fresh();
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.end_setup()));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.end_setup()));
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo on"), "on\n");
 }
 
-void twenty_sandboxes_at_once(Try& t) {
+SLUICE_CASE(life, twenty_sandboxes_at_once) {
   std::vector<Sandbox*> all;
-  for (int i = 0; i < 20; ++i) {
-    Sandbox* sandbox = t.fresh();
-    if (sandbox == nullptr) return;
-    all.push_back(sandbox);
-  }
+  for (int i = 0; i < 20; ++i) all.push_back(&t.fresh());
   for (size_t i = 0; i < all.size(); ++i) {
     SLUICE_EXPECT_EQ(t, t.out(*all[i], "echo " + std::to_string(i)), std::to_string(i) + "\n");
   }
 }
 
 }  // namespace
-
-std::vector<Case> life_cases() {
-  return {{"closing_is_final_and_idempotent", closing_is_final_and_idempotent},
-          {"closing_ends_what_is_pending", closing_ends_what_is_pending},
-          {"a_sandbox_ends_at_its_deadline", a_sandbox_ends_at_its_deadline},
-          {"sandboxes_know_nothing_of_each_other", sandboxes_know_nothing_of_each_other},
-          {"there_is_no_network", there_is_no_network},
-          {"a_required_limit_is_kept_or_refused", a_required_limit_is_kept_or_refused},
-          {"open_files_are_limited", open_files_are_limited},
-          {"a_bundle_is_there_and_read_only", a_bundle_is_there_and_read_only},
-          {"bad_options_are_refused", bad_options_are_refused},
-          {"a_snapshot_is_cloned", a_snapshot_is_cloned},
-          {"reaping_leaves_the_living", reaping_leaves_the_living},
-          {"ending_setup_is_always_possible", ending_setup_is_always_possible},
-          {"twenty_sandboxes_at_once", twenty_sandboxes_at_once}};
-}
 
 }  // namespace sluice::sandbox::conformance

@@ -2,6 +2,9 @@
 #include "sluice/sandbox/conformance/case.h"
 
 namespace sluice::sandbox::conformance {
+
+Area ports{"ports", {}};
+
 namespace {
 
 std::unique_ptr<net::Listener> listen(Try& t, Sandbox& sandbox, uint16_t port) {
@@ -34,7 +37,7 @@ std::string tcp(const net::Listener& listener) {
   return "exec 3<>/dev/tcp/127.0.0.1/" + port_of(listener) + "; ";
 }
 
-void bytes_go_both_ways(Try& t) {
+SLUICE_CASE(ports, bytes_go_both_ways) {
   Sandbox& sandbox = t.shared();
   const auto listener = listen(t, sandbox, 0);
   const auto job = t.start(sandbox, tcp(*listener) + "printf 'question\\0\\377' >&3; cat <&3");
@@ -54,17 +57,16 @@ void bytes_go_both_ways(Try& t) {
   SLUICE_EXPECT(t, t.read(*job, Job::Channel::kOut) == "answer\xff");
 }
 
-void a_port_is_taken_once(Try& t) {
-  Sandbox* sandbox = t.fresh();
-  if (sandbox == nullptr) return;
-  const auto listener = listen(t, *sandbox, 8123);
+SLUICE_CASE(ports, a_port_is_taken_once) {
+  Sandbox& sandbox = t.fresh();
+  const auto listener = listen(t, sandbox, 8123);
   SLUICE_EXPECT_EQ(t, listener->address(), "127.0.0.1:8123");
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox->listen(8123)), ErrorCode::kAlreadyExists);
-  const auto other = listen(t, *sandbox, 0);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.listen(8123)), ErrorCode::kAlreadyExists);
+  const auto other = listen(t, sandbox, 0);
   SLUICE_EXPECT(t, port_of(*other) != "8123" && port_of(*other) != "0");
 }
 
-void it_listens_on_loopback_alone(Try& t) {
+SLUICE_CASE(ports, it_listens_on_loopback_alone) {
   Sandbox& sandbox = t.shared();
   const auto listener = listen(t, sandbox, 0);
   char hex[8];
@@ -75,7 +77,7 @@ void it_listens_on_loopback_alone(Try& t) {
                    "0\n");
 }
 
-void half_closing_keeps_the_other_half(Try& t) {
+SLUICE_CASE(ports, half_closing_keeps_the_other_half) {
   Sandbox& sandbox = t.shared();
   if (t.out(sandbox, "command -v python3 >/dev/null && echo y") != "y\n")
     return t.skip("no python3");
@@ -93,7 +95,7 @@ void half_closing_keeps_the_other_half(Try& t) {
   SLUICE_EXPECT_EQ(t, t.read(*job, Job::Channel::kOut), "and the answer");
 }
 
-void much_goes_through_both_ways(Try& t) {
+SLUICE_CASE(ports, much_goes_through_both_ways) {
   Sandbox& sandbox = t.shared();
   const auto listener = listen(t, sandbox, 0);
   const auto up = t.start(sandbox, tcp(*listener) + "head -c 20000000 /dev/zero >&3");
@@ -115,7 +117,7 @@ awaitable<void> write_much(net::Stream* stream, bool* written) {
   *written = done.has_value();
 }
 
-void a_slow_reader_holds_up_only_itself(Try& t) {
+SLUICE_CASE(ports, a_slow_reader_holds_up_only_itself) {
   Sandbox& sandbox = t.shared();
   const auto listener = listen(t, sandbox, 0);
   const auto slow = t.start(sandbox, tcp(*listener) + "read line; cat <&3 | wc -c");
@@ -136,7 +138,7 @@ void a_slow_reader_holds_up_only_itself(Try& t) {
   SLUICE_EXPECT_EQ(t, t.read(*slow, Job::Channel::kOut), "20000000\n");
 }
 
-void a_peer_that_goes_is_noticed(Try& t) {
+SLUICE_CASE(ports, a_peer_that_goes_is_noticed) {
   Sandbox& sandbox = t.shared();
   const auto listener = listen(t, sandbox, 0);
   const auto job = t.start(sandbox, tcp(*listener) + "sleep 600");
@@ -148,7 +150,7 @@ void a_peer_that_goes_is_noticed(Try& t) {
   SLUICE_EXPECT(t, told);
 }
 
-void a_closed_listener_refuses(Try& t) {
+SLUICE_CASE(ports, a_closed_listener_refuses) {
   Sandbox& sandbox = t.shared();
   auto listener = listen(t, sandbox, 0);
   const std::string connect = "(exec 3<>/dev/tcp/127.0.0.1/" + port_of(*listener) +
@@ -161,7 +163,7 @@ void a_closed_listener_refuses(Try& t) {
   SLUICE_EXPECT_EQ(t, answer, "refused\n");
 }
 
-void two_hundred_connections_at_once(Try& t) {
+SLUICE_CASE(ports, two_hundred_connections_at_once) {
   Sandbox& sandbox = t.shared();
   const auto listener = listen(t, sandbox, 0);
   const auto job = t.start(
@@ -181,30 +183,16 @@ void two_hundred_connections_at_once(Try& t) {
   SLUICE_EXPECT_EQ(t, said.size(), size_t{200 * 6});
 }
 
-void listeners_of_two_sandboxes_are_two(Try& t) {
-  Sandbox* one = t.fresh();
-  Sandbox* two = t.fresh();
-  if (one == nullptr || two == nullptr) return;
-  const auto first = listen(t, *one, 8080);
-  const auto second = listen(t, *two, 8080);
-  const auto job = t.start(*two, tcp(*second) + "echo from two >&3");
+SLUICE_CASE(ports, listeners_of_two_sandboxes_are_two) {
+  Sandbox& one = t.fresh();
+  Sandbox& two = t.fresh();
+  const auto first = listen(t, one, 8080);
+  const auto second = listen(t, two, 8080);
+  const auto job = t.start(two, tcp(*second) + "echo from two >&3");
   const auto stream = accept(t, *second);
   SLUICE_EXPECT_EQ(t, read_all(t, *stream), "from two\n");
 }
 
 }  // namespace
-
-std::vector<Case> port_cases() {
-  return {{"bytes_go_both_ways", bytes_go_both_ways},
-          {"a_port_is_taken_once", a_port_is_taken_once},
-          {"it_listens_on_loopback_alone", it_listens_on_loopback_alone},
-          {"half_closing_keeps_the_other_half", half_closing_keeps_the_other_half},
-          {"much_goes_through_both_ways", much_goes_through_both_ways},
-          {"a_slow_reader_holds_up_only_itself", a_slow_reader_holds_up_only_itself},
-          {"a_peer_that_goes_is_noticed", a_peer_that_goes_is_noticed},
-          {"a_closed_listener_refuses", a_closed_listener_refuses},
-          {"two_hundred_connections_at_once", two_hundred_connections_at_once},
-          {"listeners_of_two_sandboxes_are_two", listeners_of_two_sandboxes_are_two}};
-}
 
 }  // namespace sluice::sandbox::conformance

@@ -7,9 +7,7 @@
 namespace sluice::sandbox::conformance {
 namespace {
 
-constexpr Area kAreas[] = {{"commands", command_cases}, {"jobs", job_cases},
-                           {"files", file_cases},       {"ports", port_cases},
-                           {"life", life_cases},        {"attacks", attack_cases}};
+constexpr const Area* kAreas[] = {&commands, &jobs, &files, &ports, &life, &attacks};
 
 }  // namespace
 
@@ -26,10 +24,7 @@ Sandbox& Try::shared() {
   const bool usable = shared_ && shared_from_ == backend_ && wait(shared_->kill_all()).has_value();
   if (!usable) {
     close_shared();
-    auto made = create(sandbox::Options());
-    // There is nothing to go on with.
-    if (!made) throw std::runtime_error("no sandbox can be made: " + made.error().message);
-    shared_ = std::move(*made);
+    shared_ = must(create(sandbox::Options()));
     shared_from_ = backend_;
   }
   const auto cleaned = wait(shared_->reset_directory(kWorkdir, kAgentUser, 0755));
@@ -46,12 +41,14 @@ Result<std::unique_ptr<Sandbox>> Try::create(sandbox::Options options) {
   return wait(backend_->create(shard_, std::move(options)));
 }
 
-Sandbox* Try::fresh(sandbox::Options options) {
-  auto made = create(std::move(options));
-  SLUICE_EXPECT_OK(*this, made);
-  if (!made) return nullptr;
-  fresh_.push_back(std::move(*made));
-  return fresh_.back().get();
+std::unique_ptr<Sandbox> Try::must(Result<std::unique_ptr<Sandbox>> made) {
+  // There is nothing to go on with.
+  if (!made) throw std::runtime_error("no sandbox can be made: " + made.error().message);
+  return std::move(*made);
+}
+
+Sandbox& Try::keep(Result<std::unique_ptr<Sandbox>> made) {
+  return *fresh_.emplace_back(must(std::move(made)));
 }
 
 Command Try::shell(const std::string& script, const char* user) {
@@ -97,6 +94,12 @@ std::string Try::read(Job& job, Job::Channel channel) {
   }
 }
 
+void Try::expect_still(Sandbox& sandbox, const std::string& file) {
+  const std::string before = out(sandbox, "wc -c < " + file);
+  sh(sandbox, "sleep 0.2");
+  SLUICE_EXPECT_EQ(*this, out(sandbox, "wc -c < " + file), before);
+}
+
 std::string Try::carry_attacks(Sandbox& sandbox) {
   const std::string path = "/tmp/attacks";
   WriteOptions options;
@@ -130,10 +133,7 @@ Outcome Try::end(const char* area, const char* name) {
   outcome.took = Clock::now() - began_;
   if (!failures_.empty()) {
     outcome.state = Outcome::State::kFailed;
-    for (const std::string& failure : failures_) {
-      if (!outcome.why.empty()) outcome.why += "\n";
-      outcome.why += failure;
-    }
+    outcome.why = fmt::format("{}", fmt::join(failures_, "\n"));
     close_shared();  // who knows in what state it is
   } else if (!skipped_.empty()) {
     outcome.state = Outcome::State::kSkipped;
@@ -144,7 +144,7 @@ Outcome Try::end(const char* area, const char* name) {
 
 std::vector<std::string> areas() {
   std::vector<std::string> names;
-  for (const Area& area : kAreas) names.emplace_back(area.name);
+  for (const Area* area : kAreas) names.emplace_back(area->name);
   return names;
 }
 
@@ -152,14 +152,13 @@ std::vector<Outcome> run(const Options& options, const std::function<void(const 
   net::Shard shard;
   Try t(&shard, &options);
   std::vector<Outcome> outcomes;
-  for (const Area& area : kAreas) {
-    const bool ports = std::string_view(area.name) == "ports";
-    for (Backend* backend : {options.backend, ports ? options.carrying : nullptr}) {
+  for (const Area* area : kAreas) {
+    for (Backend* backend : {options.backend, area == &ports ? options.carrying : nullptr}) {
       if (backend == nullptr) continue;
-      const bool carrying = ports && backend == options.carrying;
-      for (const Case& one : area.cases()) {
+      const bool carrying = area == &ports && backend == options.carrying;
+      for (const Case& one : area->cases) {
         const std::string name = carrying ? std::string(one.name) + "_carried" : one.name;
-        const std::string whole = fmt::format("{}.{}", area.name, name);
+        const std::string whole = fmt::format("{}.{}", area->name, name);
         if (whole.find(options.matching) == std::string::npos) continue;
         t.begin(backend);
         try {
@@ -167,7 +166,7 @@ std::vector<Outcome> run(const Options& options, const std::function<void(const 
         } catch (const std::exception& e) {
           t.fail("exception", 0, e.what());
         }
-        outcomes.push_back(t.end(area.name, name.c_str()));
+        outcomes.push_back(t.end(area->name, name.c_str()));
         tell(outcomes.back());
       }
     }
