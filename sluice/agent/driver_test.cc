@@ -373,11 +373,11 @@ TEST_F(DriverTest, TheAgentCannotForgeTheRewardFile) {
 TEST_F(DriverTest, VerifyRunsAsItsOwnUserWithoutTheAgentsHome) {
   plan_.verify = {"check"};
   run();
-  for (const auto& ran : backend_.last().history()) {
-    if (ran.command.argv.back() != "check") continue;
-    EXPECT_EQ(ran.command.user, sandbox::kVerifyUser);
-    EXPECT_TRUE(ran.command.is_shell());
-    for (const auto& [name, value] : ran.command.env) {
+  for (const auto& command : backend_.last().history()) {
+    if (command.argv.back() != "check") continue;
+    EXPECT_EQ(command.user, sandbox::kVerifyUser);
+    EXPECT_TRUE(command.is_shell());
+    for (const auto& [name, value] : command.env) {
       if (name == "HOME") EXPECT_EQ(value, sandbox::kVerifierDir);
       EXPECT_NE(name, "KEY");
     }

@@ -160,8 +160,15 @@ void MemoryStream::finish() {
 }
 
 void MemoryStream::reset() {
-  pipe_->break_off(here_);
-  Pipe::tell(pipe_, there_);
+  resetter()();
+}
+
+std::function<void()> MemoryStream::resetter() {
+  return [pipe = pipe_, &here = here_, &there = there_] {
+    if (here.closed) return;
+    pipe->break_off(here);
+    Pipe::tell(pipe, there);
+  };
 }
 
 void MemoryStream::set_acknowledge(Acknowledge mode) {

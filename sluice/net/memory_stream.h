@@ -35,6 +35,8 @@ class MemoryStream final : public Stream {
 
   // Breaks the connection from this end: what has arrived here and is unread is lost.
   void reset();
+  // Does that later, unless this end was closed by then; may outlive the stream.
+  std::function<void()> resetter();
   // How bytes that arrive at this end are acknowledged from now on.
   void set_acknowledge(Acknowledge mode);
   // Acknowledges all that has arrived at this end.

@@ -329,9 +329,9 @@ TEST_F(RolloutTest, finding_46_the_result_says_whether_approvals_were_bypassed) 
 // The agent's URL is on its own loopback, carried out by the sandbox: nobody arranges reachability.
 TEST_F(RolloutTest, finding_78_the_endpoint_is_on_the_sandboxes_own_loopback) {
   run();
-  for (const auto& ran : backend_.last().history()) {
-    if (ran.command.argv.front() != "caller") continue;
-    EXPECT_THAT(ran.command.argv.at(1), ::testing::StartsWith("http://127.0.0.1:"));
+  for (const auto& command : backend_.last().history()) {
+    if (command.argv.front() != "caller") continue;
+    EXPECT_THAT(command.argv.at(1), ::testing::StartsWith("http://127.0.0.1:"));
     return;
   }
   FAIL() << "the agent did not run";

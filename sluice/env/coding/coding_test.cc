@@ -451,8 +451,8 @@ TEST_F(CodingTest, times_are_openenvs_unless_the_server_says_otherwise) {
   arguments_["setup"] = json::Array({json::Value("prepare")});
   run();
   const auto left_for = [&](std::string_view script) {
-    for (const auto& ran : backend_.last().history()) {
-      if (ran.command.argv.back() == script) return ran.command.deadline.remaining();
+    for (const auto& command : backend_.last().history()) {
+      if (command.argv.back() == script) return command.deadline.remaining();
     }
     return Duration::zero();
   };

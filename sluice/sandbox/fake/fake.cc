@@ -83,7 +83,7 @@ FakeMachine::FakeMachine(net::Shard* shard, std::string id, Options options)
 
 std::vector<std::string> FakeMachine::commands() const {
   std::vector<std::string> all;
-  for (const Ran& ran : history_) all.push_back(words_of(ran.command));
+  for (const Command& command : history_) all.push_back(words_of(command));
   return all;
 }
 
@@ -97,11 +97,6 @@ void FakeMachine::put_directory(const std::string& path, uint32_t uid, uint32_t 
   const std::string parent = parent_of(normal(path));
   if (path != "/" && !files_.contains(parent)) put_directory(parent, 0);
   files_[normal(path)] = {FileInfo::Type::kDirectory, {}, mode, uid};
-}
-
-void FakeMachine::put_symlink(const std::string& path, std::string target, uint32_t uid) {
-  put(path, std::move(target), uid, 0777);
-  files_[normal(path)].type = FileInfo::Type::kSymlink;
 }
 
 void FakeMachine::remove(const std::string& path) {
@@ -121,31 +116,24 @@ Result<FakeFile*> FakeMachine::reach(const std::string& path, uint32_t uid, uint
   if (!path.starts_with('/')) {
     return Error(ErrorCode::kInvalidArgument, path + " is not an absolute path");
   }
-  auto may = [&](const FakeFile& file, uint32_t bits) {
-    const uint32_t granted = file.uid == uid ? file.mode >> 6 : file.mode;
-    return uid == 0 || (granted & bits) == bits;
-  };
-  for (size_t slash = path.find('/', 1); slash != std::string::npos;
-       slash = path.find('/', slash + 1)) {
-    const auto found = files_.find(path.substr(0, slash));
+  // Every directory on the way, which must let through, then the file itself.
+  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const bool last = slash == std::string::npos;
+    const auto found = files_.find(last ? normal(path) : path.substr(0, slash));
     if (found == files_.end()) {
       return Error(ErrorCode::kNotFound, path + ": No such file or directory");
     }
-    if (found->second.type != FileInfo::Type::kDirectory) {
+    FakeFile& file = found->second;
+    if (!last && file.type != FileInfo::Type::kDirectory) {
       return Error(ErrorCode::kInvalidArgument, path + ": Not a directory");
     }
-    if (!may(found->second, 1)) {
+    const uint32_t granted = file.uid == uid ? file.mode >> 6 : file.mode;
+    const uint32_t wanted = last ? want : 1;
+    if (uid != 0 && (granted & wanted) != wanted) {
       return Error(ErrorCode::kPermissionDenied, path + ": Permission denied");
     }
+    if (last) return &file;
   }
-  const auto found = files_.find(normal(path));
-  if (found == files_.end()) {
-    return Error(ErrorCode::kNotFound, path + ": No such file or directory");
-  }
-  if (!may(found->second, want)) {
-    return Error(ErrorCode::kPermissionDenied, path + ": Permission denied");
-  }
-  return &found->second;
 }
 
 Result<std::unique_ptr<net::MemoryStream>> FakeMachine::connect(uint16_t port) {
@@ -176,9 +164,8 @@ Result<std::shared_ptr<FakeProcess>> FakeMachine::launch(Command command, bool b
                  "working directory " + command.cwd + ": No such file or directory");
   }
   Program program = find_program_(command);
-  history_.push_back({command, background, {}, command.input});
-  auto process = std::make_shared<FakeProcess>(shared_from_this(), history_.size() - 1,
-                                               std::move(command), background);
+  history_.push_back(command);
+  auto process = std::make_shared<FakeProcess>(shared_from_this(), std::move(command), background);
   processes_.push_back(process);
   shard_->spawn(FakeProcess::run(process, std::move(program)));
   return process;
@@ -203,10 +190,8 @@ void FakeMachine::end(Exit::Reason reason) {
 
 // --- its processes ------------------------------------------------------------------------------
 
-FakeProcess::FakeProcess(std::shared_ptr<FakeMachine> machine, size_t index, Command command,
-                         bool background)
+FakeProcess::FakeProcess(std::shared_ptr<FakeMachine> machine, Command command, bool background)
     : machine_(std::move(machine)),
-      index_(index),
       command_(std::move(command)),
       background_(background),
       input_(command_.input),
@@ -263,11 +248,11 @@ awaitable<Result<void>> FakeProcess::sleep(Duration duration) {
   co_return killed_error();
 }
 
-Result<std::unique_ptr<FakeConnection>> FakeProcess::connect(uint16_t port) {
+Result<std::unique_ptr<net::MemoryStream>> FakeProcess::connect(uint16_t port) {
   if (killed_) return killed_error();
-  SLUICE_TRY(std::shared_ptr<net::MemoryStream> stream, machine_->connect(port));
-  connections_.push_back(stream);
-  return std::make_unique<FakeConnection>(std::move(stream));
+  SLUICE_TRY(auto stream, machine_->connect(port));
+  resets_.push_back(stream->resetter());
+  return stream;
 }
 
 void FakeProcess::kill(Exit::Reason reason, int signal) {
@@ -278,9 +263,7 @@ void FakeProcess::kill(Exit::Reason reason, int signal) {
   exit.status = -1;
   exit.signal = signal;
   finish(exit);
-  for (const auto& connection : connections_) {
-    if (const auto alive = connection.lock()) alive->reset();
-  }
+  for (const auto& reset : resets_) reset();
 }
 
 void FakeProcess::finish(Exit exit) {
@@ -288,7 +271,6 @@ void FakeProcess::finish(Exit exit) {
   exit.truncated = out_.truncated || err_.truncated;
   exit_ = exit;
   deadline_.disarm();
-  machine_->history_[index_].exit = exit;
   changed_.notify_all();
 }
 
@@ -332,7 +314,6 @@ class FakeJob final : public Job {
       if (process->input_.size() < kUnreadLimit) break;
       SLUICE_CO_TRY_VOID(co_await process->changed_.wait(Deadline::never()));
     }
-    process->machine_->history_[process->index_].input.append(bytes);
     process->input_.append(bytes);
     process->changed_.notify_all();
     co_return Result<void>();
@@ -430,7 +411,7 @@ class FakeSandbox final : public Sandbox {
     SLUICE_CO_TRY(const uint32_t uid, uid_of(options.user));
     SLUICE_CO_TRY_VOID(make_parents(path, uid));
     const auto there = machine_->reach(path, uid, 0);
-    if (there && (*there)->type != FileInfo::Type::kFile) co_return not_a_file(path, **there);
+    if (there && (*there)->type != FileInfo::Type::kFile) co_return not_a_file(path);
     if (!there && there.error().code != ErrorCode::kNotFound) co_return there.error();
     SLUICE_CO_TRY_VOID(machine_->reach(parent_of(path), uid, 2));
     machine_->files_[path] = {FileInfo::Type::kFile, std::move(content), options.mode, uid};
@@ -441,7 +422,7 @@ class FakeSandbox final : public Sandbox {
     SLUICE_CO_TRY_VOID(machine_->alive());
     SLUICE_CO_TRY(const uint32_t uid, uid_of(user));
     SLUICE_CO_TRY(const FakeFile* file, machine_->reach(path, uid, 4));
-    if (file->type != FileInfo::Type::kFile) co_return not_a_file(path, *file);
+    if (file->type != FileInfo::Type::kFile) co_return not_a_file(path);
     if (file->content.size() > max) {
       co_return Error(ErrorCode::kTooLarge, fmt::format("{}: more than {} bytes", path, max));
     }
@@ -513,7 +494,6 @@ class FakeSandbox final : public Sandbox {
 
   awaitable<Result<void>> end_setup() override {
     SLUICE_CO_TRY_VOID(machine_->alive());
-    machine_->setup_ended_ = true;
     co_return Result<void>();
   }
 
@@ -557,9 +537,8 @@ class FakeSandbox final : public Sandbox {
     return {};
   }
 
-  static Error not_a_file(const std::string& path, const FakeFile& file) {
-    const char* what = file.type == FileInfo::Type::kDirectory ? "a directory" : "a symbolic link";
-    return Error(ErrorCode::kInvalidArgument, fmt::format("{} is {}", path, what));
+  static Error not_a_file(const std::string& path) {
+    return Error(ErrorCode::kInvalidArgument, path + " is a directory");
   }
 
   std::shared_ptr<FakeMachine> machine_;

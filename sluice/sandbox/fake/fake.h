@@ -46,7 +46,7 @@ using Program = std::function<awaitable<Exit>(FakeProcess* self)>;
 
 struct FakeFile {
   FileInfo::Type type = FileInfo::Type::kFile;
-  Bytes content;  // a symlink's target
+  Bytes content;
   uint32_t mode = 0644;
   uint32_t uid = 0;
 };
@@ -54,29 +54,20 @@ struct FakeFile {
 // The inside of one fake sandbox; lives as long as anybody holds it, the Sandbox or the test.
 class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
  public:
-  // One command that was run.
-  struct Ran {
-    Command command;
-    bool background = false;
-    std::optional<Exit> exit;  // none while it runs
-    Bytes input;               // what it was given on stdin
-  };
-
   FakeMachine(net::Shard* shard, std::string id, Options options);
 
   const std::string& id() const { return id_; }
   const Options& options() const { return options_; }
-  const std::vector<Ran>& history() const { return history_; }
-  // The commands of the history, their words joined by spaces; a shell's is its script alone.
+  // The commands that were run.
+  const std::vector<Command>& history() const { return history_; }
+  // Their words joined by spaces; of a shell's the script alone.
   std::vector<std::string> commands() const;
   size_t running() const { return processes_.size(); }
   bool closed() const { return closed_; }
-  bool setup_ended() const { return setup_ended_; }
 
   // Files, past all permissions. Parents are made, as root's.
   void put(const std::string& path, Bytes content, uint32_t uid = 1000, uint32_t mode = 0644);
   void put_directory(const std::string& path, uint32_t uid = 1000, uint32_t mode = 0755);
-  void put_symlink(const std::string& path, std::string target, uint32_t uid = 1000);
   void remove(const std::string& path);  // and all below it
   std::optional<FakeFile> file(const std::string& path) const;
 
@@ -112,45 +103,17 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
   Options options_;
   std::function<Program(const Command&)> find_program_;
   std::map<std::string, FakeFile> files_;
-  std::vector<Ran> history_;
+  std::vector<Command> history_;
   std::vector<std::shared_ptr<FakeProcess>> processes_;  // whose program has not returned
   std::map<uint16_t, std::shared_ptr<Port>> ports_;
   net::Broadcast process_ended_;
   bool closed_ = false;
-  bool setup_ended_ = false;
-};
-
-// A program's connection: a memory stream that its process can break.
-class FakeConnection final : public net::Stream {
- public:
-  explicit FakeConnection(std::shared_ptr<net::MemoryStream> stream) : stream_(std::move(stream)) {}
-  ~FakeConnection() override { stream_->close(); }
-
-  awaitable<Result<size_t>> read_some(std::span<std::byte> into) override {
-    return stream_->read_some(into);
-  }
-  awaitable<Result<void>> write_all(std::span<const std::byte> bytes) override {
-    return stream_->write_all(bytes);
-  }
-  awaitable<Result<void>> drained(Deadline deadline) override { return stream_->drained(deadline); }
-  void on_peer_closed(std::function<void(net::PeerClose)> callback) override {
-    stream_->on_peer_closed(std::move(callback));
-  }
-  void finish() override { stream_->finish(); }
-  void close() override { stream_->close(); }
-  std::string peer() const override { return stream_->peer(); }
-
-  // For a reset, and playing the kernel that acknowledges.
-  net::MemoryStream& memory() { return *stream_; }
-
- private:
-  std::shared_ptr<net::MemoryStream> stream_;
 };
 
 // What a Program sees of itself.
 class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
  public:
-  FakeProcess(std::shared_ptr<FakeMachine> machine, size_t index, Command command, bool background);
+  FakeProcess(std::shared_ptr<FakeMachine> machine, Command command, bool background);
 
   const Command& command() const { return command_; }
   FakeMachine& machine() { return *machine_; }
@@ -161,8 +124,7 @@ class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
   awaitable<Result<void>> write(Job::Channel channel, Bytes bytes);
   awaitable<Result<void>> sleep(Duration duration);
   // The connection breaks when the process is killed.
-  Result<std::unique_ptr<FakeConnection>> connect(uint16_t port);
-  bool killed() const { return killed_; }
+  Result<std::unique_ptr<net::MemoryStream>> connect(uint16_t port);
 
  private:
   friend class FakeMachine;
@@ -182,7 +144,6 @@ class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
   Error killed_error() const;
 
   std::shared_ptr<FakeMachine> machine_;
-  const size_t index_;  // in the machine's history
   const Command command_;
   const bool background_;
   Pipe out_, err_;
@@ -190,7 +151,7 @@ class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
   bool input_ended_ = false;
   net::Broadcast changed_;  // anything below or above did
   net::Wheel::Timer deadline_;
-  std::vector<std::weak_ptr<net::MemoryStream>> connections_;
+  std::vector<std::function<void()>> resets_;  // its connections'
   std::optional<Exit> exit_;
   bool killed_ = false;
 };
