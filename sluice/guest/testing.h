@@ -94,7 +94,7 @@ class GuestTest : public ::testing::TestWithParam<Form> {
       program::GuestOptions options;
       options.link_in = options.link_out = ::dup3(link, ::fcntl(link, F_DUPFD, 100), O_CLOEXEC);
       ::close_range(3, static_cast<unsigned>(options.link_in) - 1, 0);
-      program::close_from(options.link_in + 1);
+      ::closefrom(options.link_in + 1);
       program::Guest guest(options);
       ::_exit(static_cast<int>(guest.run()));
     }

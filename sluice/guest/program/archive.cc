@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <map>
@@ -184,8 +185,8 @@ class Packer {
     SLUICE_TRY_VOID(put(entry));
     std::vector<char> buffer(kPiece);
     for (uint64_t left = entry.size; left > 0;) {
-      const ssize_t n = ::read(file.get(), buffer.data(), std::min<uint64_t>(left, buffer.size()));
-      if (n < 0 && errno == EINTR) continue;
+      const ssize_t n = TEMP_FAILURE_RETRY(
+          ::read(file.get(), buffer.data(), std::min<uint64_t>(left, buffer.size())));
       if (n < 0) return at_path(path, errno);
       if (n == 0) {
         return Error(ErrorCode::kFailedPrecondition,
@@ -343,7 +344,7 @@ class Unpacker {
         return Error(ErrorCode::kProtocol, "a snapshot holds what it cannot");
     }
     SLUICE_TRY_VOID(set_owner(parent.get(), name.c_str(), AT_SYMLINK_NOFOLLOW, entry));
-    set_time_at(parent.get(), name.c_str(), entry);
+    ::utimensat(parent.get(), name.c_str(), times_of(entry).data(), AT_SYMLINK_NOFOLLOW);
     return {};
   }
 
@@ -373,16 +374,12 @@ class Unpacker {
         ::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!file) return at_path(entry.path, errno);
     for (uint64_t left = entry.size; left > 0;) {
-      SLUICE_TRY_VOID(fill());
-      const auto n = static_cast<size_t>(std::min<uint64_t>(left, buffer_.size() - used_));
-      SLUICE_TRY_VOID(write_all(file.get(), ByteView(buffer_).substr(used_, n)));
-      used_ += n;
-      left -= n;
+      SLUICE_TRY(const ByteView piece, next_piece(&left));
+      SLUICE_TRY_VOID(write_all(file.get(), piece));
     }
     SLUICE_TRY_VOID(set_owner(file.get(), "", AT_EMPTY_PATH, entry));
     if (::fchmod(file.get(), entry.mode) != 0) return at_path(entry.path, errno);
-    const timespec times[2] = {{0, UTIME_OMIT}, time_of(entry)};
-    ::futimens(file.get(), times);
+    ::futimens(file.get(), times_of(entry).data());
     return {};
   }
 
@@ -391,52 +388,44 @@ class Unpacker {
     if (::fchownat(at, name, entry.uid, entry.gid, flags) == 0) return {};
     return at_path(entry.path, errno);
   }
-  static timespec time_of(const Entry& entry) {
-    return {static_cast<time_t>(entry.seconds), static_cast<long>(entry.nanoseconds)};
-  }
-  static void set_time_at(int at, const char* name, const Entry& entry) {
-    const timespec times[2] = {{0, UTIME_OMIT}, time_of(entry)};
-    ::utimensat(at, name, times, AT_SYMLINK_NOFOLLOW);
+  // For utimensat(2): of the last access nothing is known.
+  static std::array<timespec, 2> times_of(const Entry& entry) {
+    const timespec changed{static_cast<time_t>(entry.seconds),
+                           static_cast<long>(entry.nanoseconds)};
+    return {timespec{0, UTIME_OMIT}, changed};
   }
   Result<void> finish(const Entry& entry) const {
     SLUICE_TRY(const Fd made, open_below(entry.path, O_RDONLY | O_DIRECTORY));
-    const timespec times[2] = {{0, UTIME_OMIT}, time_of(entry)};
-    ::futimens(made.get(), times);
+    ::futimens(made.get(), times_of(entry).data());
     if (::fchmod(made.get(), entry.mode) != 0) return at_path(entry.path, errno);
     return {};
   }
 
   Result<void> skip(uint64_t left) {
-    while (left > 0) {
-      SLUICE_TRY_VOID(fill());
-      const auto n = static_cast<size_t>(std::min<uint64_t>(left, buffer_.size() - used_));
-      used_ += n;
-      left -= n;
-    }
+    while (left > 0) SLUICE_TRY_VOID(next_piece(&left));
     return {};
   }
 
-  // At least one byte in the buffer.
-  Result<void> fill() {
-    if (used_ < buffer_.size()) return {};
-    buffer_.resize(kPiece);
-    used_ = 0;
-    for (;;) {
-      const ssize_t n = ::read(in_, buffer_.data(), buffer_.size());
-      if (n < 0 && errno == EINTR) continue;
+  // At least one byte, at most `left`, which counts down. Good until the next one.
+  Result<ByteView> next_piece(uint64_t* left) {
+    if (used_ == buffer_.size()) {
+      buffer_.resize(kPiece);
+      used_ = 0;
+      const ssize_t n = TEMP_FAILURE_RETRY(::read(in_, buffer_.data(), buffer_.size()));
       buffer_.resize(n > 0 ? static_cast<size_t>(n) : 0);
       if (n < 0) return errno_error("read the snapshot", errno);
       if (n == 0) return Error(ErrorCode::kProtocol, "the snapshot ends before its end");
-      return {};
     }
+    const ByteView piece = ByteView(buffer_).substr(used_, *left);
+    used_ += piece.size();
+    *left -= piece.size();
+    return piece;
   }
-  Result<Bytes> take(size_t size) {
+  Result<Bytes> take(uint64_t left) {
     Bytes bytes;
-    while (bytes.size() < size) {
-      SLUICE_TRY_VOID(fill());
-      const size_t n = std::min(size - bytes.size(), buffer_.size() - used_);
-      bytes.append(buffer_, used_, n);
-      used_ += n;
+    while (left > 0) {
+      SLUICE_TRY(const ByteView piece, next_piece(&left));
+      bytes.append(piece);
     }
     return bytes;
   }

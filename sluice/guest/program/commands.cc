@@ -32,8 +32,8 @@ wire::Exit to_exit(int wait_status, bool timed_out) {
 }  // namespace
 
 Result<Guest::CommandPtr> Guest::find_command(uint32_t id) {
-  auto* stream = dynamic_cast<CommandOut*>(find_stream(id));
-  if (stream == nullptr) return Error(ErrorCode::kNotFound, "no such command");
+  auto* stream = dynamic_cast<CommandStream*>(find_stream(id));
+  if (stream == nullptr || stream->is_err()) return Error(ErrorCode::kNotFound, "no such command");
   return stream->command;
 }
 
@@ -60,8 +60,8 @@ Result<void> Guest::start_command(uint32_t id, wire::Exec request) {
   command->plan.request = std::move(request);
   command->plan.users = users_;
   command->plan.open_files = open_files_;
-  auto& out = add_stream<CommandOut>(id, command);
-  auto& err = add_stream<CommandErr>(command->err_stream, command);
+  auto& out = add_stream<CommandStream>(id, command);
+  auto& err = add_stream<CommandStream>(command->err_stream, command);
   commands_.insert(command);
   const auto launched = launch(command);
   if (launched) {

@@ -295,8 +295,7 @@ std::string random_name() {
 Result<void> copy_in(int from, int to) {
   std::vector<char> buffer(kPiece);
   for (;;) {
-    const ssize_t n = ::read(from, buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = TEMP_FAILURE_RETRY(::read(from, buffer.data(), buffer.size()));
     if (n < 0) return errno_error("read", errno);
     if (n == 0) return {};
     SLUICE_TRY_VOID(write_all(to, {buffer.data(), static_cast<size_t>(n)}));
@@ -304,12 +303,8 @@ Result<void> copy_in(int from, int to) {
 }
 
 bool input_was_complete(int control) {
-  for (;;) {
-    char said = 0;
-    const ssize_t n = ::read(control, &said, 1);
-    if (n < 0 && errno == EINTR) continue;
-    return n == 1 && said == kInputComplete;
-  }
+  char said = 0;
+  return TEMP_FAILURE_RETRY(::read(control, &said, 1)) == 1 && said == kInputComplete;
 }
 
 }  // namespace
@@ -348,8 +343,7 @@ Result<VerbReply> carry_out(const wire::Read& request, const VerbProcess& proces
   std::vector<char> buffer(kPiece);
   uint64_t sent = 0;
   for (;;) {
-    const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = TEMP_FAILURE_RETRY(::read(file.get(), buffer.data(), buffer.size()));
     if (n < 0) return path_error(path, errno);
     if (n == 0) return VerbReply();
     sent += static_cast<uint64_t>(n);

@@ -155,8 +155,7 @@ void Guest::on_link_readable() {
   // A few reads at most, so that the host cannot keep the guest from everything else.
   for (int i = 0; i < 4 && !end_; ++i) {
     const auto space = decoder_.space();
-    const ssize_t n = ::read(options_.link_in, space.data(), space.size());
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = TEMP_FAILURE_RETRY(::read(options_.link_in, space.data(), space.size()));
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
     if (n <= 0) {
       stop(End::kHostGone);
@@ -238,12 +237,16 @@ Result<void> Guest::handle_stream(const wire::Frame& frame) {
       if (stream->ended_there) return protocol_error("data behind the end");
       SLUICE_TRY_VOID(stream->window.received(frame.payload.size()));
       if (stream->closed_here) return {};
-      return stream->on_data(frame.payload);
+      if (!stream->takes_input) return protocol_error("data on a stream that takes none");
+      if (Sink* sink = stream->sink()) sink->write(frame.payload);
+      return {};
     case FrameType::kEnd:
       SLUICE_TRY_VOID(wire::decode<wire::End>(frame.payload));
       if (std::exchange(stream->ended_there, true)) return protocol_error("a second end");
       if (stream->closed_here) return {};
-      return stream->on_end();
+      if (!stream->takes_input) return protocol_error("an end on a stream that takes no data");
+      if (Sink* sink = stream->sink()) sink->end();
+      return {};
     case FrameType::kCredit: {
       SLUICE_TRY(const auto grant, wire::decode<wire::Credit>(frame.payload));
       SLUICE_TRY_VOID(stream->credit.grant(grant.bytes));
@@ -253,7 +256,9 @@ Result<void> Guest::handle_stream(const wire::Frame& frame) {
     case FrameType::kStop:
       if (!frame.payload.empty()) return protocol_error("a stop with a payload");
       if (stream->closed_here) return {};
-      return stream->on_stop();
+      if (!stream->has_data) return protocol_error("a stop on a stream without data");
+      if (Source* source = stream->source()) source->drop();
+      return {};
     case FrameType::kDrain:
       if (!frame.payload.empty()) return protocol_error("a drain with a payload");
       if (stream->closed_here) return {};
@@ -288,14 +293,14 @@ Result<void> Guest::open_stream(uint32_t id, const wire::Request& request) {
     }
     case Verb::kSignal: {
       SLUICE_TRY(const auto signal, wire::decode<wire::Signal>(body));
-      add_stream<Plain>(id);
+      add_stream<Stream>(id);
       const auto sent = send_signal(signal);
       answer(id, sent ? Result<Bytes>(Bytes()) : Result<Bytes>(sent.error()));
       return {};
     }
     case Verb::kKillTree: {
       SLUICE_TRY(const auto kill, wire::decode<wire::KillTree>(body));
-      add_stream<Plain>(id);
+      add_stream<Stream>(id);
       const auto command = find_command(kill.command);
       if (!command) {
         answer(id, command.error());
@@ -308,7 +313,7 @@ Result<void> Guest::open_stream(uint32_t id, const wire::Request& request) {
     }
     case Verb::kKillAll:
       SLUICE_TRY_VOID(wire::decode<wire::KillAll>(body));
-      add_stream<Plain>(id);
+      add_stream<Stream>(id);
       start_kill_all(id);
       return {};
     case Verb::kRead:

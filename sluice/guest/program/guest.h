@@ -59,9 +59,7 @@ class Guest {
 
  private:
   class Stream;
-  class Plain;
-  class CommandOut;
-  class CommandErr;
+  class CommandStream;
   class VerbStream;
   class ListenerStream;
   class Connection;
@@ -185,6 +183,7 @@ void set_nonblocking(int fd);
 // How long killing may take before the caller is told that it failed.
 inline constexpr Duration kKillTime = std::chrono::seconds(5);
 
+// By itself: a request that is answered and done.
 class Guest::Stream {
  public:
   Stream(Guest& g, uint32_t i) : guest(g), id(i) {}
@@ -192,31 +191,29 @@ class Guest::Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // What the host sends. A frame that makes no sense on this stream breaks the protocol.
-  virtual Result<void> on_data(ByteView) {
-    return protocol_error("data on a stream that takes none");
-  }
-  virtual Result<void> on_end() { return protocol_error("an end on a stream that takes no data"); }
-  virtual Result<void> on_stop() { return protocol_error("a stop on a stream without data"); }
+  // The descriptors behind it, if it has any: what they give is sent, what the host sends they
+  // take.
+  virtual Source* source() { return nullptr; }
+  virtual Sink* sink() { return nullptr; }
+  // The host asks whether all of its data has arrived.
   virtual Result<void> on_drain() { return protocol_error("a drain on what is no connection"); }
   virtual void on_close() {}
   // Both sides are done: it is no longer in the table.
   virtual void on_gone() {}
   // It may send more: credit came, or the link has room again.
-  virtual void on_room() {}
+  void on_room() {
+    if (source() != nullptr) source()->resume();
+  }
 
   Guest& guest;
   const uint32_t id;
   wire::SendCredit credit;
   wire::ReceiveCredit window;
+  // Frames that make no sense on a stream break the protocol.
+  bool has_data = false;
+  bool takes_input = false;
   bool closed_here = false;
   bool ended_there = false;
-};
-
-// A request that is answered and done.
-class Guest::Plain final : public Stream {
- public:
-  using Stream::Stream;
 };
 
 struct Guest::Command {
@@ -241,51 +238,20 @@ struct Guest::Command {
   std::vector<uint32_t> kill_waiters;
 };
 
-class Guest::CommandOut final : public Stream {
+// Its input and stdout, or its stderr.
+class Guest::CommandStream final : public Stream {
  public:
-  CommandOut(Guest& g, uint32_t i, CommandPtr j) : Stream(g, i), command(std::move(j)) {}
+  CommandStream(Guest& g, uint32_t i, CommandPtr c) : Stream(g, i), command(std::move(c)) {
+    has_data = true;
+    takes_input = !is_err() && command->plan.request.takes_input;
+  }
 
-  Result<void> on_data(ByteView bytes) override {
-    if (!command->plan.request.takes_input)
-      return protocol_error("input for a command that takes none");
-    if (command->in) command->in->write(bytes);
-    return {};
-  }
-  Result<void> on_end() override {
-    if (!command->plan.request.takes_input)
-      return protocol_error("input for a command that takes none");
-    if (command->in) command->in->end();
-    return {};
-  }
-  Result<void> on_stop() override {
-    if (command->out) command->out->drop();
-    return {};
-  }
-  void on_room() override {
-    if (command->out) command->out->resume();
-  }
+  bool is_err() const { return id == command->err_stream; }
+  Source* source() override { return (is_err() ? command->err : command->out).get(); }
+  Sink* sink() override { return is_err() ? nullptr : command->in.get(); }
   void on_close() override {
-    if (command->out) command->out->drop();
-    if (command->in) command->in->close();
-  }
-  void on_gone() override { guest.on_command_changed(command); }
-
-  const CommandPtr command;
-};
-
-class Guest::CommandErr final : public Stream {
- public:
-  CommandErr(Guest& g, uint32_t i, CommandPtr j) : Stream(g, i), command(std::move(j)) {}
-
-  Result<void> on_stop() override {
-    if (command->err) command->err->drop();
-    return {};
-  }
-  void on_room() override {
-    if (command->err) command->err->resume();
-  }
-  void on_close() override {
-    if (command->err) command->err->drop();
+    if (source() != nullptr) source()->drop();
+    if (sink() != nullptr) sink()->close();
   }
   void on_gone() override { guest.on_command_changed(command); }
 
@@ -322,25 +288,12 @@ struct Guest::FileVerb {
 
 class Guest::VerbStream final : public Stream {
  public:
-  VerbStream(Guest& g, uint32_t i, VerbPtr v) : Stream(g, i), verb(std::move(v)) {}
+  VerbStream(Guest& g, uint32_t i, VerbPtr v) : Stream(g, i), verb(std::move(v)) {
+    has_data = true;
+  }
 
-  Result<void> on_data(ByteView bytes) override {
-    if (!takes_input) return Stream::on_data(bytes);
-    if (verb->in) verb->in->write(bytes);
-    return {};
-  }
-  Result<void> on_end() override {
-    if (!takes_input) return Stream::on_end();
-    if (verb->in) verb->in->end();
-    return {};
-  }
-  Result<void> on_stop() override {
-    if (verb->out) verb->out->drop();
-    return {};
-  }
-  void on_room() override {
-    if (verb->out) verb->out->resume();
-  }
+  Source* source() override { return verb->out.get(); }
+  Sink* sink() override { return verb->in.get(); }
   void on_close() override {
     // The process sees its pipes end, cleans up and goes.
     verb->failed = true;
@@ -348,7 +301,6 @@ class Guest::VerbStream final : public Stream {
   }
 
   const VerbPtr verb;
-  bool takes_input = false;
 };
 
 class Guest::ListenerStream final : public Stream {
@@ -380,11 +332,9 @@ class Guest::Connection final : public Stream {
   Connection(Guest& g, uint32_t i, Fd socket);
   ~Connection() override;
 
-  Result<void> on_data(ByteView bytes) override;
-  Result<void> on_end() override;
-  Result<void> on_stop() override;
+  Source* source() override { return source_.get(); }
+  Sink* sink() override { return sink_.get(); }
   Result<void> on_drain() override;
-  void on_room() override { source_->resume(); }
 
   // Whether there still are bytes for the program, which may take some time yet.
   bool lingers() const { return !gone_ && sink_->open() && !sink_->empty(); }

@@ -27,6 +27,7 @@ constexpr Duration kLinger = 10s;
 
 Guest::Connection::Connection(Guest& g, uint32_t i, Fd socket) : Stream(g, i) {
   ++guest.connections_;
+  has_data = takes_input = true;
   Fd reading(::fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
   auto in = guest.inlet_from(id, [this] {
     ::shutdown(sink_->fd(), SHUT_WR);
@@ -45,21 +46,6 @@ Guest::Connection::~Connection() {
   source_.reset();
   sink_.reset();
   --guest.connections_;
-}
-
-Result<void> Guest::Connection::on_data(ByteView bytes) {
-  sink_->write(bytes);
-  return {};
-}
-
-Result<void> Guest::Connection::on_end() {
-  sink_->end();
-  return {};
-}
-
-Result<void> Guest::Connection::on_stop() {
-  source_->drop();
-  return {};
 }
 
 Result<void> Guest::Connection::on_drain() {
@@ -114,7 +100,7 @@ void Guest::Connection::drain(Duration pause) {
 
 void Guest::start_listener(uint32_t id, const wire::Listen& request) {
   auto refuse = [&](Error error) {
-    add_stream<Plain>(id);
+    add_stream<Stream>(id);
     answer(id, std::move(error));
   };
   if (!options_.may_listen) {
@@ -139,7 +125,7 @@ void Guest::start_listener(uint32_t id, const wire::Listen& request) {
   }
   const wire::Listening reply{ntohs(address.sin_port), request.pass_socket};
   if (request.pass_socket) {
-    auto& stream = add_stream<Plain>(id);
+    auto& stream = add_stream<Stream>(id);
     send_with_socket(FrameType::kReply, id, wire::encode(reply), std::move(socket));
     close(stream);
     return;

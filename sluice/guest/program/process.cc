@@ -119,7 +119,7 @@ int try_exec(const Attempt& attempt, char* const* envp) {
   if (in < 0 || ::dup2(in, 0) < 0 || ::dup2(p.out, 1) < 0 || ::dup2(p.err, 2) < 0) {
     fail(KeeperReport::Stage::kSession, errno);
   }
-  close_from(3);
+  ::closefrom(3);
   if (p.plan->open_files != 0) {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -195,15 +195,6 @@ int become(const User& user, Users users) {
   return 0;
 }
 
-void close_from(int first) {
-  if (::syscall(SYS_close_range, first, ~0u, 0) == 0) return;
-  // Before Linux 5.9.
-  rlimit limit{};
-  const bool known = ::getrlimit(RLIMIT_NOFILE, &limit) == 0;
-  const int end = known ? static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 20)) : 1 << 16;
-  for (int fd = first; fd < end; ++fd) ::close(fd);
-}
-
 void keep_only(std::span<int> fds) {
   // Lifted above where they go, so that none overwrites another.
   for (int& fd : fds) {
@@ -213,7 +204,7 @@ void keep_only(std::span<int> fds) {
   for (int& fd : fds) {
     if (fd >= 0) fd = ::dup3(fd, next++, O_CLOEXEC);
   }
-  close_from(next);
+  ::closefrom(next);
 }
 
 void keep_command(const CommandPlan& plan, int in, int out, int err, int report) {
@@ -256,8 +247,7 @@ void keep_command(const CommandPlan& plan, int in, int out, int err, int report)
   if (answer.kind == KeeperReport::Kind::kFailed) ::_exit(127);
   for (;;) {
     int status = 0;
-    const pid_t ended = ::waitpid(-1, &status, 0);
-    if (ended < 0 && errno == EINTR) continue;
+    const pid_t ended = TEMP_FAILURE_RETRY(::waitpid(-1, &status, 0));
     if (ended < 0) ::_exit(0);  // no child is left
     if (ended == child) report_to(kept[0], {KeeperReport::Kind::kExited, {}, status});
   }

@@ -33,9 +33,6 @@ Result<User> look_up_user(const std::string& spec);
 // errno, 0 if all went well. Async-signal-safe.
 int become(const User& user, Users users);
 
-// Closes every descriptor from `first` up. Async-signal-safe.
-void close_from(int first);
-
 // Lays `fds` down from 3 on, in their order, and closes everything else above 2; -1 stays -1. What
 // other commands and verbs have open must not live on in a process that was forked.
 void keep_only(std::span<int> fds);

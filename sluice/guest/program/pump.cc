@@ -39,8 +39,7 @@ void Source::pump() {
     size_t most = sizeof buffer;
     if (!dropping) most = std::min<size_t>({most, outlet_.room(), left_});
     if (most == 0) break;
-    const ssize_t n = ::read(fd_.get(), buffer, most);
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = TEMP_FAILURE_RETRY(::read(fd_.get(), buffer, most));
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       if (finishing_) end(false);
       break;
@@ -123,8 +122,8 @@ void Sink::close() {
 void Sink::flush() {
   size_t taken = 0;
   while (fd_ && !empty()) {
-    const ssize_t n = ::write(fd_.get(), buffer_.data() + written_, buffer_.size() - written_);
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = TEMP_FAILURE_RETRY(
+        ::write(fd_.get(), buffer_.data() + written_, buffer_.size() - written_));
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
     if (n < 0) {
       close();

@@ -133,8 +133,7 @@ void Guest::on_control(const VerbPtr& verb) {
   char buffer[4096];
   bool at_end = false;
   for (;;) {
-    const ssize_t n = ::read(verb->control.get(), buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
+    const ssize_t n = TEMP_FAILURE_RETRY(::read(verb->control.get(), buffer, sizeof buffer));
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
     if (n <= 0) {
       at_end = true;
