@@ -18,16 +18,9 @@ namespace {
 constexpr size_t kReadPiece = 256 * 1024;
 
 wire::Exec to_exec(CommandRequest& request, bool takes_input) {
-  wire::Exec exec;
-  exec.argv = std::move(request.argv);
-  exec.env = std::move(request.env);
-  exec.cwd = std::move(request.cwd);
-  exec.user = std::move(request.user);
-  exec.timeout_ms = milliseconds_left(request.deadline);
-  exec.output_cap = request.output_cap;
-  exec.takes_input = takes_input;
-  exec.shell_prefix = request.shell_prefix;
-  return exec;
+  request.timeout_ms = milliseconds_left(request.deadline);
+  request.takes_input = takes_input;
+  return std::move(request);
 }
 
 // The wire cannot say what a C string cannot hold.
@@ -294,11 +287,7 @@ class CarriedStream final : public net::Stream {
     if (!callback || channel->closed_here || !channel->inbox.empty()) return;
     channel->watch = std::move(callback);
     if (!channel->over() && !channel->ended) return;
-    const auto how = channel->over() ? net::PeerClose::kReset : net::PeerClose::kFin;
-    core_->shard()->post([channel, how] {
-      const auto watch = std::exchange(channel->watch, nullptr);
-      if (watch) watch(how);
-    });
+    core_->tell_watch(channel, channel->over() ? net::PeerClose::kReset : net::PeerClose::kFin);
   }
 
   void finish() override {
@@ -417,10 +406,6 @@ Client::~Client() {
   Client::close();
 }
 
-const wire::GuestHello& Client::hello() const {
-  return core_->hello;
-}
-
 awaitable<Result<CommandOutput>> Client::exec(CommandRequest request) {
   return run_command(core_, std::move(request));
 }
@@ -473,24 +458,16 @@ awaitable<Result<std::vector<wire::FileStat>>> Client::list(std::string path, ui
   SLUICE_CO_TRY_VOID(check_path(path, user));
   const wire::List list{std::move(path), std::move(user), depth, max};
   SLUICE_CO_TRY(const auto channel, core->open(wire::Request(list), Kind::kBytes));
+  ReaderHandle reader(core, channel, UINT64_MAX, ReaderHandle::Reply::kAtTheEnd);
   wire::ListDecoder decoder(max);
-  Result<void> done;
-  while (done) {
-    done = co_await ClientCore::wait_for_data(core, channel);
-    if (!done || channel->failure || channel->inbox.empty()) break;
-    done = decoder.feed(core->take(*channel, kReadPiece));
-    if (!done) core->end(done.error());
+  for (;;) {
+    SLUICE_CO_TRY(const Bytes piece, co_await reader.read_some());
+    if (piece.empty()) break;
+    const auto fed = decoder.feed(piece);
+    if (fed) continue;
+    core->end(fed.error());
+    co_return fed.error();
   }
-  if (done) {
-    auto reply = co_await ClientCore::reply_of(core, channel);
-    if (!reply) {
-      done = std::move(reply).error();
-    } else {
-      done = expect_empty(*core, *reply);
-    }
-  }
-  core->close(channel);
-  if (!done) co_return std::move(done).error();
   auto entries = decoder.finish();
   if (!entries) core->end(entries.error());
   co_return entries;

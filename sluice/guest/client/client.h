@@ -27,15 +27,15 @@
 
 namespace sluice::guest {
 
-struct CommandRequest {
-  std::vector<std::string> argv;
-  std::vector<std::string> env;  // "NAME=value"
-  std::string cwd = "/";
-  std::string user = "0";
+// The client itself says the time-out, the second stream and whether there is input.
+struct CommandRequest : wire::Exec {
+  CommandRequest() {
+    cwd = "/";
+    user = "0";
+    output_cap = 16 * 1024 * 1024;
+  }
   Bytes input;
   Deadline deadline;
-  uint64_t output_cap = 16 * 1024 * 1024;
-  uint8_t shell_prefix = 0;  // see wire::Exec
 };
 
 struct CommandExit {
@@ -96,8 +96,6 @@ class Client {
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
-
-  const wire::GuestHello& hello() const;
 
   awaitable<Result<CommandOutput>> exec(CommandRequest request);
   awaitable<Result<std::unique_ptr<Process>>> start(CommandRequest request);

@@ -181,7 +181,7 @@ Result<void> ClientCore::handle_link(const wire::Frame& frame) {
   if (frame.type != FrameType::kHello || greeted_) {
     return protocol("a link frame that does not belong here");
   }
-  SLUICE_TRY(hello, wire::decode<wire::GuestHello>(frame.payload));
+  SLUICE_TRY_VOID(wire::decode<wire::GuestHello>(frame.payload));
   greeted_ = true;
   greeted_changed_.notify_all();
   return {};

@@ -103,6 +103,9 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   // The host is done with the stream: what still comes on it is dropped. Idempotent.
   void close(const ChannelPtr& channel, wire::Close::Reason reason = wire::Close::Reason::kDone);
 
+  // Tells whoever watches the connection how it ended.
+  void tell_watch(const ChannelPtr& channel, net::PeerClose how);
+
   // Waits for data, its end or the stream's. Then `inbox` holds something, or nothing will come.
   // REQUIRES: channel->takes_data().
   static awaitable<Result<void>> wait_for_data(std::shared_ptr<ClientCore> core,
@@ -123,8 +126,6 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   const ClientOptions& options() const { return options_; }
   const Error& why() const { return why_; }
 
-  wire::GuestHello hello;
-
  private:
   static awaitable<void> read_loop(std::shared_ptr<ClientCore> core);
   static awaitable<void> write_loop(std::shared_ptr<ClientCore> core);
@@ -137,7 +138,6 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   Result<void> judge_reply(const Channel& channel) const;
   void give_credit(Channel& channel, size_t consumed);
   void forget(const ChannelPtr& channel);
-  void tell_watch(const ChannelPtr& channel, net::PeerClose how);
   // REQUIRES: no stream had the number before.
   ChannelPtr add(uint32_t id, Channel::Kind kind);
 
