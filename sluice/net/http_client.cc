@@ -162,8 +162,7 @@ struct Connection {
 // Reads behind end; 0 at the end of the connection.
 awaitable<Result<size_t>> fill(std::shared_ptr<Connection> c) {
   while (c->watching) {
-    const auto waited = co_await wait_for(&c->arrived);
-    if (!waited) co_return waited.error();
+    SLUICE_CO_TRY_VOID(co_await wait_for(&c->arrived));
   }
   if (c->watched) {
     auto n = *std::exchange(c->watched, std::nullopt);
@@ -602,9 +601,8 @@ awaitable<Result<std::unique_ptr<HttpIncoming>>> HttpClient::call(HttpRequest re
   }
   if (!c) {
     const Deadline connected_by = deadline.earlier(Deadline::in(state->limits.connect_timeout));
-    auto stream = co_await state->connector(connected_by);
-    if (!stream) co_return std::move(stream).error();
-    c = std::make_shared<Connection>(state->shard, std::move(*stream));
+    SLUICE_CO_TRY(auto stream, co_await state->connector(connected_by));
+    c = std::make_shared<Connection>(state->shard, std::move(stream));
     const auto answered = co_await exchange(c, &x);
     if (!answered) {
       c->close();
@@ -621,11 +619,9 @@ awaitable<Result<std::unique_ptr<HttpIncoming>>> HttpClient::call(HttpRequest re
 }
 
 awaitable<Result<HttpResponse>> HttpClient::fetch(HttpRequest request, Deadline deadline) {
-  auto incoming = co_await call(std::move(request), deadline);
-  if (!incoming) co_return std::move(incoming).error();
-  auto body = co_await (*incoming)->read_all();
-  if (!body) co_return std::move(body).error();
-  HttpResponse response{(*incoming)->status(), (*incoming)->headers(), std::move(*body)};
+  SLUICE_CO_TRY(const auto incoming, co_await call(std::move(request), deadline));
+  SLUICE_CO_TRY(Bytes body, co_await incoming->read_all());
+  HttpResponse response{incoming->status(), incoming->headers(), std::move(body)};
   co_return response;
 }
 

@@ -89,8 +89,7 @@ awaitable<Result<size_t>> MemoryStream::read_some(std::span<std::byte> into) {
     if (here_.unread() > 0) break;
     if (pipe_->broken) co_return was_reset();
     if (here_.finished) co_return size_t{0};
-    const auto waited = co_await wait_for(&here_.readable);
-    if (!waited) co_return waited.error();
+    SLUICE_CO_TRY_VOID(co_await wait_for(&here_.readable));
   }
   const size_t n = std::min(into.size(), here_.unread());
   std::memcpy(into.data(), here_.arrived.data() + here_.taken, n);
@@ -109,8 +108,7 @@ awaitable<Result<void>> MemoryStream::write_all(std::span<const std::byte> bytes
     if (left.empty()) co_return Result<void>();
     const size_t room = pipe_->credit - std::min(pipe_->credit, there_.unread());
     if (room == 0) {
-      const auto waited = co_await wait_for(&here_.writable);
-      if (!waited) co_return waited.error();
+      SLUICE_CO_TRY_VOID(co_await wait_for(&here_.writable));
       continue;
     }
     const ByteView now = left.substr(0, room);
@@ -130,8 +128,7 @@ awaitable<Result<void>> MemoryStream::drained(Deadline deadline) {
     if (here_.closed) co_return closed_here();
     if (pipe_->broken) co_return was_reset();
     if (there_.unacknowledged == 0) co_return Result<void>();
-    const auto waited = co_await wait_for(&pipe_->shard, &here_.acked, deadline);
-    if (!waited) co_return waited.error();
+    SLUICE_CO_TRY_VOID(co_await wait_for(&pipe_->shard, &here_.acked, deadline));
   }
 }
 
@@ -211,8 +208,7 @@ awaitable<Result<std::unique_ptr<Stream>>> MemoryListener::accept() {
       waiting_.pop_front();
       co_return stream;
     }
-    const auto waited = co_await wait_for(&changed_);
-    if (!waited) co_return waited.error();
+    SLUICE_CO_TRY_VOID(co_await wait_for(&changed_));
   }
 }
 

@@ -132,8 +132,7 @@ class SocketStream final : public Stream {
           co_return Error(ErrorCode::kCancelled, "cancelled while waiting");
         }
       } else {
-        const auto slept = co_await sleep_until(Deadline::in(pause).earlier(deadline));
-        if (!slept) co_return slept.error();
+        SLUICE_CO_TRY_VOID(co_await sleep_until(Deadline::in(pause).earlier(deadline)));
         pause = std::min<Duration>(pause * 2, std::chrono::milliseconds(50));
       }
     }
@@ -243,8 +242,7 @@ class SocketListener final : public Listener {
       if (error == asio::error::connection_aborted || error == asio::error::interrupted) continue;
       if (error == asio::error::no_descriptors || error == asio::error::no_memory ||
           error.value() == ENFILE || error.value() == ENOBUFS) {
-        const auto slept = co_await sleep_for(std::chrono::milliseconds(50));
-        if (!slept) co_return slept.error();
+        SLUICE_CO_TRY_VOID(co_await sleep_for(std::chrono::milliseconds(50)));
         continue;
       }
       co_return to_error("accept on " + address_, error);

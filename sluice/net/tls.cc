@@ -128,8 +128,7 @@ awaitable<Result<void>> flush(Tls* tls) {
   while (tls->flushing || BIO_ctrl_pending(tls->out) > 0) {
     if (tls->unwritable) co_return *tls->unwritable;
     if (tls->flushing) {
-      const auto waited = co_await wait_for(&tls->flushed);
-      if (!waited) co_return waited;
+      SLUICE_CO_TRY_VOID(co_await wait_for(&tls->flushed));
       continue;
     }
     Bytes bytes(BIO_ctrl_pending(tls->out), '\0');
@@ -212,15 +211,13 @@ class TlsStream final : public Stream {
       // Reading may make OpenSSL answer (a key update). A writer that is at work sends that too;
       // waiting for it could be for ever, if the peer reads only what it has been read.
       if (!tls_->flushing) {
-        const auto flushed = co_await flush(tls_.get());
-        if (!flushed) co_return flushed.error();
+        SLUICE_CO_TRY_VOID(co_await flush(tls_.get()));
       }
       if (tls_->ended) {
         co_return tls_->failed(ErrorCode::kClosed,
                                "the connection ended without TLS's own end: what came may be cut");
       }
-      const auto filled = co_await fill(tls_.get());
-      if (!filled) co_return filled.error();
+      SLUICE_CO_TRY_VOID(co_await fill(tls_.get()));
     }
   }
 
@@ -233,16 +230,14 @@ class TlsStream final : public Stream {
       if (SSL_write_ex(tls_->ssl.get(), piece.data(), piece.size(), &n) != 1) {
         co_return ssl_failure(*tls_);
       }
-      const auto flushed = co_await flush(tls_.get());
-      if (!flushed) co_return flushed;
+      SLUICE_CO_TRY_VOID(co_await flush(tls_.get()));
       bytes = bytes.subspan(n);
     }
     co_return Result<void>();
   }
 
   awaitable<Result<void>> drained(Deadline deadline) override {
-    const auto flushed = co_await flush(tls_.get());
-    if (!flushed) co_return flushed;
+    SLUICE_CO_TRY_VOID(co_await flush(tls_.get()));
     co_return co_await tls_->plain->drained(deadline);
   }
 

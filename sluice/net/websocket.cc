@@ -270,6 +270,10 @@ std::string accept_of(std::string_view key) {
   return to_base64({reinterpret_cast<const char*>(digest), size});
 }
 
+Opcode opcode_of(WebSocket::Kind kind) {
+  return kind == WebSocket::Kind::kText ? Opcode::kText : Opcode::kBinary;
+}
+
 Error refused(std::string message) {
   return Error(ErrorCode::kProtocol, std::move(message), ErrorOrigin::kCaller);
 }
@@ -309,17 +313,15 @@ awaitable<Result<std::unique_ptr<Stream>>> open_websocket(HttpClient* client, st
   headers.set("Sec-WebSocket-Version", "13");
   headers.set("Sec-WebSocket-Key", key);
   HttpRequest request{"GET", target, std::move(headers), {}};
-  auto called = co_await client->call(std::move(request), deadline);
-  if (!called) co_return std::move(called).error();
-  HttpIncoming& answer = **called;
-  if (answer.status() != 101 ||
-      answer.headers().get_or("Sec-WebSocket-Accept", "") != accept_of(key)) {
+  SLUICE_CO_TRY(const auto answer, co_await client->call(std::move(request), deadline));
+  if (answer->status() != 101 ||
+      answer->headers().get_or("Sec-WebSocket-Accept", "") != accept_of(key)) {
     co_return Error(ErrorCode::kProtocol,
                     fmt::format("the server answered {} instead of opening a WebSocket at {}",
-                                answer.status(), target),
+                                answer->status(), target),
                     ErrorOrigin::kUpstream);
   }
-  co_return answer.take_stream();
+  co_return answer->take_stream();
 }
 
 WebSocket::WebSocket(Shard& shard, Stream* stream, Bytes already_read, Role role,
@@ -481,40 +483,33 @@ std::optional<WebSocket::Message> WebSocket::take() {
 }
 
 void WebSocket::append(Bytes& frames, Kind kind, ByteView data) const {
-  websocket::append_frame(frames, role_, kind == Kind::kText ? Opcode::kText : Opcode::kBinary,
-                          data);
+  websocket::append_frame(frames, role_, opcode_of(kind), data);
 }
 
 awaitable<Result<void>> WebSocket::send_appended(Bytes frames) {
-  co_await acquire();
-  Result<void> sent = Error(ErrorCode::kClosed, "the WebSocket is closed");
-  if (!close_sent_ && !close_received_) {
-    sent = co_await put(frames);
-    if (sent) co_await put_control();
-  }
-  release();
-  co_return sent;
+  return send_parts(std::move(frames), Bytes());
 }
 
 awaitable<Result<void>> WebSocket::send(Kind kind, Bytes data) {
-  co_await acquire();
-  if (close_sent_ || close_received_) {
-    release();
-    co_return Error(ErrorCode::kClosed, "the WebSocket is closed");
-  }
-  const Opcode opcode = kind == Kind::kText ? Opcode::kText : Opcode::kBinary;
-  Result<void> sent;
-  Bytes out;
+  Bytes head;
   if (data.size() <= kJoinedPayload || role_ == Role::kClient) {
-    out.reserve(data.size() + 14);
-    websocket::append_frame(out, role_, opcode, data);
-    sent = co_await put(out);
+    head.reserve(data.size() + 14);
+    append(head, kind, data);
+    data = Bytes();
   } else {
-    websocket::append_header(out, role_, opcode, data.size());
-    sent = co_await put(out);
-    if (sent) sent = co_await put(data);
+    websocket::append_header(head, role_, opcode_of(kind), data.size());
   }
-  if (sent) co_await put_control();
+  return send_parts(std::move(head), std::move(data));
+}
+
+awaitable<Result<void>> WebSocket::send_parts(Bytes head, Bytes rest) {
+  co_await acquire();
+  Result<void> sent = Error(ErrorCode::kClosed, "the WebSocket is closed");
+  if (!close_sent_ && !close_received_) {
+    sent = co_await put(head);
+    if (sent && !rest.empty()) sent = co_await put(rest);
+    if (sent) co_await put_control();
+  }
   release();
   co_return sent;
 }

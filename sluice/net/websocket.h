@@ -213,6 +213,7 @@ class WebSocket {
   awaitable<void> acquire();
   void release();
   awaitable<Result<void>> put(ByteView bytes);
+  awaitable<Result<void>> send_parts(Bytes head, Bytes rest);
   awaitable<void> put_control();
   awaitable<Result<void>> send_close(uint16_t code, std::string reason);
 
