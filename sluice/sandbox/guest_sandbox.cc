@@ -257,8 +257,7 @@ class GuestSandbox final : public Sandbox {
     }
     // Whoever calls meanwhile waits for the same removal.
     while (!removed_) {
-      auto waited = co_await removed_changed_.wait(Deadline::never());
-      if (!waited) co_return waited;
+      SLUICE_CO_TRY_VOID(co_await removed_changed_.wait(Deadline::never()));
     }
     co_return *removed_;
   }

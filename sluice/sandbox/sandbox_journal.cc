@@ -1,15 +1,16 @@
 #include "sluice/sandbox/sandbox_journal.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <ctime>
+#include <filesystem>
 #include <map>
 
 #include "sluice/base/core/bytes.h"
+#include "sluice/base/core/syscalls.h"
 #include "sluice/json/value.h"
 
 namespace sluice::sandbox {
@@ -48,11 +49,11 @@ struct File {
 };
 std::vector<File> files_in(const std::string& directory) {
   std::vector<File> files;
-  DIR* stream = ::opendir(directory.c_str());
-  if (stream == nullptr) return files;
+  const Fd opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const auto names = names_in(opened.get());
+  if (!names) return files;
   const std::string here = namespace_of_processes() + "-";
-  while (const dirent* entry = ::readdir(stream)) {
-    std::string name = entry->d_name;
+  for (std::string name : *names) {
     if (!name.ends_with(kSuffix)) continue;
     const std::string path = directory + "/" + name;
     name.resize(name.find('.'));
@@ -68,7 +69,6 @@ std::vector<File> files_in(const std::string& directory) {
     file.lives = !name.starts_with(here) || process_name(file.owner) == name;
     files.push_back(std::move(file));
   }
-  ::closedir(stream);
   return files;
 }
 
@@ -113,10 +113,8 @@ std::string process_name(pid_t pid) {
 }
 
 Result<std::unique_ptr<SandboxJournal>> SandboxJournal::open(const std::string& directory) {
-  for (size_t slash = directory.find('/', 1); slash != std::string::npos;
-       slash = directory.find('/', slash + 1)) {
-    ::mkdir(directory.substr(0, slash).c_str(), 0755);
-  }
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(directory).parent_path(), error);
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return errno_error(directory, errno);
   }

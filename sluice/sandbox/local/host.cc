@@ -234,12 +234,9 @@ Trial try_namespaces() {
   }
   pipe->write.reset();
   Trial trial{Trial::Step::kUserNamespace, EIO};
-  ssize_t n = 0;
-  while ((n = ::read(pipe->read.get(), &trial, sizeof trial)) < 0 && errno == EINTR) {
-  }
+  TEMP_FAILURE_RETRY(::read(pipe->read.get(), &trial, sizeof trial));
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  TEMP_FAILURE_RETRY(::waitpid(child, &status, 0));
   return trial;
 }
 
@@ -362,19 +359,17 @@ std::vector<Need> inspect_host() {
   needs.push_back(std::move(ids));
 
   Need limits{"limits of memory, processes and CPU", Need::State::kOk, ""};
-  bool memory = false, pids = false, cpu = false;
+  Controllers found;
   const auto places = plan_cgroups(read_cgroup_facts());
   for (const CgroupPlace& place : places) {
     if (::access(place.base.c_str(), W_OK) != 0) continue;
-    memory = memory || place.memory;
-    pids = pids || place.pids;
-    cpu = cpu || place.cpu;
+    found |= place.has;
     limits.detail += (limits.detail.empty() ? "groups in " : ", ") + place.base;
   }
-  if (!memory || !pids || !cpu) {
+  if (!found.memory || !found.pids || !found.cpu) {
     limits.state = Need::State::kLess;
-    limits.detail = std::string("not enforced:") + (memory ? "" : " memory") +
-                    (pids ? "" : " processes") + (cpu ? "" : " CPU") + "; ";
+    limits.detail = std::string("not enforced:") + (found.memory ? "" : " memory") +
+                    (found.pids ? "" : " processes") + (found.cpu ? "" : " CPU") + "; ";
     limits.detail +=
         places.empty()
             ? "no control groups with such controllers are mounted here (in a container: "

@@ -15,12 +15,8 @@
 namespace sluice::sandbox::local {
 
 // How this process may map ids into a sandbox.
-struct IdPlan {
-  Mapping mapping = Mapping::kOwn;
-  uint32_t range_first = 0, range_size = 0;  // kDirect
-  std::vector<IdRange> taken;                // kDirect
-  std::vector<IdMap> uids, gids;             // else
-  std::string note;                          // why it is not better
+struct IdPlan : Ids {
+  std::string note;  // why it is not better
 };
 
 // From the files' contents, so that it can be tested: who we are, /proc/self/uid_map, /etc/subuid

@@ -189,10 +189,6 @@ bool is_below(std::string_view path, std::string_view top) {
   return path == top || (path.starts_with(top) && path[top.size()] == '/');
 }
 
-}  // namespace
-
-namespace {
-
 void add_usr(Layout& layout, const std::string& root) {
   layout.directory("usr");
   layout.bind(root + "/usr", "usr", Step::kReadOnly);

@@ -167,10 +167,7 @@ Result<void> Backend::State::spawn_helper() {
 }
 
 Result<void> Backend::State::send(Message::Kind kind, const Bytes& body, const Fd* along) {
-  Message message;
-  message.kind = kind;
-  message.body = body;
-  const Bytes bytes = message.encode();
+  const Bytes bytes = Message{kind, body}.encode();
   if (bytes.size() > kMaxMessage) {
     return Error(ErrorCode::kTooLarge, "the sandbox's description is too large: fewer bundles");
   }
@@ -186,25 +183,17 @@ Result<void> Backend::State::send(Message::Kind kind, const Bytes& body, const F
 
 Result<Message> Backend::State::receive() {
   Bytes buffer(kMaxMessage, '\0');
-  for (;;) {
-    const ssize_t n = ::recv(socket.get(), buffer.data(), buffer.size(), 0);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return Error(ErrorCode::kClosed, "the sandbox helper is gone");
-    buffer.resize(static_cast<size_t>(n));
-    return Message::decode(buffer);
-  }
+  const ssize_t n = TEMP_FAILURE_RETRY(::recv(socket.get(), buffer.data(), buffer.size(), 0));
+  if (n <= 0) return Error(ErrorCode::kClosed, "the sandbox helper is gone");
+  buffer.resize(static_cast<size_t>(n));
+  return Message::decode(buffer);
 }
 
 Result<void> Backend::State::set_up() {
   Setup setup;
   SLUICE_TRY(setup.seccomp, make_filter(one_user() ? Uids::kOne : Uids::kMany));
   setup.root = base_layout(one_user() ? Users::kOne : Users::kMany);
-  setup.mapping = ids.mapping;
-  setup.range_first = ids.range_first;
-  setup.range_size = ids.range_size;
-  setup.taken = ids.taken;
-  setup.uids = ids.uids;
-  setup.gids = ids.gids;
+  static_cast<Ids&>(setup) = ids;
   setup.ready = std::min<uint32_t>(options.ready, 64);
   SLUICE_TRY(const Fd guest, sealed_memfd("sluice-guest", guest::guest_program()));
   SLUICE_TRY_VOID(send(Message::Kind::kSetup, encode(setup), &guest));
@@ -270,8 +259,7 @@ void Backend::State::forget(uint64_t number) {
 // The helper is gone, by our will or not: what it made dies with it. Only directories can be left.
 void Backend::State::on_end() {
   int status = 0;
-  while (::waitpid(helper, &status, 0) < 0 && errno == EINTR) {
-  }
+  TEMP_FAILURE_RETRY(::waitpid(helper, &status, 0));
   for (const std::string& directory : ready.cgroups) remove_cgroup_tree(directory);
   const std::lock_guard lock(mutex);
   ended = true;
@@ -291,9 +279,7 @@ Result<std::unique_ptr<Backend>> Backend::start(BackendOptions options) {
     SandboxJournal::forget_dead(options.journal_directory);
     SLUICE_TRY(state->journal, SandboxJournal::open(options.journal_directory));
   }
-  IdFacts facts = read_id_facts();
-  if (options.only_own_uid && facts.uid != 0) facts.tools = false;
-  SLUICE_TRY(state->ids, plan_ids(facts));
+  SLUICE_TRY(state->ids, plan_ids(read_id_facts()));
   state->options = std::move(options);
   state->images = std::make_unique<ImageStore>(state->options.image_directory);
   SLUICE_TRY_VOID(state->spawn_helper());
@@ -337,9 +323,9 @@ Result<LimitPlan> plan_limits(const Limits& limits, const SetupDone& ready,
                               std::vector<std::string>* warnings) {
   LimitPlan plan;
   Result<void> refused;
-  auto take = [&](const std::optional<Limit>& limit, const char* what, bool can, uint64_t* into) {
+  auto take = [&](const std::optional<Limit>& limit, const char* what, bool kept, uint64_t* into) {
     if (!limit) return;
-    if (can) {
+    if (kept) {
       *into = limit->value;
       return;
     }
@@ -351,14 +337,15 @@ Result<LimitPlan> plan_limits(const Limits& limits, const SetupDone& ready,
     }
     warnings->push_back(why);
   };
-  take(limits.memory_bytes, "memory", ready.memory, &plan.groups.memory_bytes);
+  const Controllers& can = ready.controllers;
+  take(limits.memory_bytes, "memory", can.memory, &plan.groups.memory_bytes);
   // A host without swap gives none.
   plan.groups.swap_bytes = kUnlimited;
   const bool no_swap = limits.swap_bytes && limits.swap_bytes->value == 0 && !host_has_swap();
-  const bool counted = ready.memory && ready.swap && plan.groups.memory_bytes != 0;
+  const bool counted = can.memory && can.swap && plan.groups.memory_bytes != 0;
   if (!no_swap || counted) take(limits.swap_bytes, "swap", counted, &plan.groups.swap_bytes);
-  take(limits.pids, "processes", ready.pids, &plan.groups.pids);
-  take(limits.cpu_millis, "CPU time", ready.cpu, &plan.groups.cpu_millis);
+  take(limits.pids, "processes", can.pids, &plan.groups.pids);
+  take(limits.cpu_millis, "CPU time", can.cpu, &plan.groups.cpu_millis);
   take(limits.disk_bytes, "disk space", true, &plan.disk_bytes);
   take(limits.disk_inodes, "files", true, &plan.disk_inodes);
   take(limits.open_files, "open files", true, &plan.open_files);
@@ -381,10 +368,6 @@ Result<std::string> prepare_kept(const std::string& path, std::vector<std::strin
                       ": the limit of disk space does not hold there");
   return path;
 }
-
-}  // namespace
-
-namespace {
 
 bool is_file(const std::string& path) {
   struct stat st{};
@@ -522,9 +505,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
           "only what everybody may read: laying changes over it needs root, or a single user id");
     }
     request.extra.insert(request.extra.end(), extra.begin(), extra.end());
-    auto made = co_await ask(state, shard, request, options.labels);
-    if (!made) co_return std::move(made).error();
-    asked = std::move(*made);
+    SLUICE_CO_TRY(asked, co_await ask(state, shard, request, options.labels));
   }
   const Created made = std::move(asked->made);
   const std::string id = std::move(asked->name);
@@ -557,7 +538,8 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   parts.capabilities.snapshots = parts.no_snapshot.empty();
   if (image) parts.image_env = image->env;
   parts.capabilities.images = true;
-  parts.capabilities.limits = state->ready.memory && state->ready.pids;
+  const Controllers& can = state->ready.controllers;
+  parts.capabilities.limits = can.memory && can.pids;
   parts.capabilities.network_none = true;
   parts.capabilities.listen_passed = !state->options.carry_connections;
   parts.capabilities.guest_isolated = !state->one_user();

@@ -23,9 +23,8 @@ struct BackendOptions {
   // How many sandboxes are begun ahead of being asked for, while some are: each holds what an idle
   // one does, for five seconds. 0: none.
   uint32_t ready = 4;
-  // For tests of the poorer forms: pretend that only the own uid can be mapped.
-  bool only_own_uid = false;
-  // And that listening sockets cannot be passed, as with links that carry no descriptors.
+  // For tests: pretend that listening sockets cannot be passed, as with links that carry no
+  // descriptors.
   bool carry_connections = false;
 };
 

@@ -86,7 +86,44 @@ enum class Mapping : uint8_t {
   kOwn,      // by an ordinary user: the own uid and gid alone
 };
 
+struct Ids {
+  Mapping mapping = Mapping::kOwn;
+  // With kDirect: ids from `first` on are given out in ranges of `size`; `taken` are left out.
+  uint32_t range_first = 0, range_size = 0;
+  std::vector<IdRange> taken;
+  // With the others: the maps.
+  std::vector<IdMap> uids, gids;
+
+  static void fields(auto& v, auto& m) {
+    v.enumerator(m.mapping, Mapping::kOwn);
+    v.numbers(m.range_first, m.range_size);
+    v.list(m.taken, 4096);
+    v.list(m.uids, 16);
+    v.list(m.gids, 16);
+    if (m.mapping == Mapping::kDirect) {
+      if (m.range_first == 0 || m.range_size < 2000) v.fail("no range of ids");
+    } else if (m.uids.empty() || m.gids.empty()) {
+      v.fail("no id maps");
+    }
+  }
+};
+
 inline constexpr uint64_t kUnlimited = UINT64_MAX;
+
+// What the kernel's control groups can limit.
+struct Controllers {
+  bool memory = false, pids = false, cpu = false, swap = false;
+
+  Controllers& operator|=(const Controllers& other) {
+    memory = memory || other.memory;
+    pids = pids || other.pids;
+    cpu = cpu || other.cpu;
+    swap = swap || other.swap;
+    return *this;
+  }
+
+  static void fields(auto& v, auto& m) { v.flags(m.memory, m.pids, m.cpu, m.swap); }
+};
 
 // A control group's limits; what is 0 is not limited.
 struct CgroupLimits {
@@ -101,47 +138,32 @@ struct CgroupLimits {
 };
 
 // What all sandboxes of one backend share; sent once.
-struct Setup {
+struct Setup : Ids {
   static constexpr char kName[] = "setup";
   // The program to run as a sandbox's first process comes as a descriptor.
   Bytes seccomp;  // an array of sock_filter
   std::vector<Step> root;
-  Mapping mapping = Mapping::kOwn;
-  // With kDirect: ids from `first` on are given out in ranges of `size`; `taken` are left out.
-  uint32_t range_first = 0, range_size = 0;
-  std::vector<IdRange> taken;
-  // With the others: the maps.
-  std::vector<IdMap> uids, gids;
   uint32_t ready = 0;  // how many sandboxes to have begun before they are asked for
 
   static void fields(auto& v, auto& m) {
     v.string(m.seccomp, kMaxText);
     if (m.seccomp.empty() || m.seccomp.size() % 8 != 0) v.fail("no filter");
     v.list(m.root, kMaxSteps);
-    v.enumerator(m.mapping, Mapping::kOwn);
-    v.numbers(m.range_first, m.range_size);
-    v.list(m.taken, 4096);
-    v.list(m.uids, 16);
-    v.list(m.gids, 16);
+    Ids::fields(v, m);
     v.numbers(m.ready);
     if (m.ready > 64) v.fail("too many to be ready");
-    if (m.mapping == Mapping::kDirect) {
-      if (m.range_first == 0 || m.range_size < 2000) v.fail("no range of ids");
-    } else if (m.uids.empty() || m.gids.empty()) {
-      v.fail("no id maps");
-    }
   }
 };
 
 struct SetupDone {
   static constexpr char kName[] = "answer to setup";
   std::vector<std::string> cgroups;  // the directories below which sandboxes get theirs
-  bool memory = false, pids = false, cpu = false, swap = false;
+  Controllers controllers;
   std::string cgroup_problem;  // why some are missing
 
   static void fields(auto& v, auto& m) {
     v.texts(m.cgroups, 16, kMaxPath);
-    v.flags(m.memory, m.pids, m.cpu, m.swap);
+    Controllers::fields(v, m.controllers);
     v.text(m.cgroup_problem, kMaxText);
   }
 };

@@ -23,10 +23,13 @@ constexpr char kPrefix[] = "sluice-";
 // Where the engine goes in a group that was delegated to it.
 constexpr char kEngineGroup[] = "sluice-engine";
 
-std::vector<std::string> split(std::string_view text, char separator) {
+constexpr std::pair<const char*, bool Controllers::*> kControllers[] = {
+    {"memory", &Controllers::memory}, {"pids", &Controllers::pids}, {"cpu", &Controllers::cpu}};
+
+std::vector<std::string> split(std::string_view text, std::string_view separators) {
   std::vector<std::string> parts;
   while (!text.empty()) {
-    const size_t at = text.find(separator);
+    const size_t at = text.find_first_of(separators);
     if (at != 0) parts.emplace_back(text.substr(0, at));
     text = at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
   }
@@ -65,18 +68,18 @@ std::string unescape(const std::string& text) {
 
 std::vector<Mount> cgroup_mounts(std::string_view mountinfo) {
   std::vector<Mount> mounts;
-  for (const std::string& line : split(mountinfo, '\n')) {
+  for (const std::string& line : split(mountinfo, "\n")) {
     const size_t dash = line.find(" - ");
     if (dash == std::string::npos) continue;
-    const auto left = split(std::string_view(line).substr(0, dash), ' ');
-    const auto right = split(std::string_view(line).substr(dash + 3), ' ');
+    const auto left = split(std::string_view(line).substr(0, dash), " ");
+    const auto right = split(std::string_view(line).substr(dash + 3), " ");
     if (left.size() < 5 || right.size() < 3) continue;
     if (right[0] != "cgroup" && right[0] != "cgroup2") continue;
     Mount mount;
     mount.point = unescape(left[4]);
     mount.root = unescape(left[3]);
     mount.unified = right[0] == "cgroup2";
-    mount.options = split(right[2], ',');
+    mount.options = split(right[2], ",");
     mounts.push_back(std::move(mount));
   }
   return mounts;
@@ -84,12 +87,12 @@ std::vector<Mount> cgroup_mounts(std::string_view mountinfo) {
 
 // Where this process is in the hierarchy with that controller; "" for version 2.
 std::string own_cgroup(std::string_view own, std::string_view controller) {
-  for (const std::string& line : split(own, '\n')) {
+  for (const std::string& line : split(own, "\n")) {
     const size_t first = line.find(':');
     const size_t second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string_view names = std::string_view(line).substr(first + 1, second - first - 1);
-    if (controller.empty() ? names.empty() : contains(split(names, ','), controller)) {
+    if (controller.empty() ? names.empty() : contains(split(names, ","), controller)) {
       return line.substr(second + 1);
     }
   }
@@ -124,7 +127,7 @@ uint64_t start_time(pid_t pid) {
   const size_t end = stat.rfind(')');
   if (end == Bytes::npos) return 0;
   // The 22nd field; the third stands behind the parenthesis.
-  const auto fields = split(std::string_view(stat).substr(end + 1), ' ');
+  const auto fields = split(std::string_view(stat).substr(end + 1), " ");
   if (fields.size() < 20 || fields[0] == "Z" || fields[0] == "X") return 0;  // dead, not reaped
   return parse_decimal(fields[19]).value_or(0);
 }
@@ -145,26 +148,23 @@ std::vector<CgroupPlace> plan_cgroups(const CgroupFacts& facts) {
   std::vector<CgroupPlace> places;
   for (const Mount& mount : cgroup_mounts(facts.mountinfo)) {
     CgroupPlace place;
+    std::vector<std::string> available = mount.options;
     if (mount.unified) {
       place.version = CgroupPlace::Version::kTwo;
       place.base = facts.root ? mount.point : directory_of(mount, own_cgroup(facts.own, ""));
       // An earlier backend of this process moved it there.
       const std::string leaf = std::string("/") + kEngineGroup;
       if (place.base.ends_with(leaf)) place.base.resize(place.base.size() - leaf.size());
-      Bytes available = contents(place.base + "/cgroup.controllers");
-      std::replace(available.begin(), available.end(), '\n', ' ');
-      const auto controllers = split(available, ' ');
-      place.memory = contains(controllers, "memory");
-      place.pids = contains(controllers, "pids");
-      place.cpu = contains(controllers, "cpu");
-    } else {
-      place.memory = contains(mount.options, "memory");
-      place.pids = contains(mount.options, "pids");
-      place.cpu = contains(mount.options, "cpu");
-      const char* any = place.memory ? "memory" : place.pids ? "pids" : "cpu";
-      place.base = directory_of(mount, own_cgroup(facts.own, any));
+      available = split(contents(place.base + "/cgroup.controllers"), " \n");
     }
-    if (place.memory || place.pids || place.cpu) places.push_back(std::move(place));
+    const char* first = nullptr;
+    for (const auto& [name, has] : kControllers) {
+      place.has.*has = contains(available, name);
+      if (place.has.*has && first == nullptr) first = name;
+    }
+    if (first == nullptr) continue;
+    if (!mount.unified) place.base = directory_of(mount, own_cgroup(facts.own, first));
+    places.push_back(std::move(place));
   }
   return places;
 }
@@ -174,9 +174,7 @@ std::vector<CgroupPlace> plan_cgroups(const CgroupFacts& facts) {
 bool Cgroups::enable(const std::string& directory, const char* controller) {
   const std::string switches = directory + "/cgroup.subtree_control";
   const std::string on = std::string("+") + controller;
-  Bytes enabled = contents(switches);
-  std::replace(enabled.begin(), enabled.end(), '\n', ' ');
-  if (contains(split(enabled, ' '), controller)) return true;
+  if (contains(split(contents(switches), " \n"), controller)) return true;
   auto done = write_kernel_file(switches, on);
   if (!done) {
     const std::string leaf = directory + "/" + kEngineGroup;
@@ -198,41 +196,24 @@ bool Cgroups::enable(const std::string& directory, const char* controller) {
 }
 
 void Cgroups::try_place(const CgroupPlace& place, const std::string& name) {
-  Hierarchy hierarchy;
-  hierarchy.version = place.version;
-  hierarchy.directory = place.base + "/" + name;
-  hierarchy.memory = place.memory;
-  hierarchy.pids = place.pids;
-  hierarchy.cpu = place.cpu;
+  Hierarchy hierarchy{place.version, place.base + "/" + name, place.has};
+  Controllers& has = hierarchy.has;
   const bool two = place.version == Version::kTwo;
-  if (two) {
-    for (bool* wanted : {&hierarchy.memory, &hierarchy.pids, &hierarchy.cpu}) {
-      const char* controller = wanted == &hierarchy.memory ? "memory"
-                               : wanted == &hierarchy.pids ? "pids"
-                                                           : "cpu";
-      *wanted = *wanted && enable(place.base, controller);
+  const auto enable_below = [&](const std::string& directory) {
+    for (const auto& [controller, wanted] : kControllers) {
+      has.*wanted = has.*wanted && (!two || enable(directory, controller));
     }
-  }
-  if (!hierarchy.memory && !hierarchy.pids && !hierarchy.cpu) return;
+  };
+  enable_below(place.base);
+  if (!has.memory && !has.pids && !has.cpu) return;
   if (::mkdir(hierarchy.directory.c_str(), 0755) != 0 && errno != EEXIST) {
     problem_ = "no control group may be made in " + place.base + ": " + ::strerror(errno);
     return;
   }
-  if (two) {
-    for (const auto& [wanted, controller] : {std::pair(&hierarchy.memory, "memory"),
-                                             {&hierarchy.pids, "pids"},
-                                             {&hierarchy.cpu, "cpu"}}) {
-      *wanted = *wanted && enable(hierarchy.directory, controller);
-    }
-  }
-  if (hierarchy.memory) {
-    const char* file = two ? "/memory.swap.max" : "/memory.memsw.limit_in_bytes";
-    hierarchy.swap = ::access((hierarchy.directory + file).c_str(), W_OK) == 0;
-  }
-  has_memory_ = has_memory_ || hierarchy.memory;
-  has_pids_ = has_pids_ || hierarchy.pids;
-  has_cpu_ = has_cpu_ || hierarchy.cpu;
-  has_swap_ = has_swap_ || hierarchy.swap;
+  enable_below(hierarchy.directory);
+  const char* file = two ? "/memory.swap.max" : "/memory.memsw.limit_in_bytes";
+  has.swap = has.memory && ::access((hierarchy.directory + file).c_str(), W_OK) == 0;
+  controllers_ |= has;
   hierarchies_.push_back(std::move(hierarchy));
 }
 
@@ -278,10 +259,10 @@ Result<void> Cgroups::limit(Group* group, const std::string& name,
   for (const Hierarchy& hierarchy : hierarchies_) {
     const std::string directory = hierarchy.directory + "/" + name;
     const bool two = hierarchy.version == Version::kTwo;
-    if (hierarchy.memory && limits.memory_bytes != 0) {
+    if (hierarchy.has.memory && limits.memory_bytes != 0) {
       set(directory + (two ? "/memory.max" : "/memory.limit_in_bytes"),
           std::to_string(limits.memory_bytes));
-      if (hierarchy.swap && limits.swap_bytes != kUnlimited) {
+      if (hierarchy.has.swap && limits.swap_bytes != kUnlimited) {
         // Version 1 counts memory and swap together.
         const uint64_t most = two ? limits.swap_bytes : limits.memory_bytes + limits.swap_bytes;
         set(directory + (two ? "/memory.swap.max" : "/memory.memsw.limit_in_bytes"),
@@ -289,10 +270,10 @@ Result<void> Cgroups::limit(Group* group, const std::string& name,
       }
       group->oom_file = directory + (two ? "/memory.events" : "/memory.oom_control");
     }
-    if (hierarchy.pids && limits.pids != 0) {
+    if (hierarchy.has.pids && limits.pids != 0) {
       set(directory + "/pids.max", std::to_string(limits.pids));
     }
-    if (hierarchy.cpu && limits.cpu_millis != 0) {
+    if (hierarchy.has.cpu && limits.cpu_millis != 0) {
       const std::string quota = std::to_string(limits.cpu_millis * 100);  // of 100 ms
       if (two) {
         set(directory + "/cpu.max", quota + " 100000");
@@ -341,7 +322,7 @@ int remove_cgroup_tree(const std::string& directory) {
   for (int attempt = 0; attempt < 200; ++attempt) {
     for (const std::string& name : subdirectories(directory)) {
       const std::string below = directory + "/" + name;
-      for (const std::string& pid : split(contents(below + "/cgroup.procs"), '\n')) {
+      for (const std::string& pid : split(contents(below + "/cgroup.procs"), "\n")) {
         if (const auto number = parse_decimal(pid)) ::kill(static_cast<pid_t>(*number), SIGKILL);
       }
       if (::rmdir(below.c_str()) == 0) ++removed;
@@ -365,7 +346,7 @@ int remove_dead_cgroups() {
     int removed = 0;
     for (const std::string& name : subdirectories(place)) {
       // sluice-NAMESPACE-PID-START. Of another process namespace nothing can be said.
-      const auto parts = split(name, '-');
+      const auto parts = split(name, "-");
       if (parts.size() != 4 || parts[0] + "-" != kPrefix) continue;
       const auto pid = parse_decimal(parts[2]);
       if (!pid || !owner_name(::getpid()).starts_with(kPrefix + parts[1] + "-")) continue;

@@ -35,7 +35,7 @@ struct CgroupPlace {
   enum class Version : uint8_t { kOne, kTwo };
   Version version = Version::kOne;
   std::string base;
-  bool memory = false, pids = false, cpu = false;  // version 1: mounted there
+  Controllers has;  // version 1: mounted there
 };
 // Version 1: below our own group, so that its limits hold for our sandboxes too. Version 2: a group
 // with processes in it cannot have groups with limits below it, so as root it is the top of what is
@@ -48,10 +48,7 @@ class Cgroups {
   static Cgroups open();
   static Cgroups open_at(const std::vector<CgroupPlace>& places);
 
-  bool memory() const { return has_memory_; }
-  bool pids() const { return has_pids_; }
-  bool cpu() const { return has_cpu_; }
-  bool swap() const { return has_swap_; }
+  const Controllers& controllers() const { return controllers_; }
   const std::string& problem() const { return problem_; }
   std::vector<std::string> directories() const;
 
@@ -76,13 +73,13 @@ class Cgroups {
   struct Hierarchy {
     Version version = Version::kOne;
     std::string directory;
-    bool memory = false, pids = false, cpu = false, swap = false;
+    Controllers has;
   };
   void try_place(const CgroupPlace& place, const std::string& name);
   bool enable(const std::string& directory, const char* controller);
 
   std::vector<Hierarchy> hierarchies_;
-  bool has_memory_ = false, has_pids_ = false, has_cpu_ = false, has_swap_ = false;
+  Controllers controllers_;  // of any of them
   std::string problem_;
 };
 

@@ -62,8 +62,7 @@ Result<void> map_by_tool(const char* tool, pid_t pid, const std::vector<IdMap>& 
   const int failure = ::posix_spawnp(&child, tool, nullptr, nullptr, argv.data(), envp);
   if (failure != 0) return errno_error(tool, failure);
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  TEMP_FAILURE_RETRY(::waitpid(child, &status, 0));
   if (status != 0) {
     return Error(ErrorCode::kPermissionDenied,
                  std::string(tool) + " refused the ids of /etc/subuid and /etc/subgid");
@@ -88,9 +87,7 @@ int Helper::run() {
   while (!ending_) loop_.run_once(Deadline::never());
   // The engine is gone: so goes everything.
   loop_.forget(socket_.get());
-  for (const auto& [id, box] : boxes_) {
-    if (!box->status) ::syscall(SYS_pidfd_send_signal, box->process.get(), SIGKILL, nullptr, 0);
-  }
+  for (const auto& [id, box] : boxes_) kill(*box);
   const Deadline deadline = Deadline::in(10s);
   while (!boxes_.empty() && !deadline.expired()) loop_.run_once(deadline);
   cgroups_.remove_all();
@@ -120,12 +117,8 @@ void Helper::fail(const Error& error) {
 }
 
 void Helper::send(Message::Kind kind, const Bytes& body) {
-  Message message;
-  message.kind = kind;
-  message.body = body;
-  const Bytes bytes = message.encode();
   // Blocking is right: an engine that does not read its answers asks for nothing more either.
-  send_with_fds(socket_.get(), message.encode(), {}, 0);
+  send_with_fds(socket_.get(), Message{kind, body}.encode(), {}, 0);
 }
 
 Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
@@ -150,12 +143,8 @@ Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
     case Message::Kind::kDestroy: {
       SLUICE_TRY(const auto destroy, decode<Destroy>(message.body));
       const auto found = boxes_.find(destroy.id);
-      if (found == boxes_.end()) {
-        // It went by itself; its end was told already.
-        return {};
-      }
-      Box& box = *found->second;
-      if (!box.status) ::syscall(SYS_pidfd_send_signal, box.process.get(), SIGKILL, nullptr, 0);
+      // Else it went by itself, and its end was told already.
+      if (found != boxes_.end()) kill(*found->second);
       return {};
     }
     default:
@@ -175,10 +164,7 @@ Result<void> Helper::set_up(Setup setup, std::vector<Fd>& fds) {
   setup_ = std::move(setup);
   SetupDone done;
   done.cgroups = cgroups_.directories();
-  done.memory = cgroups_.memory();
-  done.pids = cgroups_.pids();
-  done.cpu = cgroups_.cpu();
-  done.swap = cgroups_.swap();
+  done.controllers = cgroups_.controllers();
   done.cgroup_problem = cgroups_.problem();
   send(Message::Kind::kSetupDone, encode(done));
   return {};
@@ -267,6 +253,10 @@ Result<void> Helper::create(const Create& create, Fd link) {
   return {};
 }
 
+void Helper::kill(const Box& box) {
+  if (!box.status) ::syscall(SYS_pidfd_send_signal, box.process.get(), SIGKILL, nullptr, 0);
+}
+
 // From here on its end is noticed.
 Helper::Box& Helper::keep(std::unique_ptr<Box> box, uint64_t id) {
   Box& kept = *box;
@@ -278,7 +268,7 @@ Helper::Box& Helper::keep(std::unique_ptr<Box> box, uint64_t id) {
 
 // Its end is noticed, and told to nobody.
 void Helper::discard(std::unique_ptr<Box> box) {
-  ::kill(box->pid, SIGKILL);
+  kill(*box);
   keep(std::move(box), next_ready_++);
 }
 
@@ -330,7 +320,7 @@ void Helper::refill() {
     const auto found = std::find(ready_.begin(), ready_.end(), id);
     if (found == ready_.end()) return;
     ready_.erase(found);
-    ::syscall(SYS_pidfd_send_signal, boxes_[id]->process.get(), SIGKILL, nullptr, 0);
+    kill(*boxes_[id]);
   });
   if (ready_.size() >= setup_->ready) return;
   refilling_ = true;
@@ -388,18 +378,12 @@ Result<void> Helper::tell(Box& box, const Create& create, const Fd& link) {
   if (!create.image_root.empty() && setup_->mapping == Mapping::kDirect) {
     SLUICE_TRY(image, image_mount(create.image_root, box));
   }
-  SLUICE_TRY_VOID(open_gate(box, encode(create), link, image));
-  box.gate.reset();
-  return {};
-}
-
-Result<void> Helper::open_gate(const Box& box, const Bytes& message, const Fd& link,
-                               const Fd& image) {
   const int fds[] = {link.get(), image.get()};
   const std::span<const int> passed(fds, image ? 2 : 1);
-  if (send_with_fds(box.gate.get(), message, passed, MSG_DONTWAIT) < 0) {
+  if (send_with_fds(box.gate.get(), encode(create), passed, MSG_DONTWAIT) < 0) {
     return errno_error("start a sandbox", errno);
   }
+  box.gate.reset();
   return {};
 }
 

@@ -57,13 +57,12 @@ class Helper {
   Result<void> tell(Box& box, const Create& create, const Fd& link);
   Box& keep(std::unique_ptr<Box> box, uint64_t id);
   void discard(std::unique_ptr<Box> box);
+  static void kill(const Box& box);
   std::unique_ptr<Box> take_ready();
   void refill();
   bool is_ready_one(const Box& box) const { return box.id >= kFirstReady; }
   Result<void> map_ids(const Box& box) const;
   static Result<Fd> image_mount(const std::string& root, const Box& box);
-  static Result<void> open_gate(const Box& box, const Bytes& message, const Fd& link,
-                                const Fd& image);
   Result<Range> range_for(const Create& create);
   Result<void> give_home(const std::string& path) const;
   void on_report(Box& box);
@@ -79,7 +78,6 @@ class Helper {
   Cgroups cgroups_;
   std::optional<Ranges> ranges_;
   std::unordered_map<uint64_t, std::unique_ptr<Box>> boxes_;
-  std::deque<Bytes> unsent_;
   bool ending_ = false;
   // Sandboxes that were begun for nobody yet: what takes the kernel long (a network, joining
   // control groups) is done when one is asked for. Each is for a few seconds, so that it shows the

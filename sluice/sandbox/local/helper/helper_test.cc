@@ -81,7 +81,7 @@ TEST(CgroupsTest, TheirPlaceFollowsTheKindOfHost) {
   auto places = plan_cgroups(facts(one, "4:memory:/own/group\n2:cpu,cpuacct:/\n0::/\n", true));
   ASSERT_EQ(places.size(), 2u);
   EXPECT_EQ(places[0].base, top + "/memory/own/group");
-  EXPECT_TRUE(places[0].memory && !places[0].pids && !places[0].cpu);
+  EXPECT_TRUE(places[0].has.memory && !places[0].has.pids && !places[0].has.cpu);
   EXPECT_EQ(places[1].base, top + "/cpu");
   EXPECT_EQ(places[1].version, Version::kOne);
 
@@ -92,11 +92,11 @@ TEST(CgroupsTest, TheirPlaceFollowsTheKindOfHost) {
   places = plan_cgroups(facts(two, "0::/user/app\n", true));
   ASSERT_EQ(places.size(), 1u);
   EXPECT_EQ(places[0].base, top + "/unified");
-  EXPECT_TRUE(places[0].memory && places[0].pids && places[0].cpu);
+  EXPECT_TRUE(places[0].has.memory && places[0].has.pids && places[0].has.cpu);
   places = plan_cgroups(facts(two, "0::/user/app\n", false));
   ASSERT_EQ(places.size(), 1u);
   EXPECT_EQ(places[0].base, top + "/unified/user/app");
-  EXPECT_TRUE(places[0].memory && places[0].pids && !places[0].cpu);
+  EXPECT_TRUE(places[0].has.memory && places[0].has.pids && !places[0].has.cpu);
   // A second backend of an engine that was moved aside.
   std::filesystem::create_directories(top + "/unified/user/app/sluice-engine");
   places = plan_cgroups(facts(two, "0::/user/app/sluice-engine\n", false));
@@ -117,12 +117,14 @@ TEST(CgroupsTest, TheirPlaceFollowsTheKindOfHost) {
 TEST(CgroupsTest, LimitsAreSetAndEverythingIsRemovedAgain) {
   if (::geteuid() != 0) {
     const Cgroups none = Cgroups::open();
-    if (none.memory() || none.pids() || none.cpu()) GTEST_SKIP() << "delegated to this user";
+    const Controllers& has = none.controllers();
+    if (has.memory || has.pids || has.cpu) GTEST_SKIP() << "delegated to this user";
     EXPECT_NE(none.problem(), "");
     return;
   }
   const Cgroups groups = Cgroups::open();
-  if (!groups.memory() || !groups.pids()) GTEST_SKIP() << groups.problem();
+  const Controllers& has = groups.controllers();
+  if (!has.memory || !has.pids) GTEST_SKIP() << groups.problem();
   CgroupLimits limits;
   limits.memory_bytes = 64 * 1024 * 1024;
   limits.pids = 10;

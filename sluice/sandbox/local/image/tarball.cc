@@ -219,8 +219,7 @@ Result<void> write_content(archive* source, int fd, uint64_t size) {
     }
     const char* bytes = static_cast<const char*>(block);
     while (count > 0) {
-      const ssize_t n = ::pwrite(fd, bytes, count, offset);
-      if (n < 0 && errno == EINTR) continue;
+      const ssize_t n = TEMP_FAILURE_RETRY(::pwrite(fd, bytes, count, offset));
       if (n <= 0) return errno_error("write an image's file", errno);
       bytes += n;
       offset += n;
