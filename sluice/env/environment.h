@@ -7,7 +7,7 @@
 // of its own, described by its schema, in step().
 //
 // Everything here runs on the server's shard and must not block it: what blocks goes to a
-// BlockingPool, and work that belongs to another shard goes there by net/call_on.h and is awaited.
+// BlockingPool, and work that belongs to another shard goes there by Shard::post and is awaited.
 // So sessions never hold each other up. An environment belongs to one session. Its calls come one
 // after the other unless its info() allows them to overlap.
 #pragma once
