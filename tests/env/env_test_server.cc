@@ -3,9 +3,9 @@
 //   env_test_server [--port N] [--sessions N] [--ttl SECONDS] [--mode simulation|production]
 //                   [--key KEY] [--web] [--calls in-turn] [--step-timeout SECONDS] [--finish]
 //
-// Prints "listening on HOST:PORT" when it is ready, and at each SIGUSR1 the number of bytes that are
-// allocated; SIGTERM stops it in order, within 5 s. What the environments did is printed at the end,
-// as JSON.
+// Prints "listening on HOST:PORT" when it is ready, and at each SIGUSR1 the number of bytes that
+// are allocated; SIGTERM stops it in order, within 5 s. What the environments did is printed at the
+// end, as JSON.
 #include <fmt/format.h>
 #include <malloc.h>
 
