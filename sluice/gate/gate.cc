@@ -9,7 +9,7 @@
 
 #include "sluice/gate/http/endpoint.h"
 #include "sluice/gate/open_rollout.h"
-#include "sluice/json/text.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::gate {
 
@@ -266,10 +266,9 @@ void Trainer::resume(std::optional<std::string> version) {
   core.ready.resume(std::move(version));
   const TrainerState now = core.ready.state();
   if (core.events.wanted()) {
-    Bytes data("{\"version\":");
-    json::append_string(data, now.version);
-    data.append("}");
-    core.events.add("resumed", std::move(data));
+    core.events.add("resumed", llm::wire::object([&](llm::wire::Members& members) {
+                      members.text("version", now.version);
+                    }));
   }
   if (now.versions == before) return;
   for (const auto& rollout : gate_->all()) {

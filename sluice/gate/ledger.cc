@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "sluice/json/text.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::gate {
 namespace {
 
 using llm::Outcome;
+using llm::wire::Members;
+using llm::wire::object;
 
 // A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
 constexpr uint64_t kMaxNoted = 100;
@@ -52,12 +54,12 @@ void Ledger::arrived(const llm::Call& call) {
   count(counters_.open, totals.open_calls);
   count(counters_.bytes, totals.request_bytes, call.body.size());
   if (trace::Recorder* const to = recorder()) to->arrived(call);
-  watched("call_arrived", "", &call);
+  watched("call_arrived", &call);
 }
 
 void Ledger::answered(const llm::Call& call, const llm::Answer& answer) {
   if (trace::Recorder* const to = recorder()) to->answered(call, answer);
-  watched("call_answered", "", &call);
+  watched("call_answered", &call);
 }
 
 void Ledger::ended(const llm::Call& call, Outcome outcome, std::string_view detail) {
@@ -67,14 +69,13 @@ void Ledger::ended(const llm::Call& call, Outcome outcome, std::string_view deta
   --counters_.open;
   GateTotals::subtract(core_->totals.open_calls);
   if (outcome == Outcome::kDelivered) ++counters_.turns;
-  if (!core_->events.wanted()) return;
-  watched("call_ended", fmt::format(R"({{"outcome":"{}"}})", to_string(outcome)), &call);
+  watched("call_ended", &call, "outcome", to_string(outcome));
 }
 
 void Ledger::confirmed(const llm::Call& call) {
   if (trace::Recorder* const to = recorder()) to->confirmed(call);
   GateTotals::add(core_->totals.confirmed);
-  watched("call_confirmed", "", &call);
+  watched("call_confirmed", &call);
 }
 
 void Ledger::resent(const CallId& call) {
@@ -92,7 +93,7 @@ void Ledger::received(const llm::Answer& answer) {
 
 void Ledger::received_late(const CallId& call) {
   event("received_late", of_call(call));
-  watched("call_received_late", of_call(call));
+  watched("call_received_late", nullptr, "call", call.value);
 }
 
 void Ledger::answer_bytes(uint64_t bytes) {
@@ -106,12 +107,10 @@ void Ledger::tool_called() {
 void Ledger::refused(const llm::Problem& problem) {
   count(counters_.refused, core_->totals.refused);
   if (++noted_refusals_ > kMaxNoted) return;
-  Bytes detail("{\"kind\":");
-  json::append_string(detail, to_string(problem.kind));
-  detail.append(",\"reason\":");
-  json::append_string(detail, problem.message);
-  detail.append("}");
-  event("refused", detail);
+  event("refused", object([&](Members& detail) {
+          detail.text("kind", to_string(problem.kind));
+          detail.text("reason", problem.message);
+        }));
 }
 
 void Ledger::exhausted(std::string_view reason) {
@@ -121,11 +120,8 @@ void Ledger::exhausted(std::string_view reason) {
 
 void Ledger::cancelled(std::string_view reason) {
   counters_.cancelled = true;
-  Bytes detail("{\"reason\":");
-  json::append_string(detail, reason);
-  detail.append("}");
-  event("cancelled", detail);
-  watched("rollout_cancelled", detail);
+  event("cancelled", object([&](Members& detail) { detail.text("reason", reason); }));
+  watched("rollout_cancelled", nullptr, "reason", reason);
 }
 
 void Ledger::event(std::string_view kind, std::string_view detail) {
@@ -134,16 +130,15 @@ void Ledger::event(std::string_view kind, std::string_view detail) {
   }
 }
 
-void Ledger::watched(std::string_view type, std::string_view more, const llm::Call* call) {
+void Ledger::watched(std::string_view type, const llm::Call* call, std::string_view name,
+                     std::string_view value) {
   if (!core_->events.wanted()) return;
-  Bytes data("{\"rollout\":");
-  json::append_string(data, rollout_.value);
-  if (call != nullptr) {
-    data += fmt::format(R"(,"call":"{}","ordinal":{})", call->id.value, call->ordinal);
-  }
-  if (more.size() > 2) data.append(",").append(more.substr(1, more.size() - 2));
-  data.append("}");
-  core_->events.add(type, std::move(data));
+  core_->events.add(type, object([&](Members& members) {
+                      members.text("rollout", rollout_.value);
+                      if (call != nullptr) members.text("call", call->id.value);
+                      if (call != nullptr) members.number("ordinal", call->ordinal);
+                      if (!name.empty()) members.text(name, value);
+                    }));
 }
 
 void Ledger::tell(std::shared_ptr<PendingOutcome> pending, std::optional<Outcome> outcome) {

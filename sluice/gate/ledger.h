@@ -44,9 +44,10 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
 
   // For the trace; `detail` is JSON.
   void event(std::string_view kind, std::string_view detail);
-  // For who watches the gate: what happened, to which call if to one. `more` is an object whose
-  // members are added.
-  void watched(std::string_view type, std::string_view more = {}, const llm::Call* call = nullptr);
+  // For who watches the gate: what happened, to which call if to one, and what else there is to say
+  // by a name of its own.
+  void watched(std::string_view type, const llm::Call* call = nullptr, std::string_view name = {},
+               std::string_view value = {});
 
   // Tells that the answer is recorded, or, with an outcome, that the call has ended.
   void tell(std::shared_ptr<PendingOutcome> pending, std::optional<llm::Outcome> outcome = {});

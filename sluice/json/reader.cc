@@ -1,13 +1,15 @@
 #include "sluice/json/reader.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 
 namespace sluice::json {
-Reader::Reader(const Raw& object, std::string where, size_t max_text)
-    : where_(std::move(where)), max_text_(max_text) {
+
+Reader::Reader(const Raw& object, std::string where, Unknown unknown, size_t max_text)
+    : where_(std::move(where)), unknown_(unknown), max_text_(max_text) {
   auto read = fields(object);
   if (read) {
     object_ = std::move(*read);
@@ -93,6 +95,16 @@ std::vector<std::string> Reader::names(std::string_view name, size_t most) {
   return out;
 }
 
+std::optional<size_t> Reader::which(std::string_view name,
+                                    std::span<const std::string_view> words) {
+  const auto given = text(name);
+  if (!given) return std::nullopt;
+  const auto it = std::find(words.begin(), words.end(), *given);
+  if (it != words.end()) return it - words.begin();
+  fail(name, fmt::format("must be one of: {}", fmt::join(words, ", ")));
+  return std::nullopt;
+}
+
 void Reader::fail(std::string_view name, std::string_view what) {
   if (mistake_) return;
   std::string place = where_ + std::string(name);
@@ -103,15 +115,24 @@ void Reader::fail(std::string_view name, std::string_view what) {
       Error(ErrorCode::kInvalidArgument, place + ": " + std::string(what), ErrorOrigin::kCaller);
 }
 
-Result<void> Reader::finish(Unknown unknown) {
-  if (unknown == Unknown::kRefused) {
+void Reader::take_mistake(Reader& of) {
+  const auto read = of.finish();
+  if (!read && !mistake_) mistake_ = read.error();
+}
+
+Result<void> Reader::so_far() const {
+  if (mistake_) return *mistake_;
+  return {};
+}
+
+Result<void> Reader::finish() {
+  if (unknown_ == Unknown::kRefused) {
     const auto end = known_.begin() + asked_for_;
     for (const RawField& field : object_.fields) {
       if (std::find(known_.begin(), end, field.name) == end) fail(field.name, "is not known here");
     }
   }
-  if (mistake_) return *mistake_;
-  return {};
+  return so_far();
 }
 
 }  // namespace sluice::json

@@ -3,9 +3,10 @@
 // that the reading code needs no checks of its own. finish() tells the mistake. A member that is
 // null is as one that is absent.
 //
-//   json::Reader in(value, "budget.");
+//   json::Reader in(value, "budget.", json::Unknown::kRefused);
 //   budget.calls = in.count("calls").value_or(7);
-//   SLUICE_TRY_VOID(in.finish(json::Unknown::kRefused));
+//   in.object("time", [&](json::Reader& time) { ... });
+//   SLUICE_TRY_VOID(in.finish());
 //
 // A view: the bytes must outlive it. One thread.
 #pragma once
@@ -15,6 +16,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -36,7 +38,9 @@ class Reader {
 
   // `where` is what errors put in front of a member's name. Texts longer than `max_text` bytes are
   // a mistake.
-  Reader(const Raw& object, std::string where, size_t max_text = kAny);
+  Reader(const Raw& object, std::string where, Unknown unknown = Unknown::kPassedOver,
+         size_t max_text = kAny);
+  void set_max_text(size_t max_text) { max_text_ = max_text; }
 
   // The member's value; nullptr if there is none.
   const Raw* find(std::string_view name);
@@ -66,17 +70,39 @@ class Reader {
   // The value whose to_string() stands there.
   template <class Enum, size_t kSize>
   Enum one_of(std::string_view name, const std::array<Enum, kSize>& values, Enum otherwise) {
-    const auto given = text(name);
-    if (!given) return otherwise;
-    for (const Enum each : values) {
-      if (to_string(each) == *given) return each;
-    }
-    fail(name, "has no such value: " + *given);
-    return otherwise;
+    std::array<std::string_view, kSize> words;
+    for (size_t i = 0; i < kSize; ++i) words[i] = to_string(values[i]);
+    const auto found = which(name, words);
+    return found ? values[*found] : otherwise;
+  }
+  // The same of two words: whether it is the second. If there is none, it is the first.
+  bool is_second(std::string_view name, const std::array<std::string_view, 2>& words) {
+    return which(name, words) == 1;
+  }
+
+  // Has `read(reader)` read the object under `name`, if there is one. Its mistakes are this one's.
+  template <class Read>
+  void object(std::string_view name, Read read) {
+    if (const Raw* value = find(name)) object(name, *value, read);
+  }
+  // The same for each object of a list.
+  template <class Read>
+  void objects(std::string_view name, size_t most, Read read) {
+    for (const Raw& each : list(name, most)) object(name, each, read);
+  }
+  // The same for one that was found already.
+  template <class Read>
+  void object(std::string_view name, const Raw& value, Read read) {
+    Reader in(value, where_ + std::string(name) + ".", unknown_, max_text_);
+    read(in);
+    take_mistake(in);
   }
 
   void fail(std::string_view name, std::string_view what);
-  Result<void> finish(Unknown unknown = Unknown::kPassedOver);
+  // What is wrong with what was read up to now.
+  Result<void> so_far() const;
+  // The same for the whole of the object.
+  Result<void> finish();
 
  private:
   template <class Number>
@@ -89,11 +115,15 @@ class Reader {
     fail(name, "must hold numbers that fit");
     return 0;
   }
+  // Which of the words stands there; nothing if none does.
+  std::optional<size_t> which(std::string_view name, std::span<const std::string_view> words);
+  void take_mistake(Reader& of);
 
   RawObject object_;
   std::array<std::string_view, 16> known_;  // more than any message has, and no allocation
   size_t asked_for_ = 0;
   std::string where_;
+  Unknown unknown_;
   size_t max_text_;
   std::optional<Error> mistake_;
 };

@@ -15,16 +15,17 @@ std::string_view to_string(Colour colour) {
   return colour == Colour::kRed ? "red" : "blue";
 }
 
-Reader reader(std::string_view text, size_t max_text = Reader::kAny) {
-  return Reader(*read_value(text), "thing.", max_text);
+Reader reader(std::string_view text, Unknown unknown = Unknown::kPassedOver,
+              size_t max_text = Reader::kAny) {
+  return Reader(*read_value(text), "thing.", unknown, max_text);
 }
 
 // What finish() says after `read` has read.
 template <class Read>
 std::string mistake(std::string_view text, Read read, Unknown unknown = Unknown::kPassedOver) {
-  Reader in = reader(text, 8);
+  Reader in = reader(text, unknown, 8);
   read(in);
-  const auto result = in.finish(unknown);
+  const auto result = in.finish();
   return result ? "" : result.error().message;
 }
 
@@ -45,7 +46,7 @@ TEST(ReaderTest, ReadsMembersByNameAndType) {
 }
 
 TEST(ReaderTest, WhatIsAbsentOrNullIsNoMistake) {
-  Reader in = reader(R"({"a":null})");
+  Reader in = reader(R"({"a":null})", Unknown::kRefused);
   for (const char* name : {"a", "b"}) {
     EXPECT_EQ(in.find(name), nullptr);
     EXPECT_EQ(in.text(name), std::nullopt);
@@ -56,7 +57,7 @@ TEST(ReaderTest, WhatIsAbsentOrNullIsNoMistake) {
     EXPECT_THAT(in.list(name), IsEmpty());
     EXPECT_EQ(in.one_of(name, std::array{Colour::kRed}, Colour::kBlue), Colour::kBlue);
   }
-  EXPECT_TRUE(in.finish(Unknown::kRefused));
+  EXPECT_TRUE(in.finish());
 }
 
 TEST(ReaderTest, TheFirstMistakeIsToldWithItsPlace) {
@@ -81,7 +82,7 @@ TEST(ReaderTest, TheFirstMistakeIsToldWithItsPlace) {
             "thing.a: must hold numbers that fit");
   EXPECT_EQ(mistake(R"({"a":"green"})",
                     [](Reader& in) { in.one_of("a", std::array{Colour::kRed}, Colour::kRed); }),
-            "thing.a: has no such value: green");
+            "thing.a: must be one of: red");
   EXPECT_EQ(mistake(R"({"a":1,"b":1})",
                     [](Reader& in) {
                       in.text("b");
@@ -96,6 +97,24 @@ TEST(ReaderTest, WhatNobodyAskedForIsRefusedByNameWhereThatIsWanted) {
   };
   EXPECT_EQ(mistake(R"({"a":"x","b":1})", text), "");
   EXPECT_EQ(mistake(R"({"a":"x","b":1})", text, Unknown::kRefused), "thing.b: is not known here");
+}
+
+TEST(ReaderTest, ObjectsInsideHaveReadersOfTheirOwnWhoseMistakesAreItsOwn) {
+  std::vector<std::string> read;
+  const auto inner = [&](Reader& in) {
+    in.object("one", [&](Reader& one) { read.push_back(one.text("a", "")); });
+    in.objects("some", 2, [&](Reader& each) { read.push_back(each.text("a", "none")); });
+    in.object("none", [&](Reader&) { read.emplace_back("of nothing"); });
+  };
+  EXPECT_EQ(mistake(R"({"one":{"a":"x"},"some":[{"a":"y"},{}]})", inner, Unknown::kRefused), "");
+  EXPECT_THAT(read, ElementsAre("x", "y", "none"));
+  EXPECT_EQ(mistake(R"({"one":{"a":1},"some":{}})", inner), "thing.one.a: must be a string");
+  EXPECT_EQ(mistake(R"({"one":{"a":"123456789"}})", inner), "thing.one.a: is longer than 8 bytes");
+  EXPECT_EQ(mistake(R"({"some":[{"b":1}]})", inner), "");
+  EXPECT_EQ(mistake(R"({"some":[{"b":1}]})", inner, Unknown::kRefused),
+            "thing.some.b: is not known here");
+  EXPECT_EQ(mistake(R"({"some":[1,2,3]})", inner), "thing.some: must be a list of at most 2");
+  EXPECT_EQ(mistake(R"({"one":7})", inner), "thing.one: must be an object");
 }
 
 }  // namespace

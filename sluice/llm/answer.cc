@@ -12,7 +12,6 @@ namespace sluice::llm {
 namespace {
 
 using json::Reader;
-using wire::append_list;
 using wire::Members;
 
 // As many bytes as a made answer may have before it is whole.
@@ -59,60 +58,42 @@ void append_choice(Bytes& out, const Choice& choice) {
   members.text_if_any("reasoning", choice.message.reasoning);
   members.text_if_any("reasoning_seal", choice.message.reasoning_seal);
   members.text_if_any("refusal", choice.message.refusal);
-  if (!choice.message.tool_calls.empty()) {
-    append_list(members["tool_calls"], choice.message.tool_calls,
-                [&](const ToolCall& call) { append_json(out, call); });
-  }
-  if (!choice.ids.empty()) {
-    append_list(members["ids"], choice.ids,
-                [&](int32_t id) { json::append_number(out, int64_t{id}); });
-  }
-  if (!choice.logprobs.empty()) {
-    append_list(members["logprobs"], choice.logprobs,
-                [&](float logprob) { json::append_number(out, logprob); });
-  }
-  if (!choice.versions.empty()) {
-    append_list(members["versions"], choice.versions, [&](const VersionSpan& span) {
-      Members version(out);
-      version.number("first_token", int64_t{span.first_token});
-      version.text("version", span.version);
-    });
+  members.list_if_any("tool_calls", choice.message.tool_calls,
+                      [](Bytes& to, const ToolCall& call) { append_json(to, call); });
+  members.list_if_any("ids", choice.ids);
+  members.list_if_any("logprobs", choice.logprobs);
+  members.list_if_any("versions", choice.versions, [](Bytes& to, const VersionSpan& span) {
+    Members version(to);
+    version.number("first_token", int64_t{span.first_token});
+    version.text("version", span.version);
+  });
+}
+
+void read(Reader& in, ToolCall& call) {
+  call.id = in.text("id", "");
+  call.name = in.text("name", "");
+  call.arguments = in.text("arguments", "");
+  call.kind =
+      in.one_of("kind", std::array{ToolCall::Kind::kFunction, ToolCall::Kind::kCustom}, call.kind);
+  call.space = in.text("namespace", "");
+  if (!call.space.empty() && !call.name.starts_with(call.space + "__")) {
+    in.fail("namespace", "the name must begin with it and \"__\"");
   }
 }
 
-Result<Choice> choice_from_json(const json::Raw& value, size_t index, json::Unknown unknown) {
-  const std::string where = fmt::format("answer: choices[{}].", index);
-  Reader in(value, where);
-  Choice choice;
+void read(Reader& in, Choice& choice) {
   choice.finish = in.one_of("finish", kFinishes, Finish::kStop);
   choice.message.text = in.text("text", "");
   choice.message.reasoning = in.text("reasoning", "");
   choice.message.reasoning_seal = in.text("reasoning_seal", "");
   choice.message.refusal = in.text("refusal", "");
-  for (const json::Raw& element : in.list("tool_calls")) {
-    Reader tool(element, where + "tool_calls.");
-    ToolCall& call = choice.message.tool_calls.emplace_back();
-    call.id = tool.text("id", "");
-    call.name = tool.text("name", "");
-    call.arguments = tool.text("arguments", "");
-    call.kind = tool.one_of("kind", std::array{ToolCall::Kind::kFunction, ToolCall::Kind::kCustom},
-                            call.kind);
-    call.space = tool.text("namespace", "");
-    if (!call.space.empty() && !call.name.starts_with(call.space + "__")) {
-      tool.fail("namespace", "the name must begin with it and \"__\"");
-    }
-    SLUICE_TRY_VOID(tool.finish(unknown));
-  }
+  in.objects("tool_calls", Reader::kAny,
+             [&](Reader& each) { read(each, choice.message.tool_calls.emplace_back()); });
   choice.ids = in.figures<int32_t>("ids");
   choice.logprobs = in.figures<float>("logprobs");
-  for (const json::Raw& element : in.list("versions")) {
-    Reader version(element, where + "versions.");
-    choice.versions.push_back(
-        {version.figure<uint32_t>("first_token"), version.text("version", "")});
-    SLUICE_TRY_VOID(version.finish(unknown));
-  }
-  SLUICE_TRY_VOID(in.finish(unknown));
-  return choice;
+  in.objects("versions", Reader::kAny, [&](Reader& each) {
+    choice.versions.push_back({each.figure<uint32_t>("first_token"), each.text("version", "")});
+  });
 }
 
 Result<void> complete(Answer& answer, uint32_t n, std::string_view id_prefix) {
@@ -216,36 +197,36 @@ void append_json(Bytes& out, const ToolCall& call) {
 void append_json(Bytes& out, const Answer& answer) {
   Members members(out);
   members.text("origin", to_string(answer.origin));
-  append_list(members["choices"], answer.choices,
-              [&](const Choice& choice) { append_choice(out, choice); });
+  wire::append_list(members["choices"], answer.choices, append_choice);
   if (answer.usage) {
     Members usage(members["usage"]);
     usage.number("prompt_tokens", answer.usage->prompt_tokens);
     usage.number("completion_tokens", answer.usage->completion_tokens);
   }
-  if (!answer.prompt_ids.empty()) {
-    append_list(members["prompt_ids"], answer.prompt_ids,
-                [&](int32_t id) { json::append_number(out, int64_t{id}); });
-  }
+  members.list_if_any("prompt_ids", answer.prompt_ids);
 }
 
 Result<Answer> answer_from_json(const json::Raw& value, json::Unknown unknown) {
-  Reader in(value, "answer: ");
+  Reader in(value, "answer: ", unknown);
   Answer answer;
   answer.origin = in.one_of("origin", kOrigins, Origin::kInjected);
-  const auto choices = in.list("choices");
-  for (size_t i = 0; i < choices.size(); ++i) {
-    SLUICE_TRY(Choice choice, choice_from_json(choices[i], i, unknown));
-    answer.choices.push_back(std::move(choice));
+  for (const json::Raw& each : in.list("choices")) {
+    Choice& choice = answer.choices.emplace_back();
+    in.object(fmt::format("choices[{}]", answer.choices.size() - 1), each,
+              [&](Reader& inner) { read(inner, choice); });
   }
-  if (const json::Raw* usage = in.find("usage")) {
-    Reader figures(*usage, "answer: usage.");
-    answer.usage = Usage{figures.figure("prompt_tokens"), figures.figure("completion_tokens")};
-    SLUICE_TRY_VOID(figures.finish(unknown));
-  }
+  answer.usage = usage_in(in);
   answer.prompt_ids = in.figures<int32_t>("prompt_ids");
-  SLUICE_TRY_VOID(in.finish(unknown));
+  SLUICE_TRY_VOID(in.finish());
   return answer;
+}
+
+std::optional<Usage> usage_in(json::Reader& in) {
+  std::optional<Usage> usage;
+  in.object("usage", [&](Reader& figures) {
+    usage = Usage{figures.figure("prompt_tokens"), figures.figure("completion_tokens")};
+  });
+  return usage;
 }
 
 }  // namespace sluice::llm

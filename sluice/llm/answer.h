@@ -43,5 +43,7 @@ void append_json(Bytes& out, const Answer& answer);
 void append_json(Bytes& out, const ToolCall& call);
 Result<Answer> answer_from_json(const json::Raw& value,
                                 json::Unknown unknown = json::Unknown::kPassedOver);
+// What stands under "usage".
+std::optional<Usage> usage_in(json::Reader& in);
 
 }  // namespace sluice::llm

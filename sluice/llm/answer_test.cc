@@ -133,7 +133,7 @@ TEST(AnswerTest, CompleteSpeaksTheCallsDialect) {
 
 TEST(AnswerTest, JsonMistakesNameTheirPlace) {
   EXPECT_EQ(read(R"({"choices":[{"finish":"stop"},{"finish":"maybe"}]})").error().message,
-            "answer: choices[1].finish: has no such value: maybe");
+            "answer: choices[1].finish: must be one of: stop, length, tool_calls, content_filter");
   EXPECT_EQ(read(R"({"choices":[{"ids":[1,2.5]}]})").error().message,
             "answer: choices[0].ids: must hold numbers that fit");
   EXPECT_EQ(read(R"({"choices":[{"text":1}]})").error().message,

@@ -1,11 +1,10 @@
-#include "sluice/llm/chat.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 
 #include "sluice/json/text.h"
+#include "sluice/llm/codecs.h"
 #include "sluice/llm/openai.h"
 #include "sluice/llm/rewrite.h"
 #include "sluice/llm/wire.h"
@@ -18,40 +17,13 @@ using json::Type;
 using openai::invalid;
 using openai::missing;
 using wire::given;
+using wire::Members;
 using wire::string_in;
 
 constexpr wire::RoleName kRoleNames[] = {{"system", Role::kSystem}, {"developer", Role::kSystem},
                                          {"user", Role::kUser},     {"assistant", Role::kAssistant},
                                          {"tool", Role::kTool},     {"function", Role::kTool}};
 constexpr size_t kFrame = 512;  // what a plain answer mostly has besides its text, and more
-
-// Raw bytes in a JSON text that is built by hand.
-Bytes& operator<<(Bytes& out, std::string_view text) {
-  return out.append(text);
-}
-
-// Text out of a string, or out of an array of parts of which some are text.
-Result<std::string> text_of(const Raw& content, std::string* refusal) {
-  if (content.is(Type::kString)) return json::to_text(content);
-  if (!content.is(Type::kArray)) return std::string();
-  SLUICE_TRY(const auto parts, json::elements(content));
-  std::string out;
-  for (const Raw& part : parts) {
-    if (!part.is(Type::kObject)) continue;
-    SLUICE_TRY(const auto fields, json::fields(part));
-    const Raw* text = fields.find("text");
-    if (text != nullptr && text->is(Type::kString)) {
-      SLUICE_TRY(const std::string piece, json::to_text(*text));
-      if (!out.empty()) out.push_back('\n');
-      out.append(piece);
-    }
-    const Raw* no = fields.find("refusal");
-    if (refusal != nullptr && no != nullptr && no->is(Type::kString)) {
-      SLUICE_TRY(*refusal, json::to_text(*no));
-    }
-  }
-  return out;
-}
 
 Result<ToolCall> parse_tool_call(const Raw& value) {
   SLUICE_TRY(const auto fields, json::fields(value));
@@ -77,16 +49,13 @@ Result<Message> parse_message(const Raw& value) {
   const std::string role = string_in(fields, "role");
   SLUICE_TRY(message.role, wire::role_of(role, kRoleNames, "messages"));
   if (const Raw* content = fields.find("content"); content != nullptr) {
-    SLUICE_TRY(message.text, text_of(*content, &message.refusal));
+    SLUICE_TRY_VOID(wire::read_content(*content, message));
   }
   // vLLM and others call it "reasoning".
   message.reasoning = string_in(fields, "reasoning_content");
-  if (message.reasoning.empty()) {
-    message.reasoning = string_in(fields, "reasoning");
-  }
-  if (const Raw* refusal = fields.find("refusal");
-      refusal != nullptr && refusal->is(Type::kString)) {
-    SLUICE_TRY(message.refusal, json::to_text(*refusal));
+  if (message.reasoning.empty()) message.reasoning = string_in(fields, "reasoning");
+  if (auto refusal = string_in(fields, "refusal"); !refusal.empty()) {
+    message.refusal = std::move(refusal);
   }
   if (const Raw* calls = fields.find("tool_calls"); calls != nullptr && calls->is(Type::kArray)) {
     SLUICE_TRY(const auto list, json::elements(*calls));
@@ -117,97 +86,90 @@ Result<std::vector<openai::Declared>> custom_tools(const Raw& tools) {
 }
 
 void append_tool(Bytes& out, const ToolDefinition& tool) {
-  wire::Members members(out);
+  Members members(out);
   members.text("type", "function");
-  wire::Members function(members["function"]);
+  Members function(members["function"]);
   function.text("name", tool.name);
-  if (!tool.description.empty()) function.text("description", tool.description);
+  function.text_if_any("description", tool.description);
   function.raw("parameters", tool.parameters);
 }
 
-void append_tool_call(Bytes& out, const ToolCall& call, std::optional<size_t> index) {
-  out << "{";
-  if (index) out << "\"index\":" << std::to_string(*index) << ",";
-  out << "\"id\":";
-  json::append_string(out, call.id);
+void append_tool_call(Bytes& out, const ToolCall& call, std::optional<size_t> index = {}) {
   const bool custom = call.kind == ToolCall::Kind::kCustom;
-  out << (custom ? ",\"type\":\"custom\",\"custom\":{\"name\":"
-                 : ",\"type\":\"function\",\"function\":{\"name\":");
-  json::append_string(out, call.name);
-  out << (custom ? ",\"input\":" : ",\"arguments\":");
-  json::append_string(out, call.arguments);
-  out << "}}";
+  Members members(out);
+  if (index) members.number("index", static_cast<int64_t>(*index));
+  members.text("id", call.id);
+  members.text("type", to_string(call.kind));
+  Members tool(members[to_string(call.kind)]);
+  tool.text("name", call.name);
+  tool.text(custom ? "input" : "arguments", call.arguments);
 }
 
 void append_usage(Bytes& out, const Usage& usage) {
-  out << "\"usage\":{\"prompt_tokens\":" << std::to_string(usage.prompt_tokens)
-      << ",\"completion_tokens\":" << std::to_string(usage.completion_tokens)
-      << ",\"total_tokens\":" << std::to_string(usage.prompt_tokens + usage.completion_tokens)
-      << "}";
+  Members members(out);
+  members.number("prompt_tokens", usage.prompt_tokens);
+  members.number("completion_tokens", usage.completion_tokens);
+  members.number("total_tokens", usage.prompt_tokens + usage.completion_tokens);
 }
 
 void append_message(Bytes& out, const Message& message) {
-  out << "{\"role\":\"assistant\",\"content\":";
+  Members members(out);
+  members.text("role", "assistant");
   if (message.text.empty() && (!message.tool_calls.empty() || !message.refusal.empty())) {
-    out << "null";
+    members.raw("content", "null");
   } else {
-    json::append_string(out, message.text);
+    members.text("content", message.text);
   }
-  out << ",\"refusal\":";
-  if (message.refusal.empty()) {
-    out << "null";
-  } else {
-    json::append_string(out, message.refusal);
-  }
-  if (!message.reasoning.empty()) {
-    out << ",\"reasoning_content\":";
-    json::append_string(out, message.reasoning);
-  }
-  if (!message.tool_calls.empty()) {
-    out << ",\"tool_calls\":[";
-    for (size_t i = 0; i < message.tool_calls.size(); ++i) {
-      if (i > 0) out << ",";
-      append_tool_call(out, message.tool_calls[i], std::nullopt);
-    }
-    out << "]";
-  }
-  out << "}";
+  members.text_or_null("refusal", message.refusal);
+  members.text_if_any("reasoning_content", message.reasoning);
+  members.list_if_any("tool_calls", message.tool_calls,
+                      [](Bytes& to, const ToolCall& call) { append_tool_call(to, call); });
+}
+
+// What an answer begins with, and each of its chunks.
+void append_head(Members& members, const Envelope& envelope, std::string_view object) {
+  members["id"].append("\"chatcmpl-").append(envelope.id).push_back('"');
+  members.text("object", object);
+  members.number("created", envelope.created);
+  members.text("model", envelope.model);
 }
 
 // The frames of one streamed answer; every chunk opens with the same fields.
 class ChunkWriter {
  public:
-  explicit ChunkWriter(const Envelope& envelope) {
-    head_ << "data: {\"id\":\"chatcmpl-" << envelope.id
-          << "\",\"object\":\"chat.completion.chunk\",\"created\":"
-          << std::to_string(envelope.created) << ",\"model\":";
-    json::append_string(head_, envelope.model);
-    head_ << ",\"choices\":[";
+  explicit ChunkWriter(const Envelope& envelope)
+      : head_(wire::object(
+            [&](Members& members) { append_head(members, envelope, "chat.completion.chunk"); })) {
+    head_.back() = ',';  // more members follow
   }
 
-  // `delta` is the inside of an object.
-  void delta(size_t choice, std::string_view delta, std::string_view finish = {}) {
-    out_ << head_ << "{\"index\":" << std::to_string(choice) << ",\"delta\":{" << delta
-         << "},\"logprobs\":null,\"finish_reason\":";
-    if (finish.empty()) {
-      out_ << "null";
-    } else {
-      json::append_string(out_, finish);
-    }
-    out_ << "}]}\n\n";
+  // The delta's members are written by `write(delta)`.
+  template <class Write>
+  void delta(size_t index, Write write, std::string_view finish = {}) {
+    begin();
+    Members choice(out_);
+    choice.number("index", static_cast<int64_t>(index));
+    Members delta(choice["delta"]);
+    write(delta);
+    delta.close();
+    choice.raw("logprobs", "null");
+    choice.text_or_null("finish_reason", finish);
+    choice.close();
+    out_.append("]}\n\n");
   }
 
-  void text(size_t choice, std::string_view field, std::string_view text) {
-    if (text.empty()) return;
-    Bytes inside;
-    inside << "\"" << field << "\":";
-    json::append_string(inside, text);
-    delta(choice, inside);
+  void text(size_t index, std::string_view field, std::string_view text) {
+    if (!text.empty()) delta(index, [&](Members& delta) { delta.text(field, text); });
   }
 
   // Behind what was sent of it.
   void said(size_t index, const Message& message, const Sent& sent) {
-    if (!sent.any()) delta(index, "\"role\":\"assistant\",\"content\":\"\"");
+    if (!sent.any()) {
+      delta(index, [](Members& delta) {
+        delta.text("role", "assistant");
+        delta.text("content", "");
+      });
+    }
     text(index, "reasoning_content", std::string_view(message.reasoning).substr(sent.reasoning));
     text(index, "content", std::string_view(message.text).substr(sent.text));
   }
@@ -217,25 +179,27 @@ class ChunkWriter {
     said(index, message, sent);
     text(index, "refusal", message.refusal);
     for (size_t i = 0; i < message.tool_calls.size(); ++i) {
-      Bytes inside("\"tool_calls\":[");
-      append_tool_call(inside, message.tool_calls[i], i);
-      inside << "]";
-      delta(index, inside);
+      delta(index, [&](Members& delta) {
+        append_tool_call(delta["tool_calls"].append("["), message.tool_calls[i], i);
+        out_.push_back(']');
+      });
     }
-    delta(index, "", to_string(choice.finish));
+    delta(index, [](Members&) {}, to_string(choice.finish));
   }
 
   // A chunk that carries no choice.
   void bare(const std::optional<Usage>& usage) {
-    out_ << head_ << "]";
-    if (usage) append_usage(out_ << ",", *usage);
-    out_ << "}\n\n";
+    begin();
+    out_.push_back(']');
+    if (usage) append_usage(out_.append(",\"usage\":"), *usage);
+    out_.append("}\n\n");
   }
 
   Bytes take() && { return std::move(out_); }
-  Bytes& out() { return out_; }
 
  private:
+  void begin() { out_.append("data: ").append(head_).append("\"choices\":["); }
+
   Bytes head_;
   Bytes out_;
 };
@@ -348,22 +312,18 @@ class ChatCodec final : public openai::OpenAiCodec {
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
     Bytes out;
     out.reserve(kFrame + answer.choices.front().message.text.size());
-    out << "{\"id\":\"chatcmpl-" << envelope.id
-        << "\",\"object\":\"chat.completion\",\"created\":" << std::to_string(envelope.created)
-        << ",\"model\":";
-    json::append_string(out, envelope.model);
-    out << ",\"choices\":[";
-    for (size_t i = 0; i < answer.choices.size(); ++i) {
-      if (i > 0) out << ",";
-      out << "{\"index\":" << std::to_string(i) << ",\"message\":";
-      append_message(out, answer.choices[i].message);
-      out << ",\"logprobs\":null,\"finish_reason\":";
-      json::append_string(out, to_string(answer.choices[i].finish));
-      out << "}";
-    }
-    out << "]";
-    if (answer.usage) append_usage(out << ",", *answer.usage);
-    out << "}";
+    Members members(out);
+    append_head(members, envelope, "chat.completion");
+    int64_t index = 0;
+    wire::append_list(members["choices"], answer.choices, [&](Bytes& to, const Choice& choice) {
+      Members one(to);
+      one.number("index", index++);
+      append_message(one["message"], choice.message);
+      one.raw("logprobs", "null");
+      one.text("finish_reason", to_string(choice.finish));
+    });
+    if (answer.usage) append_usage(members["usage"], *answer.usage);
+    members.close();
     return out;
   }
 
@@ -373,8 +333,7 @@ class ChatCodec final : public openai::OpenAiCodec {
       writer.choice(i, answer.choices[i], i == 0 ? envelope.sent : Sent());
     }
     if (envelope.stream_usage && answer.usage) writer.bare(answer.usage);
-    writer.out() << "data: [DONE]\n\n";
-    return std::move(writer).take();
+    return std::move(writer).take() + "data: [DONE]\n\n";
   }
 
   std::string piece(Envelope& envelope, const Message& so_far) const override {
@@ -396,21 +355,17 @@ class ChatCodec final : public openai::OpenAiCodec {
     if (!choices) return;
     auto elements = wire::Elements::of(*choices);
     while (const auto choice = elements.next()) {
-      if (!choice->is(Type::kObject)) continue;
       const auto fields = json::fields(*choice);
       if (!fields) continue;
       const Raw* index = fields->find("index");
       if (index != nullptr && json::to_integer(*index).value_or(0) != 0) continue;
-      const Raw* finish = fields->find("finish_reason");
-      if (finish != nullptr && finish->is(Type::kString)) {
-        said.finish = json::to_text(*finish).value_or(said.finish);
-      }
+      auto finish = string_in(*fields, "finish_reason");
+      if (!finish.empty()) said.finish = std::move(finish);
       const Raw* logprobs = fields->find("logprobs");
       if (logprobs != nullptr) wire::note_tokens(wire::at(*logprobs, {"content"}), "logprob", said);
     }
   }
 
-  using Codec::streamed_error;
   std::vector<std::string> streamed_error(const Envelope&, const Problem& problem) const override {
     return {"data: " + error(problem).body + "\n\ndata: [DONE]\n\n"};
   }

@@ -1,10 +1,9 @@
-#include "sluice/llm/chat.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "sluice/json/value.h"
 #include "sluice/llm/answer.h"
+#include "sluice/llm/codecs.h"
 #include "sluice/llm/testing.h"
 
 namespace sluice::llm {
@@ -357,7 +356,7 @@ TEST(ChatErrorTest, WhatEndsTheAgentIsAPlain400WithoutWordsThatMakeItRetry) {
 TEST(ChatErrorTest, InAStreamItIsAnEvent) {
   Problem problem;
   problem.message = "internal error";
-  const auto frames = events(chat().streamed_error(problem));
+  const auto frames = events(chat().streamed_error({}, problem).front());
   ASSERT_EQ(frames.size(), 2u);
   EXPECT_EQ(parsed(frames[0]).at_pointer("/error/message").get_string(), "internal error");
   EXPECT_EQ(frames[1], "[DONE]");

@@ -35,26 +35,22 @@ std::string arguments_of(Reader& function) {
   return function.text("arguments", "");
 }
 
-Result<ToolCall> tool_call_of(const json::Raw& value, const std::string& where) {
-  Reader in(value, where);
-  ToolCall call;
+void read(Reader& in, ToolCall& call) {
   call.id = in.text("id", "");
-  if (const json::Raw* custom = in.find("custom")) {
-    Reader tool(*custom, where + "custom.");
-    call.kind = ToolCall::Kind::kCustom;
-    call.name = tool.text("name", "");
-    call.arguments = tool.text("input", "");
-    SLUICE_TRY_VOID(tool.finish());
-  } else if (const json::Raw* function = in.find("function")) {
-    Reader tool(*function, where + "function.");
-    call.name = tool.text("name", "");
-    call.arguments = arguments_of(tool);
-    SLUICE_TRY_VOID(tool.finish());
+  if (in.find("custom") != nullptr) {
+    in.object("custom", [&](Reader& tool) {
+      call.kind = ToolCall::Kind::kCustom;
+      call.name = tool.text("name", "");
+      call.arguments = tool.text("input", "");
+    });
+  } else if (in.find("function") != nullptr) {
+    in.object("function", [&](Reader& tool) {
+      call.name = tool.text("name", "");
+      call.arguments = arguments_of(tool);
+    });
   } else {
     in.fail("function", "is missing");
   }
-  SLUICE_TRY_VOID(in.finish());
-  return call;
 }
 
 Finish finish_of(Reader& choice) {
@@ -87,74 +83,58 @@ bool is_missing(float logprob) {
   return logprob <= -9998;
 }
 
-Result<void> read_logprobs(const json::Raw& value, const std::string& where, Choice& choice) {
-  Reader logprobs(value, where);
+void read_logprobs(Reader& in, Choice& choice) {
   std::vector<int32_t> ids;
-  for (const json::Raw& element : logprobs.list("content")) {
-    Reader token(element, where + "content.");
+  in.objects("content", Reader::kAny, [&](Reader& token) {
     if (token.find("logprob") == nullptr) token.fail("logprob", "is missing");
     choice.logprobs.push_back(token.figure<float>("logprob"));
     if (const auto id = id_of(token)) ids.push_back(*id);
-    SLUICE_TRY_VOID(token.finish());
-  }
-  SLUICE_TRY_VOID(logprobs.finish());
+  });
   if (choice.ids.empty() && ids.size() == choice.logprobs.size()) choice.ids = std::move(ids);
   if (std::any_of(choice.logprobs.begin(), choice.logprobs.end(), is_missing)) {
     choice.logprobs.clear();
   }
-  return {};
 }
 
 // SGLang's: [logprob, id, text] each, the stop token included.
-Result<void> read_triples(const json::Raw& value, const std::string& where, Choice& choice) {
-  Reader meta(value, where);
-  for (const json::Raw& element : meta.list("output_token_logprobs")) {
-    SLUICE_TRY(const std::vector<json::Raw> triple, json::elements(element));
+void read_triples(Reader& in, Choice& choice) {
+  for (const json::Raw& element : in.list("output_token_logprobs")) {
+    const auto triple = json::elements(element).value_or(std::vector<json::Raw>());
     const auto logprob = triple.size() < 2 ? std::nullopt : json::to_float(triple[0]);
     const auto id = triple.size() < 2 ? std::nullopt : json::to_integer(triple[1]);
     if (!logprob || !id || !std::in_range<int32_t>(*id)) {
-      meta.fail("output_token_logprobs", "must hold [logprob, id, ...]");
-      break;
+      return in.fail("output_token_logprobs", "must hold [logprob, id, ...]");
     }
     choice.logprobs.push_back(*logprob);
     choice.ids.push_back(static_cast<int32_t>(*id));
   }
-  return meta.finish();
 }
 
-Result<Choice> choice_of(const json::Raw& value, const std::string& where, Answer& answer) {
-  Reader in(value, where);
-  Choice choice;
-  choice.finish = finish_of(in);
-  const json::Raw* message = in.find("message");
-  if (message == nullptr) {
-    in.fail("message", "is missing (is this a chat.completion object, not a stream's chunk?)");
-    SLUICE_TRY_VOID(in.finish());
-  }
-  Reader said(*message, where + "message.");
-  choice.message.text = content_of(said);
-  choice.message.refusal = said.text("refusal", "");
+void read(Reader& in, Message& message) {
+  message.text = content_of(in);
+  message.refusal = in.text("refusal", "");
   // vLLM's newer name and everybody else's.
-  choice.message.reasoning = said.text("reasoning_content", "");
-  if (choice.message.reasoning.empty()) choice.message.reasoning = said.text("reasoning", "");
-  for (const json::Raw& element : said.list("tool_calls")) {
-    SLUICE_TRY(ToolCall call, tool_call_of(element, where + "message.tool_calls."));
-    choice.message.tool_calls.push_back(std::move(call));
-  }
-  SLUICE_TRY_VOID(said.finish());
+  message.reasoning = in.text("reasoning_content", "");
+  if (message.reasoning.empty()) message.reasoning = in.text("reasoning", "");
+  in.objects("tool_calls", Reader::kAny,
+             [&](Reader& each) { read(each, message.tool_calls.emplace_back()); });
+}
 
-  choice.ids = in.figures<int32_t>("token_ids");
-  if (answer.prompt_ids.empty()) answer.prompt_ids = in.figures<int32_t>("prompt_token_ids");
-  const json::Raw* logprobs = in.find("logprobs");
-  const json::Raw* meta = in.find("meta_info");
-  if (logprobs != nullptr) SLUICE_TRY_VOID(read_logprobs(*logprobs, where + "logprobs.", choice));
-  // SGLang gives both where both are asked for, and ids only here.
-  if (meta != nullptr && choice.ids.empty()) {
-    choice.logprobs.clear();
-    SLUICE_TRY_VOID(read_triples(*meta, where + "meta_info.", choice));
+void read(Reader& in, Choice& choice, std::vector<int32_t>& prompt_ids) {
+  choice.finish = finish_of(in);
+  if (in.find("message") == nullptr) {
+    in.fail("message", "is missing (is this a chat.completion object, not a stream's chunk?)");
   }
-  SLUICE_TRY_VOID(in.finish());
-  return choice;
+  in.object("message", [&](Reader& message) { read(message, choice.message); });
+  choice.ids = in.figures<int32_t>("token_ids");
+  if (prompt_ids.empty()) prompt_ids = in.figures<int32_t>("prompt_token_ids");
+  in.object("logprobs", [&](Reader& logprobs) { read_logprobs(logprobs, choice); });
+  // SGLang gives both where both are asked for, and ids only here.
+  if (!choice.ids.empty()) return;
+  in.object("meta_info", [&](Reader& meta) {
+    choice.logprobs.clear();
+    read_triples(meta, choice);
+  });
 }
 
 }  // namespace
@@ -166,22 +146,17 @@ Result<Answer> answer_from_completion(const json::Raw& value, Origin origin) {
   answer.prompt_ids = in.figures<int32_t>("prompt_token_ids");
   if (in.find("choices") == nullptr) in.fail("choices", "is missing");
   std::vector<std::pair<int64_t, Choice>> choices;
-  for (const json::Raw& element : in.list("choices")) {
-    const std::string where = fmt::format("answer: completion.choices[{}].", choices.size());
-    SLUICE_TRY(Choice choice, choice_of(element, where, answer));
-    Reader place(element, where);
-    const int64_t index = place.figure("index");
-    SLUICE_TRY_VOID(place.finish());
-    choices.emplace_back(index, std::move(choice));
+  for (const json::Raw& each : in.list("choices")) {
+    auto& [index, choice] = choices.emplace_back();
+    in.object(fmt::format("choices[{}]", choices.size() - 1), each, [&](Reader& inner) {
+      read(inner, choice, answer.prompt_ids);
+      index = inner.figure("index");
+    });
   }
   std::sort(choices.begin(), choices.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
   for (auto& [index, choice] : choices) answer.choices.push_back(std::move(choice));
-  if (const json::Raw* usage = in.find("usage")) {
-    Reader figures(*usage, "answer: completion.usage.");
-    answer.usage = Usage{figures.figure("prompt_tokens"), figures.figure("completion_tokens")};
-    SLUICE_TRY_VOID(figures.finish());
-  }
+  answer.usage = usage_in(in);
   SLUICE_TRY_VOID(in.finish());
   return answer;
 }

@@ -7,28 +7,22 @@
 namespace sluice::llm {
 
 Problem Problem::of(ErrorCode kind, std::string message) {
-  Problem problem;
-  problem.kind = kind;
-  problem.message = std::move(message);
-  return problem;
+  return {.kind = kind, .message = std::move(message)};
 }
 
 Problem Problem::ending(ErrorCode kind, std::string message) {
-  Problem problem = of(kind, std::move(message));
-  problem.end_agent = true;
-  return problem;
+  return {.kind = kind, .message = std::move(message), .end_agent = true};
 }
 
 Problem Problem::of(const Refusal& refusal) {
-  return refusal.end_agent ? ending(refusal.kind, refusal.message)
-                           : of(refusal.kind, refusal.message);
+  return {.kind = refusal.kind, .message = refusal.message, .end_agent = refusal.end_agent};
 }
 
 Problem Problem::of(const BadRequest& bad) {
-  Problem problem = of(ErrorCode::kInvalidArgument, bad.message);
-  problem.param = bad.param;
-  problem.code = bad.code;
-  return problem;
+  return {.kind = ErrorCode::kInvalidArgument,
+          .message = bad.message,
+          .param = bad.param,
+          .code = bad.code};
 }
 
 std::string Problem::told() const {
@@ -67,18 +61,6 @@ std::optional<Endpoint> Codec::endpoint(std::string_view path, std::string_view)
 
 Admitted<std::string> Codec::count_tokens(json::Peeker&, const Bytes&, const Target&) const {
   return BadRequest{"This API counts no tokens.", "", ""};
-}
-
-std::string Codec::streamed_error(const Problem& problem) const {
-  std::string out;
-  for (const std::string& piece : streamed_error({}, problem)) out.append(piece);
-  return out;
-}
-
-std::string Codec::model(std::string_view name) const {
-  Bytes out;
-  append_model(out, name);
-  return out;
 }
 
 int64_t estimate_tokens(std::initializer_list<json::Raw> parts) {

@@ -26,6 +26,9 @@ namespace sluice::llm {
 
 class Changes;   // rewrite.h
 struct Rewrite;  // rewrite.h
+namespace wire {
+class Members;  // wire.h
+}
 
 inline constexpr size_t kMaxModelName = 512;
 inline constexpr uint32_t kMaxChoices = 128;  // as OpenAI limits n
@@ -105,8 +108,8 @@ struct Problem {
   ErrorCode kind = ErrorCode::kInternal;
   std::string message;
   bool end_agent = false;  // see Refusal
-  std::string param;
-  std::string code;
+  std::string param = {};
+  std::string code = {};
 
   // The message as the agent gets to read it: neutral where it is to end by it.
   std::string told() const;
@@ -241,14 +244,14 @@ class Codec {
   // kBetweenPieces between them: some clients find an error only if it is all that they read.
   virtual std::vector<std::string> streamed_error(const Envelope& envelope,
                                                   const Problem& problem) const = 0;
-  // All of it at once, for a stream that began with nothing but keep-alive frames.
-  std::string streamed_error(const Problem& problem) const;
 
   virtual std::string models(std::span<const std::string> names) const = 0;
   std::string model(std::string_view name) const;
 
  protected:
-  virtual void append_model(Bytes& out, std::string_view name) const = 0;
+  void append_models(Bytes& out, std::span<const std::string> names) const;
+  // Writes what the dialect says of a model.
+  virtual void describe(wire::Members& model, std::string_view name) const = 0;
 };
 
 // The dialect's codec; nullptr for a value that is no dialect.

@@ -1,11 +1,8 @@
-// Which dialects there are, and what of a call depends on its own.
+// Which dialects there are, what they do alike, and what of a call depends on its own.
 #include <algorithm>
 
-#include "sluice/llm/chat.h"
-#include "sluice/llm/dialect.h"
-#include "sluice/llm/gemini.h"
-#include "sluice/llm/messages.h"
-#include "sluice/llm/responses.h"
+#include "sluice/llm/codecs.h"
+#include "sluice/llm/wire.h"
 
 namespace sluice::llm {
 namespace {
@@ -49,6 +46,17 @@ std::string dialect_names() {
     out.append(to_string(dialect));
   }
   return out;
+}
+
+std::string Codec::model(std::string_view name) const {
+  return wire::object([&](wire::Members& model) { describe(model, name); });
+}
+
+void Codec::append_models(Bytes& out, std::span<const std::string> names) const {
+  wire::append_list(out, names, [&](Bytes& to, const std::string& name) {
+    wire::Members model(to);
+    describe(model, name);
+  });
 }
 
 Result<const Request*> Call::request() const {

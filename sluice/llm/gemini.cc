@@ -1,5 +1,3 @@
-#include "sluice/llm/gemini.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,6 +6,8 @@
 
 #include "sluice/json/splice.h"
 #include "sluice/json/text.h"
+#include "sluice/llm/codecs.h"
+#include "sluice/llm/gemini_url.h"
 #include "sluice/llm/rewrite.h"
 #include "sluice/llm/wire.h"
 
@@ -205,7 +205,7 @@ Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
 void append_function(Bytes& out, const ToolDefinition& tool) {
   Members members(out);
   members.text("name", tool.name);
-  if (!tool.description.empty()) members.text("description", tool.description);
+  members.text_if_any("description", tool.description);
   members.raw("parametersJsonSchema", tool.parameters);
 }
 
@@ -242,77 +242,61 @@ bool is_base64(std::string_view text) {
              std::string_view::npos;
 }
 
-class Parts {
- public:
-  Parts(Bytes& out, const Message& message) : out_(out) {
-    out_.push_back('[');
-    if (!message.reasoning.empty()) {
-      Members part = next();
-      part.text("text", message.reasoning);
-      part.raw("thought", "true");
-    }
-    // On the first call, else on the text.
-    std::string_view seal = message.reasoning_seal;
-    if (!is_base64(seal)) seal = {};
-    const std::string_view text = message.text.empty() ? message.refusal : message.text;
-    // An empty answer is an empty text: something must be there to be echoed.
-    if (!text.empty() || message.tool_calls.empty()) {
-      Members part = next();
-      part.text("text", text);
-      if (message.tool_calls.empty()) put_seal(part, seal);
-    }
-    for (const ToolCall& call : message.tool_calls) {
-      Members part = next();
-      Members function(part["functionCall"]);
-      function.text("id", call.id);
-      function.text("name", call.name);
-      wire::append_arguments(function["args"], call.arguments);
-      function.close();
-      put_seal(part, std::exchange(seal, {}));
-    }
-    out_.push_back(']');
+void append_parts(Bytes& out, const Message& message) {
+  wire::List parts(out);
+  if (!message.reasoning.empty()) {
+    Members part(parts.next());
+    part.text("text", message.reasoning);
+    part.flag("thought", true);
   }
-
- private:
-  Members next() {
-    if (out_.back() != '[') out_.push_back(',');
-    return Members(out_);
+  // On the first call, else on the text.
+  std::string_view seal = message.reasoning_seal;
+  if (!is_base64(seal)) seal = {};
+  const std::string_view text = message.text.empty() ? message.refusal : message.text;
+  // An empty answer is an empty text: something must be there to be echoed.
+  if (!text.empty() || message.tool_calls.empty()) {
+    Members part(parts.next());
+    part.text("text", text);
+    if (message.tool_calls.empty()) part.text_if_any("thoughtSignature", seal);
   }
-  static void put_seal(Members& part, std::string_view seal) {
-    if (!seal.empty()) part.text("thoughtSignature", seal);
+  for (const ToolCall& call : message.tool_calls) {
+    Members part(parts.next());
+    Members function(part["functionCall"]);
+    function.text("id", call.id);
+    function.text("name", call.name);
+    wire::append_arguments(function["args"], call.arguments);
+    function.close();
+    part.text_if_any("thoughtSignature", std::exchange(seal, {}));
   }
-
-  Bytes& out_;
-};
+}
 
 // A response that ends a stream, or one that is all of the answer, says why it ended.
 enum class More : uint8_t { kNo, kFollows };
 
 Bytes response(const Envelope& envelope, const Answer& answer, More more) {
-  Bytes out;
-  Members members(out);
   int64_t index = 0;
-  wire::append_list(members["candidates"], answer.choices, [&](const Choice& choice) {
-    Members candidate(out);
-    Members content(candidate["content"]);
-    Parts(content["parts"], choice.message);
-    content.text("role", "model");
-    content.close();
-    if (more == More::kNo) {
-      candidate.text("finishReason", wire::word_of(choice.finish, kReasons));
+  return wire::object([&](Members& members) {
+    wire::append_list(members["candidates"], answer.choices, [&](Bytes& out, const Choice& choice) {
+      Members candidate(out);
+      Members content(candidate["content"]);
+      append_parts(content["parts"], choice.message);
+      content.text("role", "model");
+      content.close();
+      if (more == More::kNo) {
+        candidate.text("finishReason", wire::word_of(choice.finish, kReasons));
+      }
+      candidate.number("index", index++);
+    });
+    if (answer.usage) {
+      const auto [prompt, completion] = *answer.usage;
+      Members usage(members["usageMetadata"]);
+      usage.number("promptTokenCount", prompt);
+      usage.number("candidatesTokenCount", completion);
+      usage.number("totalTokenCount", prompt + completion);
     }
-    candidate.number("index", index++);
+    members.text("modelVersion", envelope.model);
+    members.text("responseId", envelope.id);
   });
-  if (answer.usage) {
-    Members usage(members["usageMetadata"]);
-    usage.number("promptTokenCount", answer.usage->prompt_tokens);
-    usage.number("candidatesTokenCount", answer.usage->completion_tokens);
-    usage.number("totalTokenCount", answer.usage->prompt_tokens + answer.usage->completion_tokens);
-  }
-  members.text("modelVersion", envelope.model);
-  members.text("responseId", envelope.id);
-  members.close();
-  return out;
 }
 
 Bytes event(const Envelope& envelope, const Answer& answer, More more) {
@@ -333,15 +317,12 @@ const wire::ErrorShape& shape_of(const Problem& problem) {
 
 Bytes error_body(const Problem& problem) {
   const wire::ErrorShape& shape = shape_of(problem);
-  Bytes out;
-  Members members(out);
-  Members error(members["error"]);
-  error.number("code", shape.status);
-  error.text("message", problem.told());
-  error.text("status", shape.type);
-  error.close();
-  members.close();
-  return out;
+  return wire::object([&](Members& members) {
+    Members error(members["error"]);
+    error.number("code", shape.status);
+    error.text("message", problem.told());
+    error.text("status", shape.type);
+  });
 }
 
 // --- The codec -----------------------------------------------------------------------------------
@@ -359,18 +340,7 @@ class GeminiCodec final : public Codec {
   std::optional<Endpoint> endpoint(std::string_view path, std::string_view query) const override {
     constexpr std::string_view kModels = "/models/";
     if (!path.starts_with(kModels)) return std::nullopt;
-    GeminiUrl url = read_gemini_url(path.substr(kModels.size()), query);
-    switch (url.verb) {
-      case GeminiUrl::Verb::kNone:
-        return std::nullopt;
-      case GeminiUrl::Verb::kGenerate:
-        return Endpoint{Endpoint::Kind::kCall, std::move(url.target)};
-      case GeminiUrl::Verb::kCountTokens:
-        return Endpoint{Endpoint::Kind::kCount, std::move(url.target)};
-      case GeminiUrl::Verb::kUnknown:
-        break;
-    }
-    return Endpoint{};
+    return gemini_endpoint(path.substr(kModels.size()), query);
   }
 
   std::string path_of(const Call& call) const override { return gemini_path(call); }
@@ -549,7 +519,6 @@ class GeminiCodec final : public Codec {
   // First as the vendor does it, the body without an event around it, which its SDKs look for only
   // where it comes alone. Others skip that; to them a stream that ends without a reason is one to
   // ask for again, at once and for ever, and of all reasons this one makes them give up.
-  using Codec::streamed_error;
   std::vector<std::string> streamed_error(const Envelope& envelope,
                                           const Problem& problem) const override {
     if (envelope.framing == Framing::kArray) return {"[" + error_body(problem) + "]"};
@@ -558,16 +527,10 @@ class GeminiCodec final : public Codec {
   }
 
   std::string models(std::span<const std::string> names) const override {
-    Bytes out;
-    Members members(out);
-    wire::append_list(members["models"], names,
-                      [&](const std::string& name) { append_model(out, name); });
-    members.close();
-    return out;
+    return wire::object([&](Members& members) { append_models(members["models"], names); });
   }
 
-  void append_model(Bytes& out, std::string_view name) const override {
-    Members members(out);
+  void describe(wire::Members& members, std::string_view name) const override {
     members.text("name", fmt::format("models/{}", name));
     members.text("version", "1");
     members.text("displayName", name);
@@ -642,11 +605,9 @@ class GeminiCodec final : public Codec {
     SLUICE_TRY(const Prompt prompt, read_prompt(peeker, body, target));
     const auto& [peek, field] = prompt;
     const Raw tools = given(field[kTools]) ? field[kTools]->value : Raw();
-    Bytes out;
-    Members members(out);
-    members.number("totalTokens", estimate_tokens({peek.system, peek.conversation, tools}));
-    members.close();
-    return out;
+    return wire::object([&](Members& members) {
+      members.number("totalTokens", estimate_tokens({peek.system, peek.conversation, tools}));
+    });
   }
 
   static Result<void> read_config(const Raw& config, Request& request) {

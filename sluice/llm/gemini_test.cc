@@ -1,8 +1,8 @@
-#include "sluice/llm/gemini.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "sluice/llm/codecs.h"
+#include "sluice/llm/gemini_url.h"
 #include "sluice/llm/testing.h"
 
 namespace sluice::llm {
@@ -23,7 +23,7 @@ const Codec& codec() {
 }
 
 Target target() {
-  return read_gemini_url("mock-model:streamGenerateContent", "alt=sse").target;
+  return gemini_endpoint("mock-model:streamGenerateContent", "alt=sse")->target;
 }
 
 // What Gemini CLI 0.61.0 sends in its second turn, shortened.
@@ -46,24 +46,25 @@ std::optional<size_t> echoed(const Answer& answer, std::string_view earlier,
 }
 
 TEST(GeminiUrlTest, SaysModelVerbAndFraming) {
-  using Verb = GeminiUrl::Verb;
-  const auto stream = read_gemini_url("m:streamGenerateContent", "key=x&alt=sse");
-  EXPECT_EQ(stream.verb, Verb::kGenerate);
-  EXPECT_EQ(stream.target.model, "m");
-  EXPECT_EQ(stream.target.stream, true);
-  EXPECT_EQ(stream.target.framing, Framing::kEvents);
-  EXPECT_EQ(read_gemini_url("m:streamGenerateContent", "").target.framing, Framing::kArray);
-  EXPECT_EQ(read_gemini_url("m:streamGenerateContent", "alt=json&alt=sse").target.framing,
+  using Kind = Endpoint::Kind;
+  const auto stream = gemini_endpoint("m:streamGenerateContent", "key=x&alt=sse");
+  ASSERT_TRUE(stream);
+  EXPECT_EQ(stream->kind, Kind::kCall);
+  EXPECT_EQ(stream->target.model, "m");
+  EXPECT_EQ(stream->target.stream, true);
+  EXPECT_EQ(stream->target.framing, Framing::kEvents);
+  EXPECT_EQ(gemini_endpoint("m:streamGenerateContent", "")->target.framing, Framing::kArray);
+  EXPECT_EQ(gemini_endpoint("m:streamGenerateContent", "alt=json&alt=sse")->target.framing,
             Framing::kEvents);
-  EXPECT_EQ(read_gemini_url("m:streamGenerateContent", "xalt=sse&").target.framing,
+  EXPECT_EQ(gemini_endpoint("m:streamGenerateContent", "xalt=sse&")->target.framing,
             Framing::kArray);
-  const auto plain = read_gemini_url("tuned:v1:generateContent", "");
-  EXPECT_EQ(plain.target.model, "tuned:v1");
-  EXPECT_EQ(plain.target.stream, false);
-  EXPECT_EQ(read_gemini_url("m:countTokens", "").verb, Verb::kCountTokens);
-  EXPECT_EQ(read_gemini_url("m:embedContent", "").verb, Verb::kUnknown);
-  EXPECT_EQ(read_gemini_url("m", "").verb, Verb::kNone);
-  EXPECT_EQ(read_gemini_url("m", "").target.model, "m");
+  const auto plain = gemini_endpoint("tuned:v1:generateContent", "");
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->target.model, "tuned:v1");
+  EXPECT_EQ(plain->target.stream, false);
+  EXPECT_EQ(gemini_endpoint("m:countTokens", "")->kind, Kind::kCount);
+  EXPECT_EQ(gemini_endpoint("m:embedContent", "")->kind, Kind::kUnknown);
+  EXPECT_FALSE(gemini_endpoint("m", ""));
 }
 
 TEST(GeminiPeekTest, ReadsWhatTheGateNeeds) {

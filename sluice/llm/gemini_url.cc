@@ -24,19 +24,17 @@ std::string percent_encoded(std::string_view segment) {
 
 }  // namespace
 
-GeminiUrl read_gemini_url(std::string_view rest, std::string_view query) {
-  GeminiUrl out;
+std::optional<Endpoint> gemini_endpoint(std::string_view rest, std::string_view query) {
   const size_t colon = rest.rfind(':');
+  if (colon == std::string_view::npos) return std::nullopt;
+  Endpoint out;
   out.target.model = rest.substr(0, colon);
-  if (colon == std::string_view::npos) return out;
   const std::string_view verb = rest.substr(colon + 1);
   if (verb == "countTokens") {
-    out.verb = GeminiUrl::Verb::kCountTokens;
+    out.kind = Endpoint::Kind::kCount;
   } else if (verb == "generateContent" || verb == "streamGenerateContent") {
-    out.verb = GeminiUrl::Verb::kGenerate;
+    out.kind = Endpoint::Kind::kCall;
     out.target.stream = verb.starts_with("stream");
-  } else {
-    out.verb = GeminiUrl::Verb::kUnknown;
   }
   out.target.framing = Framing::kArray;
   while (!query.empty()) {

@@ -2,6 +2,7 @@
 // functions; any thread.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -9,15 +10,10 @@
 
 namespace sluice::llm {
 
-// What stands behind "/models/" in a URL.
-struct GeminiUrl {
-  enum class Verb : uint8_t { kNone, kGenerate, kCountTokens, kUnknown };
-  Verb verb = Verb::kNone;  // kNone: the model itself is asked for
-  Target target;
-};
-// `rest` is the path behind "/models/", percent-decoded: "gemini-3:streamGenerateContent"; `query`
-// what follows '?'. A stream is of events if the query says alt=sse, else one array.
-GeminiUrl read_gemini_url(std::string_view rest, std::string_view query);
+// What a URL is for; nothing if the model itself is asked for. `rest` is the path behind
+// "/models/", percent-decoded: "gemini-3:streamGenerateContent"; `query` what follows '?'. A stream
+// is of events if the query says alt=sse, else one array.
+std::optional<Endpoint> gemini_endpoint(std::string_view rest, std::string_view query);
 
 // The path and query of a call, behind the version.
 std::string gemini_path(const Call& call);

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "sluice/llm/answer.h"
-#include "sluice/llm/chat.h"
+#include "sluice/llm/codecs.h"
 
 namespace sluice::llm {
 namespace {

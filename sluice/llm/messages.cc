@@ -1,10 +1,9 @@
-#include "sluice/llm/messages.h"
-
 #include <fmt/format.h>
 
 #include <array>
 
 #include "sluice/json/text.h"
+#include "sluice/llm/codecs.h"
 #include "sluice/llm/rewrite.h"
 #include "sluice/llm/wire.h"
 
@@ -143,8 +142,9 @@ void append_canonical(std::string& out, const Raw& value, int levels) {
     if (name == "content" && inner.is(Type::kString)) {
       out.append(R"([{"type":"text","text":)").append(inner.text).append("}]");
     } else if (const auto blocks = json::elements(inner); name == "content" && blocks) {
-      wire::append_list(out, *blocks,
-                        [&](const Raw& block) { append_canonical(out, block, levels - 1); });
+      wire::append_list(out, *blocks, [&](Bytes& to, const Raw& block) {
+        append_canonical(to, block, levels - 1);
+      });
     } else {
       out.append(inner.text);  // a tool's input, for example, is not ours to look into
     }
@@ -152,14 +152,10 @@ void append_canonical(std::string& out, const Raw& value, int levels) {
   out.push_back('}');
 }
 
-std::string tool_name(const Raw& tool) {
-  return string_in(tool, "name");
-}
-
 void append_tool(Bytes& out, const ToolDefinition& tool) {
   Members members(out);
   members.text("name", tool.name);
-  if (!tool.description.empty()) members.text("description", tool.description);
+  members.text_if_any("description", tool.description);
   members.raw("input_schema", tool.parameters);
 }
 
@@ -227,20 +223,12 @@ bool thinks(const Message& message) {
 }
 
 void append_content(Bytes& out, const Message& message) {
-  const auto next = [&] {
-    if (out.back() != '[') out.push_back(',');
-  };
-  out.push_back('[');
-  if (thinks(message)) append_thinking(out, message, Fill::kWhole);
-  if (!text_of(message).empty()) {
-    next();
-    append_text(out, message, Fill::kWhole);
-  }
+  wire::List blocks(out);
+  if (thinks(message)) append_thinking(blocks.next(), message, Fill::kWhole);
+  if (!text_of(message).empty()) append_text(blocks.next(), message, Fill::kWhole);
   for (const ToolCall& call : message.tool_calls) {
-    next();
-    append_tool_use(out, call, Fill::kWhole);
+    append_tool_use(blocks.next(), call, Fill::kWhole);
   }
-  out.push_back(']');
 }
 
 // The message object up to its content.
@@ -425,7 +413,7 @@ class MessagesCodec final : public Codec {
       request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
-        request.tool_names.push_back(tool_name(row));
+        request.tool_names.push_back(string_in(row, "name"));
       }
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
@@ -437,7 +425,7 @@ class MessagesCodec final : public Codec {
   Result<std::optional<WithTools>> with_tools(
       json::Peeker& peeker, const Bytes& body,
       std::span<const ToolDefinition> tools) const override {
-    return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
+    return wire::with_tools(peeker, body, tools, {wire::name_of, append_tool});
   }
 
   Result<void> rewrite(Changes& changes, const Rewrite& rewrite) const override {
@@ -467,25 +455,21 @@ class MessagesCodec final : public Codec {
     SLUICE_TRY(const Prompt prompt, read_prompt(peeker, body));
     const auto& [peek, field] = prompt;
     const Raw tools = given(field[kTools]) ? field[kTools]->value : Raw();
-    Bytes out;
-    Members members(out);
-    members.number("input_tokens", estimate_tokens({peek.system, peek.conversation, tools}));
-    members.close();
-    return out;
+    return wire::object([&](Members& members) {
+      members.number("input_tokens", estimate_tokens({peek.system, peek.conversation, tools}));
+    });
   }
 
   std::string_view tool_id_prefix() const override { return "toolu_"; }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
     const Choice& choice = answer.choices.front();
-    Bytes out;
-    Members members(out);
-    append_head(members, envelope);
-    append_content(members["content"], choice.message);
-    append_stop(members, choice);
-    append_usage(members["usage"], answer.usage.value_or(Usage()));
-    members.close();
-    return out;
+    return wire::object([&](Members& members) {
+      append_head(members, envelope);
+      append_content(members["content"], choice.message);
+      append_stop(members, choice);
+      append_usage(members["usage"], answer.usage.value_or(Usage()));
+    });
   }
 
   std::string streamed(const Envelope& envelope, const Answer& answer) const override {
@@ -527,17 +511,14 @@ class MessagesCodec final : public Codec {
   }
 
   ErrorReply error(const Problem& problem) const override {
-    ErrorReply reply{shape_of(problem).status, {}};
-    Members members(reply.body);
-    members.text("type", "error");
-    append_error(members, problem);
-    members.close();
-    return reply;
+    return {shape_of(problem).status, wire::object([&](Members& members) {
+              members.text("type", "error");
+              append_error(members, problem);
+            })};
   }
 
   // Behind a beginning: OpenCode asks again, for minutes, when an error is what a stream begins
   // with.
-  using Codec::streamed_error;
   std::vector<std::string> streamed_error(const Envelope& envelope,
                                           const Problem& problem) const override {
     EventWriter writer;
@@ -547,19 +528,15 @@ class MessagesCodec final : public Codec {
   }
 
   std::string models(std::span<const std::string> names) const override {
-    Bytes out;
-    Members members(out);
-    wire::append_list(members["data"], names,
-                      [&](const std::string& name) { append_model(out, name); });
-    members.raw("has_more", "false");
-    members.text_or_null("first_id", names.empty() ? std::string_view() : names.front());
-    members.text_or_null("last_id", names.empty() ? std::string_view() : names.back());
-    members.close();
-    return out;
+    return wire::object([&](Members& members) {
+      append_models(members["data"], names);
+      members.raw("has_more", "false");
+      members.text_or_null("first_id", names.empty() ? std::string_view() : names.front());
+      members.text_or_null("last_id", names.empty() ? std::string_view() : names.back());
+    });
   }
 
-  void append_model(Bytes& out, std::string_view name) const override {
-    Members members(out);
+  void describe(wire::Members& members, std::string_view name) const override {
     members.text("type", "model");
     members.text("id", name);
     members.text("display_name", name);

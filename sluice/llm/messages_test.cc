@@ -1,8 +1,7 @@
-#include "sluice/llm/messages.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "sluice/llm/codecs.h"
 #include "sluice/llm/testing.h"
 
 namespace sluice::llm {

@@ -109,26 +109,19 @@ void append_error_object(Bytes& out, const Problem& problem) {
 }
 
 ErrorReply OpenAiCodec::error(const Problem& problem) const {
-  ErrorReply reply;
-  reply.status = error_status(problem);
-  wire::Members members(reply.body);
-  append_error_object(members["error"], problem);
-  members.close();
-  return reply;
+  return {error_status(problem), wire::object([&](wire::Members& members) {
+            append_error_object(members["error"], problem);
+          })};
 }
 
 std::string OpenAiCodec::models(std::span<const std::string> names) const {
-  Bytes out;
-  wire::Members members(out);
-  members.text("object", "list");
-  wire::append_list(members["data"], names,
-                    [&](const std::string& name) { append_model(out, name); });
-  members.close();
-  return out;
+  return wire::object([&](wire::Members& members) {
+    members.text("object", "list");
+    append_models(members["data"], names);
+  });
 }
 
-void OpenAiCodec::append_model(Bytes& out, std::string_view name) const {
-  wire::Members members(out);
+void OpenAiCodec::describe(wire::Members& members, std::string_view name) const {
   members.text("id", name);
   members.text("object", "model");
   members.number("created", 0);

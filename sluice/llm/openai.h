@@ -50,7 +50,7 @@ class OpenAiCodec : public Codec {
   std::string models(std::span<const std::string> names) const final;
 
  protected:
-  void append_model(Bytes& out, std::string_view name) const final;
+  void describe(wire::Members& members, std::string_view name) const final;
 };
 
 }  // namespace sluice::llm::openai

@@ -1,11 +1,10 @@
-#include "sluice/llm/responses.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 
 #include "sluice/json/text.h"
+#include "sluice/llm/codecs.h"
 #include "sluice/llm/openai.h"
 #include "sluice/llm/responses_answer.h"
 #include "sluice/llm/rewrite.h"
@@ -30,21 +29,6 @@ constexpr wire::RoleName kRoleNames[] = {{"system", Role::kSystem},
                                          {"assistant", Role::kAssistant}};
 
 // --- Items of a conversation ---------------------------------------------------------------------
-
-// Text out of a string, or out of parts of which some are text or a refusal.
-Result<void> read_content(const Raw& content, Message& message) {
-  if (content.is(Type::kString)) {
-    SLUICE_TRY(message.text, json::to_text(content));
-    return {};
-  }
-  if (!content.is(Type::kArray)) return {};
-  SLUICE_TRY(const auto parts, json::elements(content));
-  for (const Raw& part : parts) {
-    append_line(message.text, string_in(part, "text"));
-    append_line(message.refusal, string_in(part, "refusal"));
-  }
-  return {};
-}
 
 ToolCall read_call(const json::RawObject& item, ToolCall::Kind kind) {
   ToolCall call;
@@ -76,7 +60,7 @@ Result<Message> parse_message_item(const json::RawObject& item) {
   const std::string role = string_in(item, "role");
   SLUICE_TRY(message.role, wire::role_of(role, kRoleNames, "input"));
   if (const Raw* content = item.find("content"); content != nullptr) {
-    SLUICE_TRY_VOID(read_content(*content, message));
+    SLUICE_TRY_VOID(wire::read_content(*content, message));
   }
   return message;
 }
@@ -100,7 +84,7 @@ Result<Message> parse_item(const Raw& value) {
     message.role = Role::kTool;
     message.tool_call_id = string_in(item, "call_id");
     if (const Raw* output = item.find("output"); output != nullptr) {
-      SLUICE_TRY_VOID(read_content(*output, message));
+      SLUICE_TRY_VOID(wire::read_content(*output, message));
     }
   } else {
     message.role = type.ends_with("_call") ? Role::kAssistant : Role::kUser;
@@ -142,15 +126,11 @@ Result<void> read_tools(const Raw& tools, std::string_view space,
   return {};
 }
 
-std::string tool_name(const Raw& tool) {
-  return string_in(tool, "name");
-}
-
 void append_tool(Bytes& out, const ToolDefinition& tool) {
   Members members(out);
   members.text("type", "function");
   members.text("name", tool.name);
-  if (!tool.description.empty()) members.text("description", tool.description);
+  members.text_if_any("description", tool.description);
   members.raw("parameters", tool.parameters);
   // Left out it would mean true here, which asks more of a schema than being one.
   members.raw("strict", "false");
@@ -258,7 +238,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
       Message& message = request.messages.emplace_back();
       message.role = Role::kSystem;
       message.raw = instructions->text;
-      SLUICE_TRY_VOID(read_content(*instructions, message));
+      SLUICE_TRY_VOID(wire::read_content(*instructions, message));
     }
     const Raw* input = fields.find("input");
     if (input == nullptr) {
@@ -279,7 +259,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
   Result<std::optional<WithTools>> with_tools(
       json::Peeker& peeker, const Bytes& body,
       std::span<const ToolDefinition> tools) const override {
-    return wire::with_tools(peeker, body, tools, {tool_name, append_tool});
+    return wire::with_tools(peeker, body, tools, {wire::name_of, append_tool});
   }
 
   Result<void> rewrite(Changes& changes, const Rewrite& rewrite) const override {
@@ -334,7 +314,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
       }
     }
     Message read;
-    if (!read_content(*content, read)) return std::string(message.text);
+    if (!wire::read_content(*content, read)) return std::string(message.text);
     return "user " + read.text;
   }
 
@@ -346,12 +326,10 @@ class ResponsesCodec final : public openai::OpenAiCodec {
     const auto part = [&](size_t i) {
       return given((*found)[i]) ? (*found)[i]->value : Raw();
     };
-    Bytes out;
-    Members members(out);
-    members.text("object", "response.input_tokens");
-    members.number("input_tokens", estimate_tokens({part(0), part(1), part(2)}));
-    members.close();
-    return out;
+    return wire::object([&](Members& members) {
+      members.text("object", "response.input_tokens");
+      members.number("input_tokens", estimate_tokens({part(0), part(1), part(2)}));
+    });
   }
 
   void fit(const Call& call, Answer& answer) const override {
@@ -398,7 +376,6 @@ class ResponsesCodec final : public openai::OpenAiCodec {
   }
 
   // Both events that the vendor sends: SDKs raise at the first, Codex ends by the second.
-  using Codec::streamed_error;
   std::vector<std::string> streamed_error(const Envelope& envelope,
                                           const Problem& problem) const override {
     return {responses::EventWriter(envelope).failure(problem)};
@@ -410,7 +387,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
       Message& message = out.emplace_back();
       message.role = Role::kUser;
       message.raw = input.text;
-      return read_content(input, message);
+      return wire::read_content(input, message);
     }
     SLUICE_TRY(const auto list, json::elements(input));
     std::optional<Message> said;  // by the assistant, in items up to now

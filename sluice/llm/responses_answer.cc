@@ -83,13 +83,11 @@ void append_part(Bytes& out, const PartKind& kind, std::string_view text) {
 }
 
 void append_content(Bytes& out, const Message& message) {
-  out.push_back('[');
-  if (!message.text.empty() || message.refusal.empty()) append_part(out, kText, message.text);
-  if (!message.refusal.empty()) {
-    if (!message.text.empty()) out.push_back(',');
-    append_part(out, kRefusal, message.refusal);
+  wire::List parts(out);
+  if (!message.text.empty() || message.refusal.empty()) {
+    append_part(parts.next(), kText, message.text);
   }
-  out.push_back(']');
+  if (!message.refusal.empty()) append_part(parts.next(), kRefusal, message.refusal);
 }
 
 void append_call(Members& members, const ToolCall& call, std::string_view status, Stage stage) {
@@ -181,8 +179,9 @@ void append_response(Bytes& out, const Envelope& envelope, std::string_view stat
   members.text("model", envelope.model);
   if (answer != nullptr) {
     const Choice& choice = answer->choices.front();
-    wire::append_list(members["output"], items_of(envelope, choice),
-                      [&](const Item& item) { append_item(out, item, choice, Stage::kDone); });
+    wire::append_list(
+        members["output"], items_of(envelope, choice),
+        [&](Bytes& to, const Item& item) { append_item(to, item, choice, Stage::kDone); });
   } else {
     members.raw("output", "[]");
   }

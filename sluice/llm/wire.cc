@@ -50,6 +50,10 @@ std::string string_in(const Raw& object, std::string_view name) {
   return fields ? string_in(*fields, name) : std::string();
 }
 
+std::string name_of(const Raw& tool) {
+  return string_in(tool, "name");
+}
+
 std::string text_in(const json::RawObject& fields, std::string_view name) {
   const Raw* value = fields.find(name);
   return given(value) ? std::string(value->text) : std::string();
@@ -80,6 +84,19 @@ Result<std::vector<std::string>> strings_of(const Raw& value) {
     }
   }
   return out;
+}
+
+Result<void> read_content(const Raw& content, Message& message) {
+  if (content.is(Type::kString)) {
+    SLUICE_TRY(message.text, json::to_text(content));
+  } else if (content.is(Type::kArray)) {
+    SLUICE_TRY(const auto parts, json::elements(content));
+    for (const Raw& part : parts) {
+      append_line(message.text, string_in(part, "text"));
+      append_line(message.refusal, string_in(part, "refusal"));
+    }
+  }
+  return {};
 }
 
 std::optional<Raw> at(const Raw& value, std::initializer_list<std::string_view> names) {
@@ -279,14 +296,6 @@ std::optional<Message> echo_at(const Raw& conversation, const HistoryMark& mark,
   };
   if (auto echo = gather(Elements::behind_bytes(conversation, mark))) return echo;
   return gather(Elements::behind_count(conversation, mark.messages));
-}
-
-Bytes& Members::operator[](std::string_view name) {
-  if (out_.back() != '{') out_.push_back(',');
-  out_.push_back('"');
-  out_.append(name);
-  out_.append("\":");
-  return out_;
 }
 
 void Members::text(std::string_view name, std::string_view value) {

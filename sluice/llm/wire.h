@@ -2,6 +2,7 @@
 // Plain functions over views; any thread.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -43,6 +44,9 @@ bool begins_with_object(const json::Raw& array);
 
 // The strings in a string or in an array of strings.
 Result<std::vector<std::string>> strings_of(const json::Raw& value);
+
+// Reads a message's text out of a string, or out of parts of which some are text or a refusal.
+Result<void> read_content(const json::Raw& content, Message& message);
 
 // The value that the names lead to, each in the object before it; nothing where they lead nowhere.
 std::optional<json::Raw> at(const json::Raw& value, std::initializer_list<std::string_view> names);
@@ -88,6 +92,9 @@ const ErrorShape& shape_of(int http, std::span<const ErrorShape> shapes);
 // `elements` (JSON, with commas between them) at the end of `array`, which stands in `text`: that
 // text with them.
 std::string with_elements(ByteView text, const json::Raw& array, std::string_view elements);
+
+// What stands under "name".
+std::string name_of(const json::Raw& tool);
 
 // How a dialect whose `tools` are a list of functions has one of them.
 struct ToolShape {
@@ -140,6 +147,49 @@ void join(Message& echo, Message next);
 
 // --- Writing -------------------------------------------------------------------------------------
 
+// A value, as its type is written.
+inline void append_value(Bytes& out, std::string_view value) {
+  json::append_string(out, value);
+}
+inline void append_value(Bytes& out, bool value) {
+  out.append(value ? "true" : "false");
+}
+inline void append_value(Bytes& out, float value) {
+  json::append_number(out, value);
+}
+template <std::integral Integer>
+void append_value(Bytes& out, Integer value) {
+  json::append_number(out, static_cast<int64_t>(value));
+}
+
+// A list, with commas where they belong. It ends with the scope.
+class List {
+ public:
+  explicit List(Bytes& out) : out_(out) { out_.push_back('['); }
+  ~List() { out_.push_back(']'); }
+  List(const List&) = delete;
+  List& operator=(const List&) = delete;
+  // The place of the next element.
+  Bytes& next() {
+    if (out_.back() != '[') out_.push_back(',');
+    return out_;
+  }
+
+ private:
+  Bytes& out_;
+};
+
+// A list of these, each written by `append(out, element)`.
+template <class Elements, class Append>
+void append_list(Bytes& out, const Elements& elements, Append append) {
+  List list(out);
+  for (const auto& element : elements) append(list.next(), element);
+}
+template <class Elements>
+void append_list(Bytes& out, const Elements& elements) {
+  append_list(out, elements, [](Bytes& to, const auto& element) { append_value(to, element); });
+}
+
 // An object's members, with commas where they belong. The object ends with close(), or with the
 // scope: what is written behind it, or returned, needs close() first.
 class Members {
@@ -151,13 +201,22 @@ class Members {
   Members(const Members&) = delete;
   Members& operator=(const Members&) = delete;
   // The place of the member's value.
-  Bytes& operator[](std::string_view name);
+  Bytes& operator[](std::string_view name) {
+    if (out_.back() != '{') out_.push_back(',');
+    out_.push_back('"');
+    return out_.append(name).append("\":");
+  }
   void text(std::string_view name, std::string_view value);
   void text_or_null(std::string_view name, std::string_view value);
   // Leaves the member out if it is "".
   void text_if_any(std::string_view name, std::string_view value);
   void number(std::string_view name, int64_t value);
-  void flag(std::string_view name, bool value) { raw(name, value ? "true" : "false"); }
+  void flag(std::string_view name, bool value) { append_value((*this)[name], value); }
+  // A list, written as append_list() does it; left out if it is empty.
+  template <class Elements, class... Append>
+  void list_if_any(std::string_view name, const Elements& elements, Append... append) {
+    if (!elements.empty()) append_list((*this)[name], elements, append...);
+  }
   // `json` as it is.
   void raw(std::string_view name, std::string_view json) { (*this)[name].append(json); }
   void close() {
@@ -170,28 +229,14 @@ class Members {
   bool open_ = true;
 };
 
-// A value of a call (Head::visit()).
-inline void append_value(Bytes& out, const std::string& value) {
-  json::append_string(out, value);
-}
-inline void append_value(Bytes& out, bool value) {
-  out.append(value ? "true" : "false");
-}
-inline void append_value(Bytes& out, uint32_t value) {
-  json::append_number(out, int64_t{value});
-}
-
-// A list's elements, each written by `append(element)`, with commas between them.
-template <class List, class Append>
-void append_list(Bytes& out, const List& list, Append append) {
-  out.push_back('[');
-  bool first = true;
-  for (const auto& element : list) {
-    if (!first) out.push_back(',');
-    first = false;
-    append(element);
-  }
-  out.push_back(']');
+// The object whose members are written by `write(members)`.
+template <class Write>
+Bytes object(Write write) {
+  Bytes out;
+  Members members(out);
+  write(members);
+  members.close();
+  return out;
 }
 
 // "event: NAME\ndata: JSON\n\n", the members of the JSON object written by `write(members)`. It has

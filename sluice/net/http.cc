@@ -76,6 +76,24 @@ std::string_view HttpRequest::query() const {
   return mark == std::string_view::npos ? std::string_view() : rest.substr(mark + 1);
 }
 
+std::string HttpRequest::parameter(std::string_view name) const {
+  std::string_view rest = query();
+  while (!rest.empty()) {
+    const std::string_view field = rest.substr(0, rest.find('&'));
+    rest.remove_prefix(std::min(rest.size(), field.size() + 1));
+    if (field.size() > name.size() && field.starts_with(name) && field[name.size()] == '=') {
+      return percent_decode(field.substr(name.size() + 1)).value_or("");
+    }
+  }
+  return "";
+}
+
+std::optional<std::string_view> HttpRequest::bearer() const {
+  constexpr std::string_view kBearer = "Bearer ";
+  const std::string_view shown = headers.get_or("Authorization", "");
+  return shown.starts_with(kBearer) ? std::optional(shown.substr(kBearer.size())) : std::nullopt;
+}
+
 bool HttpRequest::announces_body() const {
   return headers.get("Transfer-Encoding") || headers.get_or("Content-Length", "0") != "0";
 }
@@ -97,6 +115,11 @@ std::optional<std::string> percent_decode(std::string_view text) {
     out.push_back(c);
   }
   return out;
+}
+
+awaitable<void> ResponseWriter::send_or_abort(HttpResponse response) {
+  const auto sent = co_await send(std::move(response));
+  if (!sent) abort();
 }
 
 awaitable<Result<ResponseWriter::Upgraded>> ResponseWriter::upgrade(Headers /*headers*/) {

@@ -58,6 +58,10 @@ struct HttpRequest {
   std::string_view path() const;
   // Behind '?', or empty.
   std::string_view query() const;
+  // What the query says of `name`, percent-decoded; "" if nothing.
+  std::string parameter(std::string_view name) const;
+  // The key in "Authorization: Bearer KEY"; nothing if no key is shown in this way.
+  std::optional<std::string_view> bearer() const;
   // Whether the head says that a body of some bytes follows, read or not.
   bool announces_body() const;
 };
@@ -108,6 +112,8 @@ class ResponseWriter {
 
   // Closes the connection without completing the answer, so that the client sees a broken one.
   virtual void abort() = 0;
+  // send(), and abort() if that fails: for who has nothing else to do about it.
+  awaitable<void> send_or_abort(HttpResponse response);
 
   // As Stream's, for the connection beneath.
   virtual awaitable<Result<void>> drained(Deadline deadline) = 0;

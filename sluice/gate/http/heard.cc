@@ -52,9 +52,9 @@ void append_said(Bytes& out, const llm::Said& said) {
   }
   if (said.tokens.empty()) return;
   out.append(",\"tokens\":");
-  append_list(out, said.tokens, [&](std::string_view token) { json::append_string(out, token); });
+  append_list(out, said.tokens);
   out.append(",\"logprobs\":");
-  append_list(out, said.logprobs, [&](float logprob) { json::append_number(out, logprob); });
+  append_list(out, said.logprobs);
 }
 
 }  // namespace sluice::gate::http

@@ -14,6 +14,7 @@ namespace {
 
 using llm::wire::append_list;
 using llm::wire::Members;
+using llm::wire::object;
 using net::awaitable;
 using net::ResponseWriter;
 
@@ -24,11 +25,6 @@ constexpr std::array<std::string_view, 4> kRevisions{"2025-06-18", "2025-11-25",
 // JSON-RPC's own codes.
 constexpr int kParseError = -32700, kInvalidRequest = -32600, kMethodNotFound = -32601,
               kInvalidParams = -32602;
-
-awaitable<void> send(ResponseWriter* writer, net::HttpResponse response) {
-  const auto sent = co_await writer->send(std::move(response));
-  if (!sent) writer->abort();
-}
 
 // A tool's call in progress.
 struct Calling {
@@ -64,17 +60,22 @@ awaitable<std::optional<Result<ToolResult>>> call_tool(std::shared_ptr<OpenRollo
   co_return std::move(calling->result);
 }
 
-net::HttpResponse rpc(std::string_view id, std::string_view member, std::string_view value) {
-  Bytes body(R"({"jsonrpc":"2.0","id":)");
-  body.append(id).append(",\"").append(member).append("\":").append(value).append("}");
-  return net::json_response(200, std::move(body));
+// The members of what is answered, a "result" or an "error", are written by `write(members)`.
+template <class Write>
+net::HttpResponse rpc(std::string_view id, std::string_view answer, Write write) {
+  return net::json_response(200, object([&](Members& members) {
+                              members.text("jsonrpc", "2.0");
+                              members.raw("id", id);
+                              Members inner(members[answer]);
+                              write(inner);
+                            }));
 }
 
 net::HttpResponse rpc_error(std::string_view id, int code, std::string_view message) {
-  Bytes error("{\"code\":" + std::to_string(code) + ",\"message\":");
-  json::append_string(error, message);
-  error.push_back('}');
-  return rpc(id, "error", error);
+  return rpc(id, "error", [&](Members& error) {
+    error.number("code", code);
+    error.text("message", message);
+  });
 }
 
 // What of a JSON-RPC message matters here.
@@ -113,34 +114,32 @@ std::string text_param(const Message& message, std::string_view name) {
 net::HttpResponse initialize(const Message& message) {
   const std::string asked = text_param(message, "protocolVersion");
   const bool known = std::find(kRevisions.begin(), kRevisions.end(), asked) != kRevisions.end();
-  Bytes result("{\"protocolVersion\":");
-  json::append_string(result, known ? std::string_view(asked) : kRevisions.front());
-  result.append(R"(,"capabilities":{"tools":{}},"serverInfo":{"name":"sluice","version":"1"}})");
-  return rpc(message.id, "result", result);
+  return rpc(message.id, "result", [&](Members& result) {
+    result.text("protocolVersion", known ? std::string_view(asked) : kRevisions.front());
+    result.raw("capabilities", R"({"tools":{}})");
+    result.raw("serverInfo", R"({"name":"sluice","version":"1"})");
+  });
 }
 
 net::HttpResponse list_tools(const Message& message, const ToolBox& tools) {
-  Bytes result;
-  Members members(result);
-  append_list(members["tools"], tools.offered(), [&](const ToolBox::Offered& offered) {
-    Members tool(result);
-    tool.text("name", offered.tool->name);
-    if (!offered.tool->description.empty()) tool.text("description", offered.tool->description);
-    tool.raw("inputSchema", offered.tool->parameters);
-    tool.close();
+  return rpc(message.id, "result", [&](Members& result) {
+    append_list(result["tools"], tools.offered(), [](Bytes& out, const ToolBox::Offered& offered) {
+      Members tool(out);
+      tool.text("name", offered.tool->name);
+      tool.text_if_any("description", offered.tool->description);
+      tool.raw("inputSchema", offered.tool->parameters);
+    });
   });
-  members.close();
-  return rpc(message.id, "result", result);
 }
 
 // The tool's own failure, and ours, are results: the model is to read them.
 net::HttpResponse tool_result(const Message& message, const Result<ToolResult>& result) {
-  const std::string& text = result ? result->text : result.error().message;
-  Bytes out(R"({"content":[{"type":"text","text":)");
-  json::append_string(out, text);
-  out.append("}]");
-  out.append(result && !result->failed ? R"(,"isError":false})" : R"(,"isError":true})");
-  return rpc(message.id, "result", out);
+  return rpc(message.id, "result", [&](Members& members) {
+    Bytes& out = members["content"].append(R"([{"type":"text","text":)");
+    json::append_string(out, result ? result->text : result.error().message);
+    out.append("}]");
+    members.flag("isError", !result || result->failed);
+  });
 }
 
 awaitable<void> serve_call(std::shared_ptr<OpenRollout> rollout, Message message,
@@ -157,7 +156,7 @@ awaitable<void> serve_call(std::shared_ptr<OpenRollout> rollout, Message message
   } else {
     response = tool_result(message, *result);
   }
-  co_await send(writer, std::move(response));
+  co_await writer->send_or_abort(std::move(response));
 }
 
 // The arguments in the body of the plain route.
@@ -219,13 +218,13 @@ awaitable<void> serve_mcp(std::shared_ptr<OpenRollout> rollout, net::HttpRequest
   } else if (message->method == "initialize") {
     response = initialize(*message);
   } else if (message->method == "ping") {
-    response = rpc(message->id, "result", "{}");
+    response = rpc(message->id, "result", [](Members&) {});
   } else if (message->method == "tools/list") {
     response = list_tools(*message, rollout->tools());
   } else {
     response = rpc_error(message->id, kMethodNotFound, "method not found");
   }
-  co_await send(writer, std::move(response));
+  co_await writer->send_or_abort(std::move(response));
 }
 
 awaitable<void> serve_tool(std::shared_ptr<OpenRollout> rollout, std::string tool,
@@ -234,14 +233,14 @@ awaitable<void> serve_tool(std::shared_ptr<OpenRollout> rollout, std::string too
   request.body = Bytes();
   if (!arguments) {
     net::HttpResponse response = plain_error(400, arguments.error().message);
-    co_await send(writer, std::move(response));
+    co_await writer->send_or_abort(std::move(response));
     co_return;
   }
   const auto result =
       co_await call_tool(std::move(rollout), std::move(tool), std::move(*arguments), writer);
   if (!result) co_return;
   net::HttpResponse response = plain_result(*result);
-  co_await send(writer, std::move(response));
+  co_await writer->send_or_abort(std::move(response));
 }
 
 }  // namespace sluice::gate::http

@@ -78,12 +78,6 @@ Arrival arrival_of(const OpenRollout& rollout, const Route& route, net::HttpRequ
   return arrival;
 }
 
-// A whole response of which no books are kept: whether the agent got it changes nothing.
-awaitable<void> send(ResponseWriter* writer, net::HttpResponse response) {
-  const auto sent = co_await writer->send(std::move(response));
-  if (!sent) writer->abort();
-}
-
 // One connection's part in one call.
 class Delivery {
  public:
@@ -126,11 +120,11 @@ class Delivery {
   static awaitable<void> begin(std::unique_ptr<Delivery> self, Arrival arrival) {
     OpenRollout::Judged judged = self->rollout_->arrive(std::move(arrival), &self->waiter_);
     if (const auto* problem = std::get_if<Problem>(&judged)) {
-      return send(self->writer_, error_response(self->codec_, *problem));
+      return self->writer_->send_or_abort(error_response(self->codec_, *problem));
     }
     if (auto* kept = std::get_if<KeptAnswer>(&judged)) {
       if (kept->received == Received::kNever) return send_late(std::move(self), std::move(*kept));
-      return send(self->writer_, self->repeat(*kept));
+      return self->writer_->send_or_abort(self->repeat(*kept));
     }
     self->parked_ = std::get<std::shared_ptr<ParkedCall>>(std::move(judged));
     const ParkedCall& parked = *self->parked_;
@@ -309,7 +303,7 @@ class Delivery {
   awaitable<void> send_problem(Problem problem) {
     if (!writer_->started()) {
       net::HttpResponse response = error_response(codec_, problem);
-      co_await send(writer_, std::move(response));
+      co_await writer_->send_or_abort(std::move(response));
       co_return;
     }
     // The status is spent.
@@ -447,7 +441,7 @@ awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, Route route, 
   rollout->note_refusal(problem);
   net::HttpResponse response = error_response(route, status, problem);
   if (!route.allow.empty()) response.headers.add("Allow", std::string(route.allow));
-  co_await send(writer, std::move(response));
+  co_await writer->send_or_abort(std::move(response));
 }
 
 // No call: nobody is asked, nothing is kept.
@@ -487,17 +481,17 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
                       415);
       }
       if (found.kind == Route::Kind::kCount) {
-        return send(writer, count_tokens(*rollout, codec, found.target, request.body));
+        return writer->send_or_abort(count_tokens(*rollout, codec, found.target, request.body));
       }
       Arrival arrival = arrival_of(*rollout, found, std::move(request));
       return Delivery::run(std::move(rollout), codec, writer, std::move(arrival));
     }
     case Route::Kind::kModels:
-      return send(writer, net::json_response(200, codec.models(registration.models)));
+      return writer->send_or_abort(net::json_response(200, codec.models(registration.models)));
     case Route::Kind::kModel: {
       const auto& models = registration.models;
       if (std::find(models.begin(), models.end(), found.target.model) != models.end()) {
-        return send(writer, net::json_response(200, codec.model(found.target.model)));
+        return writer->send_or_abort(net::json_response(200, codec.model(found.target.model)));
       }
       Problem problem = Problem::of(ErrorCode::kNotFound, "no such model");
       if (found.dialect == llm::Dialect::kChat) problem.code = "model_not_found";  // OpenAI's word
@@ -509,9 +503,9 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
       return serve_tool(std::move(rollout), std::move(found.tool), std::move(request), writer);
     case Route::Kind::kExit:
       rollout->agent_exited();
-      return send(writer, net::json_response(200, R"({"status": "ok"})"));
+      return writer->send_or_abort(net::json_response(200, R"({"status": "ok"})"));
     case Route::Kind::kAlive:
-      return send(writer, net::json_response(200, ""));
+      return writer->send_or_abort(net::json_response(200, ""));
     case Route::Kind::kWrongMethod:
       return refuse(ErrorCode::kInvalidArgument,
                     fmt::format("{} is not allowed here; use {}", request.method, found.allow),

@@ -13,20 +13,11 @@ using net::awaitable;
 
 // The key that a request shows, in whichever way its vendor's clients send one.
 std::string key_of(const net::HttpRequest& request) {
-  constexpr std::string_view kBearer = "Bearer ";
-  const std::string_view authorization = request.headers.get_or("Authorization", "");
-  if (authorization.starts_with(kBearer)) return std::string(authorization.substr(kBearer.size()));
+  if (const auto key = request.bearer()) return std::string(*key);
   for (const std::string_view name : {"x-api-key", "x-goog-api-key"}) {
     if (const auto value = request.headers.get(name)) return std::string(*value);
   }
-  std::string_view query = request.query();
-  while (!query.empty()) {
-    const size_t end = std::min(query.find('&'), query.size());
-    const std::string_view pair = query.substr(0, end);
-    if (pair.starts_with("key=")) return net::percent_decode(pair.substr(4)).value_or("");
-    query.remove_prefix(std::min(end + 1, query.size()));
-  }
-  return {};
+  return request.parameter("key");
 }
 
 // In the shape that whose client asks reads.
@@ -44,11 +35,6 @@ net::HttpResponse unauthenticated(const net::HttpRequest& request) {
       refusal(request, 401, error.code, plain ? "Unauthorized" : error.message);
   response.headers.add("WWW-Authenticate", "Bearer");
   return response;
-}
-
-awaitable<void> send(net::ResponseWriter* writer, net::HttpResponse response) {
-  const auto sent = co_await writer->send(std::move(response));
-  if (!sent) writer->abort();
 }
 
 // Open to everybody on purpose, for load balancers and start-up scripts: it tells that there is a
@@ -199,11 +185,11 @@ net::Admission SharedEndpoint::admit(const net::HttpRequest& head) const {
 // No coroutine, as http::handle().
 awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWriter* writer) {
   if (request.path() == "/health") {
-    return send(writer, net::json_response(200, R"({"status":"ok"})"));
+    return writer->send_or_abort(net::json_response(200, R"({"status":"ok"})"));
   }
   // Once more: while the body came the key may have expired, and the rollout been closed.
   auto asker = asker_of(request);
-  if (!asker) return send(writer, std::move(asker).error());
+  if (!asker) return writer->send_or_abort(std::move(asker).error());
   return http::handle(std::move(asker->rollout), std::move(request), writer);
 }
 

@@ -19,6 +19,7 @@ namespace {
 using json::Reader;
 using llm::wire::append_list;
 using llm::wire::Members;
+using llm::wire::object;
 
 constexpr size_t kMaxTake = 4096;
 constexpr size_t kMaxReplies = 4096;
@@ -28,59 +29,36 @@ constexpr size_t kMaxText = 4096;  // names, reasons, versions
 constexpr size_t kMaxDescription = 64 * 1024;
 constexpr auto kRefused = json::Unknown::kRefused;
 constexpr std::string_view kDefaultTrainer = "default";
-constexpr std::string_view kTrainersName =
-    "must be a name: 1 to 64 of letters, digits, '.', '_', '-'";
 
 Error wrong(std::string_view where, std::string_view what) {
   return Error(ErrorCode::kInvalidArgument, fmt::format("{}: {}", where, what),
                ErrorOrigin::kCaller);
 }
 
-// The one of `values` that is called `name`.
-template <class Enum, size_t kCount>
-Result<Enum> named(std::string_view where, std::string_view name,
-                   const std::array<Enum, kCount>& values) {
-  std::string known;
-  for (size_t i = 0; i < kCount; ++i) {
-    if (to_string(values[i]) == name) return values[i];
-    if (i > 0) known += i + 1 == kCount ? " or " : ", ";
-    known += to_string(values[i]);
-  }
-  return wrong(where, "must be " + known);
-}
-
 constexpr size_t kMaxMessage = 1 << 20;  // of those that hold no answers
 
 // The whole of a small message, which may be left out.
-class Message : public Reader {
- public:
-  static Result<Message> parse(ByteView body) {
-    if (body.size() > kMaxMessage) {
-      return Error(ErrorCode::kTooLarge, fmt::format("JSON: more than {} bytes", kMaxMessage),
-                   ErrorOrigin::kCaller);
-    }
-    SLUICE_TRY(const json::Raw raw, json::read_value(body.empty() ? "{}" : body));
-    return Message(raw);
+Result<Reader> message_in(ByteView body) {
+  if (body.size() > kMaxMessage) {
+    return Error(ErrorCode::kTooLarge, fmt::format("JSON: more than {} bytes", kMaxMessage),
+                 ErrorOrigin::kCaller);
   }
-
- private:
-  explicit Message(const json::Raw& raw) : Reader(raw, "", kMaxText) {}
-};
+  SLUICE_TRY(const json::Raw raw, json::read_value(body.empty() ? "{}" : body));
+  return Reader(raw, "", kRefused, kMaxText);
+}
 
 void append_request(Bytes& out, const llm::Request& request) {
   Members members(out);
   members.text("model", request.model);
-  append_list(members["messages"], request.messages, [&](const llm::Message& message) {
-    Members one(out);
+  append_list(members["messages"], request.messages, [](Bytes& to, const llm::Message& message) {
+    Members one(to);
     one.text("role", to_string(message.role));
     one.text("text", message.text);
     one.text_if_any("reasoning", message.reasoning);
     one.text_if_any("reasoning_seal", message.reasoning_seal);
     one.text_if_any("refusal", message.refusal);
-    if (!message.tool_calls.empty()) {
-      append_list(one["tool_calls"], message.tool_calls,
-                  [&](const llm::ToolCall& call) { llm::append_json(out, call); });
-    }
+    one.list_if_any("tool_calls", message.tool_calls,
+                    [](Bytes& at, const llm::ToolCall& call) { llm::append_json(at, call); });
     one.text_if_any("tool_call_id", message.tool_call_id);
     // Images, and whatever else no other member says.
     if (!message.raw.empty()) one.raw("raw", message.raw);
@@ -91,10 +69,7 @@ void append_request(Bytes& out, const llm::Request& request) {
   if (request.top_p) json::append_number(members["top_p"], *request.top_p);
   if (request.top_k) members.number("top_k", *request.top_k);
   if (request.max_tokens) members.number("max_tokens", *request.max_tokens);
-  if (!request.stop.empty()) {
-    append_list(members["stop"], request.stop,
-                [&](const std::string& stop) { json::append_string(out, stop); });
-  }
+  members.list_if_any("stop", request.stop);
 }
 
 void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical canonical) {
@@ -141,41 +116,28 @@ void append_tool(Bytes& out, const Item& item, const ToolRequest& tool) {
   json::append_number(members["time_left_s"], left.count());
 }
 
-Result<ErrorCode> refusal_kind(std::string_view name) {
-  for (int i = 0; i < kErrorCodes; ++i) {
-    if (to_string(static_cast<ErrorCode>(i)) == name) return static_cast<ErrorCode>(i);
-  }
-  return wrong("refusal.kind", "is no such code");
-}
+constexpr auto kErrorKinds = [] {
+  std::array<ErrorCode, kErrorCodes> all{};
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<ErrorCode>(i);
+  return all;
+}();
 
-Result<llm::Refusal> refusal_from(const json::Raw& value) {
-  Reader in(value, "refusal.", kMaxText);
-  llm::Refusal refusal;
+void read(Reader& in, llm::Refusal& refusal) {
   refusal.message = in.text("message", "");
   refusal.end_agent = in.flag("end_agent").value_or(true);
-  if (const auto kind = in.text("kind")) {
-    SLUICE_TRY(refusal.kind, refusal_kind(*kind));
-  }
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return refusal;
+  refusal.kind = in.one_of("kind", kErrorKinds, refusal.kind);
 }
 
-Result<ToolResult> tool_result_from(const json::Raw& value) {
-  Reader in(value, "tool_result.");
-  ToolResult result;
+void read(Reader& in, ToolResult& result) {
+  in.set_max_text(Reader::kAny);
   result.text = in.text("text", "");
   result.failed = in.flag("failed").value_or(false);
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return result;
 }
 
-Result<llm::Piece> piece_from(const json::Raw& value) {
-  Reader in(value, "piece.");
-  llm::Piece piece;
+void read(Reader& in, llm::Piece& piece) {
+  in.set_max_text(Reader::kAny);
   piece.reasoning = in.text("reasoning", "");
   piece.text = in.text("text", "");
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return piece;
 }
 
 // A completion's own object cannot say which version of the policy it is of.
@@ -189,18 +151,17 @@ void set_version(llm::Answer& answer, const std::optional<std::string>& version)
 Result<ReplyMessage> reply_from(Reader& in, std::string call) {
   const json::Raw* const answer = in.find("answer");
   const json::Raw* const completion = in.find("completion");
-  const json::Raw* const refusal = in.find("refusal");
-  const json::Raw* const tool_result = in.find("tool_result");
-  const json::Raw* const piece = in.find("piece");
+  const std::array ways{answer, completion, in.find("refusal"), in.find("tool_result"),
+                        in.find("piece")};
   const auto version = in.text("version");
-  const auto origin = in.text("origin");
-  SLUICE_TRY_VOID(in.finish(kRefused));
+  const bool names_origin = in.find("origin") != nullptr;
+  const llm::Origin origin = in.one_of("origin", llm::kOrigins, llm::Origin::kSampled);
+  SLUICE_TRY_VOID(in.finish());
   if (call.empty()) return wrong("call", "must be the id of a call");
-  const std::array ways{answer, completion, refusal, tool_result, piece};
   if (std::count(ways.begin(), ways.end(), nullptr) + 1 != std::ssize(ways)) {
     return wrong("reply", "must hold one of answer, completion, refusal, tool_result, piece");
   }
-  if (origin && completion == nullptr) {
+  if (names_origin && completion == nullptr) {
     return wrong("origin", "stands beside a completion; an answer holds its own");
   }
   if (version && completion == nullptr && answer == nullptr) {
@@ -209,22 +170,17 @@ Result<ReplyMessage> reply_from(Reader& in, std::string call) {
   if (version && version->empty()) return wrong("version", "must be a name");
   ReplyMessage out;
   out.call = {std::move(call)};
-  if (answer != nullptr) {
-    SLUICE_TRY(llm::Answer given, llm::answer_from_json(*answer, kRefused));
+  if (answer != nullptr || completion != nullptr) {
+    SLUICE_TRY(llm::Answer given, answer != nullptr
+                                      ? llm::answer_from_json(*answer, kRefused)
+                                      : llm::answer_from_completion(*completion, origin));
     set_version(given, version);
     out.what = std::move(given);
-  } else if (completion != nullptr) {
-    SLUICE_TRY(const auto made, named("origin", origin.value_or("sampled"), llm::kOrigins));
-    SLUICE_TRY(llm::Answer given, llm::answer_from_completion(*completion, made));
-    set_version(given, version);
-    out.what = std::move(given);
-  } else if (refusal != nullptr) {
-    SLUICE_TRY(out.what, refusal_from(*refusal));
-  } else if (piece != nullptr) {
-    SLUICE_TRY(out.what, piece_from(*piece));
-  } else {
-    SLUICE_TRY(out.what, tool_result_from(*tool_result));
   }
+  in.object("refusal", [&](Reader& inner) { read(inner, out.what.emplace<llm::Refusal>()); });
+  in.object("tool_result", [&](Reader& inner) { read(inner, out.what.emplace<ToolResult>()); });
+  in.object("piece", [&](Reader& inner) { read(inner, out.what.emplace<llm::Piece>()); });
+  SLUICE_TRY_VOID(in.finish());
   return out;
 }
 
@@ -233,9 +189,7 @@ RepliesMessage::Each each_from(Reader& in) {
   return {call, reply_from(in, call)};
 }
 
-Result<Budget> budget_from(const json::Raw& value) {
-  Reader in(value, "budget.", kMaxText);
-  Budget budget;
+void read(Reader& in, Budget& budget) {
   budget.calls = in.count("calls").value_or(budget.calls);
   budget.open_calls =
       static_cast<uint32_t>(in.count("open_calls", 1e6).value_or(budget.open_calls));
@@ -243,88 +197,63 @@ Result<Budget> budget_from(const json::Raw& value) {
   budget.tokens = in.count("tokens").value_or(budget.tokens);
   budget.bytes = in.count("bytes").value_or(budget.bytes);
   budget.time = in.seconds("time_s", kMaxLifetime).value_or(budget.time);
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return budget;
 }
 
-Result<ResendRules> resend_from(const json::Raw& value) {
-  Reader in(value, "resend.", kMaxText);
-  ResendRules resend;
+void read(Reader& in, ResendRules& resend) {
   resend.window = in.seconds("window_s", 3600).value_or(resend.window);
   resend.grace = in.seconds("grace_s", 3600).value_or(resend.grace);
   resend.ignore_fields = in.names("ignore_fields", 32);
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return resend;
 }
 
-Result<SessionHeaders> headers_from(const json::Raw& value) {
-  Reader in(value, "session_headers.", kMaxText);
-  SessionHeaders headers;
+void read(Reader& in, SessionHeaders& headers) {
   headers.session = in.text("session", "");
   headers.parent = in.text("parent", "");
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return headers;
 }
 
-Result<OriginRule> origins_from(const json::Raw& value) {
-  Reader in(value, "origins.", kMaxText);
-  OriginRule rule;
-  const std::string tokens = in.text("tokens", "required");
-  const std::string accept = in.text("accept", "any");
-  if (tokens != "required" && tokens != "waived") in.fail("tokens", "must be required or waived");
-  if (accept != "any" && accept != "sampled") in.fail("accept", "must be any or sampled");
-  if (tokens == "waived") rule.tokens = OriginRule::Tokens::kWaived;
-  if (accept == "sampled") rule.accept = OriginRule::Accept::kSampledOnly;
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return rule;
+void read(Reader& in, OriginRule& rule) {
+  if (in.is_second("tokens", {"required", "waived"})) rule.tokens = OriginRule::Tokens::kWaived;
+  if (in.is_second("accept", {"any", "sampled"})) rule.accept = OriginRule::Accept::kSampledOnly;
 }
 
-Result<PurposeRule> purpose_from(const json::Raw& value) {
-  Reader in(value, "purposes.", kMaxText);
-  PurposeRule rule;
-  SLUICE_TRY(rule.purpose, named("purposes.purpose", in.text("purpose", "main"), llm::kPurposes));
+void read(Reader& in, PurposeRule& rule) {
+  rule.purpose = in.one_of("purpose", llm::kPurposes, rule.purpose);
   rule.has_tools = in.flag("has_tools");
   rule.has_parent_session = in.flag("has_parent_session");
   rule.system_contains = in.text("system_contains", "");
   rule.canned = in.text("canned");
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return rule;
 }
 
 // Tools whose calls the trainer answers.
-Result<Tool> tool_from(const json::Raw& value) {
-  Reader in(value, "tools.", kMaxDescription);
-  Tool tool;
+void read(Reader& in, Tool& tool) {
+  in.set_max_text(kMaxDescription);
   tool.name = in.text("name", "");
   tool.description = in.text("description", "");
   if (const json::Raw* parameters = in.find("parameters")) tool.parameters = parameters->text;
   tool.timeout = in.seconds("timeout_s", 3600).value_or(tool.timeout);
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return tool;
 }
 
 template <class T>
-Result<void> read_part(Reader& in, std::string_view name, Result<T> (*read)(const json::Raw&),
-                       T& out) {
-  const json::Raw* value = in.find(name);
-  if (value == nullptr) return {};
-  SLUICE_TRY(out, read(*value));
-  return {};
+void read_part(Reader& in, std::string_view name, T& out) {
+  in.object(name, [&](Reader& inner) { read(inner, out); });
 }
 
 template <class T>
-Result<void> read_parts(Reader& in, std::string_view name, size_t most,
-                        Result<T> (*read)(const json::Raw&), std::vector<T>& out) {
-  for (const json::Raw& each : in.list(name, most)) {
-    SLUICE_TRY(out.emplace_back(), read(each));
-  }
-  return {};
+void read_parts(Reader& in, std::string_view name, size_t most, std::vector<T>& out) {
+  in.objects(name, most, [&](Reader& inner) { read(inner, out.emplace_back()); });
 }
 
-Result<std::optional<std::string>> trainer_from(Reader& in) {
+void append_error(Members& members, const Error& error) {
+  Members inner(members["error"]);
+  inner.text("code", to_string(error.code));
+  inner.text("message", error.message);
+}
+
+std::string trainer_in(Reader& in, std::string_view otherwise) {
   auto name = in.text("trainer");
-  if (name && !is_valid_id(*name)) return wrong("trainer", kTrainersName);
-  return name;
+  if (name && !is_valid_id(*name)) {
+    in.fail("trainer", "must be a name: 1 to 64 of letters, digits, '.', '_', '-'");
+  }
+  return std::move(name).value_or(std::string(otherwise));
 }
 
 }  // namespace
@@ -343,62 +272,62 @@ void append_item(Bytes& out, const Item& item, Canonical canonical) {
   }
 }
 
-void append_error(Bytes& out, const Error& error) {
-  Members members(out);
-  members.text("code", to_string(error.code));
-  members.text("message", error.message);
+Bytes error_json(const Error& error) {
+  return object([&](Members& members) { append_error(members, error); });
 }
 
-void append_results(Bytes& out, const std::vector<ReplyResult>& results) {
-  Members members(out);
-  append_list(members["results"], results, [&](const ReplyResult& result) {
-    Members one(out);
-    one.text("call", result.call);
-    one.flag("accepted", !result.error);
-    if (result.error) append_error(one["error"], *result.error);
-    if (result.outcome) one.text("outcome", to_string(*result.outcome));
+Bytes results_json(const std::vector<ReplyResult>& results) {
+  return object([&](Members& members) {
+    append_list(members["results"], results, [](Bytes& to, const ReplyResult& result) {
+      Members one(to);
+      one.text("call", result.call);
+      one.flag("accepted", !result.error);
+      if (result.error) append_error(one, *result.error);
+      if (result.outcome) one.text("outcome", to_string(*result.outcome));
+    });
   });
 }
 
-void append_opened(Bytes& out, const http::SharedEndpoint::Opened& opened,
-                   std::string_view base_url) {
-  Members members(out);
-  members.text("rollout", opened.rollout.value);
-  members.text("url", fmt::format("{}/rollout/{}", base_url, opened.rollout.value));
-  members.text("key", opened.key);
-  members.number("expires_at", opened.expires.time_since_epoch().count());
+Bytes opened_json(const http::SharedEndpoint::Opened& opened, std::string_view base_url) {
+  return object([&](Members& members) {
+    members.text("rollout", opened.rollout.value);
+    members.text("url", fmt::format("{}/rollout/{}", base_url, opened.rollout.value));
+    members.text("key", opened.key);
+    members.number("expires_at", opened.expires.time_since_epoch().count());
+  });
 }
 
-void append_counters(Bytes& out, const Counters& counters) {
-  Members members(out);
-  members.number("calls", counters.calls);
-  members.number("open", counters.open);
-  members.number("turns", counters.turns);
-  members.number("resends", counters.resends);
-  members.number("refused", counters.refused);
-  members.number("tokens", counters.tokens);
-  members.number("bytes", counters.bytes);
-  members.number("tool_calls", counters.tool_calls);
-  members.flag("budget_exhausted", counters.budget_exhausted);
-  if (counters.budget_exhausted) members.text("budget_reason", counters.budget_reason);
-  members.flag("cancelled", counters.cancelled);
-  Members outcomes(members["outcomes"]);
-  for (size_t i = 0; i < counters.outcomes.size(); ++i) {
-    outcomes.number(to_string(static_cast<llm::Outcome>(i)), counters.outcomes[i]);
-  }
-  outcomes.close();
+Bytes counters_json(const Counters& counters) {
+  return object([&](Members& members) {
+    members.number("calls", counters.calls);
+    members.number("open", counters.open);
+    members.number("turns", counters.turns);
+    members.number("resends", counters.resends);
+    members.number("refused", counters.refused);
+    members.number("tokens", counters.tokens);
+    members.number("bytes", counters.bytes);
+    members.number("tool_calls", counters.tool_calls);
+    members.flag("budget_exhausted", counters.budget_exhausted);
+    if (counters.budget_exhausted) members.text("budget_reason", counters.budget_reason);
+    members.flag("cancelled", counters.cancelled);
+    Members outcomes(members["outcomes"]);
+    for (const llm::Outcome outcome : llm::kOutcomes) {
+      outcomes.number(to_string(outcome), counters.ended(outcome));
+    }
+  });
 }
 
-void append_state(Bytes& out, const TrainerState& state, const Totals& totals) {
-  Members members(out);
-  members.flag("paused", state.paused);
-  members.text("version", state.version);
-  members.number("versions", state.versions);
-  members.number("waiting", state.waiting);
-  members.number("held", state.held);
-  members.number("trainers", state.trainers);
-  members.number("open_rollouts", totals.open_rollouts);
-  members.number("open_calls", totals.open_calls);
+Bytes state_json(const TrainerState& state, const Totals& totals) {
+  return object([&](Members& members) {
+    members.flag("paused", state.paused);
+    members.text("version", state.version);
+    members.number("versions", state.versions);
+    members.number("waiting", state.waiting);
+    members.number("held", state.held);
+    members.number("trainers", state.trainers);
+    members.number("open_rollouts", totals.open_rollouts);
+    members.number("open_calls", totals.open_calls);
+  });
 }
 
 Bytes metrics_text(const TrainerState& state, const Totals& totals) {
@@ -437,46 +366,44 @@ Bytes metrics_text(const TrainerState& state, const Totals& totals) {
 }
 
 Result<TakeMessage> take_from_json(ByteView body) {
-  SLUICE_TRY(Message in, Message::parse(body));
+  SLUICE_TRY(Reader in, message_in(body));
   TakeMessage out;
   out.request.max = in.count("max", kMaxTake).value_or(1);
   if (out.request.max == 0) in.fail("max", "must be at least 1");
   out.wait = in.seconds("wait_s", kMaxWait).value_or(Duration::zero());
   Taker& taker = out.request.taker;
-  SLUICE_TRY(const auto name, trainer_from(in));
-  taker.name = name.value_or(std::string(kDefaultTrainer));
+  taker.name = trainer_in(in, kDefaultTrainer);
   taker.lease = in.seconds("lease_s", kMaxLease).value_or(taker.lease);
   if (in.flag("afresh").value_or(false)) taker.start = Taker::Start::kAfresh;
   if (in.flag("canonical").value_or(false)) out.canonical = Canonical::kYes;
-  SLUICE_TRY_VOID(in.finish(kRefused));
+  SLUICE_TRY_VOID(in.finish());
   return out;
 }
 
 Result<RepliesMessage> replies_from_json(ByteView body) {
   SLUICE_TRY(const json::Raw raw, json::read_value(body));
-  Reader in(raw, "", kMaxText);
+  Reader in(raw, "", kRefused, kMaxText);
   RepliesMessage out;
-  SLUICE_TRY(const auto trainer, trainer_from(in));
-  out.trainer = trainer.value_or("");
+  out.trainer = trainer_in(in, "");
   out.for_outcome = in.seconds("wait_s", kMaxWait);
   if (in.find("replies") == nullptr) {
     // What is wrong with the message is no mistake of its reply.
-    SLUICE_TRY_VOID(in.finish());
+    SLUICE_TRY_VOID(in.so_far());
     out.replies.push_back(each_from(in));
     return out;
   }
   const auto replies = in.list("replies", kMaxReplies);
-  SLUICE_TRY_VOID(in.finish(kRefused));
+  SLUICE_TRY_VOID(in.finish());
   out.replies.reserve(replies.size());
   for (const json::Raw& each : replies) {
-    Reader reply(each, "", kMaxText);
+    Reader reply(each, "", kRefused, kMaxText);
     out.replies.push_back(each_from(reply));
   }
   return out;
 }
 
 Result<RegisterMessage> registration_from_json(ByteView body) {
-  SLUICE_TRY(Message in, Message::parse(body));
+  SLUICE_TRY(Reader in, message_in(body));
   RegisterMessage out;
   Registration& registration = out.registration;
   const auto id = in.text("id");
@@ -492,51 +419,49 @@ Result<RegisterMessage> registration_from_json(ByteView body) {
   }
   if (auto models = in.names("models", 64); !models.empty())
     registration.models = std::move(models);
-  SLUICE_TRY_VOID(read_part(in, "budget", budget_from, registration.budget));
-  SLUICE_TRY_VOID(read_part(in, "resend", resend_from, registration.resend));
-  SLUICE_TRY_VOID(read_part(in, "session_headers", headers_from, registration.session_headers));
-  SLUICE_TRY_VOID(read_part(in, "origins", origins_from, registration.origins));
-  const std::string delivery = in.text("delivery", "whole");
-  if (delivery == "incremental") registration.delivery = AnswerDelivery::kIncremental;
-  if (delivery != "incremental" && delivery != "whole") {
-    in.fail("delivery", "must be whole or incremental");
+  read_part(in, "budget", registration.budget);
+  read_part(in, "resend", registration.resend);
+  read_part(in, "session_headers", registration.session_headers);
+  read_part(in, "origins", registration.origins);
+  if (in.is_second("delivery", {"whole", "incremental"})) {
+    registration.delivery = AnswerDelivery::kIncremental;
   }
-  SLUICE_TRY_VOID(read_parts(in, "purposes", 64, purpose_from, registration.purposes));
-  SLUICE_TRY_VOID(read_parts(in, "tools", kMaxTools, tool_from, registration.tools));
+  read_parts(in, "purposes", 64, registration.purposes);
+  read_parts(in, "tools", kMaxTools, registration.tools);
   if (in.flag("tools_in_requests").value_or(false)) {
     registration.tools_in_requests = ToolsInRequests::kAdded;
   }
   registration.max_version_lag = in.count("max_version_lag");
   out.lifetime = in.seconds("lifetime_s", kMaxLifetime).value_or(std::chrono::hours(24));
   if (out.lifetime < std::chrono::seconds(1)) in.fail("lifetime_s", "must be at least 1");
-  SLUICE_TRY_VOID(in.finish(kRefused));
+  SLUICE_TRY_VOID(in.finish());
   return out;
 }
 
 Result<std::optional<std::string>> text_from_json(ByteView body, std::string_view name) {
-  SLUICE_TRY(Message in, Message::parse(body));
+  SLUICE_TRY(Reader in, message_in(body));
   auto text = in.text(name);
-  SLUICE_TRY_VOID(in.finish(kRefused));
+  SLUICE_TRY_VOID(in.finish());
   return text;
 }
 
 Result<std::string> trainer_from_json(ByteView body) {
-  SLUICE_TRY(Message in, Message::parse(body));
-  SLUICE_TRY(const auto name, trainer_from(in));
-  SLUICE_TRY_VOID(in.finish(kRefused));
-  return name.value_or(std::string(kDefaultTrainer));
+  SLUICE_TRY(Reader in, message_in(body));
+  std::string name = trainer_in(in, kDefaultTrainer);
+  SLUICE_TRY_VOID(in.finish());
+  return name;
 }
 
 Result<void> nothing_from_json(ByteView body) {
-  SLUICE_TRY(Message in, Message::parse(body));
-  return in.finish(kRefused);
+  SLUICE_TRY(Reader in, message_in(body));
+  return in.finish();
 }
 
 Result<uint64_t> count_from_json(ByteView body, std::string_view name) {
-  SLUICE_TRY(Message in, Message::parse(body));
+  SLUICE_TRY(Reader in, message_in(body));
   const auto count = in.count(name);
   if (!count) in.fail(name, "is missing");
-  SLUICE_TRY_VOID(in.finish(kRefused));
+  SLUICE_TRY_VOID(in.finish());
   return *count;
 }
 

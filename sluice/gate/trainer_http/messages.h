@@ -21,20 +21,19 @@ namespace sluice::gate::trainer_http {
 // stands beside its body.
 enum class Canonical : uint8_t { kNo, kYes };
 void append_item(Bytes& out, const Item& item, Canonical canonical);
-// {"code":"not_found","message":"..."}
-void append_error(Bytes& out, const Error& error);
+// {"error":{"code":"not_found","message":"..."}}
+Bytes error_json(const Error& error);
 // What became of one reply.
 struct ReplyResult {
   std::string call;
   std::optional<Error> error;
   std::optional<llm::Outcome> outcome;
 };
-void append_results(Bytes& out, const std::vector<ReplyResult>& results);
+Bytes results_json(const std::vector<ReplyResult>& results);
 // A rollout that was registered, whose agent reaches the gate below `base_url`.
-void append_opened(Bytes& out, const http::SharedEndpoint::Opened& opened,
-                   std::string_view base_url);
-void append_counters(Bytes& out, const Counters& counters);
-void append_state(Bytes& out, const TrainerState& state, const Totals& totals);
+Bytes opened_json(const http::SharedEndpoint::Opened& opened, std::string_view base_url);
+Bytes counters_json(const Counters& counters);
+Bytes state_json(const TrainerState& state, const Totals& totals);
 // In Prometheus's text form.
 Bytes metrics_text(const TrainerState& state, const Totals& totals);
 

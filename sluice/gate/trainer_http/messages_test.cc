@@ -240,12 +240,11 @@ TEST(TrainerMessagesTest, ACallsBodyIsTheOneThatTheGateChanged) {
 
 TEST(TrainerMessagesTest, CountersSayWhichLimitWasUsedUp) {
   Counters counters;
-  Bytes out;
-  append_counters(out, counters);
+  Bytes out = counters_json(counters);
   EXPECT_EQ(out.find("budget_reason"), Bytes::npos);
   counters.budget_exhausted = true;
   counters.budget_reason = "more than 20 calls a second";
-  append_counters(out = Bytes(), counters);
+  out = counters_json(counters);
   EXPECT_THAT(out, HasSubstr(R"("budget_reason":"more than 20 calls a second")"));
 }
 

@@ -29,53 +29,7 @@ constexpr auto kDrain = std::chrono::seconds(10);
 // Whose key a request shows.
 enum class Who : uint8_t { kNobody, kTrainer, kOperator };
 
-enum class What : uint8_t {
-  kHealth,
-  kDocument,
-  kMetrics,
-  kState,
-  kEvents,
-  kNextBatch,
-  kNext,
-  kReply,
-  kRenew,
-  kGiveBack,
-  kPause,
-  kResume,
-  kCancel,
-  kCancelStale,
-  kRegister,
-  kInspect,
-  kClose,
-};
-
 enum class For : uint8_t { kEverybody, kBoth, kTrainer, kOperator };
-
-struct Row {
-  std::string_view method;
-  std::string_view path;  // "{id}" is a rollout's
-  What what;
-  For whom;
-};
-constexpr std::array kRows{
-    Row{"GET", "/health", What::kHealth, For::kEverybody},
-    Row{"GET", "/openapi.json", What::kDocument, For::kEverybody},
-    Row{"GET", "/metrics", What::kMetrics, For::kBoth},
-    Row{"GET", "/v1/state", What::kState, For::kBoth},
-    Row{"GET", "/v1/events", What::kEvents, For::kBoth},
-    Row{"POST", "/v1/next_batch", What::kNextBatch, For::kTrainer},
-    Row{"POST", "/v1/rollouts/{id}/next", What::kNext, For::kTrainer},
-    Row{"POST", "/v1/reply", What::kReply, For::kTrainer},
-    Row{"POST", "/v1/renew", What::kRenew, For::kTrainer},
-    Row{"POST", "/v1/give_back", What::kGiveBack, For::kTrainer},
-    Row{"POST", "/v1/pause", What::kPause, For::kTrainer},
-    Row{"POST", "/v1/resume", What::kResume, For::kTrainer},
-    Row{"POST", "/v1/rollouts/{id}/cancel", What::kCancel, For::kTrainer},
-    Row{"POST", "/v1/cancel_stale", What::kCancelStale, For::kTrainer},
-    Row{"POST", "/v1/rollouts", What::kRegister, For::kOperator},
-    Row{"GET", "/v1/rollouts/{id}", What::kInspect, For::kOperator},
-    Row{"DELETE", "/v1/rollouts/{id}", What::kClose, For::kOperator},
-};
 
 // Whether `path` is the row's; `id` is what stands for {id} in it.
 bool matches(std::string_view pattern, std::string_view path, std::string* id) {
@@ -88,28 +42,13 @@ bool matches(std::string_view pattern, std::string_view path, std::string* id) {
   return is_valid_id(*id);
 }
 
-// What a query says of `name`; "" if nothing.
-std::string_view parameter(std::string_view query, std::string_view name) {
-  while (!query.empty()) {
-    const std::string_view field = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(query.size(), field.size() + 1));
-    if (field.size() > name.size() && field.starts_with(name) && field[name.size()] == '=') {
-      return field.substr(name.size() + 1);
-    }
-  }
-  return "";
-}
-
 net::HttpResponse json_answer(int status, Bytes body) {
   body.push_back('\n');
   return net::json_response(status, std::move(body));
 }
 
 net::HttpResponse error_answer(int status, const Error& error) {
-  Bytes body("{\"error\":");
-  append_error(body, error);
-  body.push_back('}');
-  return json_answer(status, std::move(body));
+  return json_answer(status, error_json(error));
 }
 net::HttpResponse error_answer(const Error& error) {
   return error_answer(http_status(error.code), error);
@@ -135,7 +74,7 @@ struct Replying {
 
 }  // namespace
 
-class TrainerService::State : public std::enable_shared_from_this<TrainerService::State> {
+class TrainerService::State {
  public:
   State(net::Shard& shard, Trainer trainer, ServiceOptions options)
       : shard_(shard),
@@ -184,12 +123,23 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     lease_timer_.arm(Deadline::in(kLeaseCheck), [this] { check_leases(); });
   }
 
+  // What is answered at once, by the rollout's id and the body, or who answers by itself.
+  using Given = Result<net::HttpResponse>;
+  using AtOnce = Given (State::*)(const RolloutId& id, ByteView body);
+  using InTime = awaitable<void> (State::*)(RolloutId id, net::HttpRequest request,
+                                            ResponseWriter* writer);
+  struct Row {
+    std::string_view method;
+    std::string_view path;  // "{id}" is a rollout's
+    For whom;
+    std::variant<AtOnce, InTime> answer;
+  };
+
   // Digests of one length are compared, so that not even a key's length can be felt for.
   Who who_asks(const net::HttpRequest& request) const {
-    constexpr std::string_view kBearer = "Bearer ";
-    const std::string_view header = request.headers.get_or("Authorization", "");
-    if (!header.starts_with(kBearer)) return Who::kNobody;
-    const Bytes shown = hmac_sha256(nonce_, header.substr(kBearer.size()));
+    const auto key = request.bearer();
+    if (!key) return Who::kNobody;
+    const Bytes shown = hmac_sha256(nonce_, *key);
     if (equal_in_constant_time(shown, trainer_key_)) return Who::kTrainer;
     if (equal_in_constant_time(shown, operator_key_)) return Who::kOperator;
     return Who::kNobody;
@@ -217,7 +167,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
   }
 
   struct Asked {
-    What what;
+    const Row* row;
     RolloutId rollout;
   };
   // What a request is for, or what it is told instead: all that its head alone decides.
@@ -234,7 +184,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
         continue;
       }
       if (auto refused = refuse(row, who, head)) return tl::unexpected(std::move(*refused));
-      return Asked{row.what, {std::move(id)}};
+      return Asked{&row, {std::move(id)}};
     }
     // Whoever has no key learns nothing of what there is.
     if (who == Who::kNobody) return tl::unexpected(unauthenticated());
@@ -248,48 +198,19 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     return tl::unexpected(std::move(response));
   }
 
+  // No coroutine itself: its frame would live as long as what it waits for.
   awaitable<void> handle(net::HttpRequest request, ResponseWriter* writer) {
     auto asked = asked_by(request);
-    if (!asked) {
-      co_await send(writer, std::move(asked).error());
-      co_return;
+    if (!asked) return writer->send_or_abort(std::move(asked).error());
+    auto& [row, id] = *asked;
+    if (const auto* in_time = std::get_if<InTime>(&row->answer)) {
+      return (this->**in_time)(std::move(id), std::move(request), writer);
     }
-    co_await answer(asked->what, std::move(asked->rollout), std::move(request), writer);
+    return send(writer, (this->*std::get<AtOnce>(row->answer))(id, request.body));
   }
 
-  static awaitable<bool> send(ResponseWriter* writer, net::HttpResponse response) {
-    const auto sent = co_await writer->send(std::move(response));
-    if (!sent) writer->abort();
-    co_return sent.has_value();
-  }
-
-  awaitable<void> answer(What what, RolloutId id, net::HttpRequest request,
-                         ResponseWriter* writer) {
-    switch (what) {
-      case What::kNextBatch:
-        co_await take(std::nullopt, std::move(request), writer);
-        co_return;
-      case What::kNext:
-        co_await take(std::move(id), std::move(request), writer);
-        co_return;
-      case What::kReply:
-        co_await reply(std::move(request), writer);
-        co_return;
-      case What::kEvents:
-        co_await events(std::move(request), writer);
-        co_return;
-      case What::kClose: {
-        bool closed = false;
-        if (options_.agents != nullptr) closed = co_await options_.agents->close(id);
-        net::HttpResponse response = closed ? ok_answer() : error_answer(not_ours(id));
-        co_await send(writer, std::move(response));
-        co_return;
-      }
-      default: {
-        net::HttpResponse response = answer_at_once(what, id, request);
-        co_await send(writer, std::move(response));
-      }
-    }
+  static awaitable<void> send(ResponseWriter* writer, Given given) {
+    return writer->send_or_abort(given ? std::move(*given) : error_answer(given.error()));
   }
 
   static Error not_ours(const RolloutId& id) {
@@ -297,110 +218,94 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
                  "rollout " + id.value + " is not open, or was not registered here");
   }
 
-  net::HttpResponse answer_at_once(What what, const RolloutId& id,
-                                   const net::HttpRequest& request) {
-    switch (what) {
-      case What::kHealth:
-        // For load balancers and start-up scripts. Tells nothing but that there is a server.
-        return json_answer(200, R"({"status":"ok"})");
-      case What::kDocument:
-        return json_answer(200, Bytes(kOpenapi));
-      case What::kMetrics: {
-        net::HttpResponse response;
-        response.headers.add("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
-        response.body = metrics_text(trainer_.state(), trainer_.totals());
-        return response;
-      }
-      case What::kState: {
-        Bytes body;
-        append_state(body, trainer_.state(), trainer_.totals());
-        return json_answer(200, std::move(body));
-      }
-      case What::kRenew:
-      case What::kGiveBack:
-        return of_trainer(what, request.body);
-      case What::kPause:
-        if (const auto nothing = nothing_from_json(request.body); !nothing) {
-          return error_answer(nothing.error());
-        }
-        trainer_.pause();
-        return ok_answer();
-      case What::kResume: {
-        auto version = text_from_json(request.body, "version");
-        if (!version) return error_answer(version.error());
-        trainer_.resume(std::move(*version));
-        return ok_answer();
-      }
-      case What::kCancel: {
-        const auto reason = text_from_json(request.body, "reason");
-        if (!reason) return error_answer(reason.error());
-        if (trainer_.cancel(id, reason->value_or("cancelled by the trainer"))) return ok_answer();
-        return error_answer(
-            Error(ErrorCode::kNotFound, "rollout " + id.value + " is not open at this gate"));
-      }
-      case What::kCancelStale: {
-        const auto versions = count_from_json(request.body, "versions");
-        if (!versions) return error_answer(versions.error());
-        trainer_.cancel_stale(*versions);
-        return ok_answer();
-      }
-      case What::kRegister:
-        return register_rollout(request.body);
-      case What::kInspect: {
-        const auto counters =
-            options_.agents == nullptr ? std::nullopt : options_.agents->counters(id);
-        if (!counters) return error_answer(not_ours(id));
-        Bytes body;
-        append_counters(body, *counters);
-        return json_answer(200, std::move(body));
-      }
-      default:
-        return error_answer(Error(ErrorCode::kInternal, "no such operation"));
-    }
+  // For load balancers and start-up scripts. Tells nothing but that there is a server.
+  Given health(const RolloutId&, ByteView) { return json_answer(200, R"({"status":"ok"})"); }
+
+  Given document(const RolloutId&, ByteView) { return json_answer(200, Bytes(kOpenapi)); }
+
+  Given metrics(const RolloutId&, ByteView) {
+    return net::HttpResponse{200,
+                             {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
+                             metrics_text(trainer_.state(), trainer_.totals())};
   }
 
-  net::HttpResponse of_trainer(What what, const Bytes& body) {
-    const auto name = trainer_from_json(body);
-    if (!name) return error_answer(name.error());
-    if (what == What::kRenew) {
-      trainer_.renew(*name);
-      return ok_answer();
-    }
-    return json_answer(200, fmt::format(R"({{"given_back":{}}})", trainer_.give_back(*name)));
+  Given state(const RolloutId&, ByteView) {
+    return json_answer(200, state_json(trainer_.state(), trainer_.totals()));
   }
 
-  net::HttpResponse register_rollout(const Bytes& body) {
+  Given renew(const RolloutId&, ByteView body) {
+    SLUICE_TRY(const std::string name, trainer_from_json(body));
+    trainer_.renew(name);
+    return ok_answer();
+  }
+
+  Given give_back(const RolloutId&, ByteView body) {
+    SLUICE_TRY(const std::string name, trainer_from_json(body));
+    return json_answer(200, fmt::format(R"({{"given_back":{}}})", trainer_.give_back(name)));
+  }
+
+  Given pause(const RolloutId&, ByteView body) {
+    SLUICE_TRY_VOID(nothing_from_json(body));
+    trainer_.pause();
+    return ok_answer();
+  }
+
+  Given resume(const RolloutId&, ByteView body) {
+    SLUICE_TRY(auto version, text_from_json(body, "version"));
+    trainer_.resume(std::move(version));
+    return ok_answer();
+  }
+
+  Given cancel(const RolloutId& id, ByteView body) {
+    SLUICE_TRY(const auto reason, text_from_json(body, "reason"));
+    if (trainer_.cancel(id, reason.value_or("cancelled by the trainer"))) return ok_answer();
+    return Error(ErrorCode::kNotFound, "rollout " + id.value + " is not open at this gate");
+  }
+
+  Given cancel_stale(const RolloutId&, ByteView body) {
+    SLUICE_TRY(const uint64_t versions, count_from_json(body, "versions"));
+    trainer_.cancel_stale(versions);
+    return ok_answer();
+  }
+
+  Given register_rollout(const RolloutId&, ByteView body) {
     if (options_.agents == nullptr) {
-      return error_answer(
-          Error(ErrorCode::kUnsupported,
-                "this gate serves its own rollouts only (see `sluice gate serve`)"));
+      return Error(ErrorCode::kUnsupported,
+                   "this gate serves its own rollouts only (see `sluice gate serve`)");
     }
-    auto message = registration_from_json(body);
-    if (!message) return error_answer(message.error());
-    const auto opened = options_.agents->open(std::move(message->registration), message->lifetime);
-    if (!opened) return error_answer(opened.error());
-    Bytes out;
-    append_opened(out, *opened, options_.agents_url);
-    return json_answer(201, std::move(out));
+    SLUICE_TRY(RegisterMessage message, registration_from_json(body));
+    SLUICE_TRY(const auto opened,
+               options_.agents->open(std::move(message.registration), message.lifetime));
+    return json_answer(201, opened_json(opened, options_.agents_url));
+  }
+
+  Given inspect(const RolloutId& id, ByteView) {
+    const auto counters = options_.agents == nullptr ? std::nullopt : options_.agents->counters(id);
+    if (!counters) return not_ours(id);
+    return json_answer(200, counters_json(*counters));
+  }
+
+  awaitable<void> close(RolloutId id, net::HttpRequest, ResponseWriter* writer) {
+    const bool closed = options_.agents != nullptr && co_await options_.agents->close(id);
+    Given given = closed ? Given(ok_answer()) : Given(not_ours(id));
+    co_await send(writer, std::move(given));
   }
 
   // --- Taking ------------------------------------------------------------------------------------
 
-  awaitable<void> take(std::optional<RolloutId> rollout, net::HttpRequest request,
-                       ResponseWriter* writer) {
+  // Of the rollout, or of any if there is no id.
+  awaitable<void> take(RolloutId id, net::HttpRequest request, ResponseWriter* writer) {
     auto message = take_from_json(request.body);
     request.body = Bytes();
     if (!message) {
-      net::HttpResponse response = error_answer(message.error());
-      co_await send(writer, std::move(response));
+      co_await send(writer, std::move(message).error());
       co_return;
     }
-    message->request.rollout = std::move(rollout);
+    if (!id.empty()) message->request.rollout = std::move(id);
     const auto taking = std::make_shared<Taking>();
     co_await wait_for_items(taking, *message, writer);
     if (!*taking->taken) {
-      net::HttpResponse response = error_answer(taking->taken->error());
-      co_await send(writer, std::move(response));
+      co_await send(writer, std::move(*taking->taken).error());
       co_return;
     }
     std::vector<Item> items = std::move(**taking->taken);
@@ -413,7 +318,9 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
       }
       net::HttpResponse response = json_answer(200, render(items, message->canonical));
       held.clear();
-      arrived = co_await send(writer, std::move(response));
+      const auto sent = co_await writer->send(std::move(response));
+      arrived = sent.has_value();
+      if (!arrived) writer->abort();
     }
     // Until the trainer's side has acknowledged them they are ours: a trainer that died meanwhile
     // delays nobody by its lease.
@@ -492,12 +399,11 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
 
   // --- Replying ----------------------------------------------------------------------------------
 
-  awaitable<void> reply(net::HttpRequest request, ResponseWriter* writer) {
+  awaitable<void> reply(RolloutId, net::HttpRequest request, ResponseWriter* writer) {
     auto message = replies_from_json(request.body);
     request.body = Bytes();
     if (!message) {
-      net::HttpResponse response = error_answer(message.error());
-      co_await send(writer, std::move(response));
+      co_await send(writer, std::move(message).error());
       co_return;
     }
     if (!message->trainer.empty()) trainer_.renew(message->trainer);
@@ -517,10 +423,8 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
       const auto waited = co_await net::wait_for(&replying->wake);
       if (!waited) break;
     }
-    Bytes body;
-    append_results(body, replying->each);
-    net::HttpResponse response = json_answer(200, std::move(body));
-    co_await send(writer, std::move(response));
+    net::HttpResponse response = json_answer(200, results_json(replying->each));
+    co_await writer->send_or_abort(std::move(response));
   }
 
   enum class Until : uint8_t { kRecorded, kEnded };
@@ -544,16 +448,15 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
         replying->wake.notify();
       });
     };
+    const auto accepted = [done](Result<void> result) {
+      done(result, std::nullopt);
+    };
     ReplyMessage& message = *each.reply;
     if (auto* result = std::get_if<ToolResult>(&message.what)) {
-      trainer_.reply_tool(message.call, std::move(*result),
-                          [done](Result<void> accepted) { done(accepted, std::nullopt); });
-      return;
+      return trainer_.reply_tool(message.call, std::move(*result), accepted);
     }
     if (auto* piece = std::get_if<llm::Piece>(&message.what)) {
-      trainer_.piece(message.call, std::move(*piece),
-                     [done](Result<void> accepted) { done(accepted, std::nullopt); });
-      return;
+      return trainer_.piece(message.call, std::move(*piece), accepted);
     }
     Trainer::Replied told;
     if (until == Until::kEnded) {
@@ -565,9 +468,7 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
         }
       };
     } else {
-      told.accepted = [done](Result<void> accepted) {
-        done(accepted, std::nullopt);
-      };
+      told.accepted = accepted;
     }
     Trainer::Reply given = llm::Refusal();
     if (auto* answer = std::get_if<llm::Answer>(&message.what)) {
@@ -586,21 +487,20 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
     bool due = false;  // for a sign of life
   };
 
-  awaitable<void> events(net::HttpRequest request, ResponseWriter* writer) {
+  awaitable<void> events(RolloutId, net::HttpRequest request, ResponseWriter* writer) {
     EventLog& log = trainer_.events();
     const auto watch = log.watch();
-    std::string_view from = request.headers.get_or("Last-Event-ID", "");
-    if (from.empty()) from = parameter(request.query(), "after");
+    std::string from(request.headers.get_or("Last-Event-ID", ""));
+    if (from.empty()) from = request.parameter("after");
     const auto number = parse_decimal(from);
     uint64_t after = number ? *number : log.last();
     // What is ahead of us was counted by a gate before this one: nothing of this one was seen.
     if (after > log.last()) after = 0;
     if (watchers_ >= kMaxWatchers || (!from.empty() && !number)) {
-      net::HttpResponse response =
-          watchers_ >= kMaxWatchers
-              ? error_answer(Error(ErrorCode::kExhausted, "too many watch the events already"))
-              : error_answer(Error(ErrorCode::kInvalidArgument, "after: must be a number"));
-      co_await send(writer, std::move(response));
+      Error error = watchers_ >= kMaxWatchers
+                        ? Error(ErrorCode::kExhausted, "too many watch the events already")
+                        : Error(ErrorCode::kInvalidArgument, "after: must be a number");
+      co_await send(writer, std::move(error));
       co_return;
     }
     ++watchers_;
@@ -661,15 +561,36 @@ class TrainerService::State : public std::enable_shared_from_this<TrainerService
   net::Wheel::Timer lease_timer_;
   size_t watchers_ = 0;
   net::HttpServer server_;
+
+ public:
+  static constexpr std::array kRows{
+      Row{"GET", "/health", For::kEverybody, &State::health},
+      Row{"GET", "/openapi.json", For::kEverybody, &State::document},
+      Row{"GET", "/metrics", For::kBoth, &State::metrics},
+      Row{"GET", "/v1/state", For::kBoth, &State::state},
+      Row{"GET", "/v1/events", For::kBoth, &State::events},
+      Row{"POST", "/v1/next_batch", For::kTrainer, &State::take},
+      Row{"POST", "/v1/rollouts/{id}/next", For::kTrainer, &State::take},
+      Row{"POST", "/v1/reply", For::kTrainer, &State::reply},
+      Row{"POST", "/v1/renew", For::kTrainer, &State::renew},
+      Row{"POST", "/v1/give_back", For::kTrainer, &State::give_back},
+      Row{"POST", "/v1/pause", For::kTrainer, &State::pause},
+      Row{"POST", "/v1/resume", For::kTrainer, &State::resume},
+      Row{"POST", "/v1/rollouts/{id}/cancel", For::kTrainer, &State::cancel},
+      Row{"POST", "/v1/cancel_stale", For::kTrainer, &State::cancel_stale},
+      Row{"POST", "/v1/rollouts", For::kOperator, &State::register_rollout},
+      Row{"GET", "/v1/rollouts/{id}", For::kOperator, &State::inspect},
+      Row{"DELETE", "/v1/rollouts/{id}", For::kOperator, &State::close},
+  };
 };
 
 std::vector<Route> routes() {
   std::vector<Route> out;
-  for (const Row& row : kRows) out.push_back({row.method, row.path});
+  for (const auto& row : TrainerService::State::kRows) out.push_back({row.method, row.path});
   return out;
 }
 
-TrainerService::TrainerService(std::shared_ptr<State> state) : state_(std::move(state)) {}
+TrainerService::TrainerService(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TrainerService::~TrainerService() = default;
 
 Result<std::unique_ptr<TrainerService>> TrainerService::make(net::Shard& shard, Trainer trainer,
@@ -685,7 +606,7 @@ Result<std::unique_ptr<TrainerService>> TrainerService::make(net::Shard& shard, 
   }
   options.log.redactor().add_secret(options.trainer_key);
   options.log.redactor().add_secret(options.operator_key);
-  auto state = std::make_shared<State>(shard, std::move(trainer), std::move(options));
+  auto state = std::make_unique<State>(shard, std::move(trainer), std::move(options));
   return std::unique_ptr<TrainerService>(new TrainerService(std::move(state)));
 }
 

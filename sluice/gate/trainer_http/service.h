@@ -29,6 +29,12 @@ struct ServiceOptions {
   Logger log;
 };
 
+// What the API answers to; "{id}" in a path is a rollout's.
+struct Route {
+  std::string_view method, path;
+};
+std::vector<Route> routes();
+
 class TrainerService {
  public:
   // kInvalidArgument for keys that will not do.
@@ -43,15 +49,10 @@ class TrainerService {
 
  private:
   class State;
-  explicit TrainerService(std::shared_ptr<State> state);
-  const std::shared_ptr<State> state_;
+  friend std::vector<Route> routes();
+  explicit TrainerService(std::unique_ptr<State> state);
+  const std::unique_ptr<State> state_;
 };
-
-// What the API answers to; "{id}" in a path is a rollout's.
-struct Route {
-  std::string_view method, path;
-};
-std::vector<Route> routes();
 
 // The OpenAPI document of the API (openapi.json), put into the program by CMake.
 extern const std::string_view kOpenapi;
