@@ -34,28 +34,35 @@ Result<void> set_at(json::Value& root, std::string_view pointer, json::Value val
   return {};
 }
 
-// Tells the agent of the gate's MCP server, if this is the file to do it in.
-Result<void> add_mcp(const Plan& plan, const FileSpec& file, const TemplateValues& values,
-                     std::string& content) {
-  const Spec& spec = *plan.spec;
-  if (plan.host_tools == HostTools::kNone || !spec.mcp || spec.mcp->file != file.path) return {};
-  SLUICE_TRY(const std::string text, expand(spec.mcp->value, values));
-  auto root = json::parse(content);
-  auto value = json::parse(text);
-  if (!root || !value) {
-    return Error(ErrorCode::kInvalidArgument,
-                 fmt::format("{}: mcp: {} and the value must be JSON", spec.source, file.path));
-  }
-  SLUICE_TRY_VOID(set_at(*root, spec.mcp->pointer, std::move(*value)));
-  content = json::serialize(*root);
-  return {};
-}
-
-Result<json::Value> option_value(const OptionSpec& option, const std::string& text) {
-  if (!option.json_value) return json::Value(text);
+// `text` as it is, or what it says as JSON.
+Result<json::Value> value_of(const std::string& text, bool as_json) {
+  if (!as_json) return json::Value(text);
   auto value = json::parse(text);
   if (!value) return Error(ErrorCode::kInvalidArgument, "its value must be JSON, is: " + text);
   return std::move(*value);
+}
+
+// What options of the plan, and the gate's MCP server, change in a file: values at pointers.
+Result<std::vector<std::pair<std::string, json::Value>>> edits_of(const Plan& plan,
+                                                                  const FileSpec& file,
+                                                                  const TemplateValues& values) {
+  const Spec& spec = *plan.spec;
+  std::vector<std::pair<std::string, json::Value>> edits;
+  for (const auto& [name, text] : plan.options) {
+    const auto option = spec.options.find(name);
+    if (option == spec.options.end() || option->second.file != file.path) continue;
+    const std::string& pointer = option->second.pointer;
+    auto value = value_of(text, option->second.json_value);
+    if (!value) return std::move(value).error().within("agent option at " + pointer);
+    edits.emplace_back(pointer, std::move(*value));
+  }
+  if (plan.host_tools != HostTools::kNone && spec.mcp && spec.mcp->file == file.path) {
+    SLUICE_TRY(const std::string text, expand(spec.mcp->value, values));
+    auto value = value_of(text, true);
+    if (!value) return std::move(value).error().within(spec.source + ": mcp");
+    edits.emplace_back(spec.mcp->pointer, std::move(*value));
+  }
+  return edits;
 }
 
 }  // namespace
@@ -125,30 +132,20 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
   for (const auto& [name, value] : plan.env) env[name] = value;
   if (plan.env.contains("HOME")) env["HOME"] = agent_home(plan);
 
-  std::map<std::string, json::Value> edited;  // files changed by options, by their path's template
   for (const FileSpec& file : spec.files) {
     SLUICE_TRY(std::string path, expand(file.path, values));
     SLUICE_TRY(std::string content, expand(file.content, values));
-    std::vector<std::pair<const OptionSpec*, const std::string*>> given;
-    for (const auto& [name, text] : plan.options) {
-      const auto option = spec.options.find(name);
-      if (option != spec.options.end() && option->second.file == file.path) {
-        given.emplace_back(&option->second, &text);
-      }
-    }
-    if (!given.empty()) {
+    SLUICE_TRY(auto edits, edits_of(plan, file, values));
+    if (!edits.empty()) {
       auto root = json::parse(content);
       if (!root) {
         return std::move(root).error().within(fmt::format("{}: {} is not JSON", spec.source, path));
       }
-      for (const auto& [option, text] : given) {
-        auto value = option_value(*option, *text);
-        if (!value) return std::move(value).error().within("agent option at " + option->pointer);
-        SLUICE_TRY_VOID(set_at(*root, option->pointer, std::move(*value)));
+      for (auto& [pointer, value] : edits) {
+        SLUICE_TRY_VOID(set_at(*root, pointer, std::move(value)));
       }
       content = json::serialize(*root);
     }
-    SLUICE_TRY_VOID(add_mcp(plan, file, values, content));
     launch.files.push_back({std::move(path), std::move(content), file.mode});
   }
   for (const auto& [name, text] : plan.options) {

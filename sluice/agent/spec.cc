@@ -15,8 +15,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::array<std::string_view, 6> kEventKinds = {"text", "reasoning", "tool",
-                                                         "step", "error",     "done"};
+constexpr std::array kEventKinds{EventKind::kText, EventKind::kReasoning, EventKind::kTool,
+                                 EventKind::kStep, EventKind::kError,     EventKind::kDone};
 
 // One version and no other: no tag (latest), no range (^1.2, 1.x).
 bool is_version(std::string_view text) {
@@ -24,6 +24,11 @@ bool is_version(std::string_view text) {
     return c >= '0' && c <= '9';
   };
   return !text.empty() && digit(text.front()) && text.find_first_of("*xX |<>=~^") == text.npos;
+}
+
+// Of a path in a bundle.
+bool is_below(std::string_view path) {
+  return !path.empty() && path.front() != '/' && path.find("..") == std::string_view::npos;
 }
 
 // Reads a spec section by section; every mistake goes to the reader, which keeps the first.
@@ -135,16 +140,12 @@ class SpecParser {
       }
     }
     bundle.keep = in->strings("keep");
-    for (const std::string& path : bundle.keep) {
-      if (path.empty() || path.front() == '/' || path.find("..") != std::string::npos) {
-        in->mistake("keep", "must be paths below the bundle");
-      }
+    if (!std::ranges::all_of(bundle.keep, is_below)) {
+      in->mistake("keep", "must be paths below the bundle");
     }
     bundle.files = in->string_map("files");
-    for (const auto& [path, ignored] : bundle.files) {
-      if (path.empty() || path.front() == '/' || path.find("..") != std::string::npos) {
-        in->mistake("files", "must be named by paths below the bundle");
-      }
+    if (!std::ranges::all_of(bundle.files | std::views::keys, is_below)) {
+      in->mistake("files", "must be named by paths below the bundle");
     }
     spec_.program = in->required_string("program");
     check_template(*in, "program", spec_.program);
@@ -245,12 +246,8 @@ class SpecParser {
       EventRule rule;
       rule.match = in.string_map("match");
       if (rule.match.empty()) in.mistake("match", R"(is required, as in { "/type" = "text" })");
-      const auto kind = in.one_of("kind", {kEventKinds.begin(), kEventKinds.end()});
+      rule.kind = in.one_of("kind", kEventKinds).value_or(rule.kind);
       if (!in.has("kind")) in.mistake("kind", "is required");
-      if (kind) {
-        rule.kind = static_cast<EventKind>(
-            std::find(kEventKinds.begin(), kEventKinds.end(), *kind) - kEventKinds.begin());
-      }
       rule.text = in.string("text").value_or("");
       rule.tool = in.string("tool").value_or("");
       rule.id = in.string("id").value_or("");
@@ -282,12 +279,8 @@ class SpecParser {
     spec_.resend.ignore_fields = in->strings("resend_ignores");
     for (TomlReader& row : in->tables("purposes")) {
       gate::PurposeRule rule;
-      const auto name = row.required_string("purpose");
-      if (const auto purpose = llm::from_string(llm::kPurposes, name)) {
-        rule.purpose = *purpose;
-      } else if (!name.empty()) {
-        row.mistake("purpose", "must be one of: main, title, summary, subagent, probe");
-      }
+      rule.purpose = row.one_of("purpose", llm::kPurposes).value_or(rule.purpose);
+      if (!row.has("purpose")) row.mistake("purpose", "is required");
       rule.has_tools = row.boolean("has_tools");
       rule.has_parent_session = row.boolean("has_parent_session");
       rule.system_contains = row.string("system_contains").value_or("");
@@ -304,7 +297,8 @@ class SpecParser {
 }  // namespace
 
 std::string_view to_string(EventKind kind) {
-  return kEventKinds[static_cast<size_t>(kind) % 6];
+  constexpr std::string_view names[] = {"text", "reasoning", "tool", "step", "error", "done"};
+  return names[static_cast<size_t>(kind) % 6];
 }
 
 const DialectSpec* Spec::dialect(llm::Dialect wanted) const {

@@ -14,6 +14,8 @@
 // Readers of one file share its parsed document; one thread at a time.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -39,6 +41,16 @@ class TomlReader {
   std::optional<std::string> string(std::string_view key);
   // One of `allowed`, else a mistake that lists them.
   std::optional<std::string> one_of(std::string_view key, std::vector<std::string_view> allowed);
+  // The value whose to_string() stands there.
+  template <class Enum, size_t kSize>
+  std::optional<Enum> one_of(std::string_view key, const std::array<Enum, kSize>& values) {
+    std::vector<std::string_view> words;
+    for (const Enum value : values) words.push_back(to_string(value));
+    const auto word = one_of(key, words);
+    if (!word) return std::nullopt;
+    return values[static_cast<size_t>(std::find(words.begin(), words.end(), *word) -
+                                      words.begin())];
+  }
   std::optional<bool> boolean(std::string_view key);
   std::optional<int64_t> integer(std::string_view key, int64_t min, int64_t max);
   // An integer or a float.

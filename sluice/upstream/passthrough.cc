@@ -28,13 +28,10 @@ bool is_passed_on(std::string_view name) {
 
 // Shared by the policy and the relays it has given, which may outlive it.
 struct Upstream {
-  Upstream(net::Shard& shard, net::Connector connector, const net::Url& url,
-           PassthroughOptions options)
-      : client(shard, std::move(connector), host_of(url), options.limits),
+  Upstream(net::Shard& shard, net::Connector connector, const net::Url& url, PassthroughOptions o)
+      : client(shard, std::move(connector), host_of(url), o.limits),
         path(url.path),
-        key(std::move(options.key)),
-        rewrite(options.rewrite),
-        timeout(options.timeout) {}
+        options(std::move(o)) {}
 
   static std::string host_of(const net::Url& url) {
     const std::string origin = url.origin();
@@ -43,9 +40,7 @@ struct Upstream {
 
   net::HttpClient client;
   const std::string path;
-  const std::string key;
-  const Rewrite rewrite;
-  const Duration timeout;
+  const PassthroughOptions options;
   json::Peeker peeker;
 };
 
@@ -58,8 +53,8 @@ class UpstreamRelay final : public gate::Relay {
     net::HttpRequest request = make_request();
     SLUICE_CO_TRY(const auto asked, call_->asked());
     SLUICE_CO_TRY(request.body,
-                  rewritten(upstream_->peeker, call_->dialect, *asked, upstream_->rewrite));
-    const Deadline deadline = Deadline::in(upstream_->timeout);
+                  rewritten(upstream_->peeker, call_->dialect, *asked, upstream_->options.rewrite));
+    const Deadline deadline = Deadline::in(upstream_->options.timeout);
     SLUICE_CO_TRY(incoming_, co_await upstream_->client.call(std::move(request), deadline));
     const int status = incoming_->status();
     if (status >= 300 && status < 400) {
@@ -96,10 +91,9 @@ class UpstreamRelay final : public gate::Relay {
     request.headers.add("Accept", events ? "text/event-stream" : "application/json");
     // The agent may not understand what it did not ask for.
     request.headers.add("Accept-Encoding", "identity");
-    if (!upstream_->key.empty()) {
+    if (const std::string& key = upstream_->options.key; !key.empty()) {
       const llm::Api& api = codec.api();
-      request.headers.add(std::string(api.key_header),
-                          std::string(api.key_prefix) + upstream_->key);
+      request.headers.add(std::string(api.key_header), std::string(api.key_prefix) + key);
     }
     for (const auto& [name, value] : call_->headers) request.headers.add(name, value);
     return request;
