@@ -39,30 +39,6 @@ bool takes_tools(const PurposeRule* rule) {
 
 }  // namespace
 
-// Takes a policy's answer to the rollout's shard, from wherever the policy gives it.
-class OpenRollout::PolicyTarget final : public Reply::Target {
- public:
-  PolicyTarget(std::weak_ptr<OpenRollout> rollout, net::Shard& shard,
-               std::shared_ptr<ParkedCall> parked)
-      : rollout_(std::move(rollout)), shard_(shard), parked_(std::move(parked)) {}
-
-  void give(Reply::Given given) override {
-    const auto rollout = rollout_.lock();
-    if (!rollout) return;
-    if (shard_.on_thread()) return rollout->take(parked_, std::move(given));
-    // Shared, because what is posted must be copyable.
-    shard_.post(
-        [rollout, parked = parked_, given = std::make_shared<Reply::Given>(std::move(given))] {
-          rollout->take(parked, std::move(*given));
-        });
-  }
-
- private:
-  std::weak_ptr<OpenRollout> rollout_;
-  net::Shard& shard_;
-  std::shared_ptr<ParkedCall> parked_;
-};
-
 OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
                          std::shared_ptr<json::Peeker> peeker)
     : registration_(std::move(registration)),
@@ -296,10 +272,19 @@ void OpenRollout::submit(const Parked& parked, const PurposeRule* rule) {
     ledger_->announce();
     return;
   }
-  auto target = std::make_shared<PolicyTarget>(self(), shard(), parked);
+  // Takes the answer to the rollout's shard, from wherever the policy gives it.
+  auto give = [weak = std::weak_ptr(self()), to = &shard(), parked](Reply::Given given) {
+    const auto rollout = weak.lock();
+    if (!rollout) return;
+    if (to->on_thread()) return rollout->take(parked, std::move(given));
+    // Shared, because what is posted must be copyable.
+    to->post([rollout, parked, given = std::make_shared<Reply::Given>(std::move(given))] {
+      rollout->take(parked, std::move(*given));
+    });
+  };
   submitting_ = parked.get();
   const Defer submitted([this] { submitting_ = nullptr; });
-  registration_.policy->submit(parked->call, Reply(std::move(target)));
+  registration_.policy->submit(parked->call, Reply(std::move(give)));
 }
 
 void OpenRollout::take(const Parked& parked, Reply::Given given) {

@@ -16,7 +16,7 @@
 #include "sluice/gate/policy.h"
 #include "sluice/gate/toolbox.h"
 #include "sluice/json/peek.h"
-#include "sluice/net/stream.h"
+#include "sluice/net/http_server.h"
 
 namespace sluice::gate {
 
@@ -33,15 +33,6 @@ struct Arrival {
   std::vector<std::pair<std::string, std::string>> headers;
 };
 
-// The listeners and connections of a rollout, whatever they are.
-class Endpoint {
- public:
-  virtual ~Endpoint() = default;
-  virtual void serve(std::unique_ptr<net::Listener> listener) = 0;
-  // Returns when no connection and no handler of it is left.
-  virtual net::awaitable<void> stop(Deadline deadline) = 0;
-};
-
 class OpenRollout final : public CallOwner {
  public:
   // `peeker` is the shard's.
@@ -56,8 +47,8 @@ class OpenRollout final : public CallOwner {
   const Counters& counters() const { return ledger_->counters(); }
   bool closing() const { return allowance_.closed(); }
   ToolBox& tools() { return tools_; }
-  // Empty until something is served.
-  std::unique_ptr<Endpoint>& endpoint() { return endpoint_; }
+  // The server of its listeners, made by gate/http; empty until something is served.
+  std::unique_ptr<net::HttpServer>& endpoint() { return endpoint_; }
 
   void admit();
   void stop_admitting();
@@ -115,7 +106,6 @@ class OpenRollout final : public CallOwner {
   net::awaitable<bool> close();
 
  private:
-  class PolicyTarget;
   using Parked = std::shared_ptr<ParkedCall>;
 
   std::shared_ptr<OpenRollout> self() {
@@ -164,7 +154,7 @@ class OpenRollout final : public CallOwner {
   ToolBox tools_;
   net::TaskGroup reads_;                          // of bodies
   std::vector<llm::ToolDefinition> added_tools_;  // to requests; none if that was not asked for
-  std::unique_ptr<Endpoint> endpoint_;
+  std::unique_ptr<net::HttpServer> endpoint_;
   std::optional<uint64_t> first_version_;   // of the gate's, counted, at the first sampled answer
   const ParkedCall* submitting_ = nullptr;  // whose submit() is running
 };

@@ -37,38 +37,33 @@ class Reply {
   struct Dropped {};
   using Given =
       std::variant<llm::Piece, llm::Answer, llm::Refusal, std::unique_ptr<Relay>, Dropped>;
-  class Target {
-   public:
-    virtual ~Target() = default;
-    virtual void give(Given given) = 0;
-  };
+  using Give = std::function<void(Given)>;
 
-  explicit Reply(std::shared_ptr<Target> target) : target_(std::move(target)) {}
+  explicit Reply(Give give) : give_(std::move(give)) {}
   ~Reply() {
-    if (target_) target_->give(Dropped());
+    if (give_) give_(Dropped());
   }
-  Reply(Reply&&) noexcept = default;
+  Reply(Reply&& other) noexcept : give_(std::exchange(other.give_, nullptr)) {}
   Reply& operator=(Reply&&) = delete;
 
-  bool used() const { return target_ == nullptr; }
+  bool used() const { return give_ == nullptr; }
 
   // REQUIRES, here and below: not used().
 
   // What comes next of the answer that is being made, for rollouts whose answers are delivered so
   // (AnswerDelivery). answer() then brings the whole, which must begin with what the pieces said.
   // A piece that does not fit fails the call.
-  void piece(llm::Piece piece) { target_->give(std::move(piece)); }
-  void answer(llm::Answer answer) { take()->give(std::move(answer)); }
-  void refuse(llm::Refusal refusal) { take()->give(std::move(refusal)); }
+  void piece(llm::Piece piece) { give_(std::move(piece)); }
+  void answer(llm::Answer answer) { std::exchange(give_, nullptr)(std::move(answer)); }
+  void refuse(llm::Refusal refusal) { std::exchange(give_, nullptr)(std::move(refusal)); }
   // Such a call is never parked or resent: when the agent hangs up it ends, and an equal request is
   // a new call.
   // REQUIRES: submit() has not returned, so that nothing was told to the agent. Else the call
   // fails.
-  void relay(std::unique_ptr<Relay> relay) { take()->give(std::move(relay)); }
+  void relay(std::unique_ptr<Relay> relay) { std::exchange(give_, nullptr)(std::move(relay)); }
 
  private:
-  std::shared_ptr<Target> take() { return std::exchange(target_, nullptr); }
-  std::shared_ptr<Target> target_;
+  Give give_;
 };
 
 class Policy {

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <condition_variable>
+#include <future>
 
 #include "sluice/base/core/deadline.h"
 
@@ -395,36 +395,22 @@ void ReadyQueue::cancel(const Waiting& waiting) {
 }
 
 Result<std::vector<Item>> ReadyQueue::take_within(const TakeRequest& request, Duration wait) {
-  struct Here {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::optional<Result<std::vector<Item>>> taken;
-  };
-  const auto here = std::make_shared<Here>();
+  const auto promise = std::make_shared<std::promise<Result<std::vector<Item>>>>();
+  auto taken = promise->get_future();
   const auto deadline = until(wait);
   const How how = wait > Duration::zero() ? How::kWait : How::kNow;
-  const Waiting waiting = take(request, how, [here](Result<std::vector<Item>> items) {
-    {
-      const std::lock_guard lock(here->mutex);
-      here->taken = std::move(items);
-    }
-    // Without the lock, or the woken thread would run into it.
-    here->changed.notify_one();
+  const Waiting waiting = take(request, how, [promise](Result<std::vector<Item>> items) {
+    promise->set_value(std::move(items));
   });
-  for (;;) {
-    // Somebody else's lease may run out meanwhile.
-    const auto wake = std::min(deadline, next_expiry());
-    {
-      std::unique_lock lock(here->mutex);
-      here->changed.wait_until(lock, wake, [&] { return here->taken.has_value(); });
-      if (here->taken) return std::move(*here->taken);
-    }
+  // Somebody else's lease may run out meanwhile.
+  while (taken.wait_until(std::min(deadline, next_expiry())) != std::future_status::ready) {
     if (Clock::now() >= deadline) {
       cancel(waiting);
     } else {
       expire_leases();
     }
   }
+  return taken.get();
 }
 
 void ReadyQueue::renew(const std::string& taker) {

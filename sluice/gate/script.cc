@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include <boost/regex.hpp>
@@ -109,16 +108,6 @@ json::Value expand(const json::Value& value, const Scene& scene) {
   return value;
 }
 
-template <class Enum, size_t kCount>
-std::optional<Enum> choice(TomlReader& in, std::string_view key,
-                           const std::array<Enum, kCount>& values) {
-  std::vector<std::string_view> names;
-  for (const Enum value : values) names.push_back(to_string(value));
-  const auto name = in.one_of(key, names);
-  if (!name) return std::nullopt;
-  return values[static_cast<size_t>(std::find(names.begin(), names.end(), *name) - names.begin())];
-}
-
 std::optional<boost::regex> pattern(TomlReader& in, std::string_view key) {
   const auto text = in.string(key);
   if (!text) return std::nullopt;
@@ -161,7 +150,7 @@ struct Script::Rule {
     rule.text = text.value_or("");
     rule.reasoning = in.string("reasoning").value_or("");
     for (TomlReader& row : in.tables("tool_calls")) rule.tools.push_back(read_tool(row));
-    rule.finish = choice(in, "finish", llm::kFinishes).value_or(Finish::kStop);
+    rule.finish = in.one_of("finish", llm::kFinishes).value_or(Finish::kStop);
     if (auto usage = in.table("usage")) {
       constexpr int64_t kMax = int64_t{1} << 40;
       rule.usage = llm::Usage{usage->integer("prompt_tokens", 0, kMax).value_or(0),
@@ -229,9 +218,9 @@ struct Script::Rule {
  private:
   void read_when(TomlReader& in) {
     if (const auto number = in.integer("turn", 1, 1'000'000)) turn = static_cast<size_t>(*number);
-    purpose = choice(in, "purpose", llm::kPurposes);
+    purpose = in.one_of("purpose", llm::kPurposes);
     has_tools = in.boolean("has_tools");
-    last_role = choice(in, "last_role", llm::kRoles);
+    last_role = in.one_of("last_role", llm::kRoles);
     after_tool = in.string("after_tool");
     offers_tool = in.string("offers_tool");
     last_contains = in.string("last_contains");
@@ -263,13 +252,8 @@ struct Script::Rules {
   std::vector<Rule> rules;
 };
 
-Script::Script(std::unique_ptr<Rules> rules) : rules_(std::move(rules)) {}
-Script::Script(Script&&) noexcept = default;
-Script& Script::operator=(Script&&) noexcept = default;
-Script::~Script() = default;
-
 Result<Script> Script::parse(std::string_view text, std::string source) {
-  auto rules = std::make_unique<Rules>();
+  auto rules = std::make_shared<Rules>();
   rules->source = source;
   SLUICE_TRY(TomlReader in, TomlReader::parse(text, std::move(source)));
   for (TomlReader& row : in.tables("rules")) rules->rules.push_back(Rule::read(row));

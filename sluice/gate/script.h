@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 
 #include "sluice/base/core/deadline.h"
@@ -23,10 +24,6 @@ class Script {
   static Result<Script> parse(std::string_view text, std::string source);
   static Result<Script> load(const std::string& path);
 
-  Script(Script&&) noexcept;
-  Script& operator=(Script&&) noexcept;
-  ~Script();
-
   struct Verdict {
     std::variant<llm::Answer, llm::Refusal> reply;
     Duration delay{};
@@ -37,8 +34,8 @@ class Script {
  private:
   struct Rule;
   struct Rules;
-  explicit Script(std::unique_ptr<Rules> rules);
-  std::unique_ptr<Rules> rules_;
+  explicit Script(std::shared_ptr<const Rules> rules) : rules_(std::move(rules)) {}
+  std::shared_ptr<const Rules> rules_;
 };
 
 }  // namespace sluice::gate

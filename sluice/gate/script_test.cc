@@ -208,16 +208,20 @@ TEST(ScriptTest, MistakesNameTheirLine) {
 }
 
 // A Reply that keeps what it was given.
-struct Heard final : Reply::Target {
+struct Heard {
   std::optional<llm::Answer> answered;
   std::optional<llm::Refusal> refused;
   bool lost = false;
-  void give(Reply::Given given) override {
+  void give(Reply::Given given) {
     if (auto* answer = std::get_if<llm::Answer>(&given)) answered = std::move(*answer);
     if (auto* refusal = std::get_if<llm::Refusal>(&given)) refused = std::move(*refusal);
     lost = std::holds_alternative<Reply::Dropped>(given);
   }
 };
+
+Reply reply_to(const std::shared_ptr<Heard>& heard) {
+  return Reply([heard](Reply::Given given) { heard->give(std::move(given)); });
+}
 
 TEST(ScriptPolicyTest, AnswersAtOnceOrAfterItsDelay) {
   net::Shard shard;
@@ -230,12 +234,12 @@ delay_s = 0.02
 )"),
                       shard);
   auto now = std::make_shared<Heard>();
-  policy.submit(call(kTask), Reply(now));
+  policy.submit(call(kTask), reply_to(now));
   ASSERT_TRUE(now->answered);
   EXPECT_EQ(now->answered->choices[0].message.text, "now");
 
   auto later = std::make_shared<Heard>();
-  policy.submit(call(kAfterWrite), Reply(later));
+  policy.submit(call(kAfterWrite), reply_to(later));
   EXPECT_FALSE(later->answered);
   testing::run_until(shard, [&] { return later->answered.has_value(); });
   EXPECT_EQ(later->answered->choices[0].message.text, "later");
@@ -246,7 +250,7 @@ TEST(ScriptPolicyTest, WhatIsStillDelayedWhenItGoesIsGivenUp) {
   auto heard = std::make_shared<Heard>();
   {
     ScriptPolicy policy(script("[[rules]]\ntext = \"x\"\ndelay_s = 3600\n"), shard);
-    policy.submit(call(kTask), Reply(heard));
+    policy.submit(call(kTask), reply_to(heard));
   }
   EXPECT_TRUE(heard->lost);
   EXPECT_EQ(shard.wheel().armed(), 0u);

@@ -32,26 +32,6 @@ struct ToolBox::Running {
   Clock::time_point began = Clock::now();
 };
 
-// Takes a handler's answer to the rollout's shard, from wherever it is given.
-class ToolBox::HandlerTarget final : public ToolReply::Target {
- public:
-  HandlerTarget(std::weak_ptr<CallOwner> owner, ToolCallId id)
-      : owner_(std::move(owner)), id_(std::move(id)) {}
-
-  void give(Result<ToolResult> result) override {
-    const auto owner = owner_.lock();
-    if (!owner) return;
-    // Later, for a handler that throws drops its reply on its way out, and what it threw says more.
-    owner->shard().post([owner, id = id_, result = std::move(result)]() mutable {
-      const auto late = owner->reply_tool(id, std::move(result));
-    });
-  }
-
- private:
-  const std::weak_ptr<CallOwner> owner_;
-  const ToolCallId id_;
-};
-
 ToolBox::ToolBox(CallOwner& owner, const Registration& registration, Core& core, Ledger& ledger,
                  Allowance& allowance)
     : owner_(owner),
@@ -143,9 +123,17 @@ std::optional<ToolCallId> ToolBox::call(std::string_view tool, std::string_view 
 
 void ToolBox::run_handler(const Offered& offered,
                           const std::shared_ptr<const ToolRequest>& request) {
-  auto target = std::make_shared<HandlerTarget>(owner_.weak_from_this(), request->id);
+  // Takes the answer to the rollout's shard, from wherever it is given. Later, for a handler that
+  // throws drops its reply on its way out, and what it threw says more.
+  auto give = [weak = owner_.weak_from_this(), id = request->id](Result<ToolResult> result) {
+    const auto owner = weak.lock();
+    if (!owner) return;
+    owner->shard().post([owner, id, result = std::move(result)]() mutable {
+      const auto late = owner->reply_tool(id, std::move(result));
+    });
+  };
   try {
-    offered.tool->handler(request, ToolReply(std::move(target)));
+    offered.tool->handler(request, ToolReply(std::move(give)));
   } catch (const std::exception& e) {
     const auto late = reply(request->id, Error(ErrorCode::kInternal, e.what()));
   }
@@ -194,22 +182,20 @@ void ToolBox::end(const ToolCallId& id, Result<ToolResult> result, std::string_v
 void ToolBox::record(const Running& running, const Result<ToolResult>& result,
                      std::string_view why) {
   const std::chrono::duration<double, std::milli> ms = Clock::now() - running.began;
-  Bytes detail;
-  llm::wire::Members members(detail);
-  members.text("call", running.request->id.value);
-  members.text("tool", running.request->tool);
-  members.text("by", running.offered.tool->handler ? "handler" : "trainer");
-  members.raw("ms", fmt::format("{:.3f}", ms.count()));
-  members.raw("arguments", running.request->arguments);
-  if (result) {
-    if (result->failed) members.raw("failed", "true");
-    members.text("result", result->text);
-  } else {
-    members.text("error", to_string(result.error().code));
-    if (!why.empty()) members.text("why", why);
-  }
-  members.close();
-  ledger_.event("tool", detail);
+  ledger_.event("tool", llm::wire::object([&](llm::wire::Members& members) {
+                  members.text("call", running.request->id.value);
+                  members.text("tool", running.request->tool);
+                  members.text("by", running.offered.tool->handler ? "handler" : "trainer");
+                  members.raw("ms", fmt::format("{:.3f}", ms.count()));
+                  members.raw("arguments", running.request->arguments);
+                  if (result) {
+                    if (result->failed) members.flag("failed", true);
+                    members.text("result", result->text);
+                  } else {
+                    members.text("error", to_string(result.error().code));
+                    members.text_if_any("why", why);
+                  }
+                }));
 }
 
 }  // namespace sluice::gate

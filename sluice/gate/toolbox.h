@@ -45,7 +45,6 @@ class ToolBox {
 
  private:
   struct Running;
-  class HandlerTarget;
 
   const Offered* find(std::string_view name) const;
   std::optional<Error> refuse(const Offered* offered, std::string_view arguments);

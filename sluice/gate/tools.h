@@ -38,24 +38,20 @@ struct ToolRequest {
 // May be used from any thread, also after the rollout or the gate is gone (then it does nothing).
 class ToolReply {
  public:
-  class Target {
-   public:
-    virtual ~Target() = default;
-    virtual void give(Result<ToolResult> result) = 0;
-  };
+  using Give = std::function<void(Result<ToolResult>)>;
 
-  explicit ToolReply(std::shared_ptr<Target> target) : target_(std::move(target)) {}
+  explicit ToolReply(Give give) : give_(std::move(give)) {}
   ~ToolReply() {
-    if (target_) target_->give(Error(ErrorCode::kInternal, "its handler gave no answer"));
+    if (give_) give_(Error(ErrorCode::kInternal, "its handler gave no answer"));
   }
-  ToolReply(ToolReply&&) noexcept = default;
+  ToolReply(ToolReply&& other) noexcept : give_(std::exchange(other.give_, nullptr)) {}
   ToolReply& operator=(ToolReply&&) = delete;
 
   // REQUIRES: it is the first.
-  void answer(ToolResult result) { std::exchange(target_, nullptr)->give(std::move(result)); }
+  void answer(ToolResult result) { std::exchange(give_, nullptr)(std::move(result)); }
 
  private:
-  std::shared_ptr<Target> target_;
+  Give give_;
 };
 
 // Called on the rollout's shard; must not block it. May answer at once. What it throws is logged,

@@ -7,6 +7,7 @@
 
 namespace sluice::gate::http {
 
-std::unique_ptr<Endpoint> make_endpoint(const std::shared_ptr<OpenRollout>& rollout);
+// The rollout's own, which outlives the server's handlers: stop() joins them.
+std::unique_ptr<net::HttpServer> make_endpoint(const std::shared_ptr<OpenRollout>& rollout);
 
 }  // namespace sluice::gate::http
