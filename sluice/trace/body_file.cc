@@ -49,23 +49,10 @@ class StoredBody final : public llm::Body::Store {
       : calls_(std::move(calls)), file_(std::move(file)), parts_(std::move(parts)) {}
 
   Result<Bytes> read() const override {
-    Bytes out(size_of(*parts_), '\0');
-    std::span<char> to(out);
-    for (Part part : *parts_) {
-      while (part.size > 0) {
-        const ssize_t n = calls_->read_at(file_->get(), to.first(part.size), part.offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return errno_error("read a request again from its rollout's trace", errno);
-        if (n == 0) {
-          return Error(ErrorCode::kIo,
-                       "a request cannot be read again: its rollout's trace has been cut short");
-        }
-        to = to.subspan(static_cast<size_t>(n));
-        part.offset += static_cast<uint64_t>(n);
-        part.size -= static_cast<uint64_t>(n);
-      }
-    }
-    return out;
+    auto read = calls_->read_parts(file_->get(), *parts_);
+    if (read) return read;
+    return Error(ErrorCode::kIo, "a request cannot be read again from its rollout's trace: " +
+                                     read.error().message);
   }
 
  private:

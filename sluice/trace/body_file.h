@@ -23,12 +23,6 @@
 
 namespace sluice::trace {
 
-// Where a piece of a body lies in the file.
-struct Part {
-  uint64_t offset = 0, size = 0;
-};
-using Parts = std::vector<Part>;
-
 // A body that is to be written.
 struct ArrivedBody {
   uint64_t ordinal = 0;  // of its call

@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 namespace sluice::trace {
 
 int FileCalls::open(const std::string& path, int flags) {
@@ -33,6 +35,23 @@ int FileCalls::truncate(int fd, uint64_t size) {
 int64_t FileCalls::size(int fd) {
   struct stat status;
   return ::fstat(fd, &status) == 0 ? status.st_size : -1;
+}
+
+Result<Bytes> FileCalls::read_parts(int fd, const Parts& parts) {
+  Bytes out;
+  for (auto [offset, size] : parts) {
+    const size_t start = out.size();
+    out.resize(start + size);
+    for (auto to = std::span(out).subspan(start); !to.empty();) {
+      const ssize_t n = read_at(fd, to, offset);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return errno_error("read", errno);
+      if (n == 0) return Error(ErrorCode::kProtocol, "the file has been cut short");
+      to = to.subspan(static_cast<size_t>(n));
+      offset += static_cast<uint64_t>(n);
+    }
+  }
+  return out;
 }
 
 }  // namespace sluice::trace

@@ -10,10 +10,18 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "sluice/base/core/bytes.h"
+#include "sluice/base/core/result.h"
 
 namespace sluice::trace {
+
+// Where a piece of a body lies in its file.
+struct Part {
+  uint64_t offset = 0, size = 0;
+};
+using Parts = std::vector<Part>;
 
 class FileCalls {
  public:
@@ -28,6 +36,9 @@ class FileCalls {
   virtual int truncate(int fd, uint64_t size);
   // As fstat(2) tells it; -1 if it does not.
   virtual int64_t size(int fd);
+
+  // The bytes of the parts, one behind the other. kProtocol if the file ends before them.
+  Result<Bytes> read_parts(int fd, const Parts& parts);
 };
 
 }  // namespace sluice::trace

@@ -157,82 +157,66 @@ struct JsonlRecorder::Track {
   bool flushed = false;  // since it was closed
 };
 
-// One line that is being told, with the lock on its track:
+// A rollout's track, locked while one line is told of it.
+struct JsonlRecorder::Locked {
+  Locked(JsonlRecorder& recorder, const RolloutId& rollout)
+      : lock(recorder.lock(rollout, track)), bytes(track->said.lines.size()) {}
+  std::shared_ptr<Track> track;
+  const std::unique_lock<std::mutex> lock;
+  const size_t bytes;  // of lines before this one
+};
+
+// One line that is being told:
 // {"type":"...","at":"2026-11-20T10:00:00.123456Z","ms":12.345,...}
-class JsonlRecorder::Line {
+class JsonlRecorder::Line : private Locked, public llm::wire::Members {
  public:
   Line(JsonlRecorder& recorder, const RolloutId& rollout, std::string_view type)
-      : recorder_(recorder), lock_(recorder.lock(rollout, track_)), bytes_(said().lines.size()) {
-    Track& track = *track_;
+      : Locked(recorder, rollout), Members(track->said.lines), recorder_(recorder) {
     const auto now = Clock::now();
-    const auto since = std::chrono::duration_cast<std::chrono::microseconds>(track.wall(now));
+    const auto since = std::chrono::duration_cast<std::chrono::microseconds>(track->wall(now));
     const std::time_t second = since.count() / 1'000'000;
-    if (second != track.second) {
-      track.second = second;
-      track.second_text = fmt::format("{:%FT%T}", fmt::gmtime(second));
+    if (second != track->second) {
+      track->second = second;
+      track->second_text = fmt::format("{:%FT%T}", fmt::gmtime(second));
     }
-    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now - track.opened_at);
-    Bytes& text = said().lines;
-    text.append("{\"type\":\"").append(type).append("\",\"at\":\"").append(track.second_text);
-    append_padded(text.append("."), static_cast<uint64_t>(since.count() % 1'000'000), 6);
-    append_decimal(text.append("Z\",\"ms\":"), static_cast<uint64_t>(us.count() / 1000));
-    append_padded(text.append("."), static_cast<uint64_t>(us.count() % 1000), 3);
+    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now - track->opened_at);
+    word("type", type);
+    Bytes& at = (*this)["at"].append("\"").append(track->second_text).append(".");
+    append_padded(at, static_cast<uint64_t>(since.count() % 1'000'000), 6);
+    at.append("Z\"");
+    Bytes& ms = (*this)["ms"];
+    append_decimal(ms, static_cast<uint64_t>(us.count() / 1000));
+    append_padded(ms.append("."), static_cast<uint64_t>(us.count() % 1000), 3);
   }
   ~Line() {
-    Said& said = this->said();
-    said.lines.append("}\n");
-    const size_t more = said.lines.size() - bytes_ + body_bytes_;
-    said.bytes += more;
+    close();
+    said().lines.push_back('\n');
+    const size_t more = said().lines.size() - bytes + body_bytes_;
+    said().bytes += more;
     const bool much = recorder_.queued_bytes_.fetch_add(more) + more > kMuch;
-    recorder_.enqueue(track_, much ? Hurry::kAtOnce : Hurry::kNone);
+    recorder_.enqueue(track, much ? Hurry::kAtOnce : Hurry::kNone);
   }
-  Line(const Line&) = delete;
-  Line& operator=(const Line&) = delete;
 
-  Line& text(std::string_view name, std::string_view value) {
-    json::append_string(key(name), value);
-    return *this;
-  }
-  Line& optional_text(std::string_view name, std::string_view value) {
-    return value.empty() ? *this : text(name, value);
-  }
-  Line& number(std::string_view name, uint64_t value) {
-    append_decimal(key(name), value);
-    return *this;
-  }
   // What needs no escapes: names of ours, and ids.
-  Line& word(std::string_view name, std::string_view value) {
-    key(name).append("\"").append(value).append("\"");
-    return *this;
-  }
-  // JSON that is on one line already.
-  Line& json(std::string_view name, std::string_view value) {
-    key(name).append(value);
-    return *this;
+  void word(std::string_view name, std::string_view value) {
+    (*this)[name].append("\"").append(value).append("\"");
   }
   // The call's body, of which the writer finds out where it lies.
   void body(const llm::Call& call) {
-    auto bytes = call.body.in_memory();
-    CHECK(bytes != nullptr);  // nobody else can have put it away
-    body_bytes_ = bytes->size();
-    Bytes& out = key("body");
+    auto held = call.body.in_memory();
+    CHECK(held != nullptr);  // nobody else can have put it away
+    body_bytes_ = held->size();
+    Bytes& out = (*this)["body"];
     const size_t at = out.size();
     append_reference(out, call);
     said().references.emplace_back(at, out.size() - at);
     out.append(kReferenceEnd);
-    said().bodies.push_back({call.ordinal, call.body, std::move(bytes), call.like});
+    said().bodies.push_back({call.ordinal, call.body, std::move(held), call.like});
   }
-  // For the value, which has to be on one line.
-  Bytes& key(std::string_view name) {
-    return said().lines.append(",\"").append(name).append("\":");
-  }
-  Said& said() { return track_->said; }
+  Said& said() { return track->said; }
 
  private:
   JsonlRecorder& recorder_;
-  std::shared_ptr<Track> track_;
-  const std::unique_lock<std::mutex> lock_;
-  const size_t bytes_;  // of lines before this one
   size_t body_bytes_ = 0;
 };
 
@@ -299,26 +283,26 @@ void JsonlRecorder::enqueue(const std::shared_ptr<Track>& track, Hurry hurry) {
 }
 
 void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
-  Line(*this, rollout, "opened")
-      .number("version", 2)
-      .text("rollout", rollout.value)
-      .text("task", info.task)
-      .text("agent", info.agent)
-      .optional_text("group", info.group)
-      .text("mode", info.mode)
-      .text("policy", info.policy);
+  Line line(*this, rollout, "opened");
+  line.number("version", 2);
+  line.text("rollout", rollout.value);
+  line.text("task", info.task);
+  line.text("agent", info.agent);
+  line.text_if_any("group", info.group);
+  line.text("mode", info.mode);
+  line.text("policy", info.policy);
 }
 
 void JsonlRecorder::arrived(const llm::Call& call) {
   Line line(*this, call.rollout, "arrived");
-  line.word("call", call.id.value)
-      .number("ordinal", call.ordinal)
-      .optional_text("session", call.session.value)
-      .optional_text("parent_session", call.session.parent)
-      .word("dialect", to_string(call.dialect))
-      .word("purpose", to_string(call.purpose));
+  line.word("call", call.id.value);
+  line.number("ordinal", static_cast<int64_t>(call.ordinal));
+  line.text_if_any("session", call.session.value);
+  line.text_if_any("parent_session", call.session.parent);
+  line.word("dialect", to_string(call.dialect));
+  line.word("purpose", to_string(call.purpose));
   llm::Head::visit(call, [&](std::string_view name, const auto& value) {
-    llm::wire::append_value(line.key(name), value);
+    llm::wire::append_value(line[name], value);
   });
   line.body(call);
 }
@@ -326,14 +310,14 @@ void JsonlRecorder::arrived(const llm::Call& call) {
 void JsonlRecorder::answered(const llm::Call& call, const llm::Answer& answer) {
   Line line(*this, call.rollout, "answered");
   line.word("call", call.id.value);
-  llm::append_json(line.key("answer"), answer);
+  llm::append_json(line["answer"], answer);
 }
 
 void JsonlRecorder::ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail) {
-  Line(*this, call.rollout, "ended")
-      .word("call", call.id.value)
-      .word("outcome", to_string(outcome))
-      .optional_text("detail", detail);
+  Line line(*this, call.rollout, "ended");
+  line.word("call", call.id.value);
+  line.word("outcome", to_string(outcome));
+  line.text_if_any("detail", detail);
 }
 
 void JsonlRecorder::confirmed(const llm::Call& call) {
@@ -347,19 +331,20 @@ void JsonlRecorder::event(const RolloutId& rollout, const Event& event) {
     track->said.events_left_out = true;
     return;
   }
-  Line(*this, rollout, "event").text("kind", event.kind).json("detail", one_line(event.detail));
+  Line line(*this, rollout, "event");
+  line.text("kind", event.kind);
+  line.raw("detail", one_line(event.detail));
 }
 
 void JsonlRecorder::closed(const RolloutId& rollout, const ResultSummary& summary) {
-  Bytes reward("null");
-  if (summary.reward) {
-    reward.clear();
-    json::append_number(reward, *summary.reward);
-  }
   Line line(*this, rollout, "closed");
-  line.json("reward", reward)
-      .optional_text("error_kind", summary.error_kind)
-      .optional_text("error", summary.error);
+  if (summary.reward) {
+    json::append_number(line["reward"], *summary.reward);
+  } else {
+    line.raw("reward", "null");
+  }
+  line.text_if_any("error_kind", summary.error_kind);
+  line.text_if_any("error", summary.error);
   line.said().closed = true;
 }
 

@@ -57,6 +57,7 @@ class JsonlRecorder final : public Recorder {
   struct Track;
   struct Told;
   struct Batch;
+  struct Locked;
   class Line;
   enum class Hurry : uint8_t { kNone, kAtOnce };
 

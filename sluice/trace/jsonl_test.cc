@@ -278,8 +278,7 @@ TEST_F(LikeBodiesTest, PiecesThatDoNotAddUpAreRefused) {
   recorder.arrived(*first);
   Trace trace = load_trace(recorder);
   CallRecord& record = trace.calls[0];
-  for (const std::vector<CallRecord::Part>& parts :
-       {std::vector<CallRecord::Part>{}, {{0, 9}}, {{0, 10}, {0, 1}}, {{0, UINT64_MAX}, {0, 10}}}) {
+  for (const Parts& parts : {Parts{}, {{0, 9}}, {{0, 10}, {0, 1}}, {{0, UINT64_MAX}, {0, 10}}}) {
     record.body_parts = parts;
     EXPECT_FALSE(trace.body(record));
   }

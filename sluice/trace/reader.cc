@@ -36,21 +36,6 @@ double ms(json::Reader& line) {
   return real(line, "ms").value_or(0);
 }
 
-// All of `to`, from `offset` on.
-Result<void> read_at(const Fd& fd, uint64_t offset, std::span<char> to, const std::string& file) {
-  while (!to.empty()) {
-    const ssize_t n = ::pread(fd.get(), to.data(), to.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno_error("cannot read " + file, errno);
-    if (n == 0) {
-      return Error(ErrorCode::kProtocol, file + " ends before the request that the trace names");
-    }
-    offset += static_cast<uint64_t>(n);
-    to = to.subspan(static_cast<size_t>(n));
-  }
-  return {};
-}
-
 class Loader {
  public:
   explicit Loader(std::string path) { trace_.path = std::move(path); }
@@ -96,8 +81,8 @@ class Loader {
   }
 
   // [[offset, size], ...]
-  static std::vector<CallRecord::Part> parts_of(json::Reader& body) {
-    std::vector<CallRecord::Part> parts;
+  static Parts parts_of(json::Reader& body) {
+    Parts parts;
     // As version 1 wrote them: in one piece.
     if (body.find("offset") != nullptr) {
       parts.push_back({body.figure<uint64_t>("offset"), body.figure<uint64_t>("size")});
@@ -183,16 +168,14 @@ Result<Bytes> Trace::body(const CallRecord& call) const {
   file += ".bodies";
   const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return errno_error("cannot open " + file, errno);
-  Bytes out;
-  const Error wrong(ErrorCode::kProtocol, "the pieces of this request are not as long as it is");
-  for (const CallRecord::Part& part : call.body_parts) {
-    if (part.size > call.body_size - out.size()) return wrong;
-    const size_t start = out.size();
-    out.resize(start + part.size);
-    SLUICE_TRY_VOID(read_at(fd, part.offset, std::span(out).subspan(start), file));
+  uint64_t size = 0;
+  for (const Part& part : call.body_parts) size += std::min(part.size, kMaxTrace + 1);
+  if (size != call.body_size) {
+    return Error(ErrorCode::kProtocol, "the pieces of this request are not as long as it is");
   }
-  if (out.size() != call.body_size) return wrong;
-  return out;
+  auto body = FileCalls().read_parts(fd.get(), call.body_parts);
+  if (!body) return std::move(body).error().within(file);
+  return body;
 }
 
 Result<Trace> load(const std::string& path) {

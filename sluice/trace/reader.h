@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "sluice/trace/file_calls.h"
 #include "sluice/trace/recorder.h"
 
 namespace sluice::trace {
@@ -19,10 +20,7 @@ struct CallRecord : llm::Head {
   llm::Purpose purpose = llm::Purpose::kMain;
   std::string digest;
   // Where the body's pieces are in the file of bodies.
-  struct Part {
-    uint64_t offset = 0, size = 0;
-  };
-  std::vector<Part> body_parts;
+  Parts body_parts;
   uint64_t body_size = 0;
   bool has_body = false;
 
