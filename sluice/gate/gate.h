@@ -84,10 +84,10 @@ class Trainer {
   // then.
   void expire_leases();
 
-  // Answers a call once. The future resolves when the call has ended and is recorded: its outcome.
-  // Or at once: kNotFound (no call of this gate's has that id), kFailedPrecondition (it is answered
-  // or has ended), kInvalidArgument (the answer does not fit, or is not of an origin that the
-  // rollout takes; the call stays open for another).
+  // Answers a call once. The future resolves when the call has ended and is recorded or could not
+  // be: with its outcome, or why it is not. Or at once: kNotFound (no call of this gate's has that
+  // id), kFailedPrecondition (it is answered or has ended), kInvalidArgument (the answer does not
+  // fit, or is not of an origin that the rollout takes; the call stays open for another).
   using Reply = TrainerReply;
   std::future<Result<llm::Outcome>> reply(const CallId& call, Reply reply);
   // The same without a future.

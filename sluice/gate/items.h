@@ -70,9 +70,10 @@ struct TrainerState {
 // What a trainer gives.
 using TrainerReply = std::variant<llm::Answer, llm::Refusal>;
 
-// Whom to tell what became of a reply. `accepted` is called when the answer is recorded, or was not
-// taken, and then nothing else is; `ended` when the call has ended. Both on the rollout's shard, or
-// on the thread that replies before that returns; either may be empty.
+// Whom to tell what became of a reply. `accepted` is called when the answer is recorded or could
+// not be, `ended` when the call has ended: with an error too if the answer or the end is not
+// recorded, which says how it ended. Both at once, with the error, if the answer was not taken. On
+// the rollout's shard, or on the thread that replies before that returns; either may be empty.
 struct Replied {
   std::function<void(Result<void>)> accepted;
   std::function<void(Result<llm::Outcome>)> ended;

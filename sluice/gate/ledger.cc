@@ -178,15 +178,8 @@ void Ledger::end_pass() {
   in_pass_ = false;
   if (std::exchange(announce_, false)) core_->ready.announce(rollout_);
   if (told_.empty()) return;
-  // What could not be recorded the recorder tells elsewhere.
-  auto tell = [told = std::exchange(told_, {})](const Result<void>&) {
-    for (const Told& each : told) {
-      if (each.outcome) {
-        each.pending->resolve(*each.outcome);
-      } else {
-        each.pending->accept();
-      }
-    }
+  auto tell = [told = std::exchange(told_, {})](const Result<void>& recorded) {
+    for (const Told& each : told) each.pending->recorded(recorded, each.outcome);
   };
   if (recorder_ == nullptr) return tell({});
   recorder_->flush(rollout_, shard_, std::move(tell));

@@ -49,7 +49,8 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   void watched(std::string_view type, const llm::Call* call = nullptr, std::string_view name = {},
                std::string_view value = {});
 
-  // Tells that the answer is recorded, or, with an outcome, that the call has ended.
+  // Tells that the answer is recorded, or, with an outcome, that the call has ended; or why the
+  // recorder could not write that.
   void tell(std::shared_ptr<PendingOutcome> pending, std::optional<llm::Outcome> outcome = {});
   // Calls were pushed that trainers are to hear of.
   void announce();

@@ -14,7 +14,8 @@
 namespace sluice::gate {
 
 // A trainer's wait for an outcome. Tells kClosed if it is dropped, as happens when a shard is torn
-// down before its work is done.
+// down before its work is done. An answer that could not be recorded is told as an error, also when
+// its call ends.
 class PendingOutcome {
  public:
   explicit PendingOutcome(Replied told) : told_(std::move(told)) {}
@@ -24,9 +25,15 @@ class PendingOutcome {
 
   // Whether anybody waits.
   bool awaited() const { return told_.accepted || told_.ended; }
-  // The answer is recorded.
-  void accept() {
-    if (const auto accepted = std::exchange(told_.accepted, nullptr)) accepted({});
+  // What was told of the call so far is recorded, or could not be: its answer, and with an outcome
+  // its end.
+  void recorded(const Result<void>& done, std::optional<llm::Outcome> outcome) {
+    if (!done) lost_ = done.error().within("not recorded");
+    if (outcome && lost_)
+      lost_->message.append("; the call has ended: ").append(to_string(*outcome));
+    if (outcome) return resolve(lost_ ? Result<llm::Outcome>(*lost_) : *outcome);
+    const auto accepted = std::exchange(told_.accepted, nullptr);
+    if (accepted) accepted(lost_ ? Result<void>(*lost_) : Result<void>());
   }
   void resolve(Result<llm::Outcome> outcome) {
     const auto accepted = std::exchange(told_.accepted, nullptr);
@@ -37,6 +44,7 @@ class PendingOutcome {
 
  private:
   Replied told_;
+  std::optional<Error> lost_;  // why not all is recorded
 };
 
 // The agent's side of a parked call: one connection that waits for its answer. Lives in the frame

@@ -1,4 +1,5 @@
-// A recorder whose disk does not answer: agents are served, acknowledgements wait.
+// A recorder whose disk does not answer: agents are served, acknowledgements wait. One whose disk
+// is full: they are served as well, and trainers are told what is not recorded.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,6 +14,7 @@ namespace sluice::gate {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 class StallTest : public testing::GateFixture {
@@ -32,10 +34,11 @@ class StallTest : public testing::GateFixture {
     GateFixture::TearDown();
   }
 
-  void make_recorder(size_t queue_bytes) {
+  void make_recorder(size_t queue_bytes) { make_recorder(queue_bytes, disk_); }
+  void make_recorder(size_t queue_bytes, std::shared_ptr<trace::FileCalls> disk) {
     jsonl_ = std::make_unique<trace::JsonlRecorder>(
         directory_, Logger(),
-        trace::JsonlRecorder::Options{.queue_bytes = queue_bytes, .files = disk_});
+        trace::JsonlRecorder::Options{.queue_bytes = queue_bytes, .files = std::move(disk)});
     registration_.recorder = jsonl_.get();
   }
 
@@ -115,6 +118,44 @@ TEST_F(StallTest, WhatIsAcknowledgedIsInTheTrace) {
   EXPECT_TRUE(answered);
 }
 
+TEST_F(StallTest, AnAnswerThatIsNotRecordedIsDeliveredAndNotAccepted) {
+  const auto disk = std::make_shared<trace::testing::FullDisk>();
+  make_recorder(256 << 20, disk);
+  open();
+  auto agent = this->agent();
+  const auto exchange = [&](std::string text) {
+    agent.post(kPath, body(static_cast<int>(told_.size())));
+    std::string accepted;
+    Trainer::Replied told;
+    told.accepted = [&](Result<void> done) {
+      accepted = done ? "accepted" : done.error().message;
+    };
+    told.ended = [&](Result<llm::Outcome> outcome) {
+      told_.push_back(outcome ? std::string(to_string(*outcome)) : outcome.error().message);
+    };
+    const size_t before = told_.size();
+    gate_->for_trainer.reply(next_call()->id, sampled(std::move(text)), std::move(told));
+    EXPECT_EQ(agent.response().status, 200);
+    testing::run_until(shard_, [&] { return told_.size() > before; });
+    return accepted;
+  };
+  EXPECT_EQ(exchange("recorded"), "accepted");
+  // Room for all lines but the answer's.
+  disk->set_limit(std::filesystem::file_size(jsonl_->location(id_)) + 2000);
+  EXPECT_THAT(exchange(std::string(300'000, 'x')), HasSubstr("not recorded: "));
+  EXPECT_THAT(told_.back(), HasSubstr("the call has ended: delivered"));
+  EXPECT_THAT(told_.back(), HasSubstr("No space left on device"));
+  disk->set_limit(UINT64_MAX);
+  EXPECT_EQ(exchange("recorded again"), "accepted");
+  EXPECT_EQ(told_.back(), "delivered");
+  EXPECT_EQ(counters().turns, 3u);
+  const auto trace = trace::load(jsonl_->location(id_));
+  ASSERT_TRUE(trace);
+  ASSERT_EQ(trace->calls.size(), 3u);
+  EXPECT_FALSE(trace->calls[1].answer);
+  EXPECT_TRUE(trace->calls[2].answer);
+}
+
 TEST_F(StallTest, WhenTooMuchWaitsNewCallsComeAgainAndParkedOnesAreAnswered) {
   make_recorder(40'000);
   open();
@@ -134,9 +175,9 @@ TEST_F(StallTest, WhenTooMuchWaitsNewCallsComeAgainAndParkedOnesAreAnswered) {
 
   gate_->for_trainer.reply(one->id, sampled("one"), {});
   gate_->for_trainer.reply(two->id, sampled("two"), {});
-  EXPECT_THAT(first.response().body, ::testing::HasSubstr("one"));
-  EXPECT_THAT(second.response().body, ::testing::HasSubstr("two"));
-  EXPECT_THAT(third.response().body, ::testing::HasSubstr("one"));
+  EXPECT_THAT(first.response().body, HasSubstr("one"));
+  EXPECT_THAT(second.response().body, HasSubstr("two"));
+  EXPECT_THAT(third.response().body, HasSubstr("one"));
 
   disk_->resume();
   (void)trace::testing::flush(*jsonl_, id_);

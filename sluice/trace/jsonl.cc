@@ -153,6 +153,7 @@ struct JsonlRecorder::Track {
   uint64_t lines_size = 0;
   BodyFile bodies;
   std::optional<Error> error;  // the first
+  std::optional<Error> lost;   // why something is not there that was told since the last flush
   bool closed = false;
   bool flushed = false;  // since it was closed
 };
@@ -401,8 +402,10 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
     }
   }
   if (!said.lines.empty() && track.lines) append(track, batch);
-  if (said.events_left_out) {
+  if (!said.lines.empty() && !track.lines) track.lost = track.error;
+  if (said.events_left_out && !track.error) {
     fail(track, Error(ErrorCode::kExhausted, "the disk was so slow that events were left out"));
+    track.lost.reset();
   }
   if (said.closed) {
     track.lines.reset();
@@ -410,9 +413,10 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
     track.closed = true;
   }
   for (auto& [shard, told] : said.flushes) {
-    batch.told.push_back({shard, std::move(told), track.error});
+    batch.told.push_back({shard, std::move(told), track.closed ? track.error : track.lost});
     track.flushed = track.closed;
   }
+  if (!said.flushes.empty()) track.lost.reset();
   queued_bytes_ -= said.bytes;
   said.clear();
   if (track.flushed) forget(track);
@@ -486,9 +490,9 @@ Result<void> JsonlRecorder::open_files(Track& track) const {
 }
 
 void JsonlRecorder::fail(Track& track, Error error) const {
-  if (track.error) return;
-  log_.error("trace", "a trace is incomplete: " + error.message);
-  track.error = std::move(error);
+  if (!track.error) log_.error("trace", "a trace is incomplete: " + error.message);
+  if (!track.error) track.error = error;
+  track.lost = std::move(error);
 }
 
 void JsonlRecorder::forget(Track& track) {

@@ -208,7 +208,7 @@ TEST_F(LikeBodiesTest, NothingRefersToWhatCouldNotBeWritten) {
   EXPECT_FALSE(testing::flush(recorder, rollout_));
   disk->set_limit(UINT64_MAX);
   recorder.arrived(*after);
-  EXPECT_FALSE(testing::flush(recorder, rollout_));
+  EXPECT_TRUE(testing::flush(recorder, rollout_));
   const Trace trace = load_trace();
   ASSERT_EQ(trace.calls.size(), 2u);
   EXPECT_FALSE(trace.calls[0].has_body);
@@ -386,6 +386,16 @@ TEST_F(TraceTest, ADirectoryThatCannotBeMadeIsReportedByFlushOnce) {
   EXPECT_TRUE(testing::flush(recorder, rollout_)) << "forgotten after a closed rollout was flushed";
 }
 
+TEST_F(TraceTest, WithoutAFileEveryFlushSaysSo) {
+  std::ofstream(base_ + "/file") << "x";
+  JsonlRecorder recorder(base_ + "/file/traces", Logger());
+  for (int i = 0; i < 2; ++i) {
+    recorder.arrived(*call("{}"));
+    EXPECT_FALSE(testing::flush(recorder, rollout_));
+  }
+  EXPECT_TRUE(testing::flush(recorder, rollout_)) << "nothing was told since";
+}
+
 TEST_F(TraceTest, AFullDiskLosesWholeEntriesNotHalfOnes) {
   const auto disk = std::make_shared<testing::FullDisk>();
   JsonlRecorder recorder(directory_, Logger(), {.files = disk});
@@ -400,8 +410,10 @@ TEST_F(TraceTest, AFullDiskLosesWholeEntriesNotHalfOnes) {
   EXPECT_FALSE(testing::flush(recorder, rollout_));
   disk->set_limit(UINT64_MAX);
   recorder.arrived(*call("{\"after\":1}"));
+  EXPECT_TRUE(testing::flush(recorder, rollout_)) << "what is behind the last flush is there";
+  recorder.closed(rollout_, {});
+  EXPECT_FALSE(testing::flush(recorder, rollout_)) << "of the whole rollout, not all is";
 
-  EXPECT_FALSE(testing::flush(recorder, rollout_));
   const Trace trace = load_trace();
   EXPECT_EQ(trace.broken_lines, 0u);
   ASSERT_EQ(trace.events.size(), 1u);
@@ -545,6 +557,8 @@ TEST_F(StallTest, WhatIsQueuedIsBoundedAndEventsGoFirst) {
   recorder.event(rollout_, {"phase", "{}"});
   recorder.ended(*last, llm::Outcome::kDelivered, "");
   disk_->resume();
+  EXPECT_TRUE(testing::flush(recorder, rollout_)) << "no call is missing";
+  recorder.closed(rollout_, {});
   const auto flushed = testing::flush(recorder, rollout_);
   ASSERT_FALSE(flushed);
   EXPECT_THAT(flushed.error().message, HasSubstr("events were left out"));

@@ -7,8 +7,8 @@
 // * Order: of one rollout, things are kept in the order in which they were told.
 // * Acknowledgement: what was told is recorded when a flush() behind it says so, and not before. A
 //   process that is killed may lose what was not; a power cut may lose the last seconds.
-// * Failure: a recorder that cannot write says so once in the log and in each flush() of the
-//   rollout. It never stops a rollout by itself.
+// * Failure: a recorder that cannot write says so once in the log, in the flush() behind what it
+//   could not write, and in each behind closed(). It never stops a rollout by itself.
 // * Bodies: whoever keeps the bytes of a large body in a file says so (Body::kept_in()), once they
 //   are there: from then on they can be put away. Nobody else lets arrived() find them put away.
 // * Likeness: Call::like is what the gate saw when it compared two bodies. A recorder may write
@@ -69,8 +69,9 @@ class Recorder {
   virtual void closed(const RolloutId& rollout, const ResultSummary& summary) = 0;
 
   // Calls `told` once, on `shard` and never before this returns, when all that was told of the
-  // rollout is recorded or could not be: with the first error of the rollout's writing, if there
-  // was one. Of one rollout and shard, in order.
+  // rollout is recorded or could not be: with an error if something told since the flush before
+  // could not be, or was recorded together with such; behind closed(), with the first error of the
+  // rollout's writing. Of one rollout and shard, in order.
   // REQUIRES: the shard lives until then.
   using Flushed = std::function<void(Result<void>)>;
   virtual void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) = 0;
