@@ -130,8 +130,8 @@ void Operator::admit(const RolloutId& id) {
   if (const auto rollout = gate_->find(id)) rollout->admit();
 }
 
-void Operator::stop_admitting(const RolloutId& id) {
-  if (const auto rollout = gate_->find(id)) rollout->stop_admitting();
+void Operator::stop_admitting(const RolloutId& id, std::string_view why) {
+  if (const auto rollout = gate_->find(id)) rollout->stop_admitting(why);
 }
 
 net::awaitable<void> Operator::close(RolloutId id) {

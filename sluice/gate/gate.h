@@ -41,7 +41,8 @@ class Operator {
   Result<void> serve(const RolloutId& id, std::unique_ptr<net::Listener> listener);
   // Nothing happens to an id that is not open, here and below.
   void admit(const RolloutId& id);
-  void stop_admitting(const RolloutId& id);
+  // `why` is what its trainer is told with the end.
+  void stop_admitting(const RolloutId& id, std::string_view why = kAgentEnded);
   // Cancels what is open, closes the rollout's listeners and connections, wakes whoever waits for
   // it. Returns when nothing of it runs any more; at once if it is being closed already.
   net::awaitable<void> close(RolloutId id);

@@ -12,11 +12,12 @@
 
 namespace sluice::gate {
 
-// A rollout's last item for its trainer.
+// A rollout's last item for its trainer; given when what was before it is recorded.
 struct Ended {
   RolloutId rollout;
-  std::string reason;
+  std::string reason;  // in plain words
 };
+inline constexpr std::string_view kAgentEnded = "the agent has ended";
 
 // What a trainer takes.
 struct Item {

@@ -153,6 +153,12 @@ void Ledger::announce() {
   at_pass_end();
 }
 
+void Ledger::end(std::string reason) {
+  if (end_) return;
+  end_ = std::move(reason);
+  at_pass_end();
+}
+
 trace::Recorder* Ledger::recorder() {
   active_ = true;
   return recorder_;
@@ -177,9 +183,11 @@ void Ledger::pass(int quiet_hops, int hops) {
 void Ledger::end_pass() {
   in_pass_ = false;
   if (std::exchange(announce_, false)) core_->ready.announce(rollout_);
-  if (told_.empty()) return;
-  auto tell = [told = std::exchange(told_, {})](const Result<void>& recorded) {
+  if (told_.empty() && !end_) return;
+  auto tell = [told = std::exchange(told_, {}), end = std::exchange(end_, {}), core = core_,
+               rollout = rollout_](const Result<void>& recorded) {
     for (const Told& each : told) each.pending->recorded(recorded, each.outcome);
+    if (end) core->ready.end(rollout, *end);
   };
   if (recorder_ == nullptr) return tell({});
   recorder_->flush(rollout_, shard_, std::move(tell));

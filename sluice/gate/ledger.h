@@ -54,6 +54,8 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   void tell(std::shared_ptr<PendingOutcome> pending, std::optional<llm::Outcome> outcome = {});
   // Calls were pushed that trainers are to hear of.
   void announce();
+  // Gives trainers the rollout's last item, behind the record of all before it. The first counts.
+  void end(std::string reason);
 
   // Whether the recorder takes one more call.
   bool has_room() const { return recorder_ == nullptr || recorder_->has_room(); }
@@ -80,10 +82,11 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   Counters counters_;
   uint64_t noted_refusals_ = 0, noted_resends_ = 0;
   bool closed_ = false;
-  bool in_pass_ = false;    // its end will come
-  bool active_ = false;     // something has happened since the pass's last hop
-  bool announce_ = false;   // calls to trainers
-  std::vector<Told> told_;  // at the pass's end
+  bool in_pass_ = false;            // its end will come
+  bool active_ = false;             // something has happened since the pass's last hop
+  bool announce_ = false;           // calls to trainers
+  std::vector<Told> told_;          // at the pass's end
+  std::optional<std::string> end_;  // the same
 };
 
 }  // namespace sluice::gate

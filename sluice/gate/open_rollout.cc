@@ -69,17 +69,17 @@ void OpenRollout::admit() {
   });
 }
 
-void OpenRollout::stop_admitting() {
+void OpenRollout::stop_admitting(std::string_view why) {
   if (!allowance_.stop_admitting()) return;
   tools_.stop_all();
   // Whoever waits for the agent's next call waits no longer.
-  core_->ready.end(registration_.id, "the agent has ended");
+  ledger_->end(std::string(why));
   ledger_->watched("rollout_ended");
 }
 
 void OpenRollout::agent_exited() {
   event("exit", "");
-  stop_admitting();
+  stop_admitting(kAgentEnded);
 }
 
 // Calls that wait for an answer. What is just being written may still arrive.
@@ -96,6 +96,7 @@ void OpenRollout::cancel(std::string_view reason) {
   ledger_->cancelled(reason);
   tools_.stop_all();
   end_open(Allowance::was_cancelled(), Outcome::kCancelled, reason);
+  ledger_->end(fmt::format("cancelled: {}", reason));
 }
 
 void OpenRollout::cancel_if_older(uint64_t versions) {
@@ -560,7 +561,6 @@ net::awaitable<bool> OpenRollout::close() {
     if (!parked->waiters.empty()) continue;
     end(parked, Outcome::kUndelivered, "the agent hung up and did not come back");
   }
-  core_->ready.end(registration_.id, "closed");
   if (endpoint_) {
     const Deadline deadline = Deadline::in(kCloseGrace);
     co_await endpoint_->stop(deadline);
@@ -570,6 +570,7 @@ net::awaitable<bool> OpenRollout::close() {
   }
   endpoint_.reset();
   co_await reads_.join();
+  ledger_->end("the rollout was closed");
   co_await ledger_->close();
   co_return true;
 }

@@ -51,7 +51,7 @@ class OpenRollout final : public CallOwner {
   std::unique_ptr<net::HttpServer>& endpoint() { return endpoint_; }
 
   void admit();
-  void stop_admitting();
+  void stop_admitting(std::string_view why);
   // The agent says itself that it has ended.
   void agent_exited();
 

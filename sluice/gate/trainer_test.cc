@@ -8,6 +8,7 @@
 #include "sluice/gate/testing.h"
 #include "sluice/gate/totals.h"
 #include "sluice/json/value.h"
+#include "sluice/trace/testing.h"
 
 namespace sluice::gate {
 namespace {
@@ -179,9 +180,33 @@ TEST_F(TrainerTest, TheEndOfTheAgentWakesWhoWaitsForItsNextCall) {
       trainer().take(request, [&](Result<std::vector<Item>> items) { got = std::move(*items); });
   EXPECT_TRUE(got.empty());
   gate_->for_operator.stop_admitting(id_);
+  testing::settle(shard_);
   ASSERT_EQ(got.size(), 1u);
   ASSERT_NE(got[0].ended(), nullptr);
   EXPECT_EQ(got[0].ended()->reason, "the agent has ended");
+}
+
+TEST_F(TrainerTest, ARolloutIsEndedWhenWhatWasBeforeIsRecorded) {
+  trace::testing::StallingRecorder recorder;
+  registration_.recorder = &recorder;
+  open();
+  const auto end = [&] {
+    return *trainer().next(id_, 0s);
+  };
+  recorder.stall();
+  gate_->for_operator.stop_admitting(id_);
+  testing::settle(shard_);
+  EXPECT_FALSE(end());
+  recorder.resume();
+  testing::settle(shard_);
+  EXPECT_TRUE(end());
+  close();  // the recorder goes
+}
+
+TEST_F(TrainerTest, ARolloutThatNeverRanIsEndedByItsClose) {
+  open(Agents::kNotYet);
+  close();
+  EXPECT_EQ((*trainer().next(id_, 0s))->ended()->reason, "the rollout was closed");
 }
 
 TEST_F(TrainerTest, ACallWhoseAgentIsGoneForGoodIsNotHandedOut) {
@@ -327,6 +352,9 @@ TEST_F(TrainerTest, ACancelledRolloutsAgentIsMadeToEnd) {
   EXPECT_EQ(agent.response().status, 400);
   EXPECT_EQ(counters().refused, 1u);
   EXPECT_EQ(recorder_.count("event:cancelled"), 1u);
+  const auto last = trainer().next(id_, 0s);
+  ASSERT_TRUE(last && *last);
+  EXPECT_EQ((*last)->ended()->reason, "cancelled: not worth going on");
   EXPECT_FALSE(trainer().cancel({"nobody"}, ""));
 }
 

@@ -234,6 +234,7 @@ TEST_F(McpTest, AnAgentMaySayThatItHasEnded) {
   EXPECT_EQ(other.body, R"({"error": "rollout not found"})");
   const auto told = post("/rollout/r0/v1/exit", R"({"code":0})");
   EXPECT_EQ(told.body, R"({"status": "ok"})");
+  testing::settle(shard_);
   const auto items = gate_->for_trainer.next_batch(1, 0s);
   ASSERT_EQ(items.size(), 1u);
   EXPECT_NE(items[0].ended(), nullptr);

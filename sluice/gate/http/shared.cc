@@ -123,15 +123,15 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
 
 awaitable<void> SharedEndpoint::expire(RolloutId rollout) {
   options_.log.info("gate", "a rollout's lifetime is over", {{"rollout", rollout.value}});
-  co_await close(std::move(rollout));
+  co_await close(std::move(rollout), "its lifetime is over");
 }
 
-awaitable<bool> SharedEndpoint::close(RolloutId rollout) {
+awaitable<bool> SharedEndpoint::close(RolloutId rollout, std::string_view why) {
   const auto it = rollouts_.find(rollout);
   if (it == rollouts_.end() || it->second->closing) co_return false;
   it->second->closing = true;
   trace::Recorder* const recorder = it->second->recorder;
-  gate_.stop_admitting(rollout);
+  gate_.stop_admitting(rollout, why);
   co_await gate_.close(rollout);
   if (recorder != nullptr) {
     const trace::ResultSummary nothing_verified;
@@ -151,7 +151,7 @@ std::optional<Counters> SharedEndpoint::counters(const RolloutId& rollout) const
 awaitable<void> SharedEndpoint::stop(Deadline deadline) {
   std::vector<RolloutId> ids;
   for (const auto& [id, rollout] : rollouts_) ids.push_back(id);
-  for (const RolloutId& id : ids) co_await close(id);
+  for (const RolloutId& id : ids) co_await close(id, "the gate is stopping");
   co_await tasks_.join();
   co_await server_.stop(deadline);
 }

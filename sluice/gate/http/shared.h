@@ -49,8 +49,8 @@ class SharedEndpoint {
   // Opens the rollout on this shard and admits its calls. It is closed when its `lifetime` is over.
   // Errors as Operator::open(); kExhausted over the limit.
   Result<Opened> open(Registration registration, Duration lifetime);
-  // Whether it was one of these, and open.
-  net::awaitable<bool> close(RolloutId rollout);
+  // Whether it was one of these, and open. Its trainer is told why.
+  net::awaitable<bool> close(RolloutId rollout, std::string_view why = "closed by its operator");
   // Only of those opened here.
   std::optional<Counters> counters(const RolloutId& rollout) const;
   size_t size() const { return rollouts_.size(); }

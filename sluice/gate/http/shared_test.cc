@@ -76,6 +76,31 @@ TEST_F(SharedTest, AKeyOpensItsRolloutInEveryWayItsVendorsClientsSendIt) {
               HasSubstr("for a"));
 }
 
+TEST_F(SharedTest, ATrainerIsToldWhyARolloutHasEnded) {
+  const auto reason = [this](const std::string& id) {
+    std::string out;
+    testing::run_until(shard_, [&] {
+      const auto taken = gate_.for_trainer.next({id}, 0s);
+      if (taken && *taken) out = (*taken)->ended()->reason;
+      return !out.empty();
+    });
+    return out;
+  };
+  const auto for_trainer = [this](const std::string& id, Duration lifetime) {
+    Registration registration;
+    registration.id = {id};
+    ASSERT_TRUE(shared_.open(std::move(registration), lifetime));
+  };
+  for_trainer("deleted", 1h);
+  EXPECT_TRUE(net::testing::run(shard_, shared_.close({"deleted"})));
+  EXPECT_EQ(reason("deleted"), "closed by its operator");
+  for_trainer("expired", 1ms);
+  EXPECT_EQ(reason("expired"), "its lifetime is over");
+  for_trainer("left", 1h);
+  net::testing::run(shard_, shared_.stop(Deadline::in(1s)));
+  EXPECT_EQ(reason("left"), "the gate is stopping");
+}
+
 TEST_F(SharedTest, finding_50_one_rollouts_key_opens_no_other) {
   const auto a = open("a");
   open("b");
