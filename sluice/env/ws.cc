@@ -441,7 +441,7 @@ awaitable<SocketClose> converse_mcp(Core* core, WebSocket* socket) {
   co_return close_for(ended_by);
 }
 
-// To what is no handshake of a WebSocket, or one of another version.
+// To what is no handshake of a WebSocket, or one of another version, of HTTP too.
 net::HttpResponse handshake_refusal(const Error& error) {
   const int status = error.code == ErrorCode::kUnsupported ? 426 : 400;
   net::HttpResponse refusal = detail_response(status, error.message);
@@ -457,14 +457,20 @@ net::HttpResponse handshake_refusal(const Error& error) {
 awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::ResponseWriter* writer,
                              Conversation conversation, std::string route, std::string protocol) {
   auto answer = net::websocket_answer(request, protocol);
-  if (!answer) {
-    net::HttpResponse refusal = handshake_refusal(answer.error());
+  Result<net::ResponseWriter::Upgraded> upgraded;
+  if (answer) {
+    upgraded = co_await writer->upgrade(std::move(*answer));
+  } else {
+    upgraded = std::move(answer).error();
+  }
+  if (!upgraded) {
+    // Else the connection broke.
+    if (upgraded.error().origin != ErrorOrigin::kCaller) co_return;
+    net::HttpResponse refusal = handshake_refusal(upgraded.error());
     core->count_request(route, refusal.status);
     const auto sent = co_await writer->send(std::move(refusal));
     co_return;
   }
-  auto upgraded = co_await writer->upgrade(std::move(*answer));
-  if (!upgraded) co_return;
   core->count_request(route, 101);
   WebSocket socket(core->shard, upgraded->stream, std::move(upgraded->already_read),
                    websocket::Role::kServer, core->options.websocket);

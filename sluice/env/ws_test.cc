@@ -238,6 +238,36 @@ TEST_F(EnvServerTest, handshakes_that_are_none_are_refused_on_every_websocket) {
   EXPECT_EQ(factory().log.created, 0);
 }
 
+// What a proxy makes of a handshake, or a client that sends a body with it.
+TEST_F(EnvServerTest, a_handshake_that_cannot_be_upgraded_is_told_why) {
+  options_.web = WebInterface::kOn;
+  const auto handshake = [](std::string_view path, std::string_view version,
+                            std::string_view rest) {
+    return "GET " + std::string(path) + " HTTP/" + std::string(version) +
+           "\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
+           std::string(rest);
+  };
+  for (const char* path : {"/ws", "/mcp", "/ws/ui"}) {
+    const Bytes old = answer_to(handshake(path, "1.0", "\r\n"));
+    EXPECT_TRUE(old.starts_with("HTTP/1.1 426 ")) << path << old;
+    EXPECT_NE(old.find("proxy_http_version 1.1"), Bytes::npos) << old;
+    for (const char* body :
+         {"Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+          "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"}) {
+      const Bytes refused = answer_to(handshake(path, "1.1", body));
+      EXPECT_TRUE(refused.starts_with("HTTP/1.1 400 ")) << path << body << refused;
+      EXPECT_NE(refused.find("without a body"), Bytes::npos) << refused;
+    }
+    const auto raw = listener_->connect();
+    const Bytes empty = handshake(path, "1.1", "Content-Length: 0\r\n\r\n");
+    ASSERT_TRUE(net::testing::run(shard_, net::write_all(raw.get(), empty)));
+    Bytes answer;
+    shard_.run_until([&] { return !(answer += raw->take_unread()).empty(); });
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 101 ")) << path << answer;
+  }
+}
+
 TEST_F(EnvServerTest, pings_are_answered_while_a_step_runs) {
   Socket& socket = connect();
   send(socket, R"({"type":"step","data":{"tool_name":"wait","arguments":{"seconds":60}}})");

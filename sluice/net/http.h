@@ -102,8 +102,9 @@ class ResponseWriter {
   awaitable<Result<void>> finish() { return finish(Bytes()); }
 
   // The answer 101: the connection leaves HTTP and is the handler's until its coroutine ends, when
-  // it is closed. `headers` say to what (Upgrade, and what that protocol asks for). kProtocol if
-  // the request cannot be upgraded: only a GET of HTTP/1.1 without a body can.
+  // it is closed. `headers` say to what (Upgrade, and what that protocol asks for). If the
+  // request cannot be upgraded, an error of the caller's, and nothing is written: kUnsupported (it
+  // is not of HTTP/1.1), kProtocol (it is no GET, or has a body).
   struct Upgraded {
     Stream* stream = nullptr;
     Bytes already_read;  // what the client sent behind its request

@@ -98,9 +98,17 @@ awaitable<Result<ResponseWriter::Upgraded>> HttpConnection::Writer::upgrade(Head
     co_return Error(ErrorCode::kInternal, "the request was answered already");
   }
   const wire::RequestHead& request = connection_->head_;
-  if (request.version != 11 || request.request.method != "GET" ||
-      request.framing != wire::Framing::kNone) {
-    co_return Error(ErrorCode::kProtocol, "this request cannot be upgraded", ErrorOrigin::kCaller);
+  if (request.version != 11) {
+    co_return Error(
+        ErrorCode::kUnsupported,
+        "only HTTP/1.1 can be upgraded, and this came as HTTP/1.0, perhaps from a proxy "
+        "(nginx: proxy_http_version 1.1)",
+        ErrorOrigin::kCaller);
+  }
+  if (request.request.method != "GET" || request.framing == wire::Framing::kChunked ||
+      request.length > 0) {
+    co_return Error(ErrorCode::kProtocol, "only a GET without a body can be upgraded",
+                    ErrorOrigin::kCaller);
   }
   Bytes out;
   wire::append_status_line(out, 101);
