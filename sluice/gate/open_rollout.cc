@@ -398,10 +398,13 @@ Result<void> OpenRollout::check_origin(const llm::Answer& answer) const {
   if (!sampled || waived) return {};
   for (const llm::Choice& choice : answer.choices) {
     if (!choice.ids.empty() && choice.logprobs.size() == choice.ids.size()) continue;
-    return Error(ErrorCode::kInvalidArgument,
-                 "answer: what was sampled needs its token ids and a logprob for each (or another "
-                 "origin, or a registration that waives them)",
-                 ErrorOrigin::kCaller);
+    return Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("answer: it has {} token ids and {} logprobs; what was sampled needs its "
+                    "token ids and a logprob for each (or another origin, or a registration "
+                    "that waives them)",
+                    choice.ids.size(), choice.logprobs.size()),
+        ErrorOrigin::kCaller);
   }
   return {};
 }

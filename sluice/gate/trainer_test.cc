@@ -88,10 +88,15 @@ TEST_F(TrainerTest, WhatIsCalledSampledComesWithItsTokens) {
   const auto bare = reply_with(call->id, llm::text_answer("x", Origin::kSampled));
   ASSERT_FALSE(bare);
   EXPECT_EQ(bare.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_THAT(bare.error().message, HasSubstr("token ids and a logprob for each"));
-  llm::Answer without_logprobs = sampled("x");
-  without_logprobs.choices[0].logprobs.clear();
-  EXPECT_FALSE(reply_with(call->id, without_logprobs));
+  EXPECT_THAT(bare.error().message, HasSubstr("it has 0 token ids and 0 logprobs; what"));
+  llm::Answer lacking = sampled("x");
+  lacking.choices[0].ids = {1, 2, 3};
+  lacking.choices[0].logprobs = {-0.1F, -0.2F};
+  EXPECT_THAT(reply_with(call->id, lacking).error().message,
+              HasSubstr("3 token ids and 2 logprobs"));
+  lacking.choices[0].logprobs.clear();
+  EXPECT_THAT(reply_with(call->id, lacking).error().message,
+              HasSubstr("3 token ids and 0 logprobs"));
   // The call is still open for a better one.
   EXPECT_EQ(reply_with(call->id, sampled("x")), Outcome::kDelivered);
   agent.response();

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "sluice/json/text.h"
 #include "sluice/llm/dialect.h"
@@ -16,6 +18,8 @@ using wire::Members;
 
 // As many bytes as a made answer may have before it is whole.
 constexpr size_t kMaxSoFar = 64 << 20;
+// What a server's arithmetic may make of the logarithm of 1.
+constexpr float kMaxLogprob = 1e-3F;
 
 Error unfit(std::string what) {
   return Error(ErrorCode::kInvalidArgument, "answer: " + std::move(what), ErrorOrigin::kCaller);
@@ -25,6 +29,14 @@ Result<void> check(const Choice& choice) {
   if (!choice.logprobs.empty() && choice.logprobs.size() != choice.ids.size()) {
     return unfit(fmt::format("{} token ids and {} logprobs; there must be one for each id, or none",
                              choice.ids.size(), choice.logprobs.size()));
+  }
+  const auto wrong =
+      std::find_if(choice.logprobs.begin(), choice.logprobs.end(),
+                   [](float logprob) { return !std::isfinite(logprob) || logprob > kMaxLogprob; });
+  if (wrong != choice.logprobs.end()) {
+    return unfit(
+        fmt::format("the logprob of token {} is {}; a logarithm of a probability is at most 0",
+                    wrong - choice.logprobs.begin(), *wrong));
   }
   for (size_t i = 1; i < choice.versions.size(); ++i) {
     if (choice.versions[i].first_token < choice.versions[i - 1].first_token) {

@@ -16,7 +16,7 @@ Answer text_answer(std::string text, Origin origin);
 // Fills in what may be left out: ids of tool calls, the finish reason kToolCalls where there are
 // tool calls and it says kStop, and usage where the token ids tell it. kInvalidArgument if the
 // answer does not fit a call that asks for `n` choices: none, too many, logprobs that are not one
-// per id, versions out of order or beyond the ids.
+// per id or are of no probability, versions out of order or beyond the ids.
 Result<void> complete(Answer& answer, uint32_t n);
 // The same for the call that it answers, in the terms of its dialect (Codec::fit()).
 Result<void> complete(Answer& answer, const Call& call);

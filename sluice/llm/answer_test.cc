@@ -1,6 +1,10 @@
 #include "sluice/llm/answer.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
 
 namespace sluice::llm {
 namespace {
@@ -56,6 +60,12 @@ TEST(AnswerTest, RefusesAnAnswerThatDoesNotFit) {
   logprobs.choices[0].logprobs = {-0.5f};
   EXPECT_EQ(refused(logprobs),
             "answer: 2 token ids and 1 logprobs; there must be one for each id, or none");
+  for (const float wrong : {0.5f, std::numeric_limits<float>::infinity(), std::nanf("")}) {
+    logprobs.choices[0].logprobs = {-0.5f, wrong};
+    EXPECT_THAT(refused(logprobs), ::testing::HasSubstr("answer: the logprob of token 1 is "));
+  }
+  logprobs.choices[0].logprobs = {-0.5f, 1e-7f};
+  EXPECT_TRUE(complete(logprobs, 1)) << "rounded";
   Answer versions = text_answer("x", Origin::kSampled);
   versions.choices[0].versions = {{5, "b"}, {0, "a"}};
   EXPECT_NE(refused(versions), "");

@@ -1,6 +1,6 @@
 // An HTTP/1.1 server on any Listener: keep-alive, pipelining in order, Expect: 100-continue,
 // limits on everything, graceful drain. Follows RFC 9110 and 9112; what they leave open is refused
-// (obs-fold, conflicting lengths, a body both sized and chunked).
+// (obs-fold, conflicting lengths, a body both sized and chunked, two fields that say who asks).
 //
 // Each connection is one coroutine. While a handler runs nothing is read from its connection, and
 // the connection holds no timer: a parked request costs the coroutine's frames, the request itself

@@ -54,6 +54,21 @@ Fault from_beast(error_code error) {
   return malformed(fmt::format("malformed message: {}", error.message()));
 }
 
+// Who asks, and how a connection goes on. Of two such fields this server and a proxy in front of it
+// may each believe another.
+bool stands_once(http::field name, std::string_view text) {
+  switch (name) {
+    case http::field::authorization:
+    case http::field::sec_websocket_key:
+    case http::field::sec_websocket_version:
+      return true;
+    case http::field::unknown:
+      return equal_ignoring_case(text, "x-api-key") || equal_ignoring_case(text, "x-goog-api-key");
+    default:
+      return false;
+  }
+}
+
 // The parts of a head that decide how its body is framed, gathered field by field.
 struct Lengths {
   std::optional<uint64_t> content_length;
@@ -122,6 +137,9 @@ class HeadParser final : public http::basic_parser<kIsRequest> {
   std::optional<Fault> take_field(http::field name, std::string_view text, std::string_view value) {
     if (headers_->fields().size() >= max_fields_) {
       return Fault{431, fmt::format("more than {} header fields", max_fields_)};
+    }
+    if (kIsRequest && stands_once(name, text) && headers_->get(text)) {
+      return malformed(fmt::format("two {} fields", text));
     }
     headers_->add(std::string(text), std::string(value));
     if (name == http::field::unknown) return std::nullopt;

@@ -159,6 +159,15 @@ TEST(RequestHeadTest, RefusesEveryOtherFormWithItsStatus) {
             400},
            {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding : chunked\r\n\r\n", 400},
            {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: \"chunked\"\r\n\r\n", 501},
+           // What says who asks, and what a handshake answers to, once.
+           {"GET / HTTP/1.1\r\n" + host + "Authorization: a\r\nauthorization: a\r\n\r\n", 400},
+           {"GET / HTTP/1.1\r\n" + host + "X-Api-Key: a\r\nx-api-key: b\r\n\r\n", 400},
+           {"GET / HTTP/1.1\r\n" + host + "x-goog-api-key: a\r\nx-goog-api-key: b\r\n\r\n", 400},
+           {"GET / HTTP/1.1\r\n" + host + "Sec-WebSocket-Key: a\r\nSec-WebSocket-Key: b\r\n\r\n",
+            400},
+           {"GET / HTTP/1.1\r\n" + host +
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8\r\n\r\n",
+            400},
            // Fields.
            {"GET / HTTP/1.1\r\n" + host + "A : b\r\n\r\n", 400},
            {"GET / HTTP/1.1\r\n" + host + ": b\r\n\r\n", 400},
