@@ -50,8 +50,8 @@ bool Allowance::close() {
   return !std::exchange(closed_, true);
 }
 
-Problem Allowance::come_again() {
-  return Problem::of(ErrorCode::kUnavailable, "too many calls wait for an answer");
+Problem Allowance::come_again(std::string_view why) {
+  return Problem::of(ErrorCode::kUnavailable, std::string(why));
 }
 
 Problem Allowance::was_cancelled() {

@@ -34,7 +34,7 @@ class Allowance {
   Refused refuse_by_budget();
   Refused refuse_tool_call();
   // The same as an overloaded gate says it.
-  static llm::Problem come_again();
+  static llm::Problem come_again(std::string_view why = "too many calls wait for an answer");
   static llm::Problem was_cancelled();
 
  private:

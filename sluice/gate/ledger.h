@@ -57,8 +57,10 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   // Gives trainers the rollout's last item, behind the record of all before it. The first counts.
   void end(std::string reason);
 
-  // Whether the recorder takes one more call.
-  bool has_room() const { return recorder_ == nullptr || recorder_->has_room(); }
+  // Whether the recorder takes one more call, with so many bytes.
+  bool has_room(size_t bytes) const {
+    return recorder_ == nullptr || recorder_->has_room(rollout_, bytes);
+  }
 
   // From here on nothing is put off. Returns when who waited was told.
   net::awaitable<void> close();

@@ -182,8 +182,9 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
   const PurposeRule* rule = purpose_of(*arrival.codec, *peek, arrival.session);
   if (auto over = allowance_.refuse_by_budget()) return refuse(std::move(*over));
   const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
-  if ((for_trainer && !core_->ready.has_room()) || !ledger_->has_room()) {
-    return refuse(Allowance::come_again());
+  if (for_trainer && !core_->ready.has_room()) return refuse(Allowance::come_again());
+  if (!ledger_->has_room(arrival.body->size())) {
+    return refuse(Allowance::come_again("the disk of the gate's recorder does not keep up"));
   }
   std::optional<llm::WithTools> changed;
   if (!added_tools_.empty() && takes_tools(rule)) {

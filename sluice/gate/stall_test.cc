@@ -157,7 +157,7 @@ TEST_F(StallTest, AnAnswerThatIsNotRecordedIsDeliveredAndNotAccepted) {
 }
 
 TEST_F(StallTest, WhenTooMuchWaitsNewCallsComeAgainAndParkedOnesAreAnswered) {
-  make_recorder(40'000);
+  make_recorder(100'000);
   open();
   stall();
   const std::string large = body(0, R"(,"user":")" + std::string(30'000, 'x') + "\"");
@@ -166,9 +166,21 @@ TEST_F(StallTest, WhenTooMuchWaitsNewCallsComeAgainAndParkedOnesAreAnswered) {
   const auto one = next_call();
   second.post(kPath, body(1, R"(,"user":")" + std::string(30'000, 'y') + "\""));
   const auto two = next_call();
-  EXPECT_FALSE(jsonl_->has_room());
   third.post(kPath, body(2));
-  EXPECT_EQ(third.response().status, 503);
+  const auto refused = third.response();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.body, HasSubstr("disk"));
+  // Another rollout has room: it has nothing waiting.
+  Registration other = registration_;
+  other.id = {"r1"};
+  other.policy = testing::answering("there is room");
+  ASSERT_TRUE(gate_->for_operator.open(other));
+  auto listener = std::make_unique<net::MemoryListener>(shard_);
+  testing::Agent victim(shard_, *listener);
+  ASSERT_TRUE(gate_->for_operator.serve(other.id, std::move(listener)));
+  gate_->for_operator.admit(other.id);
+  victim.post("/rollout/r1/v1/chat/completions", body());
+  EXPECT_THAT(victim.response().body, HasSubstr("there is room"));
   // Sent again it is the call that it was.
   third.post(kPath, large);
   EXPECT_FALSE(a_call_waits());
@@ -183,6 +195,7 @@ TEST_F(StallTest, WhenTooMuchWaitsNewCallsComeAgainAndParkedOnesAreAnswered) {
   (void)trace::testing::flush(*jsonl_, id_);
   third.post(kPath, body(2));
   EXPECT_EQ(outcome(reply(next_call()->id, "three")), llm::Outcome::kDelivered);
+  net::testing::run(shard_, gate_->for_operator.close(other.id));
 }
 
 TEST_F(StallTest, ARolloutIsClosedWhenWhatIsToldOfItWasTold) {

@@ -126,6 +126,7 @@ struct JsonlRecorder::Track {
       : id(std::move(i)), bodies(std::move(files)) {}
 
   const RolloutId id;
+  std::atomic<size_t> waiting = 0;  // bytes that were told and are not written
 
   std::mutex mutex;  // of what those who tell and the writer share
   Said said;
@@ -194,6 +195,7 @@ class JsonlRecorder::Line : private Locked, public llm::wire::Members {
     said().lines.push_back('\n');
     const size_t more = said().lines.size() - bytes + body_bytes_;
     said().bytes += more;
+    track->waiting += more;
     const bool much = recorder_.queued_bytes_.fetch_add(more) + more > kMuch;
     recorder_.enqueue(track, much ? Hurry::kAtOnce : Hurry::kNone);
   }
@@ -283,6 +285,15 @@ void JsonlRecorder::enqueue(const std::shared_ptr<Track>& track, Hurry hurry) {
   if (wake) changed_.notify_one();
 }
 
+bool JsonlRecorder::has_room(const RolloutId& rollout, size_t bytes) const {
+  const size_t queued = queued_bytes_;
+  if (queued + bytes <= options_.queue_bytes / 2) return true;  // whoever's it is
+  const size_t free = options_.queue_bytes - std::min(queued, options_.queue_bytes);
+  const std::lock_guard lock(mutex_);
+  const auto it = tracks_.find(rollout);
+  return bytes + (it == tracks_.end() ? 0 : it->second->waiting.load()) <= free;
+}
+
 void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
   Line line(*this, rollout, "opened");
   line.number("version", 2);
@@ -326,7 +337,7 @@ void JsonlRecorder::confirmed(const llm::Call& call) {
 }
 
 void JsonlRecorder::event(const RolloutId& rollout, const Event& event) {
-  if (!has_room()) {
+  if (!has_room(rollout, event.detail.size())) {
     std::shared_ptr<Track> track;
     const auto locked = lock(rollout, track);
     track->said.events_left_out = true;
@@ -418,6 +429,7 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
   }
   if (!said.flushes.empty()) track.lost.reset();
   queued_bytes_ -= said.bytes;
+  track.waiting -= said.bytes;
   said.clear();
   if (track.flushed) forget(track);
 }

@@ -30,8 +30,9 @@ namespace sluice::trace {
 class JsonlRecorder final : public Recorder {
  public:
   struct Options {
-    size_t queue_bytes =
-        256 << 20;  // over it there is no room: of lines, and of bodies held for it
+    // Of lines, and of bodies held for them. There is room for a rollout while it has no more
+    // waiting than is free, so that one alone takes half, and leaves the others theirs.
+    size_t queue_bytes = 256 << 20;
     std::shared_ptr<FileCalls> files = std::make_shared<FileCalls>();
   };
   // `directory` is made (mode 0700) when the first file is; files have mode 0600.
@@ -47,7 +48,7 @@ class JsonlRecorder final : public Recorder {
   void event(const RolloutId& rollout, const Event& event) override;
   void closed(const RolloutId& rollout, const ResultSummary& summary) override;
   void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override;
-  bool has_room() const override { return queued_bytes_ < options_.queue_bytes; }
+  bool has_room(const RolloutId& rollout, size_t bytes) const override;
   std::string location(const RolloutId& rollout) const override;
   // Of rollouts that it has not forgotten.
   size_t rollouts() const;

@@ -548,12 +548,14 @@ TEST_F(StallTest, EachShardIsToldByItself) {
 
 TEST_F(StallTest, WhatIsQueuedIsBoundedAndEventsGoFirst) {
   JsonlRecorder recorder(directory_, Logger(), {.queue_bytes = 10'000, .files = disk_});
-  EXPECT_TRUE(recorder.has_room());
-  recorder.arrived(*call(Bytes(9000, 'x')));
-  EXPECT_TRUE(recorder.has_room());
+  EXPECT_TRUE(recorder.has_room(rollout_, 9000));
+  EXPECT_FALSE(recorder.has_room(rollout_, 11'000));
   const auto last = call(Bytes(9000, 'y'));
   recorder.arrived(*last);
-  EXPECT_FALSE(recorder.has_room());
+  disk_->wait_for_a_writer();  // what is being written waits as well
+  EXPECT_FALSE(recorder.has_room(rollout_, 0));
+  EXPECT_TRUE(recorder.has_room({"other"}, 100)) << "what one has waiting keeps no other out";
+  EXPECT_FALSE(recorder.has_room({"other"}, 2000));
   recorder.event(rollout_, {"phase", "{}"});
   recorder.ended(*last, llm::Outcome::kDelivered, "");
   disk_->resume();
@@ -562,11 +564,11 @@ TEST_F(StallTest, WhatIsQueuedIsBoundedAndEventsGoFirst) {
   const auto flushed = testing::flush(recorder, rollout_);
   ASSERT_FALSE(flushed);
   EXPECT_THAT(flushed.error().message, HasSubstr("events were left out"));
-  EXPECT_TRUE(recorder.has_room());
+  EXPECT_TRUE(recorder.has_room(rollout_, 9000));
   const Trace trace = load_trace();
   EXPECT_TRUE(trace.events.empty());
-  ASSERT_EQ(trace.calls.size(), 2u);
-  EXPECT_EQ(trace.calls[1].outcome, llm::Outcome::kDelivered);
+  ASSERT_EQ(trace.calls.size(), 1u);
+  EXPECT_EQ(trace.calls[0].outcome, llm::Outcome::kDelivered);
 }
 
 TEST_F(StallTest, WhatIsToldBehindAFlushOfAClosedRolloutIsNotLost) {

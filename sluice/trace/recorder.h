@@ -14,9 +14,10 @@
 // * Likeness: Call::like is what the gate saw when it compared two bodies. A recorder may write
 //   only what is new by it, but has to look whether it has the earlier body, and whether the
 //   numbers fit.
-// * Bound: has_room() is false while so much waits to be written that new calls have to come again.
-//   What is told all the same is taken; but events that say no more than what happened may be left
-//   out then, which flush() tells.
+// * Bound: has_room() is false while so much waits to be written that new calls of a rollout have
+// to
+//   come again. What is told all the same is taken; but events that say no more than what happened
+//   may be left out then, which a flush() behind closed() tells.
 //
 // Thread-safe; the members for one rollout are called from one thread at a time. It outlives
 // whoever tells it something.
@@ -75,7 +76,8 @@ class Recorder {
   // REQUIRES: the shard lives until then.
   using Flushed = std::function<void(Result<void>)>;
   virtual void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) = 0;
-  virtual bool has_room() const { return true; }
+  // For a call of that rollout, with so many bytes.
+  virtual bool has_room(const RolloutId& /*rollout*/, size_t /*bytes*/) const { return true; }
   // Where a person finds the rollout's trace.
   virtual std::string location(const RolloutId& rollout) const = 0;
 };

@@ -26,7 +26,9 @@ class TurnLog final : public trace::Recorder {
   void event(const RolloutId& rollout, const trace::Event& event) override;
   void closed(const RolloutId& rollout, const trace::ResultSummary& summary) override;
   void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override;
-  bool has_room() const override { return next_.has_room(); }
+  bool has_room(const RolloutId& rollout, size_t bytes) const override {
+    return next_.has_room(rollout, bytes);
+  }
   std::string location(const RolloutId& rollout) const override;
 
   // A row for each call that has ended, in the order of their arrival.
