@@ -18,7 +18,8 @@ Result<int> serve(const GateFlags& flags) {
   const Logger log = flags.log.empty() ? Logger::to_fd(2, LogLevel::kInfo)
                                        : Logger::to_file(flags.log, LogLevel::kInfo);
   WiringOptions options;
-  options.traces = flags.out.empty() ? state_directory() + "/traces" : flags.out;
+  const std::string traces = flags.out.empty() ? state_directory() + "/traces" : flags.out;
+  options.traces = traces;
   set_limits(flags.limits, options.gate);
   TrainerSideOptions& trainer = options.trainer.emplace();
   trainer.listen = flags.trainer_listen;
@@ -33,7 +34,8 @@ Result<int> serve(const GateFlags& flags) {
   net::Shard shard;
   bool stopping = false;
   const net::Signals signals(shard, {SIGINT, SIGTERM}, [&](int) { stopping = true; });
-  fmt::print("agents at {}\ntrainer API at http://{}\n", side.agents_url(), side.address());
+  fmt::print("agents at {}\ntrainer API at http://{}\ntraces in {}\n", side.agents_url(),
+             side.address(), traces);
   if (!side.keys_file().empty()) fmt::print("keys in {}\n", side.keys_file());
   std::fflush(stdout);
   shard.run_until([&] { return stopping; });

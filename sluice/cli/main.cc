@@ -138,7 +138,8 @@ int main(int argc, char** argv) {
   gate_serve->add_option("--keys-file", gate.keys_file, "where keys are written that are made");
   gate_serve->add_option("--max-rollouts", gate.max_rollouts, "open at a time")
       ->capture_default_str();
-  gate_serve->add_option("--out", gate.out, "the traces' directory");
+  gate_serve->add_option("--out", gate.out,
+                         "the traces' directory; default: traces in the state directory, printed");
   gate_serve->add_option("--log", gate.log, "append the log to this file");
   sluice::cli::add_limit_flags(*gate_serve, gate.limits);
   gate_serve->callback([&] { code = sluice::cli::gate_serve_command(gate); });

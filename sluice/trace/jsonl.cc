@@ -249,6 +249,10 @@ std::string JsonlRecorder::location(const RolloutId& rollout) const {
   return path(rollout, ".jsonl");
 }
 
+bool JsonlRecorder::has(const RolloutId& rollout) const {
+  return ::access(location(rollout).c_str(), F_OK) == 0;
+}
+
 size_t JsonlRecorder::rollouts() const {
   const std::lock_guard lock(mutex_);
   return tracks_.size();

@@ -50,6 +50,7 @@ class JsonlRecorder final : public Recorder {
   void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override;
   bool has_room(const RolloutId& rollout, size_t bytes) const override;
   std::string location(const RolloutId& rollout) const override;
+  bool has(const RolloutId& rollout) const override;
   // Of rollouts that it has not forgotten.
   size_t rollouts() const;
 

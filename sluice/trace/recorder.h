@@ -80,6 +80,8 @@ class Recorder {
   virtual bool has_room(const RolloutId& /*rollout*/, size_t /*bytes*/) const { return true; }
   // Where a person finds the rollout's trace.
   virtual std::string location(const RolloutId& rollout) const = 0;
+  // Whether there is a trace of that id already, of an earlier process's too.
+  virtual bool has(const RolloutId& /*rollout*/) const { return false; }
 };
 
 // Awaits a flush() on `shard`, which is the caller's.

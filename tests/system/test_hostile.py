@@ -182,6 +182,9 @@ class Hostile(SystemTest):
                             lambda body: (body["results"][0] if "results" in body else body)["error"]["message"])
         replayed = self.register(id="mine")
         self.operate("DELETE", "/v1/rollouts/mine")
+        # An id that has a trace is not registered again.
+        for kind in ".jsonl", ".bodies":
+            (self.tmp / "traces" / f"mine{kind}").unlink(missing_ok=True)
         own, other, expired = self.register(id="mine"), self.register(), self.register(lifetime_s=1)
         self.trainer.rollout_key = own["key"]
         self.agents = Door("agents", gate, agents, "/v1/chat/completions", own["key"], 16 * MIB,

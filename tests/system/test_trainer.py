@@ -263,9 +263,10 @@ class Start(SystemTest):
                                    "--keys-file", str(self.tmp / "keys"), "--out", str(self.tmp / "t")],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.addCleanup(server.stdout.close)
-        lines = [server.stdout.readline() for _ in range(3)]
+        lines = [server.stdout.readline() for _ in range(4)]
         self.assertIn("http://127.0.0.1:", lines[0])
         self.assertIn("http://127.0.0.1:", lines[1])
+        self.assertEqual(lines[2], f"traces in {self.tmp / 't'}\n")
         self.assertEqual((self.tmp / "keys").stat().st_mode & 0o777, 0o600)
         keys = dict(line.split("=") for line in (self.tmp / "keys").read_text().split())
         self.assertEqual(len(set(keys.values())), 2)

@@ -105,6 +105,16 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
   if (registration.id.empty()) registration.id = RolloutId::fresh();
   const RolloutId id = registration.id;
   trace::Recorder* const recorder = registration.recorder;
+  // One that is being closed is here longer than at the gate.
+  const bool here = rollouts_.contains(id);
+  if (here || (recorder != nullptr && is_valid_id(id.value) && recorder->has(id))) {
+    return Error(ErrorCode::kAlreadyExists,
+                 fmt::format("rollout {} {}", id.value,
+                             here ? "is open at the gate already"
+                                  : "has a trace here, from an earlier registration: take another "
+                                    "id, or leave it out"),
+                 ErrorOrigin::kCaller);
+  }
   SLUICE_TRY_VOID(gate_.open(std::move(registration)));
   if (recorder != nullptr) {
     recorder->opened(

@@ -47,7 +47,8 @@ class SharedEndpoint {
     RolloutKeys::Time expires;
   };
   // Opens the rollout on this shard and admits its calls. It is closed when its `lifetime` is over.
-  // Errors as Operator::open(); kExhausted over the limit.
+  // Errors as Operator::open(); kExhausted over the limit, kAlreadyExists for an id that has a
+  // trace.
   Result<Opened> open(Registration registration, Duration lifetime);
   // Whether it was one of these, and open. Its trainer is told why.
   net::awaitable<bool> close(RolloutId rollout, std::string_view why = "closed by its operator");

@@ -256,6 +256,15 @@ TEST(SharedRecorderTest, AClosedRolloutLeavesNothingInTheRecorder) {
     const auto trace = trace::load(recorder.location({"a"}));
     ASSERT_TRUE(trace);
     EXPECT_TRUE(trace->summary) << "closed behind its flush";
+    const auto again = [&](const char* id) {
+      Registration registration;
+      registration.id = {id};
+      return shared.open(std::move(registration), 1h).error();
+    };
+    EXPECT_EQ(again("a").code, ErrorCode::kAlreadyExists);
+    EXPECT_THAT(again("a").message, HasSubstr("has a trace here"));
+    EXPECT_THAT(again("b").message, HasSubstr("is open at the gate already"));
+    EXPECT_EQ(again("../a").code, ErrorCode::kInvalidArgument);
     net::testing::run(shard, shared.stop(Deadline::in(1s)));
     EXPECT_EQ(recorder.rollouts(), 0u);
   }
