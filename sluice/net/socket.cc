@@ -223,13 +223,29 @@ std::unique_ptr<Stream> make_stream(Socket socket, int family) {
   return std::make_unique<SocketStream>(std::move(socket), Carrier::kTcp, to_text(peer));
 }
 
+// Lets the kernel find out that a peer is gone without a word (its machine, or the network
+// between): after 60 s of silence it asks every 15 s, and after 120 s without an answer, or with
+// bytes that nobody acknowledges, the connection is over. What a listener accepts inherits this.
+void notice_silence(int listening) {
+  const auto set = [listening](int level, int option, int value) {
+    [[maybe_unused]] const int kept = ::setsockopt(listening, level, option, &value, sizeof value);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 60);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 15);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 4);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 120'000);
+}
+
 class SocketListener final : public Listener {
  public:
   SocketListener(Acceptor acceptor, int family, std::string address, std::string path_to_unlink)
       : acceptor_(std::move(acceptor)),
         family_(family),
         address_(std::move(address)),
-        unlink_(std::move(path_to_unlink)) {}
+        unlink_(std::move(path_to_unlink)) {
+    if (family_ != AF_UNIX) notice_silence(acceptor_.native_handle());
+  }
 
   ~SocketListener() override { SocketListener::close(); }
 

@@ -1,5 +1,8 @@
 // Streams and listeners over the kernel's sockets: TCP and unix.
 //
+// An accepted TCP connection whose peer is gone without a word ends after two minutes, as one that
+// was reset does.
+//
 // Everything here is made and used on one shard. Names are looked up on a BlockingPool thread.
 #pragma once
 

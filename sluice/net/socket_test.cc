@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -63,6 +65,50 @@ TEST_F(SocketTest, CarriesBytesBothWaysAndReportsTheEnd) {
   EXPECT_EQ(read(*pair.client), "pong");
   pair.client->close();
   EXPECT_EQ(read(*pair.server), "");
+}
+
+int option(int fd, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  EXPECT_EQ(::getsockopt(fd, level, name, &value, &size), 0);
+  return value;
+}
+
+TEST_F(SocketTest, AnAcceptedConnectionNoticesThatItsPeerIsGone) {
+  Fd bound(::socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(::listen(bound.get(), 1), 0);
+  auto adopted = adopt_tcp_listener(shard_, std::move(bound));
+  auto made = listen_tcp(shard_, "127.0.0.1", 0);
+  ASSERT_TRUE(adopted && made);
+  for (Listener* const listener : {adopted->get(), made->get()}) {
+    StreamPtr server;
+    shard_.spawn(accept_into(listener, &server));
+    const Fd client(::socket(AF_INET, SOCK_STREAM, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(port_of(*listener));
+    ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    shard_.run_until([&] { return server != nullptr; });
+    // The stream does not show its descriptor: it is the one whose peer is our client.
+    socklen_t size = sizeof address;
+    ASSERT_EQ(::getsockname(client.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+    int accepted = -1;
+    for (int fd = 0; fd < 256; ++fd) {
+      sockaddr_in peer{};
+      size = sizeof peer;
+      if (::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0 &&
+          peer.sin_family == AF_INET && peer.sin_port == address.sin_port) {
+        accepted = fd;
+      }
+    }
+    ASSERT_GE(accepted, 0);
+    EXPECT_EQ(option(accepted, SOL_SOCKET, SO_KEEPALIVE), 1);
+    EXPECT_EQ(option(accepted, IPPROTO_TCP, TCP_KEEPIDLE), 60);
+    EXPECT_EQ(option(accepted, IPPROTO_TCP, TCP_KEEPINTVL), 15);
+    EXPECT_EQ(option(accepted, IPPROTO_TCP, TCP_KEEPCNT), 4);
+    EXPECT_EQ(option(accepted, IPPROTO_TCP, TCP_USER_TIMEOUT), 120'000);
+  }
 }
 
 TEST_F(SocketTest, CloseEndsAPendingReadWithAnError) {
