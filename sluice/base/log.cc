@@ -240,6 +240,7 @@ class Logger::Sink {
                     "lines are missing here: the log is written too slowly", {{"lines", dropped}});
         lines.append(note.data(), note.size());
       }
+      escape_line_ends(lines);
       write_each_line(fd_, lines);
       lines.clear();
       lock.lock();

@@ -42,7 +42,9 @@ class OneRollout final : public RunReport {
     }
     SLUICE_TRY_VOID(store_result(directory_, result));
     if (flags_.json) {
-      fmt::print("{}\n", rollout::to_json(result));
+      std::string line = rollout::to_json(result);
+      escape_line_ends(line);
+      fmt::print("{}\n", line);
     } else {
       print_result(directory_, result);
     }

@@ -98,7 +98,9 @@ std::string to_line(const Finished& finished, const std::string& task, const std
   // The result is text already.
   std::string text = json::serialize(json::Value(std::move(out)));
   text.pop_back();
-  return text + R"(,"result":)" + (finished.result ? to_json(*finished.result) : "null") + "}";
+  text += R"(,"result":)" + (finished.result ? to_json(*finished.result) : "null") + "}";
+  escape_line_ends(text);
+  return text;
 }
 
 Result<ResultsFile> ResultsFile::open(const std::string& path, std::vector<ResultLine>* entries) {

@@ -66,6 +66,15 @@ bool settled(const Finished& finished) {
   return line->settled();
 }
 
+TEST_F(ResultsFileTest, no_text_in_a_line_ends_it) {
+  Finished finished = ended("t@1", ErrorKind::kTask, std::nullopt);
+  finished.why = "\u2029";
+  finished.result->error = "a\u0085b\u2028c";
+  const std::string line = to_line(finished, "t", "");
+  EXPECT_THAT(line, HasSubstr(R"("a\u0085b\u2028c")"));
+  EXPECT_THAT(line, HasSubstr(R"("why":"\u2029")"));
+}
+
 TEST_F(ResultsFileTest, only_attempts_that_were_made_are_settled) {
   EXPECT_TRUE(settled(ended("a", ErrorKind::kAgent, 0)));
   EXPECT_TRUE(settled(ended("a", ErrorKind::kTask, {})));

@@ -440,8 +440,7 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
 
 // The bodies first: a line never refers to bytes that are not there.
 void JsonlRecorder::append(Track& track, Batch& batch) const {
-  const Said& said = batch.said;
-  ByteView lines = said.lines;
+  Said& said = batch.said;
   if (!said.bodies.empty()) {
     if (auto done = track.bodies.append(said.bodies, batch.where); !done) {
       fail(track, std::move(done).error().within("while appending requests to a trace"));
@@ -450,17 +449,20 @@ void JsonlRecorder::append(Track& track, Batch& batch) const {
     size_t copied = 0;
     for (size_t i = 0; i < said.references.size(); ++i) {
       const auto [at, size] = said.references[i];
-      batch.lines.append(lines, copied, at - copied);
+      batch.lines.append(said.lines, copied, at - copied);
       if (batch.where[i]) {
-        append_parts(batch.lines.append(lines, at, size), *batch.where[i]);
+        append_parts(batch.lines.append(said.lines, at, size), *batch.where[i]);
         copied = at + size;
       } else {
         batch.lines.append("null");
         copied = at + size + kReferenceEnd.size();
       }
     }
-    lines = batch.lines.append(lines, copied);
+    batch.lines.append(said.lines, copied);
   }
+  Bytes& text = said.bodies.empty() ? said.lines : batch.lines;
+  escape_line_ends(text);
+  ByteView lines = text;
   auto done = append_lines(track, lines);
   if (done) return;
   fail(track, std::move(done).error().within("while appending to a trace"));

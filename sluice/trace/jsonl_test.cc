@@ -386,6 +386,24 @@ TEST_F(TraceTest, ADirectoryThatCannotBeMadeIsReportedByFlushOnce) {
   EXPECT_TRUE(testing::flush(recorder, rollout_)) << "forgotten after a closed rollout was flushed";
 }
 
+// Python's str.splitlines(), for one, cuts at these too.
+TEST_F(TraceTest, NothingButALineFeedEndsALine) {
+  const std::string ends = "\u0085 \u2028 \u2029";
+  JsonlRecorder recorder(directory_, Logger());
+  const auto asked = call("{\"a\":\"" + ends + "\"}");
+  recorder.arrived(*asked);
+  recorder.answered(*asked, llm::text_answer(ends, llm::Origin::kCanned));
+  recorder.event(rollout_, {"agent", "{\"text\":\"" + ends + "\"}"});
+  EXPECT_THAT(lines(recorder), ::testing::Not(::testing::AnyOf(
+                                   HasSubstr("\u0085"), HasSubstr("\u2028"), HasSubstr("\u2029"))));
+  recorder.event(rollout_, {"agent", "{\"text\":\"" + ends + "\"}"});  // with no body beside it
+  const Trace trace = load_trace(recorder);
+  EXPECT_EQ(trace.broken_lines, 0u);
+  EXPECT_EQ(trace.calls[0].answer->choices[0].message.text, ends);
+  EXPECT_EQ(trace.events[1].detail, R"({"text":"\u0085 \u2028 \u2029"})");
+  EXPECT_EQ(*trace.body(trace.calls[0]), "{\"a\":\"" + ends + "\"}") << "the body as it was sent";
+}
+
 TEST_F(TraceTest, WithoutAFileEveryFlushSaysSo) {
   std::ofstream(base_ + "/file") << "x";
   JsonlRecorder recorder(base_ + "/file/traces", Logger());

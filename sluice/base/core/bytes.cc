@@ -102,6 +102,21 @@ void append_hex(Bytes& out, ByteView bytes) {
   }
 }
 
+void escape_line_ends(Bytes& json) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kEnds{
+      {{"\xC2\x85", "\\u0085"}, {"\xE2\x80\xA8", "\\u2028"}, {"\xE2\x80\xA9", "\\u2029"}}};
+  for (const auto& [raw, escape] : kEnds) {
+    size_t at = json.find(raw), copied = 0;
+    if (at == Bytes::npos) continue;
+    Bytes out;
+    for (; at != Bytes::npos; at = json.find(raw, copied)) {
+      out.append(json, copied, at - copied).append(escape);
+      copied = at + raw.size();
+    }
+    json = std::move(out.append(json, copied));
+  }
+}
+
 std::string to_hex(ByteView bytes) {
   std::string out;
   append_hex(out, bytes);

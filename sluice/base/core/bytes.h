@@ -34,6 +34,10 @@ bool is_valid_utf8(ByteView bytes);
 // keeping.
 std::string to_valid_utf8(ByteView bytes);
 
+// JSON text with what ends a line for Unicode and not for JSON (U+0085, U+2028, U+2029), and so for
+// some readers of files of a text a line, as escapes.
+void escape_line_ends(Bytes& json);
+
 std::string to_hex(ByteView bytes);
 void append_hex(Bytes& out, ByteView bytes);
 // In decimal.

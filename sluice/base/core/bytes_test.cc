@@ -41,6 +41,15 @@ TEST(Utf8Test, ReplacesOnlyWhatIsIllFormed) {
             "A");
 }
 
+TEST(LineEndsTest, WhatEndsALineForOthersThanJsonIsEscaped) {
+  Bytes json = "{\"\u2028a\":\"\u2029\u0085\u0085\",\"b\":\"\u2027\u0084\u00c5\\n\"}\n";
+  escape_line_ends(json);
+  EXPECT_EQ(json, R"({"\u2028a":"\u2029\u0085\u0085","b":")"
+                  "\u2027\u0084\u00c5"
+                  R"(\n"})"
+                  "\n");
+}
+
 TEST(HexTest, LowerCaseTwoDigitsAnOctet) {
   EXPECT_EQ(to_hex("\x00\x0F\xF0\xFF"sv), "000ff0ff");
   EXPECT_EQ(to_hex(""), "");
