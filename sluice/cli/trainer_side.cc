@@ -125,6 +125,7 @@ Result<std::unique_ptr<TrainerSide>> TrainerSide::start(const gate::Handles& gat
   service.trainer_key = keys.trainer;
   service.operator_key = keys.operators;
   service.agents = made->agents_.get();
+  service.recorder = options.recorder;
   service.agents_url = made->agents_url_;
   service.log = options.log;
   SLUICE_TRY(made->service_, gate::trainer_http::TrainerService::make(

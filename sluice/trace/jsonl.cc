@@ -439,7 +439,7 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
 }
 
 // The bodies first: a line never refers to bytes that are not there.
-void JsonlRecorder::append(Track& track, Batch& batch) const {
+void JsonlRecorder::append(Track& track, Batch& batch) {
   Said& said = batch.said;
   if (!said.bodies.empty()) {
     if (auto done = track.bodies.append(said.bodies, batch.where); !done) {
@@ -507,9 +507,12 @@ Result<void> JsonlRecorder::open_files(Track& track) const {
   return {};
 }
 
-void JsonlRecorder::fail(Track& track, Error error) const {
-  if (!track.error) log_.error("trace", "a trace is incomplete: " + error.message);
-  if (!track.error) track.error = error;
+void JsonlRecorder::fail(Track& track, Error error) {
+  if (!track.error) {
+    log_.error("trace", "a trace is incomplete: " + error.message);
+    ++incomplete_traces_;
+    track.error = error;
+  }
   track.lost = std::move(error);
 }
 

@@ -49,6 +49,7 @@ class JsonlRecorder final : public Recorder {
   void closed(const RolloutId& rollout, const ResultSummary& summary) override;
   void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) override;
   bool has_room(const RolloutId& rollout, size_t bytes) const override;
+  Load load() const override { return {queued_bytes_, incomplete_traces_}; }
   std::string location(const RolloutId& rollout) const override;
   bool has(const RolloutId& rollout) const override;
   // Of rollouts that it has not forgotten.
@@ -70,10 +71,10 @@ class JsonlRecorder final : public Recorder {
   // The writer's.
   void run();
   void write(Track& track, Batch& batch);
-  void append(Track& track, Batch& batch) const;
+  void append(Track& track, Batch& batch);
   Result<void> open_files(Track& track) const;
   Result<void> append_lines(Track& track, ByteView lines) const;
-  void fail(Track& track, Error error) const;
+  void fail(Track& track, Error error);
   void forget(Track& track);
   static void tell(std::vector<Told> told);
 
@@ -81,6 +82,7 @@ class JsonlRecorder final : public Recorder {
   const Logger log_;
   const Options options_;
   std::atomic<size_t> queued_bytes_ = 0;
+  std::atomic<uint64_t> incomplete_traces_ = 0;
 
   mutable std::mutex mutex_;  // the next ones'; taken last
   std::unordered_map<RolloutId, std::shared_ptr<Track>> tracks_;

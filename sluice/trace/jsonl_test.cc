@@ -574,6 +574,7 @@ TEST_F(StallTest, WhatIsQueuedIsBoundedAndEventsGoFirst) {
   EXPECT_FALSE(recorder.has_room(rollout_, 0));
   EXPECT_TRUE(recorder.has_room({"other"}, 100)) << "what one has waiting keeps no other out";
   EXPECT_FALSE(recorder.has_room({"other"}, 2000));
+  EXPECT_GT(recorder.load().waiting_bytes, 9000u);
   recorder.event(rollout_, {"phase", "{}"});
   recorder.ended(*last, llm::Outcome::kDelivered, "");
   disk_->resume();
@@ -583,6 +584,8 @@ TEST_F(StallTest, WhatIsQueuedIsBoundedAndEventsGoFirst) {
   ASSERT_FALSE(flushed);
   EXPECT_THAT(flushed.error().message, HasSubstr("events were left out"));
   EXPECT_TRUE(recorder.has_room(rollout_, 9000));
+  EXPECT_EQ(recorder.load().waiting_bytes, 0u);
+  EXPECT_EQ(recorder.load().incomplete_traces, 1u);
   const Trace trace = load_trace();
   EXPECT_TRUE(trace.events.empty());
   ASSERT_EQ(trace.calls.size(), 1u);

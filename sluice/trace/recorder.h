@@ -78,6 +78,12 @@ class Recorder {
   virtual void flush(const RolloutId& rollout, net::Shard& shard, Flushed told) = 0;
   // For a call of that rollout, with so many bytes.
   virtual bool has_room(const RolloutId& /*rollout*/, size_t /*bytes*/) const { return true; }
+  // How it keeps up.
+  struct Load {
+    uint64_t waiting_bytes = 0;      // to be written
+    uint64_t incomplete_traces = 0;  // of rollouts of which something could not be
+  };
+  virtual Load load() const { return {}; }
   // Where a person finds the rollout's trace.
   virtual std::string location(const RolloutId& rollout) const = 0;
   // Whether there is a trace of that id already, of an earlier process's too.

@@ -330,7 +330,8 @@ Bytes state_json(const TrainerState& state, const Totals& totals) {
   });
 }
 
-Bytes metrics_text(const TrainerState& state, const Totals& totals) {
+Bytes metrics_text(const TrainerState& state, const Totals& totals,
+                   const trace::Recorder::Load& recorder) {
   Metrics metrics;
   const auto metric = [&](const std::string& name, const char* help, uint64_t value,
                           const MetricLabels& labels = {}) {
@@ -361,6 +362,10 @@ Bytes metrics_text(const TrainerState& state, const Totals& totals) {
   metric("ready", "Calls that wait for a trainer.", state.waiting);
   metric("held", "Items that trainers hold.", state.held);
   metric("trainers", "Named trainers that live or hold something.", state.trainers);
+  metric("recorder_waiting_bytes", "Bytes that wait for the recorder's disk.",
+         recorder.waiting_bytes);
+  metric("incomplete_traces_total", "Rollouts of which something could not be recorded.",
+         recorder.incomplete_traces);
   metric("paused", "1 in a pause.", state.paused ? 1 : 0);
   return metrics.text();
 }

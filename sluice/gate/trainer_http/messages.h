@@ -35,7 +35,8 @@ Bytes opened_json(const http::SharedEndpoint::Opened& opened, std::string_view b
 Bytes counters_json(const Counters& counters);
 Bytes state_json(const TrainerState& state, const Totals& totals);
 // In Prometheus's text form.
-Bytes metrics_text(const TrainerState& state, const Totals& totals);
+Bytes metrics_text(const TrainerState& state, const Totals& totals,
+                   const trace::Recorder::Load& recorder);
 
 // --- What trainers and operators send ------------------------------------------------------------
 

@@ -263,7 +263,9 @@ TEST(TrainerMessagesTest, MetricsAreInPrometheussForm) {
   Totals totals;
   totals.calls = 3;
   totals.outcomes[0] = 2;
-  const Bytes text = metrics_text({}, totals);
+  const Bytes text = metrics_text({}, totals, {.waiting_bytes = 7, .incomplete_traces = 2});
+  EXPECT_THAT(text, HasSubstr("\nsluice_gate_recorder_waiting_bytes 7\n"));
+  EXPECT_THAT(text, HasSubstr("\nsluice_gate_incomplete_traces_total 2\n"));
   EXPECT_THAT(text,
               HasSubstr("# TYPE sluice_gate_calls_total counter\nsluice_gate_calls_total 3\n"));
   EXPECT_THAT(text, HasSubstr("sluice_gate_outcomes_total{outcome=\"delivered\"} 2\n"));

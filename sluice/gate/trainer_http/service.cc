@@ -224,9 +224,11 @@ class TrainerService::State {
   Given document(const RolloutId&, ByteView) { return json_answer(200, Bytes(kOpenapi)); }
 
   Given metrics(const RolloutId&, ByteView) {
+    const auto load =
+        options_.recorder == nullptr ? trace::Recorder::Load() : options_.recorder->load();
     return net::HttpResponse{200,
                              {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-                             metrics_text(trainer_.state(), trainer_.totals())};
+                             metrics_text(trainer_.state(), trainer_.totals(), load)};
   }
 
   Given state(const RolloutId&, ByteView) {

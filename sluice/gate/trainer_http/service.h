@@ -22,6 +22,7 @@ struct ServiceOptions {
   std::string operator_key;
   // Where agents of registered rollouts are served; none: there is no registering.
   http::SharedEndpoint* agents = nullptr;
+  const trace::Recorder* recorder = nullptr;  // whose load the metrics tell; outlives the service
   std::string agents_url;  // what such agents reach it by: "http://10.0.0.1:8080"
   Duration heartbeat = std::chrono::seconds(15);  // between comments of a silent event stream
   size_t max_response = 64 * 1024 * 1024;         // bytes of items in one answer
