@@ -40,8 +40,9 @@ A folder, --repeat and --group make a batch: many rollouts, --concurrency at onc
 --out/results.jsonl as they happen, and --resume to go on after a crash (docs/engine.md).
 
 The result, the trace and what the agent printed are kept in --out. Exit code: 0 the rollout ran to
-its end, whatever the reward; 1 it did not, for the agent's or the task's sake; 69 for ours; 130
-cancelled; 2 wrong input (docs/results.md). A batch exits with the gravest of its rollouts'.)";
+its end, whatever the reward; 1 it did not, for the agent's or the task's sake; 2 what was asked for is
+wrong or cannot be had; 69 we or the machine failed; 130 cancelled (docs/results.md). A batch exits with
+the gravest of its rollouts'.)";
 
 constexpr char kGateFooter[] =
     R"(Keys: SLUICE_TRAINER_KEY takes and answers calls, SLUICE_OPERATOR_KEY opens and closes

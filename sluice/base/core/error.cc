@@ -14,12 +14,12 @@ struct CodeRow {
 
 // Indexed by ErrorCode.
 constexpr CodeRow kRows[kErrorCodes] = {
-    {"invalid_argument", 400, 2},   {"not_found", 404, 2},        {"already_exists", 409, 73},
-    {"permission_denied", 403, 77}, {"unauthenticated", 401, 77}, {"failed_precondition", 409, 75},
-    {"exhausted", 429, 75},         {"too_large", 413, 2},        {"timed_out", 504, 75},
-    {"cancelled", 499, 130},        {"unavailable", 503, 69},     {"closed", 410, 69},
-    {"protocol", 502, 76},          {"unsupported", 501, 78},     {"io", 500, 74},
-    {"internal", 500, 70},
+    {"invalid_argument", 400, 2},  {"not_found", 404, 2},       {"already_exists", 409, 2},
+    {"permission_denied", 403, 2}, {"unauthenticated", 401, 2}, {"failed_precondition", 409, 2},
+    {"exhausted", 429, 69},        {"too_large", 413, 2},       {"timed_out", 504, 69},
+    {"cancelled", 499, 130},       {"unavailable", 503, 69},    {"closed", 410, 69},
+    {"protocol", 502, 69},         {"unsupported", 501, 2},     {"io", 500, 69},
+    {"internal", 500, 69},
 };
 
 const CodeRow& row(ErrorCode code) {

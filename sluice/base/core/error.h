@@ -60,7 +60,7 @@ std::string_view to_string(ErrorOrigin origin);
 
 int http_status(ErrorCode code);
 
-// Exit codes of the `sluice` command: 2 for wrong input, 69..78 after sysexits(3), 130 cancelled.
+// Exit codes of the `sluice` command (docs/results.md): 2 wrong input, 69 our fault, 130 cancelled.
 int exit_code(ErrorCode code);
 
 // An Error of code kIo (or closer, by errno) with strerror's text: "open /x: Permission denied".

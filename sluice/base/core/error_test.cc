@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <map>
 #include <set>
 
 #include "sluice/base/core/check.h"
@@ -46,8 +47,20 @@ TEST(ErrorTest, TheTableIsInTheEnumsOrder) {
   EXPECT_EQ(to_string(ErrorCode::kInternal), "internal");
   EXPECT_EQ(http_status(ErrorCode::kTooLarge), 413);
   EXPECT_EQ(http_status(ErrorCode::kInternal), 500);
-  EXPECT_EQ(exit_code(ErrorCode::kInvalidArgument), 2);
+}
+
+TEST(ErrorTest, ExitCodesAreTheDocumentedOnes) {
+  std::map<int, int> codes;
+  for (int i = 0; i < kErrorCodes; ++i) ++codes[exit_code(code(i))];
+  EXPECT_EQ(codes, (std::map<int, int>{{2, 8}, {69, 7}, {130, 1}}));
   EXPECT_EQ(exit_code(ErrorCode::kCancelled), 130);
+  for (const auto wrong : {ErrorCode::kInvalidArgument, ErrorCode::kAlreadyExists,
+                           ErrorCode::kFailedPrecondition, ErrorCode::kUnsupported}) {
+    EXPECT_EQ(exit_code(wrong), 2) << to_string(wrong);
+  }
+  for (const auto ours : {ErrorCode::kIo, ErrorCode::kUnavailable, ErrorCode::kInternal}) {
+    EXPECT_EQ(exit_code(ours), 69) << to_string(ours);
+  }
 }
 
 TEST(ErrorTest, EveryOriginHasItsName) {
