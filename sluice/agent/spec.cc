@@ -7,6 +7,7 @@
 #include <array>
 #include <ranges>
 
+#include "sluice/base/digest.h"
 #include "sluice/base/id.h"
 #include "sluice/base/toml.h"
 
@@ -340,7 +341,9 @@ bool uses(const Spec& spec, std::string_view placeholder,
 
 Result<Spec> parse_spec(std::string_view toml, std::string source) {
   SLUICE_TRY(TomlReader root, TomlReader::parse(toml, source));
-  return SpecParser(std::move(root), std::move(source)).parse();
+  SLUICE_TRY(Spec spec, SpecParser(std::move(root), std::move(source)).parse());
+  spec.digest = xxh3_128(toml).hex();
+  return spec;
 }
 
 }  // namespace sluice::agent

@@ -95,6 +95,7 @@ struct Spec {
   std::string source;  // the file it came from, for people
 
   std::optional<BundleSpec> bundle;
+  std::string digest;  // of its text
   std::optional<InstallSpec> install;
   std::string program;             // {program} with a bundle: template using {bundle}
   std::vector<std::string> needs;  // programs the sandbox must have ("git")

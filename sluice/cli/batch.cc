@@ -91,18 +91,19 @@ class Batch final : public RunReport {
     if (const std::string why = engine.status().gave_up; !why.empty()) progress_->note(why);
     write_metrics();
     std::vector<ResultLine> lines;
-    size_t missing = 0;  // that could not be run
+    size_t missing = 0, settled = 0;  // could not be run; are not run again
     std::map<std::string, size_t> kinds;
     for (const auto& [name, line] : ends_) {
       if (!line.has_result) ++missing;
+      if (line.settled()) ++settled;
       if (line.has_result && !line.error_kind.empty()) ++kinds[line.error_kind];
       lines.push_back(line);
     }
     json::Object summary;
     summary["batch"] = batch_;
     summary["rollouts"] = total_;
-    summary["ended"] = lines.size() - missing;
-    summary["not_run"] = missing + (total_ - lines.size());
+    summary["ended"] = settled;
+    summary["not_run"] = total_ - settled;
     summary["errors"] = json::Object(kinds.begin(), kinds.end());
     summary["interrupted"] = interrupted_;
     summary["abandoned"] = json::Array(abandoned_.begin(), abandoned_.end());
@@ -110,11 +111,9 @@ class Batch final : public RunReport {
         write_file_atomically(directory_ + "/summary.json", json::serialize(summary) + "\n", 0600));
     if (!flags_.json) {
       fmt::print("{}results  {}/results.jsonl\n", batch_table(lines), directory_);
-      if (lines.size() < total_) {
-        fmt::print("not run  {} of {}\n", total_ - lines.size(), total_);
-      }
-      if (missing > 0 || lines.size() < total_) {
-        fmt::print("go on    the same command with --resume --out {}\n", directory_);
+      if (settled < total_) {
+        fmt::print("not run  {} of {}\ngo on    the same command with --resume --out {}\n",
+                   total_ - settled, total_, directory_);
       }
     }
     if (interrupted_) return exit_code(ErrorCode::kCancelled);
@@ -134,10 +133,42 @@ class Batch final : public RunReport {
     out["backend"] = flags_.backend;
     out["repeat"] = flags_.repeat;
     out["group"] = flags_.group;
-    json::Object tasks;
-    for (const TaskFile& file : input_.tasks) tasks[file.task->id] = file.digest;
-    out["tasks"] = std::move(tasks);
+    const auto given = [](const auto& value) {
+      return value ? json::Value(*value) : json::Value();
+    };
+    out["approvals"] = flags_.approvals;
+    out["options"] = json::Array(flags_.options.begin(), flags_.options.end());
+    out["accept"] = given(flags_.rules.accept);
+    out["delivery"] = given(flags_.rules.delivery);
+    out["max_version_lag"] = given(flags_.rules.max_version_lag);
+    out["trainer_text"] = flags_.trainer_text;
+    out["disable_thinking"] = flags_.disable_thinking;
+    out["max_tokens_cap"] = given(flags_.max_tokens_cap);
+    out["top_logprobs"] = given(flags_.top_logprobs);
+    out["contents"] = input_.contents;
     return out;
+  }
+
+  // What of a batch is not as it was, for people; "" if nothing.
+  static std::string difference(const json::Object& was, const json::Object& is) {
+    for (const auto& [key, now] : is) {
+      const json::Value* before = was.if_contains(key);
+      if (before != nullptr && *before == now) continue;
+      if (before == nullptr || !before->is_object() || !now.is_object()) {
+        return fmt::format("its {} was {}, not {}", std::string_view(key),
+                           before != nullptr ? json::serialize(*before) : "absent",
+                           json::serialize(now));
+      }
+      for (const auto& [name, content] : now.as_object()) {
+        const json::Value* old = before->as_object().if_contains(name);
+        if (old != nullptr && *old == content) continue;
+        return fmt::format("{} {}", std::string_view(name), old ? "has changed" : "is new");
+      }
+      for (const auto& [name, content] : before->as_object()) {
+        if (!now.as_object().contains(name)) return std::string(name) + " is gone";
+      }
+    }
+    return "";
   }
 
   Result<void> open_directory() {
@@ -179,30 +210,24 @@ class Batch final : public RunReport {
     const auto batch = was != nullptr ? json::get_string(*was, "batch") : std::nullopt;
     if (!batch) return Error(ErrorCode::kProtocol, directory_ + "/batch.json is not a batch's");
     batch_ = *batch;
-    for (const auto& [key, is] : manifest()) {
-      const json::Value* before = was->if_contains(key);
-      if (before != nullptr && *before == is) continue;
-      return Error(ErrorCode::kFailedPrecondition,
-                   fmt::format("--resume: this is another batch than {}: its {} was {}, not {}",
-                               directory_, std::string_view(key),
-                               before != nullptr ? json::serialize(*before) : "absent",
-                               json::serialize(is)));
-    }
-    return {};
+    const std::string other = difference(*was, manifest());
+    if (other.empty()) return {};
+    return Error(ErrorCode::kFailedPrecondition,
+                 fmt::format("--resume: this is another batch than {}: {}", directory_, other));
   }
 
   void plan() {
     // All first attempts before the second ones: the engine's lanes are then in step from the
     // start.
     for (int i = 1; i <= flags_.repeat; ++i) {
-      for (const TaskFile& file : input_.tasks) {
-        const std::string name = fmt::format("{}@{}", file.task->id, i);
+      for (const auto& task : input_.tasks) {
+        const std::string name = fmt::format("{}@{}", task->id, i);
         if (flags_.group == 1) {
-          add({name, file.task, ""});
+          add({name, task, ""});
           continue;
         }
         for (int member = 1; member <= flags_.group; ++member) {
-          add({fmt::format("{}.{}", name, member), file.task, fmt::format("{}/{}", batch_, name)});
+          add({fmt::format("{}.{}", name, member), task, fmt::format("{}/{}", batch_, name)});
         }
       }
     }

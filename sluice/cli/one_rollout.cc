@@ -18,7 +18,7 @@ class OneRollout final : public RunReport {
   OneRollout(const RunFlags& flags, const RunInput& input, std::string directory)
       : flags_(flags), display_(stderr, status_style(flags)) {
     directory_ = std::move(directory);
-    const auto& task = input.tasks.front().task;
+    const auto& task = input.tasks.front();
     wanted_.push_back({task->id, task, ""});
   }
 
@@ -74,9 +74,9 @@ class OneRollout final : public RunReport {
 Result<std::unique_ptr<RunReport>> report_one(const RunFlags& flags, const RunInput& input) {
   std::string wanted = flags.out;
   if (wanted.empty()) {
-    wanted = fmt::format("{}/rollouts/{:%Y%m%d-%H%M%S}-{}-{}", state_directory(),
-                         fmt::localtime(std::time(nullptr)), input.tasks.front().task->id,
-                         random_hex(3));
+    wanted =
+        fmt::format("{}/rollouts/{:%Y%m%d-%H%M%S}-{}-{}", state_directory(),
+                    fmt::localtime(std::time(nullptr)), input.tasks.front()->id, random_hex(3));
   }
   SLUICE_TRY(std::string directory, make_output_directory(wanted));
   return std::unique_ptr<RunReport>(

@@ -26,6 +26,8 @@ using rollout::ErrorKind;
 
 constexpr size_t kMaxTasks = 100'000;
 constexpr size_t kMaxTaskFile = 1 << 20;
+constexpr size_t kMaxScript = 1 << 20;
+constexpr std::string_view kScript = "script:";
 
 Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& spec) {
   if (flags.dialect.empty()) return spec.dialects.front().dialect;
@@ -94,10 +96,33 @@ Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) 
   return task;
 }
 
-Result<AgentChoice> choose_agent(const RunFlags& flags, const std::vector<TaskFile>& tasks) {
+// See RunInput::contents.
+Result<void> add_contents(const std::string& path, const rollout::Task& task,
+                          json::Object& contents) {
+  const auto of = [&task, &contents](std::string_view what) -> json::Value& {
+    return contents[fmt::format("{} of task {}", what, task.id)];
+  };
+  SLUICE_TRY(const Bytes file, read_file(path, kMaxTaskFile));
+  of("the file") = xxh3_128(file).hex();
+  of("the instruction") = xxh3_128(task.instruction).hex();
+  for (const agent::Upload& upload : task.uploads) {
+    of(fmt::format("\"{}\"", upload.path)) = xxh3_128(upload.content).hex();
+  }
+  // A tarball may have gigabytes: its size and time stand for them.
+  std::error_code none;
+  const std::string& image = task.sandbox.image;
+  if (fs::is_regular_file(image, none)) {
+    of("the image") = fmt::format("{} {}", fs::file_size(image, none),
+                                  fs::last_write_time(image, none).time_since_epoch().count());
+  }
+  return {};
+}
+
+Result<AgentChoice> choose_agent(const RunFlags& flags,
+                                 const std::vector<std::shared_ptr<const rollout::Task>>& tasks) {
   AgentChoice choice;
   SLUICE_TRY(agent::Spec spec, agent::Registry(flags.agents_directory).find(flags.agent));
-  for (const auto& [task, digest] : tasks) {
+  for (const auto& task : tasks) {
     const auto tools = task->tools.empty() ? agent::HostTools::kNone : agent::HostTools::kOffered;
     auto fits = agent::check_host_tools(spec, tools);
     if (!fits) return std::move(fits).error().within(task->source);
@@ -105,6 +130,7 @@ Result<AgentChoice> choose_agent(const RunFlags& flags, const std::vector<TaskFi
   SLUICE_TRY(choice.dialect, choose_dialect(flags, spec));
   if (spec.bundle) {
     const agent::Bundles bundles(agent::default_bundle_directory());
+    if (fits) fits = agent::check_options(spec, task->options);
     SLUICE_TRY(choice.bundle_path, bundles.install(spec, [](std::string_view line) {
       fmt::print(stderr, "{}\n", printable(line));
     }));
@@ -121,15 +147,14 @@ Result<RunInput> read_input(const RunFlags& flags) {
   std::map<std::string, std::string> ids;
   for (const std::string& path : paths) {
     SLUICE_TRY(rollout::Task task, read_task(flags, path));
-    SLUICE_TRY(const Bytes content, read_file(path, kMaxTaskFile));
+    SLUICE_TRY_VOID(add_contents(path, task, input.contents));
     const auto [other, fresh] = ids.emplace(task.id, path);
     if (!fresh) {
       return Error(ErrorCode::kInvalidArgument,
                    fmt::format("{} and {} are both called \"{}\": give one another id",
                                other->second, path, task.id));
     }
-    input.tasks.push_back(
-        {std::make_shared<const rollout::Task>(std::move(task)), xxh3_128(content).hex()});
+    input.tasks.push_back(std::make_shared<const rollout::Task>(std::move(task)));
   }
   SLUICE_TRY(input.agent, choose_agent(flags, input.tasks));
   const size_t count =
@@ -137,6 +162,12 @@ Result<RunInput> read_input(const RunFlags& flags) {
   if (count > kMaxRollouts) {
     return Error(ErrorCode::kTooLarge,
                  fmt::format("{} rollouts are more than {}", count, kMaxRollouts));
+  input.contents["the agent's spec"] = input.agent.spec->digest;
+  if (flags.policy.starts_with(kScript)) {
+    auto script = read_file(flags.policy.substr(kScript.size()), kMaxScript);
+    if (!script) return std::move(script).error().within("script").from(ErrorOrigin::kCaller);
+    input.contents["the script"] = xxh3_128(*script).hex();
+  }
   }
   return input;
 }
@@ -191,13 +222,16 @@ Result<std::string> make_output_directory(const std::string& wanted) {
   std::string directory = fs::absolute(wanted, error).lexically_normal().string();
   if (fs::exists(directory, error) && !fs::is_empty(directory, error)) {
     return Error(ErrorCode::kAlreadyExists,
-                 directory + " exists and is not empty: name a new directory by --out");
+                 directory + (batch ? " holds a batch: go on with it by --resume, or name a new "
+                                      "directory by --out"
+                                    : " exists and is not empty: name a new directory by --out"));
   }
   fs::create_directories(directory, error);
   if (error) return errno_error("create " + directory, error.value());
   fs::permissions(directory, fs::perms::owner_all, error);
   return directory;
 }
+    const bool batch = fs::exists(directory + "/batch.json", error);
 
 Result<void> store_result(const std::string& directory, const rollout::RolloutResult& result) {
   auto store = [&](const std::string& name, ByteView content) {

@@ -10,17 +10,13 @@
 #include "sluice/base/log.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/json/value.h"
 #include "sluice/net/shard.h"
 #include "sluice/rollout/rollout.h"
 
 namespace sluice::cli {
 
 inline constexpr size_t kMaxRollouts = 1'000'000;
-
-struct TaskFile {
-  std::shared_ptr<const rollout::Task> task;
-  std::string digest;  // of the file
-};
 
 struct AgentChoice {
   std::shared_ptr<const agent::Spec> spec;
@@ -29,8 +25,12 @@ struct AgentChoice {
 };
 
 struct RunInput {
-  std::vector<TaskFile> tasks;  // as the flags change them; at least one
-  AgentChoice agent;            // for all of them
+  std::vector<std::shared_ptr<const rollout::Task>>
+      tasks;          // as the flags change them; at least one
+  AgentChoice agent;  // for all of them
+  // The files that attempts are made from, each by what it is, and what tells its content from
+  // another.
+  json::Object contents;
 };
 // Reads the tasks and installs the agent's bundle if need be.
 Result<RunInput> read_input(const RunFlags& flags);

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import random
 import re
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from harness import Leftovers, SLUICE, SystemTest, count, end
+from harness import HERE, Leftovers, SLUICE, SystemTest, count, end
 
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
 SCRIPT = '[[rules]]\ntext = "hello"\n'
@@ -150,23 +151,100 @@ content = "given"
         first = self.read_lines()
         self.assertTrue(0 < len(first) < 6, first)
         self.assertEqual(before.wait_until_none(2), {})
+        settled = sum(line["result"]["error_kind"] is None for line in first)
+        summary = json.loads((self.out / "summary.json").read_text())
+        self.assertEqual((summary["ended"], summary["not_run"]), (settled, 6 - settled))
         done = self.run_batch(task, "--repeat", "6", "--concurrency", "2", "--resume", out=self.out)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(self.lines[: len(first)], first)
         self.assertEqual(sorted(line["name"] for line in self.lines), [f"t@{i}" for i in range(1, 7)])
         self.assertIn(f"resuming: {len(first)} of 6 had ended", done.stderr)
 
+    def test_what_was_cancelled_has_not_ended(self):
+        folder = self.folder(quick=f"instruction = '''{steps()}'''\n",
+                             slow=f"instruction = '''{steps({'sleep': 60})}'''\n")
+        process = subprocess.Popen(self.command(folder, "--concurrency", "2"),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, start_new_session=True)
+        self.addCleanup(end, process)
+        process.stderr.readline()  # the end of the quick one
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual([line["result"]["error_kind"] for line in self.read_lines()],
+                         [None, "cancelled"])
+        summary = json.loads((self.out / "summary.json").read_text())
+        self.assertEqual((summary["rollouts"], summary["ended"], summary["not_run"]), (2, 1, 1))
+        self.assertEqual(summary["errors"], {"cancelled": 1})
+        self.assertIn(b"not run  1 of 2", out)
+
     def test_another_batch_is_not_resumed(self):
         task = self.task(f"id = 't'\ninstruction = '''{steps()}'''\n")
         self.run_batch(task, "--repeat", "2")
+        done = self.run_batch(task, "--repeat", "2", out=self.out)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("holds a batch: go on with it by --resume", done.stderr)
         done = self.run_batch(task, "--repeat", "3", "--resume", out=self.out)
-        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.returncode, 2)
         self.assertIn("repeat was 2, not 3", done.stderr)
         self.task(f"id = 't'\ninstruction = '''{steps({'sleep': 0})}'''\n")
         done = self.run_batch(task, "--repeat", "2", "--resume", out=self.out)
         self.assertIn("another batch", done.stderr)
         done = self.run_batch(task, "--repeat", "2", "--resume", out=self.tmp / "nothing")
         self.assertIn("no batch to resume", done.stderr)
+
+    def test_whatever_attempts_are_made_from_is_compared(self):
+        (self.tmp / "prompt.md").write_text(steps())
+        (self.tmp / "data.txt").write_text("one")
+        (self.tmp / "image.tar").write_text("no image")
+        (self.tmp / "agent.toml").write_text((HERE / "agents" / "caller.toml").read_text())
+        folder = self.folder(t=f"""instruction_file = '{self.tmp}/prompt.md'
+[[files]]
+path = "a/data.txt"
+source = "{self.tmp}/data.txt"
+""", u=f"""instruction = "x"
+[sandbox]
+image = "{self.tmp}/image.tar"
+""")
+        command = self.arguments(folder, self.script(SCRIPT), self.tmp / "agent.toml",
+                                 "--retries", "0")
+
+        def again(*flags):
+            done = subprocess.run([*command, *flags], capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL, timeout=60, check=False)
+            return done.returncode, done.stderr
+
+        self.assertEqual(again("--repeat", "2")[0], 69)  # for want of an image
+        for file, what in (("prompt.md", "the instruction of task t has changed"),
+                           ("data.txt", '"a/data.txt" of task t has changed'),
+                           ("image.tar", "the image of task u has changed"),
+                           ("tasks/t/task.toml", "the file of task t has changed"),
+                           ("script.toml", "the script has changed"),
+                           ("agent.toml", "the agent's spec has changed")):
+            path = self.tmp / file
+            was, times = path.read_text(), path.stat()
+            path.write_text(was + "\n")
+            code, told = again("--repeat", "2", "--resume")
+            self.assertEqual(code, 2, told)
+            self.assertIn(f"another batch than {self.out}: {what}", told)
+            path.write_text(was)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for flags, what in ((["--approvals", "bypass"], 'its approvals was "", not "bypass"'),
+                            (["--option", "a=1"], "option"),
+                            (["--delivery", "incremental"], "its delivery was null"),
+                            (["--max-version-lag", "2"], "its max_version_lag was null, not 2"),
+                            (["--trainer-text"], "its trainer_text was false, not true"),
+                            (["--max-tokens-cap", "9"], "its max_tokens_cap was null, not 9"),
+                            (["--repeat", "3"], "its repeat was 2, not 3")):
+            code, told = again("--repeat", "2", "--resume", *flags)
+            self.assertEqual(code, 2, told)
+            self.assertIn(what, told)
+        (folder / "v.task.toml").write_text("instruction = 'x'\n")
+        self.assertIn("the file of task v is new", again("--repeat", "2", "--resume")[1])
+        (folder / "v.task.toml").unlink()
+        code, told = again("--repeat", "2", "--resume", "--concurrency", "1", "--keep")
+        self.assertEqual(code, 69, told)
+        self.assertIn("resuming: 2 of 4 had ended", told)
 
     def test_bad_folders(self):
         empty = self.tmp / "empty"
