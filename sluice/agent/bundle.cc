@@ -105,6 +105,36 @@ void make_readable(const fs::path& root) {
   }
 }
 
+Result<void> install_packages(const Spec& spec, const std::string& partial,
+                              const std::function<void(std::string_view)>& progress) {
+  progress(fmt::format("npm install {}", fmt::join(spec.bundle->npm, " ")));
+  // Newer npm runs a dependency's install script only if package.json names it; older ones run
+  // all unless told otherwise.
+  std::vector<std::string> allowed;
+  for (const std::string& name : spec.bundle->install_scripts) {
+    allowed.push_back(fmt::format("\"{}\": true", name));
+  }
+  SLUICE_TRY_VOID(write_file_atomically(
+      partial + "/package.json",
+      fmt::format("{{\"private\": true, \"allowScripts\": {{{}}}}}\n", fmt::join(allowed, ", "))));
+  std::vector<std::string> argv = {"npm",  "install",  "--no-audit", "--no-fund",   "--loglevel",
+                                   "warn", "--prefix", partial,      "--save-exact"};
+  if (allowed.empty()) argv.emplace_back("--ignore-scripts");
+  argv.insert(argv.end(), spec.bundle->npm.begin(), spec.bundle->npm.end());
+  auto ran = run(argv, partial);
+  if (!ran) {
+    return Error(ErrorCode::kUnavailable,
+                 fmt::format("cannot run npm to install {} ({}); install Node.js with npm",
+                             spec.title(), ran.error().message));
+  }
+  if (ran->status != 0) {
+    return Error(ErrorCode::kUnavailable,
+                 fmt::format("npm could not install {} (exit code {}):\n{}", spec.title(),
+                             ran->status, last_lines(ran->output, 2000)));
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string bundle_mount(const Spec& spec) {
@@ -159,30 +189,8 @@ Result<std::string> Bundles::install(const Spec& spec,
       std::error_code ignored;
       fs::remove_all(partial, ignored);
     });
-    progress(fmt::format("npm install {}", fmt::join(spec.bundle->npm, " ")));
-    // Newer npm runs a dependency's install script only if package.json names it; older ones run
-    // all unless told otherwise.
-    std::vector<std::string> allowed;
-    for (const std::string& name : spec.bundle->install_scripts) {
-      allowed.push_back(fmt::format("\"{}\": true", name));
-    }
-    SLUICE_TRY_VOID(write_file_atomically(
-        partial + "/package.json", fmt::format("{{\"private\": true, \"allowScripts\": {{{}}}}}\n",
-                                               fmt::join(allowed, ", "))));
-    std::vector<std::string> argv = {"npm",  "install",  "--no-audit", "--no-fund",   "--loglevel",
-                                     "warn", "--prefix", partial,      "--save-exact"};
-    if (allowed.empty()) argv.emplace_back("--ignore-scripts");
-    argv.insert(argv.end(), spec.bundle->npm.begin(), spec.bundle->npm.end());
-    auto ran = run(argv, partial);
-    if (!ran) {
-      return Error(ErrorCode::kUnavailable,
-                   fmt::format("cannot run npm to install {} ({}); install Node.js with npm",
-                               spec.title(), ran.error().message));
-    }
-    if (ran->status != 0) {
-      return Error(ErrorCode::kUnavailable,
-                   fmt::format("npm could not install {} (exit code {}):\n{}", spec.title(),
-                               ran->status, last_lines(ran->output, 2000)));
+    if (!spec.bundle->npm.empty()) {
+      SLUICE_TRY_VOID(install_packages(spec, partial, progress));
     }
     prune(partial, spec.bundle->keep);
     for (const auto& [file, content] : spec.bundle->files) {
@@ -193,11 +201,9 @@ Result<std::string> Bundles::install(const Spec& spec,
     make_readable(partial);
     SLUICE_TRY(std::string program, program_in(spec, partial));
     if (::access(program.c_str(), X_OK) != 0) {
-      return Error(
-          ErrorCode::kUnavailable,
-          fmt::format("npm installed {} but there is no program {} in it; see bundle.program "
-                      "in {}",
-                      spec.title(), program.substr(partial.size() + 1), spec.source));
+      return Error(ErrorCode::kUnavailable,
+                   fmt::format("the bundle of {} has no program {}; see bundle.program in {}",
+                               spec.title(), program.substr(partial.size() + 1), spec.source));
     }
     SLUICE_TRY_VOID(write_file_atomically(partial + "/" + kComplete,
                                           fmt::format("{}\n", fmt::join(spec.bundle->npm, "\n"))));

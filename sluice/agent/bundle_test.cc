@@ -143,6 +143,16 @@ TEST_F(BundleTest, WithoutNpmItSaysWhatToInstall) {
   EXPECT_NE(path.error().message.find("install Node.js with npm"), std::string::npos);
 }
 
+TEST_F(BundleTest, ProgramsOfTheSpecsOwnNeedNoNpm) {
+  ::setenv("PATH", "/nonexistent", 1);
+  spec_.bundle = BundleSpec{};
+  spec_.bundle->files = {{"bin/agent", "#!/bin/sh\n"}};
+  spec_.program = "{bundle}/bin/agent";
+  const auto path = install();
+  ASSERT_TRUE(path) << path.error().message;
+  EXPECT_EQ(::access((*path + "/bin/agent").c_str(), X_OK), 0);
+}
+
 TEST_F(BundleTest, AnotherVersionIsAnotherBundle) {
   const std::string before = bundles_.path_of(spec_);
   spec_.bundle->npm = {"echo-agent@1.1"};

@@ -278,6 +278,7 @@ class Driver::Impl {
     co_return co_await install_inside();
   }
 
+    if (!spec.install && !spec.bundle) co_return Result<void>();
   awaitable<Result<bool>> is_installed(std::string program) {
     if (program.starts_with('/')) {
       // Looking at a file costs a tenth of what a shell does.
@@ -304,6 +305,12 @@ class Driver::Impl {
         command.env = shell_env("/root", "root");
         add_setup_proxy(command.env);
         command.deadline = Deadline::in(kInstallTimeout);
+    if (spec.install->commands.empty()) {
+      co_return Error(ErrorCode::kFailedPrecondition,
+                      fmt::format("{} is not in the sandbox, and {} has no [install] commands",
+                                  spec.install->program, spec.name),
+                      ErrorOrigin::kTask);
+    }
         command.output_cap = kRowOutputCap;
         SLUICE_CO_TRY(const sandbox::Output output, co_await sandbox_->exec(std::move(command)));
         if (output.exit.ok()) break;

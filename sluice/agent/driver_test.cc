@@ -259,6 +259,28 @@ TEST_F(DriverTest, finding_13_installing_inside_is_judged_by_its_exit_code) {
   EXPECT_FALSE(run().error);
 }
 
+TEST_F(DriverTest, AnAgentMayBeAProgramOfTheSandboxes) {
+  plan_.bundle_path.clear();
+  spec_.bundle.reset();
+  spec_.command = {"echo-agent", "{base_url}"};
+  backend_.on("echo-agent http", work);
+  const Report report = run();
+  EXPECT_FALSE(report.error) << report.error->message;
+  EXPECT_TRUE(report.agent->ok);
+}
+
+TEST_F(DriverTest, AProgramThatNobodyInstallsIsNamed) {
+  plan_.bundle_path.clear();
+  spec_.bundle.reset();
+  spec_.install = InstallSpec{{}, "echo-agent"};
+  backend_.on("command -v 'echo-agent'", failing(1, "", ""));
+  const Report report = run();
+  ASSERT_TRUE(report.error);
+  EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
+  EXPECT_EQ(report.error->message,
+            "echo-agent is not in the sandbox, and echo has no [install] commands");
+}
+
 TEST_F(DriverTest, finding_13_a_failed_install_is_tried_again_and_says_why) {
   plan_.bundle_path.clear();
   plan_.install_pause = 1ms;

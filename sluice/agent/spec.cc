@@ -51,9 +51,6 @@ class SpecParser {
     known_.insert(placeholder_names().begin(), placeholder_names().end());
     bundle();
     install();
-    if (!spec_.bundle && !spec_.install) {
-      root_.mistake("bundle", "is missing: say how the agent is had, by [bundle] or [install]");
-    }
     run();
     files();
     options();
@@ -69,6 +66,9 @@ class SpecParser {
   void check_template(TomlReader& in, std::string_view key, std::string_view text,
                       std::string_view also = {}) {
     for (const std::string& name : names_in(text)) {
+      if (name == "program" && !spec_.bundle && !spec_.install) {
+        in.mistake(key, "uses {program}, and neither [bundle] nor [install] says what that is");
+      }
       if (name == also || known_.contains(name)) continue;
       in.mistake(key, fmt::format("uses the unknown placeholder {{{}}}; known: {}", name,
                                   fmt::join(known_, ", ")));
@@ -133,7 +133,6 @@ class SpecParser {
         in->mistake("npm", fmt::format("\"{}\" must be pinned, as in name@1.2.3", package));
       }
     }
-    if (bundle.npm.empty()) in->mistake("npm", "is required: the npm packages to install");
     bundle.install_scripts = in->strings("install_scripts");
     for (const std::string& name : bundle.install_scripts) {
       if (name.find_first_of("\"\\") != std::string::npos) {
@@ -145,6 +144,10 @@ class SpecParser {
       in->mistake("keep", "must be paths below the bundle");
     }
     bundle.files = in->string_map("files");
+    if (bundle.npm.empty() && bundle.files.empty()) {
+      in->mistake("npm",
+                  "is required: the npm packages to install; or files, for programs of your own");
+    }
     if (!std::ranges::all_of(bundle.files | std::views::keys, is_below)) {
       in->mistake("files", "must be named by paths below the bundle");
     }
@@ -158,7 +161,6 @@ class SpecParser {
     if (!in) return;
     InstallSpec install;
     install.commands = in->strings("commands");
-    if (install.commands.empty()) in->mistake("commands", "is required: shell commands");
     for (const std::string& command : install.commands) check_template(*in, "commands", command);
     install.program = in->required_string("program");
     spec_.install = std::move(install);

@@ -22,7 +22,7 @@ namespace sluice::agent {
 // The agent as a relocatable directory, made once on the host from npm packages and mounted
 // read-only into sandboxes.
 struct BundleSpec {
-  std::vector<std::string> npm;              // "opencode-ai@1.18.33": pinned, always
+  std::vector<std::string> npm;              // "opencode-ai@1.18.33": pinned; none: files alone
   std::vector<std::string> install_scripts;  // packages whose install scripts must run
   std::vector<std::string> keep;             // what remains of the tree; empty: all of it
   // Small programs of the spec's own beside what npm made, by their paths in the bundle: for agents
@@ -30,9 +30,10 @@ struct BundleSpec {
   std::map<std::string, std::string> files;
 };
 
-// For backends that cannot mount a bundle: commands that install the agent inside.
+// For backends that cannot mount a bundle: commands that install the agent inside. An agent that
+// has neither is a program of the sandbox's, or of its spec's files.
 struct InstallSpec {
-  std::vector<std::string> commands;  // each run by a shell as the setup user
+  std::vector<std::string> commands;  // each run by a shell as the setup user; none: it is there
   std::string program;                // what {program} is then
 };
 

@@ -110,10 +110,30 @@ TEST(SpecTest, BundlesMustBePinned) {
   }
 }
 
-TEST(SpecTest, SaysHowTheAgentIsHad) {
-  EXPECT_NE(mistake(with("[install]\ncommands = [\"true\"]\nprogram = \"sh\"", ""))
-                .find("bundle: is missing"),
-            std::string::npos);
+TEST(SpecTest, AnAgentIsHadByABundleByInstallingItOrIsThereAlready) {
+  const auto had = [](const std::string& by) {
+    return with("[install]\ncommands = [\"true\"]\nprogram = \"sh\"", by);
+  };
+  const std::string program = "program = \"{bundle}/x\"";
+  EXPECT_EQ(mistake(had("[bundle]\n" + program + "\nfiles = { x = \"#!/bin/sh\" }")), "none");
+  EXPECT_EQ(
+      mistake(had("[bundle]\n" + program)),
+      "my.toml:4: bundle.npm: is required: the npm packages to install; or files, for programs "
+      "of your own");
+  EXPECT_EQ(mistake(had("[install]\nprogram = \"sh\"")), "none");
+  EXPECT_EQ(mistake(had("[install]\ncommands = []\nprogram = \"sh\"")), "none");
+  EXPECT_EQ(mistake(had("")),
+            "my.toml:6: run.command: uses {program}, and neither [bundle] nor [install] says what "
+            "that is");
+  std::string neither = had("");
+  neither.replace(neither.find("{program}"), 9, "sh");
+  EXPECT_EQ(mistake(neither), "none");
+}
+
+TEST(SpecTest, ItsDigestIsOfItsText) {
+  const std::string text = kMinimal;
+  EXPECT_EQ(parse_spec(text, "a")->digest, parse_spec(text, "b")->digest);
+  EXPECT_NE(parse_spec(text, "a")->digest, parse_spec(text + "#", "a")->digest);
 }
 
 TEST(SpecTest, OptionsMustPointAtAFileOfTheSpec) {

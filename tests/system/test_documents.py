@@ -6,7 +6,7 @@ import json
 import re
 import unittest
 
-from harness import SOURCE
+from harness import SOURCE, SystemTest
 
 
 class Architecture(unittest.TestCase):
@@ -28,6 +28,26 @@ class Architecture(unittest.TestCase):
         self.assertGreater(len(names), 25)
         for name in names:
             self.assertRegex(source, rf"\b{name}\b")
+
+
+class AgentSpecs(SystemTest):
+    text = (SOURCE / "docs" / "agent-specs.md").read_text()
+
+    def specs(self):
+        return re.findall(r"```toml\n(.*?)```", self.text, re.DOTALL)
+
+    def test_every_spec_it_shows_is_one(self):
+        self.assertEqual(len(self.specs()), 2)
+        for number, text in enumerate(self.specs()):
+            done = self.sluice("agents", "show", self.file(f"{number}.toml", text))
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_script_that_is_an_agent_does_its_work(self):
+        spec = self.file("my-script.toml", self.specs()[1])
+        task = self.task("""instruction = "say it"\nverify = ["test \\"$(cat answer.txt)\\" = it"]\n""")
+        rollout = self.run_rollout(
+            task, self.script('[[rules]]\ntext = "it"\n'), spec)
+        self.assertEqual(rollout.result["reward"], 1.0, rollout.stdout)
 
 
 class Dialects(unittest.TestCase):
