@@ -37,10 +37,19 @@ Bytes read_text(TomlReader& in, std::string_view key, std::string_view file_key,
   return {};
 }
 
+// One that is not absolute must stay where it starts.
+bool names_a_file(const std::string& path) {
+  const auto normal = std::filesystem::path(path).lexically_normal();
+  return normal.has_filename() && normal != "." && *normal.begin() != "..";
+}
+
 void read_files(TomlReader& root, Task& task, const std::string& directory) {
   for (TomlReader& in : root.tables("files")) {
     agent::Upload upload;
     upload.path = in.required_string("path");
+    if (!names_a_file(upload.path)) {
+      in.mistake("path", "must be a file's, below the workdir or absolute");
+    }
     upload.content = read_text(in, "content", "source", directory, kMaxUpload,
                                "give the file's text by content, or where it is by source");
     upload.mode = in.boolean("executable").value_or(false) ? 0755 : 0644;

@@ -194,6 +194,21 @@ TEST(TaskTest, FilesAreFoundBesideTheTask) {
   std::filesystem::remove_all(directory);
 }
 
+TEST(TaskTest, FilesStayBelowTheWorkdirOrAreAbsolute) {
+  const auto with_path = [](const std::string& path) {
+    return mistake("instruction = \"x\"\n[[files]]\npath = \"" + path + "\"\ncontent = \"\"");
+  };
+  for (const char* fine : {"a", "a/b", "./a", "a/../b", "..a", "a..", "/etc/x", "/home/user/x"}) {
+    EXPECT_EQ(with_path(fine), "none") << fine;
+  }
+  for (const char* wrong : {"", ".", "..", "../x", "../../../etc/z", "a/../../x", "./../x", "a/..",
+                            "a/", "/", "/a/", "../workdir/x"}) {
+    EXPECT_EQ(with_path(wrong),
+              "task.toml:3: files[0].path: must be a file's, below the workdir or absolute")
+        << wrong;
+  }
+}
+
 TEST(TaskTest, AMissingFileIsNamed) {
   const auto task = load_task("/nonexistent/task.toml");
   ASSERT_FALSE(task);
