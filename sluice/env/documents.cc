@@ -46,16 +46,13 @@ json::Object parse_document(std::string_view text) {
   return std::move(value->get_object());
 }
 
-json::Object openapi_document(ServerMode mode) {
+json::Object openapi_document(const std::function<bool(std::string_view)>& serves) {
   json::Object document = parse_document(embedded::kOpenapi);
-  if (mode == ServerMode::kProduction) {
-    json::Object kept;
-    for (const auto& path : document["paths"].get_object()) {
-      if (path.key() == "/reset" || path.key() == "/step" || path.key() == "/state") continue;
-      kept[path.key()] = path.value();
-    }
-    document["paths"] = std::move(kept);
+  json::Object kept;
+  for (const auto& path : document["paths"].get_object()) {
+    if (serves(path.key())) kept[path.key()] = path.value();
   }
+  document["paths"] = std::move(kept);
   return document;
 }
 

@@ -4,6 +4,7 @@
 // Plain functions; any thread.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,8 +18,8 @@ namespace sluice::env {
 // An object that is known to be one.
 json::Object parse_document(std::string_view text);
 
-// openapi.json; without what production has not.
-json::Object openapi_document(ServerMode mode);
+// openapi.json; of its paths those that the server serves.
+json::Object openapi_document(const std::function<bool(std::string_view)>& serves);
 
 // {"action", "observation", "state"} of an environment with tools.
 const json::Object& tool_schemas();

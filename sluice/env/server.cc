@@ -45,7 +45,9 @@ struct EnvServer::State {
             },
             http_options()) {
     add_routes();
-    openapi = openapi_document(core.options.mode);
+    openapi = openapi_document([this](std::string_view path) {
+      return routes.contains(std::string(path)) || rollout_route(path).has_value();
+    });
     openapi_text = python::compact(openapi);
     docs = docs_page(openapi);
   }

@@ -50,7 +50,8 @@ TEST_F(EnvServerTest, production_has_no_orchestration_over_http) {
   EXPECT_EQ(ask(connect(), R"({"type":"reset"})").substr(0, 22), R"({"type":"observation",)");
 }
 
-// The document is OpenEnv's own, word for word; here, whether it is true of this server.
+// The document is OpenEnv's own, word for word, with what is served besides; here, whether it is
+// true of this server.
 TEST_F(EnvServerTest, everything_in_the_document_of_the_api_is_served) {
   const json::Value openapi = get_json("/openapi.json");
   EXPECT_EQ(openapi.at("info").at("title"), "OpenEnv Environment HTTP API");
@@ -68,7 +69,9 @@ TEST_F(EnvServerTest, everything_in_the_document_of_the_api_is_served) {
       ++operations;
     }
   }
-  EXPECT_GE(operations, 7);
+  EXPECT_GE(operations, 8);
+  EXPECT_TRUE(openapi.at("paths").as_object().contains("/metrics"));
+  EXPECT_FALSE(openapi.at("paths").as_object().contains("/rollouts")) << "it has no board";
 }
 
 TEST_F(EnvServerTest, knows_its_modes_by_name) {
@@ -189,6 +192,11 @@ TEST_F(EnvServerTest, rollouts_are_listed_streamed_and_cancelled_beside_the_wire
   environment_.board = options_.rollouts = &board;
   Socket& socket = connect();
   EXPECT_EQ(get("/rollouts").body, R"({"rollouts":[]})");
+  const json::Value document = get_json("/openapi.json");
+  for (const char* path : {"/rollouts", "/rollouts/{id}", "/rollouts/{id}/events"}) {
+    EXPECT_TRUE(document.at("paths").at(path).as_object().contains("get")) << path;
+  }
+  EXPECT_TRUE(document.at("paths").at("/rollouts/{id}/cancel").as_object().contains("post"));
   send(socket, R"({"type":"step","data":{"tool_name":"wait","arguments":{"seconds":0.5}}})");
   shard_.run_until([&] { return board.list("", 2).size() == 1; });
   const json::Value listed = get_json("/rollouts?state=running&limit=5");
