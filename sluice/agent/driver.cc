@@ -59,6 +59,15 @@ std::string tell(const sandbox::Output& output) {
   return text;
 }
 
+// Whether programs that find no network say such things.
+bool wants_network(std::string_view output) {
+  constexpr std::string_view kSayings[] = {"resolve host", "resolving", "name resolution",
+                                           "nreachable",   "EAI_AGAIN", "ENOTFOUND",
+                                           "no such host", "onnection", "o connect"};
+  return std::ranges::any_of(
+      kSayings, [&](std::string_view saying) { return output.find(saying) != output.npos; });
+}
+
 }  // namespace
 
 std::string_view to_string(Approvals approvals) {
@@ -269,6 +278,7 @@ class Driver::Impl {
       }
       co_return Result<void>();
     }
+    if (!spec.install && !spec.bundle) co_return Result<void>();
     if (!spec.install) {
       co_return Error(ErrorCode::kFailedPrecondition,
                       fmt::format("the bundle of {} is not installed: sluice agents install {}",
@@ -278,7 +288,6 @@ class Driver::Impl {
     co_return co_await install_inside();
   }
 
-    if (!spec.install && !spec.bundle) co_return Result<void>();
   awaitable<Result<bool>> is_installed(std::string program) {
     if (program.starts_with('/')) {
       // Looking at a file costs a tenth of what a shell does.
@@ -296,6 +305,12 @@ class Driver::Impl {
     const Spec& spec = *plan_.spec;
     SLUICE_CO_TRY(const bool there, co_await is_installed(spec.install->program));
     if (there) co_return Result<void>();
+    if (spec.install->commands.empty()) {
+      co_return Error(ErrorCode::kFailedPrecondition,
+                      fmt::format("{} is not in the sandbox, and {} has no [install] commands",
+                                  spec.install->program, spec.name),
+                      ErrorOrigin::kTask);
+    }
     for (const std::string& script : spec.install->commands) {
       SLUICE_CO_TRY(std::string expanded, expand(script, {{"version", spec.version}}));
       for (int attempt = 1;; ++attempt) {
@@ -305,12 +320,6 @@ class Driver::Impl {
         command.env = shell_env("/root", "root");
         add_setup_proxy(command.env);
         command.deadline = Deadline::in(kInstallTimeout);
-    if (spec.install->commands.empty()) {
-      co_return Error(ErrorCode::kFailedPrecondition,
-                      fmt::format("{} is not in the sandbox, and {} has no [install] commands",
-                                  spec.install->program, spec.name),
-                      ErrorOrigin::kTask);
-    }
         command.output_cap = kRowOutputCap;
         SLUICE_CO_TRY(const sandbox::Output output, co_await sandbox_->exec(std::move(command)));
         if (output.exit.ok()) break;
@@ -386,7 +395,7 @@ class Driver::Impl {
       if (!exit.ok()) {
         std::string message =
             fmt::format("setup command failed: {}: {}", script, tell(report_.setup.back().output));
-        if (plan_.sandbox.network == sandbox::Network::kNone) {
+        if (plan_.sandbox.network == sandbox::Network::kNone && wants_network(message)) {
           message += " (the sandbox has no network; a task may ask for network = \"setup\")";
         }
         const auto code = exit.reason == Exit::Reason::kTimedOut ? ErrorCode::kTimedOut

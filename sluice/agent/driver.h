@@ -45,6 +45,8 @@ std::string_view to_string(Approvals approvals);
 enum class HostTools : uint8_t { kNone, kOffered };
 // Whether the agent can be told of them; kUnsupported names it and its version.
 Result<void> check_host_tools(const Spec& spec, HostTools tools);
+// Whether the agent has these options and they may have these values.
+Result<void> check_options(const Spec& spec, const std::map<std::string, std::string>& options);
 
 // What a task has an agent do, and around it: the same for every agent.
 struct Work {

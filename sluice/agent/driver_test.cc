@@ -186,7 +186,7 @@ TEST_F(DriverTest, finding_23_finding_24_setup_runs_once_and_before_the_agent) {
 TEST_F(DriverTest, finding_27_a_failed_setup_keeps_its_results_and_starts_no_agent) {
   plan_.setup = {"good", "bad", "never"};
   plan_.verify = {"check"};
-  backend_.on("bad", failing(3, "some output", "no such package"));
+  backend_.on("bad", failing(3, "some output", "Could not resolve host: no such package"));
   const Report report = run();
   ASSERT_TRUE(report.error);
   EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
@@ -200,6 +200,25 @@ TEST_F(DriverTest, finding_27_a_failed_setup_keeps_its_results_and_starts_no_age
   EXPECT_TRUE(report.verify.empty());
   EXPECT_FALSE(report.verified);
   EXPECT_TRUE(backend_.last().closed());
+}
+
+// A lead that is wrong is worse than none.
+TEST_F(DriverTest, TheNetworkIsSpokenOfOnlyWhereSetupMissesIt) {
+  plan_.setup = {"bad"};
+  const auto told = [this](std::string err) {
+    backend_.on("bad", failing(1, "", std::move(err)));
+    return run().error->message;
+  };
+  for (const char* plain : {"", "no such package", "bash: foo: command not found"}) {
+    EXPECT_THAT(told(plain), Not(HasSubstr("no network"))) << plain;
+  }
+  for (const char* lacking :
+       {"fatal: unable to access: Could not resolve host: github.com",
+        "npm ERR! getaddrinfo EAI_AGAIN registry", "connect: Network is unreachable",
+        "Temporary failure in name resolution", "dial tcp: lookup proxy: no such host",
+        "Failed to establish a new connection: [Errno 101]", "curl: (7) Failed to connect to x"}) {
+    EXPECT_THAT(told(lacking), HasSubstr("no network")) << lacking;
+  }
 }
 
 TEST_F(DriverTest, AnEndlessAgentIsKilledAndItsWorkVerified) {
@@ -240,25 +259,6 @@ TEST_F(DriverTest, AMissingBundleSaysHowToGetIt) {
   EXPECT_TRUE(backend_.last().closed());
 }
 
-TEST_F(DriverTest, NeedsAreLookedFor) {
-  spec_.needs = {"git", "bash"};
-  backend_.on("command -v 'git'", failing(0, "git ", ""));
-  const Report report = run();
-  ASSERT_TRUE(report.error);
-  EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
-  EXPECT_THAT(report.error->message, HasSubstr("does not have: git"));
-}
-
-// An install command is judged by its exit code alone: what it prints to stderr is no failure.
-TEST_F(DriverTest, finding_13_installing_inside_is_judged_by_its_exit_code) {
-  plan_.bundle_path.clear();
-  spec_.install = InstallSpec{{"fetch echo"}, "echo-agent"};
-  backend_.on("command -v 'echo-agent'", failing(1, "", ""));
-  backend_.on("fetch echo", failing(0, "", "npm WARN deprecated"));
-  backend_.on("echo-agent http", work);
-  EXPECT_FALSE(run().error);
-}
-
 TEST_F(DriverTest, AnAgentMayBeAProgramOfTheSandboxes) {
   plan_.bundle_path.clear();
   spec_.bundle.reset();
@@ -279,6 +279,25 @@ TEST_F(DriverTest, AProgramThatNobodyInstallsIsNamed) {
   EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
   EXPECT_EQ(report.error->message,
             "echo-agent is not in the sandbox, and echo has no [install] commands");
+}
+
+TEST_F(DriverTest, NeedsAreLookedFor) {
+  spec_.needs = {"git", "bash"};
+  backend_.on("command -v 'git'", failing(0, "git ", ""));
+  const Report report = run();
+  ASSERT_TRUE(report.error);
+  EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
+  EXPECT_THAT(report.error->message, HasSubstr("does not have: git"));
+}
+
+// An install command is judged by its exit code alone: what it prints to stderr is no failure.
+TEST_F(DriverTest, finding_13_installing_inside_is_judged_by_its_exit_code) {
+  plan_.bundle_path.clear();
+  spec_.install = InstallSpec{{"fetch echo"}, "echo-agent"};
+  backend_.on("command -v 'echo-agent'", failing(1, "", ""));
+  backend_.on("fetch echo", failing(0, "", "npm WARN deprecated"));
+  backend_.on("echo-agent http", work);
+  EXPECT_FALSE(run().error);
 }
 
 TEST_F(DriverTest, finding_13_a_failed_install_is_tried_again_and_says_why) {

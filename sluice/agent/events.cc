@@ -61,9 +61,10 @@ void EventReader::line(std::string_view text, std::vector<AgentEvent>& events) {
       matches = matches && text_at(*event, pointer) == wanted;
     }
     if (!matches) continue;
-    AgentEvent out{rule.kind, text_at(*event, rule.text).value_or(""),
-                   text_at(*event, rule.tool).value_or(""), text_at(*event, rule.id).value_or(""),
-                   text_at(*event, rule.status).value_or("")};
+    AgentEvent out{
+        rule.kind, text_at(*event, rule.text).value_or(""), text_at(*event, rule.tool).value_or(""),
+        text_at(*event, rule.id).value_or(""),
+        rule.status.starts_with('/') ? text_at(*event, rule.status).value_or("") : rule.status};
     if (out.kind == EventKind::kError) {
       error_ = out.text;
       done_ = false;

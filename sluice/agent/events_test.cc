@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "sluice/agent/registry.h"
+
 namespace sluice::agent {
 namespace {
 
@@ -35,6 +37,30 @@ TEST(EventReaderTest, ReadsLinesHoweverTheyAreCut) {
     EXPECT_EQ(events[1].id, "call_1");
     EXPECT_EQ(events[1].status, "completed");
   }
+}
+
+TEST(EventReaderTest, AStatusMayBeAWordOfTheRules) {
+  EventReader reader({{{{"/failed", "true"}}, EventKind::kTool, "", "/tool", "", "error"},
+                      {{{"/type", "tool"}}, EventKind::kTool, "", "/tool", "", "completed"}});
+  const auto events = reader.feed(
+      "{\"type\":\"tool\",\"tool\":\"a\",\"failed\":true}\n"
+      "{\"type\":\"tool\",\"tool\":\"b\",\"failed\":false}\n");
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0].status, "error");
+  EXPECT_EQ(events[1].status, "completed");
+}
+
+// What people see of a tool's end must not read as the opposite: "tool write false".
+TEST(EventReaderTest, ToolsOfOurAgentsEndInTheSameWords) {
+  const auto pi = Registry("/nonexistent").find("pi");
+  ASSERT_TRUE(pi);
+  EventReader reader(pi->events);
+  const auto events = reader.feed(
+      "{\"type\":\"tool_execution_end\",\"toolName\":\"write\",\"isError\":false}\n"
+      "{\"type\":\"tool_execution_end\",\"toolName\":\"bash\",\"isError\":true}\n");
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0].tool + " " + events[0].status, "write completed");
+  EXPECT_EQ(events[1].tool + " " + events[1].status, "bash error");
 }
 
 TEST(EventReaderTest, AnUnfinishedLastLineCounts) {

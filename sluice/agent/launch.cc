@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <ranges>
+
 #include "sluice/agent/driver.h"
 #include "sluice/json/value.h"
 
@@ -76,6 +79,26 @@ Result<void> check_host_tools(const Spec& spec, HostTools tools) {
                ErrorOrigin::kCaller);
 }
 
+Result<void> check_options(const Spec& spec, const std::map<std::string, std::string>& options) {
+  for (const auto& [name, text] : options) {
+    std::string mistake;
+    const auto found = spec.options.find(name);
+    if (found == spec.options.end()) {
+      auto known = spec.options | std::views::keys;
+      mistake = fmt::format("{} has no option \"{}\"; {}{}", spec.name, name,
+                            known.empty() ? "it has none" : "known: ", fmt::join(known, ", "));
+    } else if (const auto& values = found->second.values;
+               !values.empty() && std::ranges::find(values, text) == values.end()) {
+      mistake = fmt::format("{}'s option \"{}\" must be one of: {}; is \"{}\"", spec.name, name,
+                            fmt::join(values, ", "), text);
+    } else if (const auto value = value_of(text, found->second.json_value); !value) {
+      mistake = fmt::format("{}'s option \"{}\": {}", spec.name, name, value.error().message);
+    }
+    if (!mistake.empty()) return Error(ErrorCode::kInvalidArgument, mistake, ErrorOrigin::kCaller);
+  }
+  return {};
+}
+
 std::string agent_home(const Plan& plan) {
   const auto own = plan.env.find("HOME");
   return own != plan.env.end() && own->second.starts_with('/') ? own->second : sandbox::kHome;
@@ -93,6 +116,7 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
                  ErrorOrigin::kCaller);
   }
   SLUICE_TRY_VOID(check_host_tools(spec, plan.host_tools));
+  SLUICE_TRY_VOID(check_options(spec, plan.options));
   TemplateValues values = dialect->vars;
   values["gate"] = endpoint.url;
   values["base_url"] = endpoint.url + dialect->path;
@@ -149,21 +173,13 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
     launch.files.push_back({std::move(path), std::move(content), file.mode});
   }
   for (const auto& [name, text] : plan.options) {
-    const auto found = spec.options.find(name);
-    if (found == spec.options.end()) {
-      std::vector<std::string_view> known;
-      for (const auto& [key, ignored] : spec.options) known.push_back(key);
-      return Error(ErrorCode::kInvalidArgument,
-                   fmt::format("{} has no option \"{}\"; known: {}", spec.name, name,
-                               fmt::join(known, ", ")),
-                   ErrorOrigin::kCaller);
-    }
+    const OptionSpec& option = spec.options.at(name);
     TemplateValues with_value = values;
     with_value["value"] = text;
-    for (const std::string& word : found->second.args) {
+    for (const std::string& word : option.args) {
       SLUICE_TRY(launch.argv.emplace_back(), expand(word, with_value));
     }
-    for (const auto& [key, value] : found->second.env) {
+    for (const auto& [key, value] : option.env) {
       SLUICE_TRY(env[key], expand(value, with_value));
     }
   }

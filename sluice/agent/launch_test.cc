@@ -141,7 +141,7 @@ TEST(LaunchTest, finding_43_keys_are_not_in_arguments) {
     Plan plan = plan_for(std::string(text));
     plan.approvals = Approvals::kBypass;
     for (const auto& [option, how] : plan.spec->options) {
-      if (!how.args.empty()) plan.options[option] = "x";
+      if (!how.args.empty()) plan.options[option] = how.values.empty() ? "x" : how.values.front();
     }
     bool given = false;
     for (const DialectSpec& dialect : plan.spec->dialects) {
@@ -204,6 +204,37 @@ TEST(LaunchTest, OptionsChangeFilesArgumentsAndEnvironment) {
   plan.options = {{"stepz", "7"}};
   EXPECT_EQ(make_launch(plan, kEndpoint, "sh").error().message,
             "echo has no option \"stepz\"; known: flag, steps, system");
+}
+
+TEST(LaunchTest, OptionsAreCheckedBeforeThereIsASandbox) {
+  Spec spec = *plan_for(kSpec).spec;
+  const auto told = [&](std::map<std::string, std::string> options) {
+    const auto fine = check_options(spec, options);
+    return fine ? "fine" : fine.error().message;
+  };
+  EXPECT_EQ(told({{"steps", "7"}, {"flag", "any"}}), "fine");
+  EXPECT_EQ(told({{"steps", "seven"}}),
+            "echo's option \"steps\": its value must be JSON, is: seven");
+  spec.options["flag"].values = {"on", "off"};
+  EXPECT_EQ(told({{"flag", "on"}}), "fine");
+  EXPECT_EQ(told({{"flag", "any"}}), "echo's option \"flag\" must be one of: on, off; is \"any\"");
+  spec.options.clear();
+  EXPECT_EQ(told({{"flag", "on"}}), "echo has no option \"flag\"; it has none");
+}
+
+// What help lists as all there is, is all that is taken.
+TEST(LaunchTest, OptionsOfOurAgentsTakeWhatTheirHelpLists) {
+  const auto fine = [](const std::string& agent, const std::string& name,
+                       const std::string& value) {
+    return check_options(*Registry("/nonexistent").find(agent), {{name, value}}).has_value();
+  };
+  EXPECT_TRUE(fine("pi", "thinking", "xhigh"));
+  EXPECT_FALSE(fine("pi", "thinking", "yes"));
+  EXPECT_TRUE(fine("codex", "reasoning_effort", "none"));
+  EXPECT_FALSE(fine("codex", "reasoning_effort", "off"));
+  EXPECT_TRUE(fine("claude_code", "disable_thinking", "0"));
+  EXPECT_FALSE(fine("claude_code", "disable_thinking", "no"));
+  EXPECT_FALSE(fine("claude_code", "bare", "0"));
 }
 
 TEST(LaunchTest, AnUnknownDialectIsRefusedByName) {

@@ -203,6 +203,7 @@ class SpecParser {
     for (auto& [name, in] : root_.named_tables("options")) {
       OptionSpec option;
       option.help = in.string("help").value_or("");
+      option.values = in.strings("values");
       option.args = in.strings("args");
       for (const std::string& word : option.args) check_argument(in, "args", word, "value");
       option.env = in.string_map("env");

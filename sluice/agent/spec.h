@@ -51,6 +51,7 @@ struct FileSpec {
 // What a task's agent option (temperature, system_prompt, ...) changes when it is given.
 struct OptionSpec {
   std::string help;
+  std::vector<std::string> values;         // the only ones; empty: any
   std::vector<std::string> args;           // templates; {value} is the option's value
   std::map<std::string, std::string> env;  // templates
   std::string file;                        // with `pointer`: sets this key of that JSON file
@@ -79,7 +80,7 @@ std::string_view to_string(EventKind kind);
 struct EventRule {
   std::map<std::string, std::string> match;  // JSON pointer to the text it must have there
   EventKind kind = EventKind::kText;
-  std::string text, tool, id, status;  // JSON pointers, "" if the event has none
+  std::string text, tool, id, status;  // JSON pointers, "" if the event has none; status: or a word
 };
 
 struct ArtifactSpec {
@@ -94,9 +95,9 @@ struct Spec {
   std::string version;
   std::string description;
   std::string source;  // the file it came from, for people
+  std::string digest;  // of its text
 
   std::optional<BundleSpec> bundle;
-  std::string digest;  // of its text
   std::optional<InstallSpec> install;
   std::string program;             // {program} with a bundle: template using {bundle}
   std::vector<std::string> needs;  // programs the sandbox must have ("git")

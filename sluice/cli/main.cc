@@ -56,12 +56,23 @@ void add_backend(CLI::App* command, std::string& name) {
       ->check(CLI::IsMember({"local"}));
 }
 
+// What is said of a word where a subcommand is wanted; "" if that is not what is wrong.
+std::string unknown_subcommand(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  const auto known = at->get_subcommands([](const CLI::App*) { return true; });
+  const auto words = at->remaining();
+  if (known.empty() || words.empty() || words.front().starts_with('-')) return "";
+  std::string names;
+  for (const CLI::App* one : known) names += (names.empty() ? "" : ", ") + one->get_name();
+  return at->get_name() + " has no subcommand \"" + words.front() + "\"; it has: " + names;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   sluice::keep_heap();
   CLI::App app{kAbout, "sluice"};
-  app.footer(kFooter);
   app.require_subcommand(1);
   app.set_version_flag("--version", SLUICE_VERSION);
   int code = 0;
@@ -75,7 +86,8 @@ int main(int argc, char** argv) {
     return run_app->add_option(name, value, help);
   };
   option("task", run.task, "the task's TOML file (docs/tasks.md), or a folder of such")->required();
-  option("--agent", run.agent, "an agent's name, or a spec's path")->capture_default_str();
+  option("--agent", run.agent, "an agent's name (sluice agents list), or a spec's path")
+      ->required();
   option("--policy", run.policy, "who answers: trainer, script:FILE or passthrough:URL")
       ->required();
   option("--model", run.model, "the model's name as the agent sees it")->capture_default_str();
@@ -140,7 +152,7 @@ int main(int argc, char** argv) {
   gate_serve->add_option("--max-rollouts", gate.max_rollouts, "open at a time")
       ->capture_default_str();
   gate_serve->add_option("--out", gate.out,
-                         "the traces' directory; default: traces in the state directory, printed");
+                         "the traces' directory [traces in the state directory; it is printed]");
   gate_serve->add_option("--log", gate.log, "append the log to this file");
   sluice::cli::add_limit_flags(*gate_serve, gate.limits);
   gate_serve->callback([&] { code = sluice::cli::gate_serve_command(gate); });
@@ -194,9 +206,15 @@ int main(int argc, char** argv) {
   test->add_flag("--json", conformance.json, "for programs");
   test->callback([&] { code = sluice::cli::sandboxes_test_command(conformance); });
 
+  app.footer(kFooter);  // last: subcommands that are made later would have it, too
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
+    if (const std::string unknown = unknown_subcommand(app); !unknown.empty()) {
+      std::fprintf(stderr, "sluice: %s\n", unknown.c_str());
+      return sluice::exit_code(sluice::ErrorCode::kInvalidArgument);
+    }
     // --help and --version come here too, with code 0.
     return app.exit(e) == 0 ? 0 : sluice::exit_code(sluice::ErrorCode::kInvalidArgument);
   } catch (const std::exception& e) {

@@ -41,6 +41,11 @@ Result<llm::Dialect> choose_dialect(const RunFlags& flags, const agent::Spec& sp
                            flags.dialect, fmt::join(known, ", ")));
 }
 
+std::string first_line(const std::string& text) {
+  const size_t end = text.find('\n');
+  return end == std::string::npos ? text : text.substr(0, end) + " ...";
+}
+
 bool is_task_file(const fs::path& path) {
   const std::string name = path.filename().string();
   return name == "task.toml" || name.ends_with(".task.toml");
@@ -125,12 +130,12 @@ Result<AgentChoice> choose_agent(const RunFlags& flags,
   for (const auto& task : tasks) {
     const auto tools = task->tools.empty() ? agent::HostTools::kNone : agent::HostTools::kOffered;
     auto fits = agent::check_host_tools(spec, tools);
+    if (fits) fits = agent::check_options(spec, task->options);
     if (!fits) return std::move(fits).error().within(task->source);
   }
   SLUICE_TRY(choice.dialect, choose_dialect(flags, spec));
   if (spec.bundle) {
     const agent::Bundles bundles(agent::default_bundle_directory());
-    if (fits) fits = agent::check_options(spec, task->options);
     SLUICE_TRY(choice.bundle_path, bundles.install(spec, [](std::string_view line) {
       fmt::print(stderr, "{}\n", printable(line));
     }));
@@ -157,17 +162,17 @@ Result<RunInput> read_input(const RunFlags& flags) {
     input.tasks.push_back(std::make_shared<const rollout::Task>(std::move(task)));
   }
   SLUICE_TRY(input.agent, choose_agent(flags, input.tasks));
-  const size_t count =
-      input.tasks.size() * static_cast<size_t>(flags.repeat) * static_cast<size_t>(flags.group);
-  if (count > kMaxRollouts) {
-    return Error(ErrorCode::kTooLarge,
-                 fmt::format("{} rollouts are more than {}", count, kMaxRollouts));
   input.contents["the agent's spec"] = input.agent.spec->digest;
   if (flags.policy.starts_with(kScript)) {
     auto script = read_file(flags.policy.substr(kScript.size()), kMaxScript);
     if (!script) return std::move(script).error().within("script").from(ErrorOrigin::kCaller);
     input.contents["the script"] = xxh3_128(*script).hex();
   }
+  const size_t count =
+      input.tasks.size() * static_cast<size_t>(flags.repeat) * static_cast<size_t>(flags.group);
+  if (count > kMaxRollouts) {
+    return Error(ErrorCode::kTooLarge,
+                 fmt::format("{} rollouts are more than {}", count, kMaxRollouts));
   }
   return input;
 }
@@ -198,11 +203,14 @@ Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& s
     options.key = environment(flags.key_env.c_str());
     options.rewrite = rewrite;
     log.redactor().add_secret(options.key);
-    if (options.key.empty() && shard.index() == 0) {
+    const bool asks_without_key = options.key.empty() && shard.index() == 0;
+    choice.mode = "black_box";
+    auto made = upstream::make_passthrough(shard, names, std::move(options));
+    if (!made) return std::move(made).error().within("--policy passthrough");
+    if (asks_without_key) {
       fmt::print(stderr, "note: {} is not set; {} is asked without a key\n", flags.key_env, value);
     }
-    choice.mode = "black_box";
-    SLUICE_TRY(choice.policy, upstream::make_passthrough(shard, names, std::move(options)));
+    choice.policy = std::move(*made);
     return choice;
   }
   if (flags.policy == kTrainerPolicy) return choice;
@@ -221,6 +229,7 @@ Result<std::string> make_output_directory(const std::string& wanted) {
   std::error_code error;
   std::string directory = fs::absolute(wanted, error).lexically_normal().string();
   if (fs::exists(directory, error) && !fs::is_empty(directory, error)) {
+    const bool batch = fs::exists(directory + "/batch.json", error);
     return Error(ErrorCode::kAlreadyExists,
                  directory + (batch ? " holds a batch: go on with it by --resume, or name a new "
                                       "directory by --out"
@@ -231,7 +240,6 @@ Result<std::string> make_output_directory(const std::string& wanted) {
   fs::permissions(directory, fs::perms::owner_all, error);
   return directory;
 }
-    const bool batch = fs::exists(directory + "/batch.json", error);
 
 Result<void> store_result(const std::string& directory, const rollout::RolloutResult& result) {
   auto store = [&](const std::string& name, ByteView content) {
@@ -254,7 +262,7 @@ void print_result(const std::string& directory, const rollout::RolloutResult& re
   auto rows = [](const char* name, const std::vector<agent::CommandRow>& commands) {
     for (const agent::CommandRow& row : commands) {
       fmt::print("{:<8} {}  {}  ({})\n", name, row.output.exit.ok() ? "ok  " : "FAIL",
-                 printable(row.cmd), sandbox::describe(row.output.exit));
+                 first_line(printable(row.cmd)), sandbox::describe(row.output.exit));
     }
   };
   rows("setup", result.report.setup);

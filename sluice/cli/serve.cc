@@ -48,7 +48,10 @@ class Serve {
     SLUICE_TRY(auto server, env::EnvServer::make(shard_, factory, std::move(options)));
     SLUICE_TRY(auto listener, net::listen_tcp(shard_, settings_.host, settings_.port));
     const std::string address = listener->address();
-    SLUICE_TRY_VOID(server->serve(std::move(listener)));
+    if (auto served = server->serve(std::move(listener)); !served) {
+      served.error().message += " (keys: --key-file or SLUICE_KEYS; without: --no-keys)";
+      return std::move(served).error();
+    }
     bool stopping = false;
     bool stopped = false;
     const net::Signals signals(shard_, {SIGINT, SIGTERM}, [&](int) {

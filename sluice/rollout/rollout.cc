@@ -158,6 +158,7 @@ class Rollout::Impl final : public agent::Hooks {
   // An agent that cannot be offered the task's tools is refused before there is a sandbox.
   Result<void> open_at_gate() {
     SLUICE_TRY_VOID(agent::check_host_tools(*options_.spec, host_tools()));
+    SLUICE_TRY_VOID(agent::check_options(*options_.spec, options_.task->options));
     return parts_.gate.open(registration());
   }
 

@@ -278,7 +278,8 @@ def test_times_of_commands_are_the_servers(tmp_path, upstream):
 
 def test_beyond_loopback_it_wants_keys_or_plain_words(tmp_path):
     said = refused("--port", 0, "--host", "0.0.0.0", "--data", tmp_path / "data")
-    assert "key" in said
+    for way in ("--key-file", "SLUICE_KEYS", "--no-keys"):
+        assert way in said
     log = open(tmp_path / "stderr", "w+")
     with serve(tmp_path, "--host", "0.0.0.0", "--no-keys", stderr=log):
         pass

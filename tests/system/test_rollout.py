@@ -385,8 +385,8 @@ class Bodies(SystemTest):
 class BadInput(SystemTest):
     """Wrong input is refused before anything runs, with what to do about it."""
 
-    def refused(self, task, policy, agent, *wanted, code=2):
-        rollout = self.run_rollout(task, policy, agent)
+    def refused(self, task, policy, agent, *wanted, code=2, flags=()):
+        rollout = self.last = self.run_rollout(task, policy, agent, *flags)
         self.assertEqual(rollout.code, code, rollout.stderr)
         self.assertIsNone(rollout.result)
         for text in wanted:
@@ -412,6 +412,42 @@ class BadInput(SystemTest):
         self.refused(task, "script:/none.toml", "caller", "/none.toml")
         self.refused(task, "passthrough:ftp://x", "caller", "ftp://x")
 
+    def test_flags_that_do_not_fit(self):
+        task, script = self.task('instruction = "x"'), self.script(ONE_ANSWER)
+        self.refused(task, script, "caller", "task.toml: ", 'has no option "foo"; it has none',
+                     flags=["--option", "foo=1"])
+        self.refused(task, script, "caller", "does not speak the dialect messages",
+                     flags=["--dialect", "messages"])
+        self.refused(task, script, "caller", "only a trainer", flags=["--accept", "sampled"])
+        done = self.sluice("run", task, "--policy", script)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--agent is required", done.stderr)
+        self.assertRegex(self.sluice("run", "--help").stdout, r"--agent TEXT REQUIRED")
+        self.refused(task, "passthrough:api.example.com/v1", "caller", "--policy passthrough: ")
+        self.assertNotIn("note:", self.last.stderr)
+
+    def test_subcommands_that_are_none_are_named(self):
+        for words, told in ((["rnu"], 'sluice has no subcommand "rnu"; it has: run, serve, gate, '),
+                            (["gate", "server"], 'gate has no subcommand "server"; it has: serve'),
+                            (["agents", "ls", "x"], 'agents has no subcommand "ls"; it has: list, ')):
+            done = self.sluice(*words)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(told, done.stderr)
+        self.assertIn("A subcommand is required", self.sluice("gate").stderr)
+
+    def test_first_steps_are_told_once(self):
+        self.assertIn("First steps", self.sluice("--help").stdout)
+        for words in (["doctor"], ["gate"], ["agents", "list"], ["sandboxes", "shell"]):
+            self.assertNotIn("First steps", self.sluice(*words, "--help").stdout, words)
+
+    def test_a_command_of_many_lines_is_one_in_the_summary(self):
+        steps = json.dumps([{"post": chat("hi")}])
+        task = self.task("""verify = ["true", "true\\necho second"]\n"""
+                         f"instruction = '''{steps}'''\n")
+        rollout = self.run_rollout(task, self.script(ONE_ANSWER), "caller")
+        self.assertRegex(rollout.stdout, r"(?m)^verify   ok    true \.\.\.  \(exit code 0\)$")
+        self.assertNotIn("second", rollout.stdout)
+
     def test_an_output_directory_that_is_in_use(self):
         directory = self.tmp / "full"
         directory.mkdir()
@@ -419,7 +455,7 @@ class BadInput(SystemTest):
         done = self.sluice("run", self.task('instruction = "x"'), "--policy",
                            self.script(ONE_ANSWER), "--out", directory, "--agent",
                            os.path.join(os.path.dirname(__file__), "agents", "caller.toml"))
-        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.returncode, 2)
         self.assertIn("not empty", done.stderr)
         self.assertEqual((directory / "file").read_text(), "precious")
 
