@@ -201,7 +201,8 @@ TEST(TaskTest, FilesStayBelowTheWorkdirOrAreAbsolute) {
   for (const char* fine : {"a", "a/b", "./a", "a/../b", "..a", "a..", "/etc/x", "/home/user/x"}) {
     EXPECT_EQ(with_path(fine), "none") << fine;
   }
-  for (const char* wrong : {"", ".", "..", "../x", "../../../etc/z", "a/../../x", "./../x", "a/..",
+  EXPECT_EQ(with_path(""), "task.toml:3: files[0].path: must not be empty");
+  for (const char* wrong : {".", "..", "../x", "../../../etc/z", "a/../../x", "./../x", "a/..",
                             "a/", "/", "/a/", "../workdir/x"}) {
     EXPECT_EQ(with_path(wrong),
               "task.toml:3: files[0].path: must be a file's, below the workdir or absolute")
