@@ -118,7 +118,7 @@ def test_help_names_every_setting():
     text = subprocess.run([str(BUILD / "bin" / "sluice"), "serve", "--help"], capture_output=True,
                           text=True, check=True).stdout
     sources = {name: (SOURCE / "sluice" / name).read_text() for name in (
-        "cli/shared_flags.cc", "cli/serve_settings.cc", "cli/trainer_side.cc",
+        "cli/shared_flags.cc", "cli/gate_flags.h", "cli/serve_settings.cc", "cli/trainer_side.cc",
         "env/coding/catalog.cc")}
     variables = set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|PORT)"', "".join(sources.values())))
     assert {"PORT", "VLLM_URL", "SLUICE_KEYS", "MAX_CONCURRENT_ENVS", "SLUICE_TRAINER_KEY"} <= variables
@@ -128,6 +128,7 @@ def test_help_names_every_setting():
     source = sources["cli/serve_settings.cc"]
     settings = set(re.findall(
         r'in\.(?:text|choice|number|seconds|list|yes|flag)\(\s*"([a-z]\w*)"', source))
+    settings |= set(re.findall(r'visit\("([a-z]\w*)"', sources["cli/gate_flags.h"]))
     flags = {"--" + name.replace("_", "-") for name in settings} | set(re.findall(
         r'(?:option|option_function<std::string>|limit)\(\s*"(--[a-z-]+)"',
         source + sources["cli/shared_flags.cc"]))

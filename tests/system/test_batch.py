@@ -197,7 +197,8 @@ content = "given"
         (self.tmp / "prompt.md").write_text(steps())
         (self.tmp / "data.txt").write_text("one")
         (self.tmp / "image.tar").write_text("no image")
-        (self.tmp / "agent.toml").write_text((HERE / "agents" / "caller.toml").read_text())
+        (self.tmp / "agent.toml").write_text((HERE / "agents" / "caller.toml").read_text() +
+                                             '[options.note]\nenv = { NOTE = "{value}" }\n')
         folder = self.folder(t=f"""instruction_file = '{self.tmp}/prompt.md'
 [[files]]
 path = "a/data.txt"
@@ -230,17 +231,16 @@ image = "{self.tmp}/image.tar"
             path.write_text(was)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         for flags, what in ((["--approvals", "bypass"], 'its approvals was "", not "bypass"'),
-                            (["--option", "a=1"], "option"),
+                            (["--option", "note=1"], 'its options was [], not ["note=1"]'),
                             (["--delivery", "incremental"], "its delivery was null"),
                             (["--max-version-lag", "2"], "its max_version_lag was null, not 2"),
                             (["--trainer-text"], "its trainer_text was false, not true"),
-                            (["--max-tokens-cap", "9"], "its max_tokens_cap was null, not 9"),
-                            (["--repeat", "3"], "its repeat was 2, not 3")):
+                            (["--max-tokens-cap", "9"], "its max_tokens_cap was null, not 9")):
             code, told = again("--repeat", "2", "--resume", *flags)
             self.assertEqual(code, 2, told)
             self.assertIn(what, told)
         (folder / "v.task.toml").write_text("instruction = 'x'\n")
-        self.assertIn("the file of task v is new", again("--repeat", "2", "--resume")[1])
+        self.assertIn("the file of task v.task is new", again("--repeat", "2", "--resume")[1])
         (folder / "v.task.toml").unlink()
         code, told = again("--repeat", "2", "--resume", "--concurrency", "1", "--keep")
         self.assertEqual(code, 69, told)
