@@ -253,7 +253,7 @@ def test_findings_accepts_invariants_that_are_shown(tmp_path, shown):
         "docs/review-findings.md": findings(range(1, 81)),
         "docs/invariants.md": INVARIANT.format(shown),
         "sluice/gate/gate_test.cc": "TEST(Gate, is_seen) {}\n", "tests/test_a.py": "def test_a_row(): pass\n",
-        "sluice/sandbox/cases.cc": "void a_case(Try& t) {}\n", "sluice/json/x_fuzz.cc": "\n"})
+        "sluice/sandbox/cases.cc": "SLUICE_CASE(files, a_case) {}\n", "sluice/json/x_fuzz.cc": "\n"})
     assert done.returncode == 0, done.stdout
 
 
