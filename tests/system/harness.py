@@ -103,7 +103,7 @@ class SystemTest(unittest.TestCase):
         return [SLUICE, "run", str(task), "--agent", str(agent), "--policy", policy,
                 "--out", str(self.out), *flags]
 
-    def run_rollout(self, task, policy, agent, *flags, timeout=120, env=None):
+    def run_rollout(self, task, policy, agent, *flags, timeout=600, env=None):
         done = subprocess.run(self.arguments(task, policy, agent, *flags), capture_output=True,
                               stdin=subprocess.DEVNULL, timeout=timeout, check=False,
                               env={**os.environ, **(env or {})})
@@ -112,7 +112,7 @@ class SystemTest(unittest.TestCase):
             self.fail(f"no result: {rollout.stderr}")
         return rollout
 
-    def sluice(self, *arguments, timeout=60, **more):
+    def sluice(self, *arguments, timeout=300, **more):
         return subprocess.run([SLUICE, *map(str, arguments)], capture_output=True, text=True,
                               stdin=subprocess.DEVNULL, timeout=timeout, check=False, **more)
 
