@@ -14,8 +14,7 @@
 // * Likeness: Call::like is what the gate saw when it compared two bodies. A recorder may write
 //   only what is new by it, but has to look whether it has the earlier body, and whether the
 //   numbers fit.
-// * Bound: has_room() is false while so much waits to be written that new calls of a rollout have
-// to
+// * Bound: has_room() is false while so much waits to be written that a rollout's new calls have to
 //   come again. What is told all the same is taken; but events that say no more than what happened
 //   may be left out then, which a flush() behind closed() tells.
 //
