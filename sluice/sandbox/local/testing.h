@@ -62,15 +62,22 @@ inline std::set<int> descendants_of(int ancestor) {
   return found;
 }
 
-// The control groups of the helper with that name (owner_name()). Other runs have theirs.
+// The control groups of the helper with that name (owner_name()). Other runs have theirs, which
+// come and go meanwhile: a directory that vanishes hides nothing but itself.
 inline std::set<std::string> cgroups_of(const std::string& owner) {
   std::set<std::string> found;
-  std::error_code ignored;
-  for (auto it = std::filesystem::recursive_directory_iterator(
-           "/sys/fs/cgroup", std::filesystem::directory_options::skip_permission_denied, ignored);
-       it != std::filesystem::recursive_directory_iterator(); it.increment(ignored)) {
-    if (ignored) break;
-    if (it->path().filename() == owner) found.insert(it->path());
+  std::vector<std::filesystem::path> next = {"/sys/fs/cgroup"};
+  while (!next.empty()) {
+    const std::filesystem::path directory = std::move(next.back());
+    next.pop_back();
+    std::error_code gone;
+    for (std::filesystem::directory_iterator it(directory, gone), end; !gone && it != end;
+         it.increment(gone)) {
+      std::error_code not_there;
+      if (it->is_symlink(not_there) || !it->is_directory(not_there)) continue;
+      if (it->path().filename() == owner) found.insert(it->path());
+      next.push_back(it->path());
+    }
   }
   return found;
 }
