@@ -2,6 +2,7 @@
 """The gate against its peers, in one run: bench/aiohttp_gate.py on Debian's aiohttp, and a bare server
 on our own library. Server and client have a core each. What counts is the server's CPU per call, from
 its own getrusage; rounds alternate between the servers, and the median of the rounds' ratios is told.
+The load never sleeps: how often a server would have to wake it depends on how fast that server is.
 
 Beside that, of the gate alone:
 

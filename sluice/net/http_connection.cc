@@ -268,7 +268,7 @@ awaitable<bool> HttpConnection::read_sized() {
         co_return false;
       }
       body.reserve(space + kPadding);
-      body.resize(space);
+      resize_unfilled(body, space);
     }
     const auto room = as_writable_byte_span(body).subspan(have);
     const size_t n = co_await read(room);

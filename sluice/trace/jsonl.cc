@@ -25,7 +25,7 @@ namespace sluice::trace {
 namespace {
 
 // How long the writer waits for more when nobody waits for it.
-constexpr auto kGather = std::chrono::milliseconds(2);
+constexpr auto kGather = std::chrono::milliseconds(10);
 // Bytes, of bodies too, that are written without waiting for more: memory is dearer than a write.
 constexpr size_t kMuch = 2 << 20;
 // What a buffer may keep when it is empty. An answer may have been large.
@@ -387,11 +387,15 @@ void JsonlRecorder::run() {
   Batch batch;
   std::unique_lock lock(mutex_);
   for (;;) {
-    writer_ = Writer::kSleeps;
-    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
+    // It sleeps only after a while of nothing: a busy gate need not wake it for each batch.
     writer_ = Writer::kGathers;
     changed_.wait_for(lock, kGather, [this] { return stopping_ || hurry_; });
+    if (queue_.empty()) {
+      if (stopping_) return;
+      writer_ = Writer::kSleeps;
+      changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      continue;
+    }
     writer_ = Writer::kWorks;
     hurry_ = false;
     batch.tracks.swap(queue_);

@@ -24,6 +24,10 @@ inline ByteView as_view(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// resize(), where the caller writes over what is new before it reads it: that is not set to 0
+// first.
+void resize_unfilled(Bytes& bytes, size_t size);
+
 // How many bytes the two have in common at their beginnings, and at their ends.
 size_t common_prefix(ByteView a, ByteView b);
 size_t common_suffix(ByteView a, ByteView b);

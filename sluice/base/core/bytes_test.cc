@@ -105,6 +105,16 @@ TEST(BytesTest, NumbersAndHexAreAppended) {
   EXPECT_EQ(out, "=0ff0118446744073709551615");
 }
 
+TEST(BytesTest, GrownUnfilledKeepsWhatItHad) {
+  Bytes bytes = "what was there";
+  resize_unfilled(bytes, 100'000);
+  EXPECT_EQ(bytes.size(), 100'000u);
+  EXPECT_EQ(bytes.substr(0, 14), "what was there");
+  EXPECT_EQ(bytes.c_str()[100'000], '\0');
+  resize_unfilled(bytes, 4);
+  EXPECT_EQ(bytes, "what");
+}
+
 TEST(BytesTest, CommonBeginningsAndEndsAreExact) {
   EXPECT_EQ(common_prefix("", ""), 0u);
   EXPECT_EQ(common_suffix("", "x"), 0u);
