@@ -86,24 +86,25 @@ void ParkedCalls::end_abandoned() {
 
 void ParkedCalls::await_putting_away() {
   const Duration after = core_.options.put_away_after;
+  if (registration_.recorder == nullptr) return;
   if (after == Duration::zero() || put_away_timer_.armed()) return;
   put_away_timer_.arm(Deadline::in(after), [this] { put_away(); });
 }
 
 void ParkedCalls::put_away() {
   const uint64_t up_to = std::exchange(put_away_up_to_, last_);
-  bool younger = recent_.put_away(up_to);
+  bool more = recent_.put_away(up_to);
   for (const auto& [id, parked] : calls_) {
     const llm::Call& call = *parked->call;
-    if (call.body.size() < llm::Body::kWorthPuttingAway) continue;
-    if (call.ordinal > up_to) {
-      younger = true;
-    } else if (!parked->put_away && call.body.put_away()) {
-      parked->put_away = true;
-      GateTotals::add(core_.totals.put_away_bytes, call.body.size());
+    if (call.body.size() < llm::Body::kWorthPuttingAway || parked->put_away) continue;
+    if (call.ordinal > up_to || !call.body.put_away()) {
+      more = true;  // a disk may be slow
+      continue;
     }
+    parked->put_away = true;
+    GateTotals::add(core_.totals.put_away_bytes, call.body.size());
   }
-  if (younger) await_putting_away();
+  if (more) await_putting_away();
 }
 
 void ParkedCalls::stop() {

@@ -126,6 +126,25 @@ TEST_F(PutAwayTest, CallsThatComeLaterArePutAwayToo) {
   EXPECT_EQ(put_away_bytes(), bytes);
 }
 
+TEST_F(PutAwayTest, WhatTheDiskTakesLateIsPutAwayThen) {
+  const auto disk = std::make_shared<trace::testing::StallingDisk>();
+  jsonl_ = std::make_unique<trace::JsonlRecorder>(directory_, Logger(),
+                                                  trace::JsonlRecorder::Options{.files = disk});
+  registration_.recorder = jsonl_.get();
+  open();
+  disk->stall();
+  auto agent = this->agent();
+  agent.post(kPath, conversation(3));
+  const auto call = next_call();
+  disk->wait_for_a_writer();
+  ASSERT_TRUE(net::testing::run(shard_, net::sleep_for(100ms)));
+  EXPECT_NE(call->body.in_memory(), nullptr);
+  EXPECT_EQ(put_away_bytes(), 0u);
+  disk->resume();
+  wait_until_put_away(*call);
+  EXPECT_EQ(put_away_bytes(), call->body.size());
+}
+
 TEST_F(PutAwayTest, SmallBodiesAndThoseThatNobodyKeepsStay) {
   registration_.recorder = &recorder_;  // no file
   open();

@@ -58,16 +58,16 @@ void RecentBodies::forget_size(Entry& entry) {
 }
 
 bool RecentBodies::put_away(uint64_t ordinal) {
-  bool younger = false;
+  bool more = false;
   for (Entry& entry : entries_) {
     if (!entry.in_memory) continue;
-    if (entry.ordinal > ordinal) {
-      younger = true;
-    } else if (entry.body.put_away()) {
+    if (entry.ordinal > ordinal || !entry.body.put_away()) {
+      more = true;
+    } else {
       forget_size(entry);
     }
   }
-  return younger;
+  return more;
 }
 
 void RecentBodies::add(const llm::Call& call, json::Outline outline) {

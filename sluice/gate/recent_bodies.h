@@ -35,7 +35,8 @@ class RecentBodies {
   std::optional<llm::Body> put_away_before(const llm::SessionKey& session) const;
   // The next of its session is compared with this one.
   void add(const llm::Call& call, json::Outline outline);
-  // Puts away what came no later than the call `ordinal`; true if a younger one is in memory.
+  // Puts away what came no later than the call `ordinal` and is recorded; true if more is in
+  // memory.
   bool put_away(uint64_t ordinal);
 
  private:
