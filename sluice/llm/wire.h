@@ -2,7 +2,6 @@
 // Plain functions over views; any thread.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <initializer_list>
@@ -203,16 +202,9 @@ class Members {
   Members& operator=(const Members&) = delete;
   // The place of the member's value.
   Bytes& operator[](std::string_view name) {
-    const bool first = out_.back() == '{';
-    const size_t at = out_.size();
-    out_.resize(at + name.size() + (first ? 3 : 4));  // grown once: every line of a trace is this
-    char* to = out_.data() + at;
-    if (!first) *to++ = ',';
-    *to++ = '"';
-    to = std::copy(name.begin(), name.end(), to);
-    *to++ = '"';
-    *to = ':';
-    return out_;
+    if (out_.back() != '{') out_.push_back(',');
+    out_.push_back('"');
+    return out_.append(name).append("\":");
   }
   void text(std::string_view name, std::string_view value);
   void text_or_null(std::string_view name, std::string_view value);
@@ -241,7 +233,6 @@ class Members {
 template <class Write>
 Bytes object(Write write) {
   Bytes out;
-  out.reserve(256);
   Members members(out);
   write(members);
   members.close();
