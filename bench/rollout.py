@@ -3,7 +3,8 @@
 
 An agent that exits at once is run by `sluice run`, one rollout after the other, and the same binary
 bare beside it; the overhead is the difference. Then a task with some preparation (40 files, a set-up
-command that compiles them) is run as a group and without one: a clone against full preparation.
+command that compiles them) is run as a group and without one: a clone against full preparation. Last, a
+workdir of 32 files is judged where the agent was and in a fresh sandbox, in turns: what the latter costs.
 
 Writes build/bench/rollout.json. Reads the times that the results themselves tell.
 """
@@ -45,6 +46,9 @@ def f_{i}(items):
     return [item * {i} for item in items if item % 2 == 0]
 '''
 """ for i in range(40))
+
+JUDGED = 'id = "judged"\ninstruction = "x"\n[verify]\ncommands = ["true"]\nwhere = "{where}"\n' + "".join(
+    f'[[files]]\npath = "src/file_{i}.txt"\ncontent = "{"some text of the task " * 20}"\n' for i in range(32))
 
 
 def bare(count):
@@ -102,6 +106,8 @@ def main():
         (folder / "script.toml").write_text(SCRIPT)
         (folder / "nothing.toml").write_text('id = "nothing"\ninstruction = "x"\n')
         (folder / "prepared.toml").write_text(PREPARED)
+        for where in ("same", "fresh"):
+            (folder / f"{where}.toml").write_text(JUDGED.replace("{where}", where))
         run(folder, "nothing.toml", "--repeat", 5)
 
         walls, alone, rows = [], [], []
@@ -126,10 +132,21 @@ def main():
         figures |= percentiles("group_full_preparation_ms",
                                [phases(result, "create", "install", "upload", "setup")
                                 for result in results])
+
+        judged = {"same": [], "fresh": []}
+        for _ in range(rounds):
+            for where, found in judged.items():
+                found += run(folder, f"{where}.toml", "--repeat", each // 2, "--concurrency", 1)[0]
+        same = statistics.median(result["wall_s"] * 1e3 for result in judged["same"])
+        figures |= percentiles("fresh_verify_overhead_ms",
+                               [result["wall_s"] * 1e3 - same for result in judged["fresh"]])
+        fresh = {name: round(statistics.median(phases(result, name) for result in judged["fresh"]), 3)
+                 for name in ("snapshot", "move")}
     out = {"figures": figures,
            "context": {"rollouts": len(walls), "clones": clones, "cores": os.cpu_count(),
                        "load_average_before": round(load, 2), "quick": quick,
-                       "phase_ms_median": by_phase, "overhead_ms_least": round(min(walls) - without, 3),
+                       "phase_ms_median": by_phase, "fresh_phase_ms_median": fresh,
+                       "overhead_ms_least": round(min(walls) - without, 3),
                        "program": PROGRAM,
                        "preparation": "40 files, compiled by one setup command"}}
     target = REPO / "build" / "bench"

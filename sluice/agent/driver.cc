@@ -7,6 +7,8 @@
 #include <span>
 #include <utility>
 
+#include "sluice/agent/fresh.h"
+#include "sluice/agent/verify.h"
 #include "sluice/base/core/check.h"
 #include "sluice/net/shard.h"
 
@@ -27,17 +29,8 @@ constexpr size_t kOutputPiece = 64 * 1024;
 constexpr size_t kAgentOutputCap = 64 * 1024 * 1024;
 constexpr size_t kRowOutputCap = 1024 * 1024;
 constexpr size_t kLogTail = 64 * 1024;
-constexpr size_t kMaxRewardFile = 4096;
 constexpr int kCollectDepth = 2;
 constexpr size_t kCollectEntries = 10'000;
-
-sandbox::Env shell_env(std::string home, std::string user) {
-  return {{"HOME", std::move(home)},
-          {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-          {"USER", std::move(user)},
-          {"LANG", "C.UTF-8"},
-          {"TMPDIR", "/tmp"}};
-}
 
 std::string absolute(const std::string& path, const std::string& workdir) {
   return path.starts_with('/') ? path : workdir + "/" + path;
@@ -70,10 +63,6 @@ bool wants_network(std::string_view output) {
 
 }  // namespace
 
-std::string_view to_string(Approvals approvals) {
-  return approvals == Approvals::kBypass ? "bypass" : "agent_default";
-}
-
 awaitable<Result<std::optional<double>>> Hooks::verify(sandbox::Sandbox*) {
   co_return std::optional<double>();
 }
@@ -92,20 +81,18 @@ class Driver::Impl {
   awaitable<Report> run() {
     static constexpr Phase kCloning[] = {{"clone", &Impl::clone}};
     if (plan_.prepared) {
-      co_return co_await run(kCloning, kAttempting);
+      co_return co_await run(kCloning, &Impl::attempt);
     }
-    co_return co_await run(kPreparing, kAttempting);
+    co_return co_await run(kPreparing, &Impl::attempt);
   }
 
-  awaitable<Report> prepare() {
-    static constexpr Phase kKeeping[] = {{"snapshot", &Impl::snapshot}};
-    co_return co_await run(kPreparing, kKeeping);
-  }
+  awaitable<Report> prepare() { return run(kPreparing, &Impl::share); }
 
   static std::vector<std::string_view> names() {
     std::vector<std::string_view> all;
     for (const Phase& phase : kPreparing) all.push_back(phase.name);
     for (const Phase& phase : kAttempting) all.push_back(phase.name);
+    for (const Phase& phase : kJudging) all.push_back(phase.name);
     all.emplace_back("close");
     return all;
   }
@@ -118,12 +105,33 @@ class Driver::Impl {
   }
 
  private:
-  awaitable<Report> run(std::span<const Phase> first, std::span<const Phase> then) {
+  awaitable<Result<void>> share() {
+    static constexpr Phase kSharing[] = {{"snapshot", &Impl::snapshot}};
+    co_return co_await go_through(kSharing);
+  }
+
+  awaitable<Result<void>> attempt() {
+    static constexpr Phase kKeeping[] = {{"snapshot", &Impl::keep}};
+    static constexpr Phase kMoving[] = {{"move", &Impl::move}};
+    const bool something = !plan_.verify.commands.empty() || plan_.own_verifier;
+    const bool fresh = something && verifies_fresh(plan_, sandbox_->capabilities());
+    if (fresh) report_.verify_where = "fresh";
+    if (fresh && !plan_.prepared) SLUICE_CO_TRY_VOID(co_await go_through(kKeeping));
+    SLUICE_CO_TRY_VOID(co_await go_through(kAttempting));
+    if (fresh) SLUICE_CO_TRY_VOID(co_await go_through(kMoving));
+    co_return co_await go_through(kJudging);
+  }
+
+  awaitable<Report> run(std::span<const Phase> first, awaitable<Result<void>> (Impl::*then)()) {
     began_ = Clock::now();
     try {
       auto result = co_await go_through(first);
-      if (result) result = co_await go_through(then);
-      if (!result && !report_.error) fail(std::move(result).error());
+      if (result) result = co_await (this->*then)();
+      // An agent that was late, say, is told of; but not if its sandbox, or the verifier's, was
+      // lost behind that.
+      const bool lost = !result && report_.agent &&
+                        (is_end(result.error()) || result.error().origin == ErrorOrigin::kEngine);
+      if (!result && (!report_.error || lost)) fail(std::move(result).error());
       if (cancelled_) {
         report_.error = Error(ErrorCode::kCancelled, *cancelled_, ErrorOrigin::kCaller);
       }
@@ -199,6 +207,11 @@ class Driver::Impl {
     co_return Result<void>();
   }
 
+  awaitable<Result<void>> keep() {
+    SLUICE_CO_TRY(prepared_, co_await keep_prepared(sandbox_.get()));
+    co_return Result<void>();
+  }
+
   // Begins where a preparation ended.
   awaitable<Result<void>> clone() {
     const Report& prepared = *plan_.prepared;
@@ -212,6 +225,7 @@ class Driver::Impl {
       co_return Error(*prepared.error);
     }
     CHECK(prepared.snapshot);
+    prepared_ = *prepared.snapshot;
     add_bundle();
     // Set-up is over: nothing of its network is in a clone.
     if (plan_.sandbox.network == sandbox::Network::kSetup) {
@@ -232,6 +246,10 @@ class Driver::Impl {
     sandbox_ = std::move(made);
     report_.sandbox_id = sandbox_->id();
     report_.guest_isolated = sandbox_->capabilities().guest_isolated;
+    add_warnings();
+  }
+
+  void add_warnings() {
     for (const std::string& warning : sandbox_->warnings()) {
       // A clone is told of what its preparation was told of.
       auto& known = report_.warnings;
@@ -341,6 +359,10 @@ class Driver::Impl {
         co_await sandbox_->reset_directory(plan_.workdir, sandbox::kAgentUser, 0755));
     auto written = co_await write(&plan_.uploads);
     if (!written) co_return std::move(written).error().within("upload");
+    if (plan_.setup.empty()) co_return Result<void>();
+    // Programs like git doubt what is another user's.
+    auto given = co_await sandbox_->give_tree(plan_.workdir, plan_.setup_user);
+    if (!given) co_return std::move(given).error().from(ErrorOrigin::kTask);
     co_return Result<void>();
   }
 
@@ -362,16 +384,6 @@ class Driver::Impl {
     co_return Result<void>();
   }
 
-  // One setup or verify command: its own clean shell, its own row.
-  awaitable<Result<sandbox::Exit>> run_row(std::vector<CommandRow>* rows, std::string script,
-                                           Command command) {
-    auto output = co_await sandbox_->exec(std::move(command));
-    if (!output) co_return std::move(output).error().within(script);
-    const Exit exit = output->exit;
-    rows->push_back({std::move(script), std::move(*output)});
-    co_return exit;
-  }
-
   // While set-up may reach hosts, its commands are told how.
   void add_setup_proxy(sandbox::Env& env) const {
     if (plan_.sandbox.network != sandbox::Network::kSetup) return;
@@ -383,15 +395,11 @@ class Driver::Impl {
 
   awaitable<Result<void>> setup() {
     for (const std::string& script : plan_.setup) {
-      Command command = Command::shell(script);
-      command.cwd = plan_.workdir;
-      command.user = plan_.setup_user;
-      const bool as_root = plan_.setup_user == "0" || plan_.setup_user == "root";
-      command.env = as_root ? shell_env("/root", "root") : shell_env(sandbox::kHome, "user");
+      Command command = setup_command(plan_, script, plan_.setup_timeout);
       add_setup_proxy(command.env);
-      command.deadline = Deadline::in(plan_.setup_timeout);
-      command.output_cap = kRowOutputCap;
-      SLUICE_CO_TRY(const Exit exit, co_await run_row(&report_.setup, script, std::move(command)));
+      auto ran = co_await run_row(sandbox_.get(), &report_.setup, script, std::move(command));
+      if (!ran) co_return std::move(ran).error().within(script);
+      const Exit exit = report_.setup.back().output.exit;
       if (!exit.ok()) {
         std::string message =
             fmt::format("setup command failed: {}: {}", script, tell(report_.setup.back().output));
@@ -424,6 +432,7 @@ class Driver::Impl {
     command.deadline = Deadline::in(agent_timeout());
     command.output_cap = kAgentOutputCap;
     agent_deadline_ = Deadline::in(agent_timeout() + kNewsTime);
+    agent_began_ = Clock::now();
     hooks_.agent_starts();
     auto job = co_await sandbox_->start(std::move(command));
     if (!job) {
@@ -496,7 +505,7 @@ class Driver::Impl {
 
   awaitable<Result<void>> stop() {
     // What the agent left running may hold its output open: only then is the end of it certain.
-    SLUICE_CO_TRY_VOID(co_await sandbox_->kill_all());
+    SLUICE_CO_TRY_VOID(co_await kill_agent(sandbox_.get(), &report_));
     co_await pumps_.join();
     AgentRun& run = *report_.agent;
     run.log_tail = tail_.bytes();
@@ -516,13 +525,16 @@ class Driver::Impl {
       auto content = co_await sandbox_->read_file(path, wanted.max_bytes, sandbox::kAgentUser);
       if (content) {
         report_.artifacts.push_back({wanted.name, std::move(path), std::move(*content)});
-      } else if (content.error().code == ErrorCode::kClosed) {
+      } else if (is_end(content.error())) {
         co_return std::move(content).error();
       } else if (wanted.required) {
-        co_return std::move(content)
-            .error()
-            .within("artifact " + wanted.name)
-            .from(ErrorOrigin::kAgent);
+        // Its work is verified all the same.
+        if (!report_.error) {
+          fail(std::move(content)
+                   .error()
+                   .within("artifact " + wanted.name)
+                   .from(ErrorOrigin::kAgent));
+        }
       } else if (content.error().code != ErrorCode::kNotFound) {
         report_.warnings.push_back("artifact " + wanted.name + ": " + content.error().message);
       }
@@ -530,48 +542,64 @@ class Driver::Impl {
     co_return Result<void>();
   }
 
+  // Into a sandbox in which the agent never was. What keeps the work from it and is the agent's
+  // doing is no error, but the end of the verdict.
+  awaitable<Result<void>> move() {
+    if (!report_.unjudged.empty()) co_return Result<void>();
+    auto moved = co_await move_work();
+    if (moved || moved.error().origin != ErrorOrigin::kAgent) co_return moved;
+    report_.unjudged = moved.error().message;
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> move_work() {
+    const Duration ran = Clock::now() - agent_began_;
+    SLUICE_CO_TRY(auto work, co_await take_work(sandbox_.get(), &plan_, ran, &report_));
+    // First the one, then the other: both at once would need twice the memory.
+    co_await close();
+    SLUICE_CO_TRY_VOID(go_on());
+    sandbox::Options options = plan_.sandbox;
+    options.network = sandbox::Network::kNone;
+    options.keep_files_in.clear();
+    auto cloned = co_await backend_.clone(&shard_, std::move(prepared_), std::move(options));
+    if (!cloned) co_return std::move(cloned).error().within("a fresh sandbox");
+    sandbox_ = std::move(*cloned);
+    add_warnings();
+    SLUICE_CO_TRY_VOID(go_on());
+    SLUICE_CO_TRY_VOID(co_await give_work(sandbox_.get(), &plan_, std::move(work)));
+    SLUICE_CO_TRY_VOID(go_on());
+    co_return co_await run_start(sandbox_.get(), &plan_, &report_);
+  }
+
   awaitable<Result<void>> verify() {
-    SLUICE_CO_TRY(const uint64_t shared,
-                  co_await sandbox_->give_tree(plan_.workdir, sandbox::kVerifyUser));
-    if (shared > 0) {
-      report_.warnings.push_back(fmt::format(
-          "{} files of the workdir also have names outside it and were not given to the verifier",
-          shared));
+    VerifyParts parts;
+    parts.sandbox = sandbox_.get();
+    parts.work = &plan_;
+    parts.report = &report_;
+    parts.go_on = [this] {
+      return go_on();
+    };
+    SLUICE_CO_TRY_VOID(co_await agent::verify(std::move(parts)));
+    if (report_.unjudged.empty()) {
+      auto own = co_await hooks_.verify(sandbox_.get());
+      if (!own) co_return std::move(own).error().within("verifier");
+      report_.verifier_reward = *own;
     }
-    SLUICE_CO_TRY_VOID(
-        co_await sandbox_->reset_directory(sandbox::kVerifierDir, sandbox::kVerifyUser, 0700));
-    for (const std::string& script : plan_.verify) {
-      Command command = Command::shell(script);
-      command.cwd = plan_.workdir;
-      command.user = sandbox::kVerifyUser;
-      // Not the agent's HOME: what programs read there (git, pip, shells) would be the agent's
-      // word.
-      command.env = shell_env(sandbox::kVerifierDir, "verifier");
-      command.deadline = Deadline::in(plan_.verify_timeout);
-      command.output_cap = kRowOutputCap;
-      SLUICE_CO_TRY_VOID(co_await run_row(&report_.verify, script, std::move(command)));
-      SLUICE_CO_TRY_VOID(go_on());
-    }
-    const std::string reward_path = std::string(sandbox::kVerifierDir) + "/reward.txt";
-    auto reward = co_await sandbox_->read_file(reward_path, kMaxRewardFile, sandbox::kVerifyUser);
-    if (reward) {
-      report_.reward_file = std::move(*reward);
-    } else if (reward.error().code != ErrorCode::kNotFound) {
-      co_return std::move(reward).error().within("reward file");
-    }
-    auto own = co_await hooks_.verify(sandbox_.get());
-    if (!own) co_return std::move(own).error().within("verifier");
-    report_.verifier_reward = *own;
     report_.verified = true;
     co_return Result<void>();
   }
 
   awaitable<Result<void>> collect_files() {
-    SLUICE_CO_TRY(auto entries, co_await sandbox_->list(plan_.workdir, kCollectDepth,
-                                                        kCollectEntries, sandbox::kVerifyUser));
-    std::sort(entries.begin(), entries.end(),
+    auto entries = co_await sandbox_->list(plan_.workdir, kCollectDepth, kCollectEntries,
+                                           sandbox::kVerifyUser);
+    if (!entries) {
+      if (is_end(entries.error())) co_return std::move(entries).error();
+      report_.warnings.push_back("files: " + entries.error().message);
+      co_return Result<void>();
+    }
+    std::sort(entries->begin(), entries->end(),
               [](const auto& a, const auto& b) { return a.path < b.path; });
-    for (const sandbox::FileInfo& entry : entries) {
+    for (const sandbox::FileInfo& entry : *entries) {
       if (entry.type != sandbox::FileInfo::Type::kFile) continue;
       if (entry.size > plan_.collect_file_bytes || report_.files.size() >= plan_.collect_files) {
         report_.files_extra.push_back(entry.path);
@@ -582,7 +610,7 @@ class Driver::Impl {
                                                   sandbox::kVerifyUser);
       if (content) {
         report_.files.emplace(entry.path, std::move(*content));
-      } else if (content.error().code == ErrorCode::kClosed) {
+      } else if (is_end(content.error())) {
         co_return std::move(content).error();
       } else {
         report_.files_extra.push_back(entry.path);
@@ -602,6 +630,8 @@ class Driver::Impl {
   std::unique_ptr<Job> job_;
   Launch launch_;
   Deadline agent_deadline_;
+  Clock::time_point agent_began_;
+  sandbox::Snapshot prepared_;  // for a verifier's fresh sandbox
   EventReader events_{plan_.spec->events};
   Tail tail_{kLogTail};
   net::TaskGroup pumps_{shard_.executor()};
@@ -618,9 +648,8 @@ class Driver::Impl {
                                           {"start", &Impl::start},
                                           {"agent", &Impl::attend},
                                           {"stop", &Impl::stop},
-                                          {"collect", &Impl::collect_artifacts},
-                                          {"verify", &Impl::verify},
-                                          {"files", &Impl::collect_files}};
+                                          {"collect", &Impl::collect_artifacts}};
+  static constexpr Phase kJudging[] = {{"verify", &Impl::verify}, {"files", &Impl::collect_files}};
 };
 
 Driver::Driver(net::Shard& shard, sandbox::Backend& backend, Plan plan, Hooks& hooks)

@@ -1,7 +1,10 @@
 // The lifecycle driver: takes one agent through one sandbox, the same way for every agent.
 //
 //   create -> install -> upload -> setup -> configure -> start -> agent -> stop -> collect ->
-//   verify -> close
+//   verify -> files -> close
+//
+// Where the work is judged in a fresh sandbox, "snapshot" comes behind setup and "move" before
+// verify.
 //
 // The phases up to setup are the same for every attempt at a task: prepare() does them alone and
 // keeps what they made, and a plan that names it begins with a clone of that.
@@ -22,24 +25,14 @@
 
 #include "sluice/agent/bundle.h"
 #include "sluice/agent/events.h"
+#include "sluice/agent/report.h"
 #include "sluice/agent/spec.h"
+#include "sluice/agent/work.h"
 #include "sluice/sandbox/sandbox.h"
 
 namespace sluice::agent {
 
 using net::awaitable;
-
-struct Upload {
-  std::string path;  // absolute, or relative to the workdir
-  Bytes content;
-  uint32_t mode = 0644;
-};
-
-enum class Approvals : uint8_t {
-  kAgentDefault,  // what the agent would ask about, it refuses itself
-  kBypass,        // its documented switch, by somebody's explicit choice
-};
-std::string_view to_string(Approvals approvals);
 
 // Whether the gate offers host tools, over MCP at {gate}/mcp.
 enum class HostTools : uint8_t { kNone, kOffered };
@@ -47,25 +40,6 @@ enum class HostTools : uint8_t { kNone, kOffered };
 Result<void> check_host_tools(const Spec& spec, HostTools tools);
 // Whether the agent has these options and they may have these values.
 Result<void> check_options(const Spec& spec, const std::map<std::string, std::string>& options);
-
-// What a task has an agent do, and around it: the same for every agent.
-struct Work {
-  std::string instruction;
-  sandbox::Options sandbox;
-  std::string workdir = sandbox::kWorkdir;
-  std::vector<Upload> uploads;
-  std::vector<std::string> setup;
-  std::string setup_user = sandbox::kSetupUser;
-  std::vector<std::string> verify;
-  Duration setup_timeout = std::chrono::minutes(5);   // per command
-  Duration verify_timeout = std::chrono::minutes(2);  // per command
-  Duration agent_timeout{};                           // 0: the spec's
-  Approvals approvals = Approvals::kAgentDefault;
-  std::map<std::string, std::string> options;  // by name; text, or JSON where the spec says so
-  std::map<std::string, std::string> env;      // for the agent
-};
-
-struct Report;
 
 struct Plan : Work {
   std::shared_ptr<const Spec> spec;
@@ -78,56 +52,10 @@ struct Plan : Work {
   int64_t max_output = 8192;
   HostTools host_tools = HostTools::kNone;
   Duration install_pause = std::chrono::seconds(3);  // before the next attempt, ever longer
+  bool own_verifier = false;                         // Hooks::verify() judges
 
   size_t collect_files = 32;              // of the workdir, at most
   size_t collect_file_bytes = 64 * 1024;  // larger ones are only named
-};
-
-// One setup or verify command and how it went.
-struct CommandRow {
-  std::string cmd;
-  sandbox::Output output;
-};
-
-struct PhaseTime {
-  std::string name;
-  Duration began{};  // since the driver's start
-  Duration took{};
-};
-
-struct Artifact {
-  std::string name;
-  std::string path;
-  Bytes content;
-};
-
-// How the agent's own process went.
-struct AgentRun {
-  sandbox::Exit exit;
-  std::optional<std::string> error;  // the agent's last error event
-  bool ok = false;                   // by the spec's measure of success
-  Bytes out, err;                    // up to the output cap
-  Bytes log_tail;                    // of both, as they came
-};
-
-struct Report {
-  std::string sandbox_id;
-  std::string program;
-  std::vector<std::string> warnings;
-  bool guest_isolated = true;
-  std::vector<PhaseTime> phases;
-  std::vector<CommandRow> setup, verify;
-  std::optional<AgentRun> agent;  // none: it was never started
-  bool verified = false;          // every verify command was run to an end of its own
-  std::optional<Bytes> reward_file;
-  std::optional<double> verifier_reward;
-  std::vector<Artifact> artifacts;
-  std::map<std::string, Bytes> files;  // of the workdir, after verify
-  std::vector<std::string> files_extra;
-  std::optional<Error> error;  // what ended the rollout early
-  std::string failed_phase;    // where
-  // Of prepare() only, if nothing went wrong.
-  std::optional<sandbox::Snapshot> snapshot;
 };
 
 // The model endpoint as the agent sees it.
@@ -147,7 +75,7 @@ class Hooks {
   // Around the agent's life: calls are admitted between the two.
   virtual void agent_starts() {}
   virtual void agent_ended() {}
-  // After the verify commands, in the same sandbox, when the agent is dead. A reward, or none.
+  // After the verify commands, in their sandbox, when the agent is dead. A reward, or none.
   virtual awaitable<Result<std::optional<double>>> verify(sandbox::Sandbox* sandbox);
 };
 
@@ -166,7 +94,7 @@ class Driver {
   // is ended. kUnsupported where the backend cannot clone.
   awaitable<Report> prepare();
 
-  // The phases of an attempt that prepares for itself, in order.
+  // The phases of an attempt that prepares for itself and is judged where it was made, in order.
   static std::vector<std::string_view> phases();
 
   // Ends it early, from the shard's thread: run() then returns soon, with kCancelled. What was

@@ -76,6 +76,15 @@ net::awaitable<Exit> work(FakeProcess* self) {
   co_return Exit{};
 }
 
+net::awaitable<Exit> succeed(FakeProcess*) {
+  co_return Exit();
+}
+
+net::awaitable<void> run_service(sandbox::Sandbox* sandbox, sandbox::Command command) {
+  const auto ignored = co_await sandbox->start(std::move(command));
+  static_cast<void>(ignored);
+}
+
 net::awaitable<Exit> never_end(FakeProcess* self) {
   const auto slept = co_await self->sleep(1h);
   static_cast<void>(slept);
@@ -95,7 +104,8 @@ class Watcher : public Hooks {
  public:
   void on_phase(std::string_view name) override { phases.emplace_back(name); }
   void on_agent_event(const AgentEvent& event) override { tools.push_back(event.tool); }
-  net::awaitable<Result<Endpoint>> open_endpoint(sandbox::Sandbox*) override {
+  net::awaitable<Result<Endpoint>> open_endpoint(sandbox::Sandbox* of) override {
+    box = of;
     Endpoint endpoint;
     endpoint.url = "http://127.0.0.1:81/rollout/r1";
     endpoint.key = "placeholder";
@@ -110,6 +120,7 @@ class Watcher : public Hooks {
   std::vector<std::string> phases;
   std::vector<std::string> tools;
   std::function<void()> at_start;
+  sandbox::Sandbox* box = nullptr;
 };
 
 class DriverTest : public ::testing::Test {
@@ -141,7 +152,7 @@ class DriverTest : public ::testing::Test {
 TEST_F(DriverTest, TakesAnAgentThroughItsLife) {
   plan_.uploads = {{"in.txt", "input", 0644}, {"/home/user/abs.txt", "x", 0600}};
   plan_.setup = {"make ready"};
-  plan_.verify = {"check one", "check two"};
+  plan_.verify.commands = {"check one", "check two"};
   backend_.on("check two", failing(1, "", "wrong"));
   const Report report = run();
 
@@ -185,7 +196,7 @@ TEST_F(DriverTest, finding_23_finding_24_setup_runs_once_and_before_the_agent) {
 
 TEST_F(DriverTest, finding_27_a_failed_setup_keeps_its_results_and_starts_no_agent) {
   plan_.setup = {"good", "bad", "never"};
-  plan_.verify = {"check"};
+  plan_.verify.commands = {"check"};
   backend_.on("bad", failing(3, "some output", "Could not resolve host: no such package"));
   const Report report = run();
   ASSERT_TRUE(report.error);
@@ -224,7 +235,7 @@ TEST_F(DriverTest, TheNetworkIsSpokenOfOnlyWhereSetupMissesIt) {
 TEST_F(DriverTest, AnEndlessAgentIsKilledAndItsWorkVerified) {
   backend_.on("/opt/echo/agent", never_end);
   plan_.agent_timeout = 50ms;
-  plan_.verify = {"check"};
+  plan_.verify.commands = {"check"};
   const Report report = run();
   ASSERT_TRUE(report.error);
   EXPECT_EQ(report.error->code, ErrorCode::kTimedOut);
@@ -249,6 +260,59 @@ TEST_F(DriverTest, SuccessIsReadFromEventsWhereTheSpecSaysSo) {
   const Report report = run();
   EXPECT_FALSE(report.agent->ok);
   EXPECT_EQ(report.agent->error, "model not found");
+}
+
+// What the agent owes is told, and its work is verified all the same.
+TEST_F(DriverTest, AnArtifactThatIsMissingDoesNotVoidTheVerdict) {
+  spec_.artifacts.push_back({"trajectory", "{home}/none.json", true, 100});
+  plan_.verify.commands = {"check"};
+  const Report report = run();
+  ASSERT_TRUE(report.error);
+  EXPECT_EQ(report.error->origin, ErrorOrigin::kAgent);
+  EXPECT_EQ(report.failed_phase, "collect");
+  EXPECT_EQ(report.verify.size(), 1u);
+  EXPECT_TRUE(report.verified);
+}
+
+TEST_F(DriverTest, WhatSetUpStartedLivesUntilTheEnd) {
+  backend_.on("service", never_end);
+  plan_.setup = {"start"};
+  watcher_.at_start = [this] {
+    // As what a setup command left running.
+    sandbox::Command command = sandbox::Command::shell("service");
+    command.user = sandbox::kSetupUser;
+    shard_.spawn(run_service(watcher_.box, std::move(command)));
+  };
+  plan_.verify.commands = {"check"};
+  size_t running = 0;
+  backend_.on("check", [&running](FakeProcess* self) {
+    running = self->machine().running();
+    return succeed(self);
+  });
+  const Report report = run();
+  EXPECT_TRUE(report.verified);
+  EXPECT_EQ(running, 2u);  // the service, and the command that looks
+  EXPECT_EQ(backend_.last().running(), 0u);
+}
+
+TEST_F(DriverTest, SetUpOwnsItsWorkdirAndTheAgentThen) {
+  plan_.uploads = {{"in.txt", "input", 0644}};
+  plan_.setup = {"make ready"};
+  uint32_t owner = 1, owner_then = 1;
+  backend_.on("make ready", [&owner](FakeProcess* self) {
+    owner = self->machine().file("/home/user/workdir/in.txt")->uid;
+    return succeed(self);
+  });
+  watcher_.at_start = [&] {
+    owner_then = backend_.last().file("/home/user/workdir/in.txt")->uid;
+  };
+  EXPECT_FALSE(run().error);
+  EXPECT_EQ(owner, 0u);
+  EXPECT_EQ(owner_then, 1000u);
+  plan_.setup_user = "nobody-of-that-name";
+  const Report report = run();
+  ASSERT_TRUE(report.error);
+  EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
 }
 
 TEST_F(DriverTest, AMissingBundleSaysHowToGetIt) {
@@ -401,7 +465,7 @@ TEST_F(DriverTest, APreparedPlanBeginsWithAClone) {
 }
 
 TEST_F(DriverTest, TheAgentCannotForgeTheRewardFile) {
-  plan_.verify = {"check"};
+  plan_.verify.commands = {"check"};
   backend_.prepare([](FakeMachine& machine) {
     machine.put("/opt/echo/agent", "binary", 0, 0755);
     machine.put("/home/user/logs/verifier/reward.txt", "1.0");
@@ -412,7 +476,7 @@ TEST_F(DriverTest, TheAgentCannotForgeTheRewardFile) {
 }
 
 TEST_F(DriverTest, VerifyRunsAsItsOwnUserWithoutTheAgentsHome) {
-  plan_.verify = {"check"};
+  plan_.verify.commands = {"check"};
   run();
   for (const auto& command : backend_.last().history()) {
     if (command.argv.back() != "check") continue;

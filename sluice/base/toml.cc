@@ -104,6 +104,11 @@ bool TomlReader::has(std::string_view key) const {
   return view_->table->contains(key);
 }
 
+bool TomlReader::is_table(std::string_view key) const {
+  const toml::node* node = view_->table->get(key);
+  return node != nullptr && node->is_table();
+}
+
 std::optional<std::string> TomlReader::string(std::string_view key) {
   const auto* value = view_->get<std::string>(key, "a string");
   return value == nullptr ? std::nullopt : std::optional(value->get());

@@ -36,6 +36,8 @@ class TomlReader {
   static Result<TomlReader> parse(std::string_view text, std::string source);
 
   bool has(std::string_view key) const;
+  // For what may stand there in two forms.
+  bool is_table(std::string_view key) const;
 
   std::string required_string(std::string_view key);
   std::optional<std::string> string(std::string_view key);

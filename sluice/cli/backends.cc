@@ -27,4 +27,8 @@ Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, 
   return std::unique_ptr<sandbox::Backend>(std::move(backend));
 }
 
+Result<void> check_image(const std::string& backend, const sandbox::Options& options) {
+  return backend == "local" ? sandbox::local::check_image(options.image) : Result<void>();
+}
+
 }  // namespace sluice::cli

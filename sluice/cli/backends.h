@@ -17,6 +17,9 @@ enum class Carry : uint8_t { kSockets, kConnections };
 Result<std::unique_ptr<sandbox::Backend>> make_backend(const std::string& name, const Logger& log,
                                                        Carry carry = Carry::kSockets);
 
+// As Backend::check_image(), before there is a backend.
+Result<void> check_image(const std::string& backend, const sandbox::Options& options);
+
 // Where the engines of this user write down which sandboxes they make.
 std::string sandbox_journals();
 

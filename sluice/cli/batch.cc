@@ -92,11 +92,15 @@ class Batch final : public RunReport {
     write_metrics();
     std::vector<ResultLine> lines;
     size_t missing = 0, settled = 0;  // could not be run; are not run again
-    std::map<std::string, size_t> kinds;
+    size_t unusable = 0, clamped = 0;
+    std::map<std::string, size_t> kinds, failed_attempts;
     for (const auto& [name, line] : ends_) {
       if (!line.has_result) ++missing;
       if (line.settled()) ++settled;
+      if (line.reward_unusable) ++unusable;
+      if (line.reward_clamped) ++clamped;
       if (line.has_result && !line.error_kind.empty()) ++kinds[line.error_kind];
+      for (const auto& [kind, count] : line.failed_attempts) failed_attempts[kind] += count;
       lines.push_back(line);
     }
     json::Object summary;
@@ -105,6 +109,9 @@ class Batch final : public RunReport {
     summary["ended"] = settled;
     summary["not_run"] = total_ - settled;
     summary["errors"] = json::Object(kinds.begin(), kinds.end());
+    summary["failed_attempts"] = json::Object(failed_attempts.begin(), failed_attempts.end());
+    summary["rewards_unusable"] = unusable;
+    summary["rewards_clamped"] = clamped;
     summary["interrupted"] = interrupted_;
     summary["abandoned"] = json::Array(abandoned_.begin(), abandoned_.end());
     SLUICE_TRY_VOID(
@@ -117,8 +124,10 @@ class Batch final : public RunReport {
       }
     }
     if (interrupted_) return exit_code(ErrorCode::kCancelled);
-    if (missing > 0 || lines.size() < total_ || kinds.contains("infrastructure"))
+    if (missing > 0 || lines.size() < total_ || kinds.contains("infrastructure") ||
+        kinds.contains("policy")) {
       return exit_code(ErrorCode::kUnavailable);
+    }
     return kinds.empty() ? 0 : 1;
   }
 

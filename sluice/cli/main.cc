@@ -41,8 +41,8 @@ A folder, --repeat and --group make a batch: many rollouts, --concurrency at onc
 
 The result, the trace and what the agent printed are kept in --out. Exit code: 0 the rollout ran to
 its end, whatever the reward; 1 it did not, for the agent's or the task's sake; 2 what was asked for is
-wrong or cannot be had; 69 we or the machine failed; 130 cancelled (docs/results.md). A batch exits with
-the gravest of its rollouts'.)";
+wrong or cannot be had; 69 we, the machine or whoever answers failed; 130 cancelled (docs/results.md). A
+batch exits with the gravest of its rollouts'.)";
 
 constexpr char kGateFooter[] =
     R"(Keys: SLUICE_TRAINER_KEY takes and answers calls, SLUICE_OPERATOR_KEY opens and closes
@@ -110,6 +110,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   run_app->add_flag("--trainer-text", run.trainer_text,
                     "take the trainer's sampled answers without token ids and logprobs, too");
+  option("--trainer-lease-s", run.trainer_lease_s,
+         "a trainer who says nothing for so long while a call waits could not answer")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 86400.0));
   option("--out", run.out, "a new directory for the result, trace and logs");
   option("--log", run.log, "append the engine's log to this file");
   option("--agents-dir", run.agents_directory, "where your agent specs are")->capture_default_str();
@@ -124,8 +128,10 @@ int main(int argc, char** argv) {
   option("--memory-mb", run.memory_mb,
          "the memory limits of those that run together may add up to this")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  option("--retries", run.retries,
-         "further attempts after infrastructure failures [one rollout: 0, a batch: 2]")
+  option(
+      "--retries", run.retries,
+      "further attempts after infrastructure failures, and up to 2 of them where whoever answers "
+      "could not [one rollout: 0, a batch: 2]")
       ->check(CLI::Range(0, 100));
   run_app->add_flag("--resume", run.resume,
                     "go on with the batch in --out: run what has not ended");

@@ -14,15 +14,15 @@ constexpr size_t kBarWidth = 24;
 
 // What the rollouts of one task, or of all, come to.
 struct Row {
-  size_t rollouts = 0, rewarded = 0, full = 0, failed_attempts = 0;
+  size_t rollouts = 0, rewarded = 0, full = 0;
   double rewards = 0;
   uint64_t turns = 0;
   std::vector<double> walls;
-  std::map<std::string, size_t> errors;
+  std::map<std::string, size_t> errors, failed_attempts;
 
   void add(const ResultLine& entry) {
     ++rollouts;
-    failed_attempts += entry.failed_attempts;
+    for (const auto& [kind, count] : entry.failed_attempts) failed_attempts[kind] += count;
     if (!entry.has_result) {
       ++errors["not_run"];
       return;
@@ -62,8 +62,8 @@ std::string describe(const ResultLine& entry) {
       entry.reward ? fmt::format("reward {:.2f}", *entry.reward) : std::string("reward null");
   if (!entry.error_kind.empty()) text += ", " + entry.error_kind;
   text += fmt::format(", {} turns, {:.2f} s", entry.turns, entry.wall_s);
-  if (entry.failed_attempts > 0) {
-    text += fmt::format(", {} failed attempts", entry.failed_attempts);
+  for (const auto& [kind, count] : entry.failed_attempts) {
+    text += fmt::format(", {} failed attempts ({})", count, kind);
   }
   return text;
 }
@@ -81,9 +81,8 @@ std::string batch_table(const std::vector<ResultLine>& entries) {
                                  "ROLLOUTS", "REWARD", "FULL", "TURNS", "TIME", "ERRORS");
   for (const auto& [name, row] : rows) text += row.text(name, width);
   if (rows.size() > 1) text += all.text("all", width);
-  if (all.failed_attempts > 0) {
-    text += fmt::format("{} attempts failed for infrastructure reasons and are not counted above\n",
-                        all.failed_attempts);
+  for (const auto& [kind, count] : all.failed_attempts) {
+    text += fmt::format("{} attempts failed ({}) and are not counted above\n", count, kind);
   }
   return text;
 }

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "sluice/agent/fresh.h"
 #include "sluice/base/core/defer.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
@@ -34,6 +35,10 @@ class Run {
                many_ ? report_batch(flags_, input_, metrics_) : report_one(flags_, input_));
     if (many_) raise_descriptor_limit();
     SLUICE_TRY(wiring_, Wiring::make(wiring_options()));
+    for (const auto& task : input_.tasks) {
+      auto fits = agent::check_verify(*task, wiring_->engine().parts().backend.capabilities());
+      if (!fits) return std::move(fits).error().within(task->source);
+    }
     if (const TrainerSide* trainer = wiring_->trainer()) {
       fmt::print(stderr, "trainer API at http://{}\n", trainer->address());
       if (!trainer->keys_file().empty()) fmt::print(stderr, "keys in {}\n", trainer->keys_file());
@@ -52,6 +57,7 @@ class Run {
     options.traces = report_->traces();
     if (flags_.trainer_text) options.gate.tokens = gate::OriginRule::Tokens::kWaived;
     set_limits(flags_.limits, options.gate);
+    options.gate.trainer_lease = from_seconds(flags_.trainer_lease_s);
     if (flags_.policy == kTrainerPolicy) {
       options.trainer.emplace();
       options.trainer->listen = flags_.trainer_listen;
@@ -64,6 +70,7 @@ class Run {
     options.engine.limits.memory_bytes = static_cast<uint64_t>(flags_.memory_mb) << 20;
     options.engine.limits.queued = kMaxRollouts;
     options.engine.retries = flags_.retries.value_or(many_ ? 2 : 0);
+    options.engine.policy_retries = std::min(options.engine.retries, kPolicyRetries);
     options.metrics = &metrics_;
     options.log = Logger::to_file(
         flags_.log.empty() ? report_->directory() + "/engine.log" : flags_.log, LogLevel::kInfo);

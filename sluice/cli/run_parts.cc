@@ -7,12 +7,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "sluice/agent/bundle.h"
 #include "sluice/agent/driver.h"
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/base/digest.h"
+#include "sluice/cli/backends.h"
 #include "sluice/cli/display.h"
 #include "sluice/cli/paths.h"
 #include "sluice/gate/script_policy.h"
@@ -113,6 +115,9 @@ Result<void> add_contents(const std::string& path, const rollout::Task& task,
   for (const agent::Upload& upload : task.uploads) {
     of(fmt::format("\"{}\"", upload.path)) = xxh3_128(upload.content).hex();
   }
+  for (const agent::Upload& file : task.verify.files) {
+    of(fmt::format("verify's \"{}\"", file.path)) = xxh3_128(file.content).hex();
+  }
   // A tarball may have gigabytes: its size and time stand for them.
   std::error_code none;
   const std::string& image = task.sandbox.image;
@@ -150,8 +155,13 @@ Result<RunInput> read_input(const RunFlags& flags) {
   RunInput input;
   SLUICE_TRY(const auto paths, find_tasks(flags.task));
   std::map<std::string, std::string> ids;
+  std::set<std::string> images;  // that were looked at
   for (const std::string& path : paths) {
     SLUICE_TRY(rollout::Task task, read_task(flags, path));
+    if (images.insert(task.sandbox.image).second) {
+      auto fine = check_image(flags.backend, task.sandbox);
+      if (!fine) return std::move(fine).error().within(path);
+    }
     SLUICE_TRY_VOID(add_contents(path, task, input.contents));
     const auto [other, fresh] = ids.emplace(task.id, path);
     if (!fresh) {
@@ -225,6 +235,24 @@ StatusLine::Style status_style(const RunFlags& flags) {
   return silent ? StatusLine::Style::kSilent : style;
 }
 
+namespace {
+
+// What commands printed, where a row of the result leaves something out: whole up to a bound.
+Result<void> store_outputs(const std::string& prefix, const std::vector<agent::CommandRow>& rows) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const sandbox::Output& output = rows[i].output;
+    for (const auto& [name, content] :
+         {std::pair("stdout", &output.out), std::pair("stderr", &output.err)}) {
+      if (content->size() <= rollout::kShownOutput) continue;
+      const std::string path = fmt::format("{}{}.{}", prefix, i + 1, name);
+      SLUICE_TRY_VOID(write_file_atomically(path, *content, 0600));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<std::string> make_output_directory(const std::string& wanted) {
   std::error_code error;
   std::string directory = fs::absolute(wanted, error).lexically_normal().string();
@@ -250,6 +278,8 @@ Result<void> store_result(const std::string& directory, const rollout::RolloutRe
     SLUICE_TRY_VOID(store("agent.stdout", result.report.agent->out));
     SLUICE_TRY_VOID(store("agent.stderr", result.report.agent->err));
   }
+  SLUICE_TRY_VOID(store_outputs(directory + "/setup-", result.report.setup));
+  SLUICE_TRY_VOID(store_outputs(directory + "/verify-", result.report.verify));
   for (const agent::Artifact& artifact : result.report.artifacts) {
     std::error_code ignored;
     fs::create_directories(directory + "/artifacts", ignored);
@@ -261,11 +291,12 @@ Result<void> store_result(const std::string& directory, const rollout::RolloutRe
 void print_result(const std::string& directory, const rollout::RolloutResult& result) {
   auto rows = [](const char* name, const std::vector<agent::CommandRow>& commands) {
     for (const agent::CommandRow& row : commands) {
-      fmt::print("{:<8} {}  {}  ({})\n", name, row.output.exit.ok() ? "ok  " : "FAIL",
-                 first_line(printable(row.cmd)), sandbox::describe(row.output.exit));
+      fmt::print("{:<8} {}  {}  ({})\n", name, row.ok() ? "ok  " : "FAIL",
+                 first_line(printable(row.cmd)), printable(row.ended()));
     }
   };
   rows("setup", result.report.setup);
+  rows("start", result.report.start);
   rows("verify", result.report.verify);
   for (const std::string& warning : result.report.warnings) {
     fmt::print("warning  {}\n", printable(warning));
@@ -276,7 +307,8 @@ void print_result(const std::string& directory, const rollout::RolloutResult& re
   fmt::print("agent    {}, {} calls, {} turns, {}\n", result.agent, result.calls.calls,
              result.calls.turns,
              result.report.agent ? describe(result.report.agent->exit) : "not started");
-  fmt::print("reward   {}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null");
+  fmt::print("reward   {}{}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null",
+             result.reward_error.empty() ? "" : "  " + printable(result.reward_error));
   fmt::print("time     {}\n", duration_text(result.wall));
   fmt::print("result   {}/result.json\ntrace    {}\n", directory, result.trace);
   if (!result.kept_files.empty()) {
@@ -290,6 +322,7 @@ int exit_code_of(rollout::ErrorKind kind) {
     case ErrorKind::kNone:
       return 0;
     case ErrorKind::kInfrastructure:
+    case ErrorKind::kPolicy:
       return exit_code(ErrorCode::kUnavailable);
     case ErrorKind::kCancelled:
       return exit_code(ErrorCode::kCancelled);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -90,6 +91,7 @@ class Serve {
     options.engine.limits.concurrency = settings_.max_rollouts;
     options.engine.limits.queued = SIZE_MAX;  // as many as there are sessions
     options.engine.retries = settings_.retries;
+    options.engine.policy_retries = std::min(settings_.retries, kPolicyRetries);
     options.engine.give_up_after = 0;
     options.log = log;
     return options;

@@ -214,7 +214,10 @@ void read_limits(Settings& in, ServeSettings& out) {
             "MAX_CONCURRENT_ENVS");
   in.number("max_rollouts", 1, 1'000'000, out.max_rollouts, "rollouts at a time; more wait [32]",
             "SLUICE_MAX_ROLLOUTS");
-  in.number("retries", 0, 100, out.retries, "further attempts after infrastructure failures [0]");
+  in.number(
+      "retries", 0, 100, out.retries,
+      "further attempts after infrastructure failures, and up to 2 of them where whoever answers "
+      "could not [0]");
   in.number("shards", 1, 64, out.shards, "threads that rollouts live on [cores, at most 4]");
   in.seconds("session_timeout_s", server.session_timeout, "ends sessions unused so long [never]");
   in.seconds("http_session_ttl_s", server.http_session_ttl,
@@ -290,7 +293,7 @@ void read_sandboxes(Settings& in, ServeSettings& out) {
   task.approvals = rollout::approvals_named(approvals);
   TomlReader& file = in.file();
   task.setup_timeout = file.seconds("setup_timeout_s", 1ms, 24h).value_or(task.setup_timeout);
-  task.verify_timeout = file.seconds("verify_timeout_s", 1ms, 24h).value_or(task.verify_timeout);
+  task.verify.timeout = file.seconds("verify_timeout_s", 1ms, 24h).value_or(task.verify.timeout);
   if (auto limits = file.table("limits")) rollout::read_limits(*limits, task.sandbox.limits);
   const env::AccessOptions& access = out.server.access;
   if (out.backend == "local" && task.sandbox.network == sandbox::Network::kOpen &&
@@ -312,6 +315,8 @@ void read_gate(Settings& in, ServeSettings& out) {
           "SLUICE_TRAINER_LISTEN");
   in.yes("trainer_text", text, "take its sampled answers without token ids and logprobs, too");
   in.seconds("trainer_wait_s", out.trainer_wait, "what such a rollout waits for a trainer [30]");
+  in.seconds("trainer_lease_s", out.gate.trainer_lease,
+             "a trainer who says nothing for so long while a call waits could not answer [60]");
   if (in.declaring()) {
     add_rule_flags(*in.command(), in.rules);
     add_limit_flags(*in.command(), in.limits);

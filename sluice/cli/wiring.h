@@ -21,6 +21,10 @@
 
 namespace sluice::cli {
 
+// At most so many of the further attempts that are asked for are made when whoever answers could
+// not.
+inline constexpr int kPolicyRetries = 2;
+
 struct WiringOptions {
   size_t shards = 0;    // 0: as many as cores, at most 4
   std::string backend;  // its name; "" for none, and then there are no shards and no engine

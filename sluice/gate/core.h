@@ -11,6 +11,7 @@
 #include "sluice/gate/body_reader.h"
 #include "sluice/gate/call_ids.h"
 #include "sluice/gate/events.h"
+#include "sluice/gate/outage_watch.h"
 #include "sluice/gate/ready_queue.h"
 #include "sluice/gate/totals.h"
 #include "sluice/llm/answer.h"
@@ -31,6 +32,8 @@ class CallOwner : public std::enable_shared_from_this<CallOwner> {
                      std::shared_ptr<PendingOutcome> pending) = 0;
   // What a tool gave, or why its handler could not: that is for the trace, not for the agent.
   virtual Result<void> reply_tool(const ToolCallId& id, Result<ToolResult> result) = 0;
+  // A reply to the call could not even be read.
+  virtual void reject(const CallId& id, std::string_view why) = 0;
 };
 
 // Which rollout an open call belongs to.
@@ -66,6 +69,7 @@ struct Core {
   GateTotals totals;
   EventLog events;
   BodyReader bodies;
+  ServedLog served;
   std::atomic<uint64_t> recent_bytes{0};  // of bodies that rollouts keep for comparison
 };
 

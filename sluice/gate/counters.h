@@ -5,6 +5,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "sluice/llm/call.h"
 
@@ -14,16 +15,18 @@ namespace sluice::gate {
 struct Counters {
   uint64_t calls = 0;  // admitted, resends not counted
   uint64_t resends = 0;
-  uint64_t turns = 0;    // delivered
-  uint64_t refused = 0;  // before they were calls: by budget, admission or malformed body
+  uint64_t turns = 0;     // delivered
+  uint64_t refused = 0;   // before they were calls: by budget, admission or malformed body
+  uint64_t rejected = 0;  // a trainer's replies to open calls, which did not fit
   uint64_t open = 0;
   uint64_t tokens = 0;  // of answers that were received, prompts included, as far as usage told
   uint64_t bytes = 0;   // of requests and answers
   uint64_t tool_calls = 0;
   bool budget_exhausted = false;
-  std::string budget_reason;           // which limit was the first to refuse a call, in words
-  bool cancelled = false;              // by the trainer: Trainer::cancel()
-  std::array<uint64_t, 6> outcomes{};  // of ended calls, by llm::Outcome
+  std::string budget_reason;            // which limit was the first to refuse a call, in words
+  std::vector<std::string> rejections;  // why, of the first three
+  bool cancelled = false;               // by the trainer: Trainer::cancel()
+  std::array<uint64_t, 6> outcomes{};   // of ended calls, by llm::Outcome
 
   uint64_t ended(llm::Outcome outcome) const { return outcomes[static_cast<size_t>(outcome)]; }
 };
@@ -36,7 +39,8 @@ struct TotalsOf {
   Figure calls{};
   Figure open_calls{};
   Figure resends{};
-  Figure refused{};  // before they were calls
+  Figure refused{};   // before they were calls
+  Figure rejected{};  // replies of trainers
   Figure confirmed{};
   Figure tokens{};
   Figure request_bytes{};

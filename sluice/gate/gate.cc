@@ -148,6 +148,12 @@ std::optional<Counters> Operator::counters(const RolloutId& id) const {
   return rollout->counters();
 }
 
+net::awaitable<std::optional<std::string>> Operator::outage(RolloutId id) const {
+  const auto rollout = gate_->find(id);
+  if (!rollout) co_return std::nullopt;
+  co_return co_await rollout->outage();
+}
+
 std::vector<Item> Trainer::next_batch(size_t max, Duration wait) {
   TakeRequest request;
   request.max = max;
@@ -186,6 +192,10 @@ void Trainer::renew(const std::string& taker) {
   gate_->core().ready.renew(taker);
 }
 
+void Trainer::lives() {
+  gate_->core().ready.trainer_lives();
+}
+
 void Trainer::expire_leases() {
   gate_->core().ready.expire_leases();
 }
@@ -214,6 +224,7 @@ void Trainer::reply(std::vector<Given> replies) {
     std::shared_ptr<PendingOutcome> pending;
   };
   std::map<net::Shard*, std::vector<Work>> by_shard;
+  lives();
   for (Given& given : replies) {
     auto pending = std::make_shared<PendingOutcome>(std::move(given.told));
     auto owner = gate_->owner_of(given.call, "call");
@@ -237,6 +248,7 @@ void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Res
   if (!done)
     done = [](Result<void>) {
     };
+  lives();
   const auto found = gate_->owner_of(call, "call");
   if (!found) return done(found.error());
   const auto& owner = *found;
@@ -245,8 +257,16 @@ void Trainer::piece(const CallId& call, llm::Piece piece, std::function<void(Res
   });
 }
 
+void Trainer::reject(const CallId& call, std::string why) {
+  const auto found = gate_->owner_of(call, "call");
+  if (!found) return;
+  const auto& owner = *found;
+  owner->shard().post([owner, call, why = std::move(why)] { owner->reject(call, why); });
+}
+
 void Trainer::reply_tool(const ToolCallId& call, ToolResult result,
                          std::function<void(Result<void>)> done) {
+  lives();
   const auto found = gate_->owner_of(call, "tool call");
   if (!found) return done(found.error());
   const auto& owner = *found;

@@ -47,6 +47,10 @@ class Operator {
   // it. Returns when nothing of it runs any more; at once if it is being closed already.
   net::awaitable<void> close(RolloutId id);
   std::optional<Counters> counters(const RolloutId& id) const;
+  // When its agent has ended: why whoever answers could not until then, and what to do, if that is
+  // shown outside of the rollout (docs/gate.md, "Outages"). May take as long as a question to the
+  // upstream does, 5 s at most.
+  net::awaitable<std::optional<std::string>> outage(RolloutId id) const;
 
  private:
   friend class Gate;
@@ -81,6 +85,8 @@ class Trainer {
   size_t give_back(const std::string& taker);
   // The named trainer lives: what it holds is its own for another lease.
   void renew(const std::string& taker);
+  // Some trainer lives, of whichever name. Taking, replying and renewing say so by themselves.
+  void lives();
   // Puts back what silent trainers held, as every take does. Who uses neither calls it now and
   // then.
   void expire_leases();
@@ -106,6 +112,9 @@ class Trainer {
   // which must begin with what the pieces said, also where answers are delivered whole. Errors as
   // reply(), and kTooLarge. `done` as `accepted`.
   void piece(const CallId& call, llm::Piece piece, std::function<void(Result<void>)> done = {});
+
+  // A reply to the call came that could not even be read: it is counted as one that does not fit.
+  void reject(const CallId& call, std::string why);
 
   // Answers a tool call once; errors as reply(). `done` as `accepted`.
   void reply_tool(const ToolCallId& call, ToolResult result,

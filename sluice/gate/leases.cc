@@ -24,7 +24,7 @@ std::shared_ptr<Holder> Leases::holder_of(const Taker& taker) {
     it = holders_.emplace(taker.name, std::make_shared<Holder>()).first;
     it->second->name = taker.name;
   }
-  it->second->seen = now;
+  it->second->seen = heard_ = now;
   it->second->lease = taker.lease;
   return it->second;
 }
@@ -48,6 +48,12 @@ Clock::time_point Leases::next_expiry() const {
     if (holder->held > 0) next = std::min(next, holder->expiry());
   }
   return next;
+}
+
+Clock::time_point Leases::heard_last(Clock::time_point now) const {
+  const bool waits = std::any_of(holders_.begin(), holders_.end(),
+                                 [](const auto& one) { return one.second->waits > 0; });
+  return waits ? now : heard_;
 }
 
 size_t Leases::held() const {

@@ -37,11 +37,16 @@ class Leases {
   std::vector<Holder*> expired(Clock::time_point now) const;
   // When the next of those that hold something is, if nothing is heard of it.
   Clock::time_point next_expiry() const;
+  // A trainer lives, whoever it is.
+  void heard(Clock::time_point now) { heard_ = now; }
+  // When that was last; `now` while a take waits.
+  Clock::time_point heard_last(Clock::time_point now) const;
   size_t held() const;                           // by all
   size_t trainers(Clock::time_point now) const;  // named, alive, or holding something
 
  private:
   std::unordered_map<std::string, std::shared_ptr<Holder>> holders_;
+  Clock::time_point heard_ = Clock::time_point::min();
 };
 
 }  // namespace sluice::gate

@@ -16,6 +16,8 @@ using llm::wire::object;
 
 // A looping agent is refused, or sends again, many times; a trace needs to say so only this often.
 constexpr uint64_t kMaxNoted = 100;
+// Of a trainer that is wrong it is soon known how.
+constexpr size_t kToldRejections = 3;
 // How often the end of a pass goes to the back of the loop's queue with nothing happening
 // meanwhile: an answer's delivery takes so many steps. And in all: under load something always
 // happens.
@@ -111,6 +113,14 @@ void Ledger::refused(const llm::Problem& problem) {
           detail.text("kind", to_string(problem.kind));
           detail.text("reason", problem.message);
         }));
+}
+
+void Ledger::rejected(const CallId& call, std::string_view reason) {
+  count(counters_.rejected, core_->totals.rejected);
+  if (counters_.rejections.size() >= kToldRejections) return;
+  counters_.rejections.emplace_back(reason);
+  core_->options.log.warn("gate", "a trainer's reply was rejected",
+                          {{"rollout", rollout_.value}, {"call", call.value}, {"why", reason}});
 }
 
 void Ledger::exhausted(std::string_view reason) {

@@ -38,6 +38,8 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
 
   // Of a request that became no call.
   void refused(const llm::Problem& problem);
+  // A trainer's reply to an open call.
+  void rejected(const CallId& call, std::string_view reason);
   // A limit refused something.
   void exhausted(std::string_view reason);
   void cancelled(std::string_view reason);

@@ -79,7 +79,7 @@ class OpenRollout final : public CallOwner {
   void detach(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter) {
     std::erase(parked->waiters, waiter);
   }
-  // A relayed call is over.
+  // A relayed call is over. REQUIRES: its progress() can be asked.
   void relayed(const std::shared_ptr<ParkedCall>& parked, llm::Outcome outcome,
                std::string_view detail);
   void event(std::string_view kind, std::string_view detail) { ledger_->event(kind, detail); }
@@ -96,10 +96,15 @@ class OpenRollout final : public CallOwner {
   void reply(const CallId& id, TrainerReply reply,
              std::shared_ptr<PendingOutcome> pending) override;
   Result<void> reply_tool(const ToolCallId& id, Result<ToolResult> result) override;
+  void reject(const CallId& id, std::string_view why) override;
   // Ends what is open and refuses the rest, so that the agent ends.
   void cancel(std::string_view reason);
   // The same if the first sampled answer is more than so many versions old.
   void cancel_if_older(uint64_t versions);
+
+  // Why whoever answers could not, when the agent ended, and what to do; nothing if that is not
+  // shown. Waits for the gate's own question to the upstream.
+  net::awaitable<std::optional<std::string>> outage();
 
   // Ends everything; returns when nothing of the rollout runs any more. False, and at once, if
   // somebody else is closing it.
@@ -139,6 +144,10 @@ class OpenRollout final : public CallOwner {
   void refuse(const Parked& parked, llm::Refusal refusal);
   void fail(const Parked& parked, std::string_view detail);
   void relay(const Parked& parked, std::unique_ptr<Relay> relay);
+  void note_upstream(const ParkedCall& parked);
+  void look_for_outage();
+  static net::awaitable<void> probe(OpenRollout* self, Outage outage);
+  void note_outage(const Outage& outage, const std::string& probed);
   void end(const Parked& parked, llm::Outcome outcome, std::string_view detail);
   void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
   void remember(const ParkedCall& parked, Received received);
@@ -152,7 +161,11 @@ class OpenRollout final : public CallOwner {
   ParkedCalls calls_;
   AgentSessions sessions_;
   ToolBox tools_;
-  net::TaskGroup reads_;                          // of bodies
+  net::TaskGroup reads_;        // of bodies
+  const std::string base_url_;  // of the policy; "" if it answers by itself
+  OutageWatch outages_;
+  net::TaskGroup probing_;
+  std::optional<std::string> outage_;
   std::vector<llm::ToolDefinition> added_tools_;  // to requests; none if that was not asked for
   std::unique_ptr<net::HttpServer> endpoint_;
   std::optional<uint64_t> first_version_;   // of the gate's, counted, at the first sampled answer

@@ -37,6 +37,9 @@ struct GateOptions {
   // The bodies of calls that have waited for longer (up to twice as long) are read from the
   // recorder's file when somebody looks at them, and are not in memory; zero: they stay there.
   Duration put_away_after = std::chrono::seconds(5);
+  // A trainer of whom nothing is heard for so long, while a call waits for him, is taken for dead
+  // when the agent ends (outage_watch.h).
+  Duration trainer_lease = std::chrono::seconds(60);
   TotalBudget total;
   // kWaived: of every rollout, whatever its registration says.
   OriginRule::Tokens tokens = OriginRule::Tokens::kRequired;

@@ -55,6 +55,15 @@ struct Waiter {
   bool due = false;      // for a keep-alive frame
 };
 
+// How a relayed answer goes, for who looks before its end.
+class RelayProgress {
+ public:
+  virtual ~RelayProgress() = default;
+  // "" where the upstream has done its part, though the agent may not have all of it yet; else why
+  // it could not; nothing while it may yet.
+  virtual std::optional<std::string> upstreams_part() const = 0;
+};
+
 struct ParkedCall {
   enum class State : uint8_t { kOpen, kAnswered, kEnded };
 
@@ -69,6 +78,7 @@ struct ParkedCall {
   std::shared_ptr<const llm::Answer> answer;
   std::unique_ptr<const llm::Problem> problem;  // what the agent is told instead
   std::unique_ptr<Relay> relay;
+  const RelayProgress* progress = nullptr;       // of the relay, while it runs
   llm::Outcome outcome = llm::Outcome::kFailed;  // when ended
   std::vector<Waiter*> waiters;
   std::vector<std::shared_ptr<PendingOutcome>> pending;

@@ -3,9 +3,11 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <variant>
 
+#include "sluice/base/core/deadline.h"
 #include "sluice/base/core/result.h"
 #include "sluice/llm/answer.h"
 #include "sluice/llm/call.h"
@@ -71,6 +73,12 @@ class Policy {
   virtual ~Policy() = default;
   // Called on the rollout's shard; must not block it. May answer at once.
   virtual void submit(std::shared_ptr<const llm::Call> call, Reply reply) = 0;
+  // Where its answers come from, if that is elsewhere: who shares it shares its outages. "": it
+  // answers by itself.
+  virtual std::string base_url() const { return {}; }
+  // Asks there for the gate itself, as for calls of this dialect, whether anybody answers; the
+  // error says why not. On the rollout's shard.
+  virtual net::awaitable<Result<void>> probe(llm::Dialect, Deadline) { co_return Result<void>(); }
 };
 
 }  // namespace sluice::gate

@@ -322,6 +322,7 @@ void ReadyQueue::drop_waiter(const Waiting& waiting) {
   waiting->linked = false;
   --waiting->holder->waits;
   waiting->holder->seen = Clock::now();
+  leases_.heard(waiting->holder->seen);
 }
 
 // Whoever calls this offers all lanes behind it.
@@ -415,7 +416,18 @@ Result<std::vector<Item>> ReadyQueue::take_within(const TakeRequest& request, Du
 
 void ReadyQueue::renew(const std::string& taker) {
   const std::lock_guard lock(mutex_);
+  leases_.heard(Clock::now());
   if (Holder* const holder = leases_.find(taker)) holder->seen = Clock::now();
+}
+
+void ReadyQueue::trainer_lives() {
+  const std::lock_guard lock(mutex_);
+  leases_.heard(Clock::now());
+}
+
+Clock::time_point ReadyQueue::trainer_heard_last() const {
+  const std::lock_guard lock(mutex_);
+  return leases_.heard_last(Clock::now());
 }
 
 size_t ReadyQueue::give_back(const std::string& taker) {

@@ -63,6 +63,9 @@ class ReadyQueue {
 
   // Somebody lives: what it holds is its own for another lease.
   void renew(const std::string& taker);
+  // Some trainer lives, though it takes nothing; and when one was last known to.
+  void trainer_lives();
+  Clock::time_point trainer_heard_last() const;
   // Puts back all that the trainer holds; how much that was.
   size_t give_back(const std::string& taker);
   // Puts back what was taken and did not get to who took it.

@@ -60,6 +60,36 @@ std::vector<std::string> take(ReadyQueue& queue, const TakeRequest& request) {
   return names(*queue.take_within(request, 0s));
 }
 
+TEST(ReadyQueueTest, KnowsWhenATrainerWasHeardOfLast) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  EXPECT_EQ(queue.trainer_heard_last(), Clock::time_point::min());
+  const auto heard_since = [&](Clock::time_point before) {
+    return queue.trainer_heard_last() >= before;
+  };
+  auto before = Clock::now();
+  take(queue, request("one"));
+  EXPECT_TRUE(heard_since(before));
+  // Looking at it is no sign of life.
+  before = Clock::now();
+  queue.state();
+  queue.expire_leases();
+  EXPECT_FALSE(heard_since(before));
+  queue.renew("one");
+  EXPECT_TRUE(heard_since(before));
+  before = Clock::now();
+  queue.trainer_lives();
+  EXPECT_TRUE(heard_since(before));
+  // Who waits lives for as long as that.
+  const auto waiting =
+      queue.take(request("two"), ReadyQueue::How::kWait, [](Result<std::vector<Item>>) {});
+  before = Clock::now();
+  EXPECT_TRUE(heard_since(before));
+  queue.cancel(waiting);
+  before = Clock::now();
+  EXPECT_FALSE(heard_since(before));
+}
+
 TEST(ReadyQueueTest, WhatIsAnnouncedLaterWakesWhoWaitsOnceWithAllOfIt) {
   ReadyQueue queue(100);
   queue.open({"a"});

@@ -61,6 +61,7 @@ Totals GateTotals::read() const {
   out.open_calls = value(open_calls);
   out.resends = value(resends);
   out.refused = value(refused);
+  out.rejected = value(rejected);
   out.confirmed = value(confirmed);
   out.tokens = value(tokens);
   out.request_bytes = value(request_bytes);

@@ -134,6 +134,23 @@ TEST_P(CommandTest, OutputOverTheCapIsDroppedAndSaidSo) {
   EXPECT_TRUE(output.exit.truncated);
   request.output_cap = 0;
   EXPECT_EQ(exec(request).out, "");
+  // The end is kept, however much there is.
+  for (const char* script : {"seq 1000000", "seq 1000000; sleep 0.1; echo late"}) {
+    auto counting = shell(script);
+    counting.output_cap = 1000;
+    const auto counted = exec(counting);
+    EXPECT_TRUE(counted.exit.truncated);
+    EXPECT_EQ(counted.out.size(), 1000u);
+    EXPECT_TRUE(counted.out.starts_with("1\n2\n3\n"));
+    EXPECT_TRUE(counted.out.ends_with("999999\n1000000\n") ||
+                counted.out.ends_with("999999\n1000000\nlate\n"));
+  }
+  auto near = shell("seq 150");
+  near.output_cap = 500;  // it has 492 bytes: the beginning and the end meet
+  const auto whole = exec(near);
+  EXPECT_FALSE(whole.exit.truncated);
+  EXPECT_EQ(whole.out.size(), 492u);
+  EXPECT_THAT(whole.out, HasSubstr("\n67\n68\n69\n70\n71\n"));
   auto fits = shell("head -c 1000 /dev/zero");
   fits.output_cap = 1000;
   EXPECT_FALSE(exec(fits).exit.truncated);

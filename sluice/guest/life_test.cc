@@ -56,6 +56,22 @@ TEST_P(LifeTest, AGuestThatDiesIsNoticedAtOnce) {
   EXPECT_EQ(run(shard_, client_->kill_all()).error().code, ErrorCode::kClosed);
   EXPECT_EQ(run(shard_, client_->stat("/", user())).error().code, ErrorCode::kClosed);
   EXPECT_FALSE(client_->why_closed().message.empty());
+  EXPECT_EQ(client_->why_closed().origin, ErrorOrigin::kEngine);
+}
+
+TEST_P(LifeTest, WhoseDoingItsEndIsSaysWhoIsAsked) {
+  // What the guest says is the sandbox's.
+  EXPECT_EQ(run(shard_, client_->stat("/nowhere", user())).error().origin, ErrorOrigin::kSandbox);
+  int asked = 0;
+  client_->on_end([&asked] {
+    ++asked;
+    return ErrorOrigin::kAgent;
+  });
+  ::kill(guest_, SIGKILL);
+  EXPECT_EQ(guest_ended(), -SIGKILL);
+  EXPECT_EQ(run(shard_, client_->stat("/", user())).error().origin, ErrorOrigin::kAgent);
+  EXPECT_EQ(run(shard_, client_->kill_all()).error().origin, ErrorOrigin::kAgent);
+  EXPECT_EQ(asked, 1);
 }
 
 TEST_P(LifeTest, ABrokenProtocolEndsTheGuest) {

@@ -26,8 +26,7 @@ constexpr Duration kMaxRetryPause = 1min;
 // Whether another attempt could go otherwise. What this machine cannot do, or was asked wrongly, it
 // cannot do the next time either.
 bool may_pass(const RolloutResult& result) {
-  if (result.error_kind != ErrorKind::kInfrastructure) return false;
-  if (!result.report.error) return true;
+  if (result.error_kind == ErrorKind::kPolicy || !result.report.error) return true;
   switch (result.report.error->code) {
     case ErrorCode::kUnsupported:
     case ErrorCode::kInvalidArgument:
@@ -79,8 +78,9 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
     Metrics& metrics = *parts.metrics;
     queued_gauge.emplace(metrics.gauge("sluice_rollouts_queued", "Rollouts that wait to start"));
     running_gauge.emplace(metrics.gauge("sluice_rollouts_running", "Rollouts that run"));
-    retries_counter.emplace(metrics.counter("sluice_rollout_failed_attempts",
-                                            "Attempts that failed for infrastructure reasons"));
+    retries_counter.emplace(
+        metrics.counter("sluice_rollout_failed_attempts",
+                        "Attempts that failed for infrastructure's sake or the policy's"));
   }
 
   Result<OrderId> submit(Order order, std::shared_ptr<Awaiting> awaiting) {
@@ -286,13 +286,17 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
     --load[index];
     ordered->shard = nullptr;
     schedule.ended(ordered->id);
-    if (result && result->error_kind == ErrorKind::kInfrastructure) {
+    if (result && is_failed_attempt(result->error_kind)) {
+      const ErrorKind kind = result->error_kind;
       ++failed_attempts;
       if (++failed_in_row == options.give_up_after) give_up(result->error);
       if (retries_counter) retries_counter->add();
-      ordered->failed_attempts.push_back({result->rollout, result->error, result->wall});
-      const auto attempts = static_cast<int>(ordered->failed_attempts.size());
-      if (attempts <= options.retries && may_pass(*result) && !ordered->cancelled && !stopped) {
+      auto& failed = ordered->failed_attempts;
+      failed.push_back({result->rollout, kind, result->error, result->wall});
+      const auto attempts =
+          static_cast<int>(std::ranges::count(failed, kind, &FailedAttempt::kind));
+      const int retries = kind == ErrorKind::kPolicy ? options.policy_retries : options.retries;
+      if (attempts <= retries && may_pass(*result) && !ordered->cancelled && !stopped) {
         const Duration pause = options.retry_pause * (int64_t{1} << std::min(attempts - 1, 20));
         ordered->retry_at = Clock::now() + std::min(pause, kMaxRetryPause);
         ordered->place = Ordered::Place::kRetrying;
@@ -302,7 +306,7 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
         return;
       }
     }
-    if (result && result->error_kind != ErrorKind::kInfrastructure &&
+    if (result && !is_failed_attempt(result->error_kind) &&
         result->error_kind != ErrorKind::kCancelled) {
       failed_in_row = 0;
     }

@@ -11,9 +11,10 @@
 //
 //   auto finished = co_await engine.run(&shard, std::move(order), "the call was cancelled");
 //
-// Which order starts next is schedule.h's affair. An attempt that failed for infrastructure reasons
-// is made again within a bound; such attempts are listed beside the result and counted apart, and
-// are never the agent's or the task's failure. What never ran has no result at all.
+// Which order starts next is schedule.h's affair. An attempt that failed for infrastructure
+// reasons, or because whoever answers could not, is made again within a bound of its kind; such
+// attempts are listed beside the result and counted apart, and are never the agent's or the task's
+// failure. What never ran has no result at all.
 //
 // Thread-safe. Each rollout lives on one of the shards for life; its options are made there. The
 // engine's own state is behind one lock, held for moments only.
@@ -33,8 +34,10 @@ namespace sluice::rollout {
 
 struct EngineOptions {
   ScheduleLimits limits;
-  // Further attempts when one failed for infrastructure reasons.
+  // Further attempts when one failed for infrastructure reasons, and when whoever answers could
+  // not.
   int retries = 2;
+  int policy_retries = 2;
   Duration retry_pause = std::chrono::seconds(1);  // before the first of them; doubled each time
   // After so many failed attempts in a row, of whichever rollouts, nothing starts any more: what is
   // broken then is not mended by using up what waits. 0: go on for ever.
@@ -64,6 +67,7 @@ struct Order {
 // An attempt that says nothing about agent or task.
 struct FailedAttempt {
   RolloutId rollout;
+  ErrorKind kind = ErrorKind::kInfrastructure;  // or kPolicy
   std::string error;
   Duration wall{};
 };
@@ -74,7 +78,7 @@ struct Finished {
   // Of its last attempt. None: it was never run; `why` says so.
   std::optional<RolloutResult> result;
   std::string why;
-  // In order; if the result is of kInfrastructure, it is the last of these as well.
+  // In order; if the result is of such a kind, it is the last of these as well.
   std::vector<FailedAttempt> failed_attempts;
 };
 
@@ -97,9 +101,9 @@ class Engine {
     size_t starting = 0;
     size_t untaken = 0;  // have ended; next() gives them
     uint64_t finished = 0;
-    uint64_t failed_attempts = 0;  // for infrastructure reasons
-    uint64_t memory_bytes = 0;     // that running ones are reckoned to need
-    std::string gave_up;           // why nothing starts any more; "" while all is well
+    uint64_t failed_attempts = 0;
+    uint64_t memory_bytes = 0;  // that running ones are reckoned to need
+    std::string gave_up;        // why nothing starts any more; "" while all is well
   };
 
   Engine(Parts parts, EngineOptions options);

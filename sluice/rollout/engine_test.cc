@@ -11,7 +11,9 @@
 #include <thread>
 
 #include "sluice/gate/script_policy.h"
+#include "sluice/gate/testing.h"
 #include "sluice/net/testing.h"
+#include "sluice/rollout/testing.h"
 #include "sluice/sandbox/fake/fake.h"
 #include "sluice/trace/memory.h"
 
@@ -234,6 +236,89 @@ TEST_F(EngineTest, retries_are_bounded_and_end_as_infrastructure) {
   EXPECT_EQ(finished.result->error_kind, ErrorKind::kInfrastructure);
   EXPECT_EQ(finished.result->reward, std::nullopt);
   EXPECT_EQ(finished.failed_attempts.size(), 3u);
+}
+
+// Whoever answers is elsewhere, and is out for the first so many calls.
+class Elsewhere final : public gate::Policy {
+ public:
+  explicit Elsewhere(int outages) : outages_(outages) {}
+  void submit(std::shared_ptr<const llm::Call>, gate::Reply reply) override {
+    auto relay =
+        std::make_unique<gate::testing::FakeRelay>(200, std::vector<Result<Bytes>>{Bytes("{}")});
+    if (--outages_ >= 0) relay->opens = Error(ErrorCode::kUnavailable, "refused");
+    reply.relay(std::move(relay));
+  }
+  std::string base_url() const override { return "http://model.example/v1"; }
+  net::awaitable<Result<void>> probe(llm::Dialect, Deadline) override {
+    co_return Error(ErrorCode::kUnavailable, "refused, too");
+  }
+
+ private:
+  int outages_;
+};
+
+class EngineOutageTest : public EngineTest {
+ protected:
+  EngineOutageTest() {
+    options_.limits.concurrency = 1;  // all on the first shard
+    auto spec = agent::parse_spec(testing::kCallerSpec, "caller.toml");
+    EXPECT_TRUE(spec) << spec.error().message;
+    spec_ = std::make_shared<const agent::Spec>(std::move(*spec));
+    backend_.on("caller http", [this](FakeProcess* self) { return call(self, &shards_[0]); });
+  }
+
+  static net::awaitable<Exit> call(FakeProcess* self, net::Shard* shard) {
+    const int status = co_await testing::call_gate(shard, self, "hi");
+    Exit exit;
+    exit.status = status == 200 ? 0 : 1;
+    co_return exit;
+  }
+
+  Finished run(int outages) {
+    Order one = order("t");
+    auto policy = std::make_shared<Elsewhere>(outages);
+    one.make = [make = one.make, policy](net::Shard& shard) {
+      auto options = make(shard);
+      if (options) options->policy = {"black_box", "passthrough", policy};
+      return options;
+    };
+    submit(std::move(one));
+    return next();
+  }
+
+  static std::vector<ErrorKind> kinds(const Finished& finished) {
+    std::vector<ErrorKind> out;
+    for (const FailedAttempt& attempt : finished.failed_attempts) out.push_back(attempt.kind);
+    return out;
+  }
+};
+
+TEST_F(EngineOutageTest, outages_are_tried_again_twice_and_end_as_policy) {
+  options_.retries = 0;
+  const Finished finished = run(99);
+  ASSERT_TRUE(finished.result);
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kPolicy) << finished.result->error;
+  EXPECT_EQ(finished.result->reward, std::nullopt);
+  EXPECT_EQ(kinds(finished), std::vector(3, ErrorKind::kPolicy));
+  EXPECT_EQ(engine().status().failed_attempts, 3u);
+}
+
+TEST_F(EngineOutageTest, their_retries_are_counted_apart_from_those_of_infrastructure) {
+  options_.retries = 1;
+  backend_.fail_next_create(kNoRoom);
+  const Finished finished = run(2);
+  ASSERT_TRUE(finished.result);
+  EXPECT_EQ(finished.result->error_kind, ErrorKind::kNone) << finished.result->error;
+  EXPECT_EQ(kinds(finished),
+            (std::vector{ErrorKind::kInfrastructure, ErrorKind::kPolicy, ErrorKind::kPolicy}));
+}
+
+TEST_F(EngineOutageTest, outages_in_a_row_are_a_reason_to_give_up) {
+  options_.policy_retries = 9;
+  options_.give_up_after = 3;
+  const Finished finished = run(99);
+  EXPECT_EQ(kinds(finished).size(), 3u);
+  EXPECT_THAT(engine().status().gave_up, HasSubstr("gave up after 3 failed attempts"));
 }
 
 TEST_F(EngineTest, what_cannot_go_otherwise_is_not_retried) {

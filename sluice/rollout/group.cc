@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "sluice/rollout/result.h"
+#include "sluice/rollout/blame.h"
 
 namespace sluice::rollout {
 
@@ -43,7 +43,7 @@ net::awaitable<Group::Prepared> Group::prepared(
     wake_all();
     throw;
   }
-  const ErrorKind kind = made->error ? kind_of(*made->error) : ErrorKind::kNone;
+  const ErrorKind kind = kind_of(*made);
   const std::lock_guard lock(mutex_);
   preparing_ = false;
   if (kind != ErrorKind::kInfrastructure && kind != ErrorKind::kCancelled) prepared_ = made;

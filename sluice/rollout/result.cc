@@ -1,8 +1,5 @@
 #include "sluice/rollout/result.h"
 
-#include <fmt/format.h>
-
-#include <charconv>
 #include <cmath>
 
 #include "sluice/json/value.h"
@@ -10,66 +7,10 @@
 namespace sluice::rollout {
 namespace {
 
-constexpr size_t kShownOutput = 16 * 1024;
 constexpr size_t kShownLog = 16 * 1024;
 constexpr double kTicks = 1e6;
 
-std::optional<double> parse_reward(std::string_view text) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ' || text.back() == '\r')) {
-    text.remove_suffix(1);
-  }
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
-    return std::nullopt;
-  }
-  return value;
-}
-
 }  // namespace
-
-std::string_view to_string(ErrorKind kind) {
-  constexpr std::string_view names[] = {"",          "infrastructure",    "task",
-                                        "agent",     "gate_never_called", "budget",
-                                        "timed_out", "cancelled"};
-  return names[static_cast<size_t>(kind) % 8];
-}
-
-ErrorKind kind_of(const Error& error) {
-  switch (error.code) {
-    case ErrorCode::kCancelled:
-      return ErrorKind::kCancelled;
-    case ErrorCode::kTimedOut:
-      if (error.origin == ErrorOrigin::kAgent) return ErrorKind::kTimedOut;
-      break;
-    default:
-      break;
-  }
-  switch (error.origin) {
-    case ErrorOrigin::kTask:
-    case ErrorOrigin::kCaller:
-      return ErrorKind::kTask;
-    case ErrorOrigin::kAgent:
-      return ErrorKind::kAgent;
-    default:
-      return ErrorKind::kInfrastructure;
-  }
-}
-
-std::optional<double> reward_of(const agent::Report& report, std::vector<std::string>& warnings) {
-  if (!report.verified) return std::nullopt;
-  if (report.verifier_reward) return report.verifier_reward;
-  if (report.verify.empty()) return std::nullopt;
-  if (report.reward_file) {
-    if (const auto reward = parse_reward(*report.reward_file)) return reward;
-    warnings.push_back(fmt::format("reward.txt holds no finite number and was not used: \"{}\"",
-                                   tail_of(*report.reward_file, 80)));
-  }
-  double passed = 0;
-  for (const agent::CommandRow& row : report.verify) passed += row.output.exit.ok() ? 1 : 0;
-  return passed / static_cast<double>(report.verify.size());
-}
 
 double rounded(Duration duration, double ticks) {
   return std::round(to_seconds(duration) * ticks) / ticks;
@@ -90,14 +31,15 @@ json::Value code_of(const sandbox::Exit& exit) {
 
 json::Array rows_json(const std::vector<agent::CommandRow>& rows, size_t output, double ticks) {
   json::Array out;
-  for (const auto& [cmd, ran] : rows) {
+  for (const agent::CommandRow& command : rows) {
+    const sandbox::Output& ran = command.output;
     json::Object row;
-    row["cmd"] = cmd;
-    row["exit_code"] = code_of(ran.exit);
+    row["cmd"] = command.cmd;
+    row["exit_code"] = command.error.empty() ? code_of(ran.exit) : json::Value(nullptr);
     row["stdout"] = tail_of(ran.out, output);
     row["stderr"] = tail_of(ran.err, output);
     row["duration_s"] = rounded(ran.wall, ticks);
-    row["ended"] = sandbox::describe(ran.exit);
+    row["ended"] = to_valid_utf8(command.ended());
     if (ran.exit.truncated || ran.out.size() > output || ran.err.size() > output) {
       row["truncated"] = true;
     }
@@ -112,6 +54,7 @@ json::Object calls_json(const gate::Counters& calls) {
   out["turns"] = calls.turns;
   out["resends"] = calls.resends;
   out["refused"] = calls.refused;
+  out["rejected"] = calls.rejected;
   return out;
 }
 
@@ -135,6 +78,10 @@ std::string to_json(const RolloutResult& result) {
   out["approvals"] = agent::to_string(result.approvals);
   out["guest_isolated"] = report.guest_isolated;
   out["reward"] = result.reward ? json::Value(*result.reward) : json::Value(nullptr);
+  if (result.reward_if_counted) out["reward_if_counted"] = *result.reward_if_counted;
+  if (!result.reward_error.empty()) out["reward_error"] = to_valid_utf8(result.reward_error);
+  if (!result.reward_clamped.empty()) out["reward_clamped"] = result.reward_clamped;
+  if (report.verified) out["verify_where"] = report.verify_where;
   out["error_kind"] = or_null(to_string(result.error_kind));
   out["error"] = or_null(to_valid_utf8(result.error));
   out["agent_exit_code"] = nullptr;
@@ -157,6 +104,9 @@ std::string to_json(const RolloutResult& result) {
   }
   out["phases"] = std::move(phases);
   out["setup_results"] = rows_json(report.setup, kShownOutput, kTicks);
+  if (!report.start.empty()) {
+    out["verify_start_results"] = rows_json(report.start, kShownOutput, kTicks);
+  }
   out["verify_results"] = rows_json(report.verify, kShownOutput, kTicks);
   json::Object files;
   for (const auto& [path, content] : report.files)

@@ -10,24 +10,12 @@
 #include "sluice/agent/driver.h"
 #include "sluice/gate/gate.h"
 #include "sluice/json/value.h"
+#include "sluice/rollout/blame.h"
 
 namespace sluice::rollout {
 
-// Why a rollout has no clean end, told apart so that a trainer never takes one for another.
-enum class ErrorKind : uint8_t {
-  kNone,
-  kInfrastructure,   // ours: no sandbox, lost link, a bug. Says nothing about the policy
-  kTask,             // the task is broken: its setup failed, a program is missing
-  kAgent,            // the agent's program failed
-  kGateNeverCalled,  // the agent ended without one LLM call: wrongly configured, or broken
-  kBudget,           // the agent used up a limit of calls, tokens, bytes or time
-  kTimedOut,         // the agent did not end in time
-  kCancelled,        // somebody asked for the end
-};
-std::string_view to_string(ErrorKind kind);
-// Whose failure an error is that ended a rollout.
-ErrorKind kind_of(const Error& error);
-
+// Of what a setup or verify command printed, a result shows so much, its last.
+inline constexpr size_t kShownOutput = 16 * 1024;
 struct RolloutResult {
   RolloutId rollout;
   std::string task;
@@ -40,6 +28,9 @@ struct RolloutResult {
   std::string metadata;  // the task's, JSON
 
   std::optional<double> reward;
+  std::optional<double> reward_if_counted;  // of kPolicy: what verify gave all the same
+  std::string reward_error;                 // why the verdict was unusable
+  std::string reward_clamped;               // the number as it was written, if it was out of bounds
   ErrorKind error_kind = ErrorKind::kNone;
   std::string error;
 
@@ -52,11 +43,6 @@ struct RolloutResult {
   std::string trace;       // where it is
   std::string kept_files;  // the sandbox's, if they were to be kept
 };
-
-// The reward that a report earns: the verifier's own, else the reward file's number, else the share
-// of verify commands that succeeded; none if nothing was verified. What is wrong with a reward file
-// goes to `warnings`.
-std::optional<double> reward_of(const agent::Report& report, std::vector<std::string>& warnings);
 
 // Parts of a result as JSON, for whoever gives it another shape (env/coding). `output`: how many
 // bytes of what a command printed are shown, its last; `ticks`: a second's, to which times are

@@ -14,52 +14,6 @@ agent::CommandRow row(int status) {
   return out;
 }
 
-std::optional<double> reward(const agent::Report& report) {
-  std::vector<std::string> warnings;
-  return reward_of(report, warnings);
-}
-
-TEST(RewardTest, IsTheShareOfVerifyCommandsThatSucceeded) {
-  agent::Report report;
-  report.verified = true;
-  report.verify = {row(0), row(1), row(0), row(0)};
-  EXPECT_EQ(reward(report), 0.75);
-}
-
-TEST(RewardTest, IsNullWhenNothingWasVerified) {
-  agent::Report report;
-  EXPECT_EQ(reward(report), std::nullopt);
-  report.verified = true;
-  EXPECT_EQ(reward(report), std::nullopt);
-  // Commands that ran, but not all of them: no verdict.
-  report.verified = false;
-  report.verify = {row(0)};
-  EXPECT_EQ(reward(report), std::nullopt);
-}
-
-TEST(RewardTest, AFileInTheVerifiersDirectoryWins) {
-  agent::Report report;
-  report.verified = true;
-  report.verify = {row(1)};
-  report.reward_file = " 0.25\n";
-  EXPECT_EQ(reward(report), 0.25);
-  report.verifier_reward = 0.5;
-  EXPECT_EQ(reward(report), 0.5);
-}
-
-TEST(RewardTest, ABrokenRewardFileIsSaidAndNotUsed) {
-  for (const char* broken : {"nan", "inf", "-inf", "1,0", "0.5 or so", ""}) {
-    agent::Report report;
-    report.verified = true;
-    report.verify = {row(0)};
-    report.reward_file = broken;
-    std::vector<std::string> warnings;
-    EXPECT_EQ(reward_of(report, warnings), 1.0) << broken;
-    ASSERT_EQ(warnings.size(), 1u) << broken;
-    EXPECT_NE(warnings[0].find("reward.txt"), std::string::npos);
-  }
-}
-
 TEST(ResultTest, RewardAndExitCodeAreNullUnlessTheyHappened) {
   RolloutResult result;
   auto parsed = json::parse(to_json(result));
@@ -94,6 +48,52 @@ TEST(ResultTest, finding_27_finding_67_setup_results_are_real) {
   EXPECT_EQ(rows[1].at("stdout").as_string(), "out \xEF\xBF\xBD");
   EXPECT_EQ(rows[1].at("stderr").as_string(), "err");
   EXPECT_EQ(rows[1].at("duration_s").as_double(), 1.5);
+}
+
+TEST(ResultTest, SaysWhereVerifyRanAndWhyItDidNot) {
+  RolloutResult result;
+  auto parsed = json::parse(to_json(result));
+  EXPECT_FALSE(parsed->as_object().contains("reward_error"));
+  EXPECT_FALSE(parsed->as_object().contains("verify_start_results"));
+
+  result.reward_error = "too much";
+  result.report.verified = true;
+  result.report.verify_where = "fresh";
+  result.report.start = {row(1)};
+  result.report.verify = {row(0)};
+  result.report.verify[0].error = "not run: too much";
+  parsed = json::parse(to_json(result));
+  EXPECT_EQ(parsed->at("reward_error").as_string(), "too much");
+  EXPECT_EQ(parsed->at("verify_where").as_string(), "fresh");
+  EXPECT_EQ(parsed->at("verify_start_results").as_array().at(0).at("exit_code").as_int64(), 1);
+  const auto& ran = parsed->at("verify_results").as_array().at(0);
+  EXPECT_TRUE(ran.at("exit_code").is_null());
+  EXPECT_EQ(ran.at("ended").as_string(), "not run: too much");
+}
+
+TEST(ResultTest, AnUnusableVerdictSaysWhy) {
+  RolloutResult result;
+  auto parsed = json::parse(to_json(result));
+  ASSERT_TRUE(parsed);
+  for (const char* field : {"reward_error", "reward_clamped", "verify_where"}) {
+    EXPECT_FALSE(parsed->as_object().contains(field)) << field;
+  }
+  result.reward = 0;
+  result.reward_error = "reward.txt is empty\xff";
+  result.reward_clamped = "-2";
+  result.report.verified = true;
+  agent::CommandRow never;
+  never.cmd = "check";
+  never.error = "could not be started: no shell";
+  result.report.verify = {never};
+  parsed = json::parse(to_json(result));
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(parsed->at("reward_error").as_string(), "reward.txt is empty\xEF\xBF\xBD");
+  EXPECT_EQ(parsed->at("reward_clamped").as_string(), "-2");
+  EXPECT_EQ(parsed->at("verify_where").as_string(), "same");
+  const auto& row = parsed->at("verify_results").as_array()[0];
+  EXPECT_TRUE(row.at("exit_code").is_null());
+  EXPECT_EQ(row.at("ended").as_string(), "could not be started: no shell");
 }
 
 // What a command's row leaves out is the beginning of a long output, and the row says so.

@@ -60,10 +60,12 @@ Result<ResultLine> parse_line(std::string_view line) {
   out.group = json::get_string(*root, "group").value_or("");
   out.why = json::get_string(*root, "why").value_or("");
   if (const json::Array* failed = json::get_array(*root, "failed_attempts")) {
-    out.failed_attempts = failed->size();
     for (const json::Value& attempt : *failed) {
       const json::Object* row = attempt.if_object();
-      const auto id = row != nullptr ? json::get_string(*row, "rollout_id") : std::nullopt;
+      if (row == nullptr) continue;
+      const auto kind = json::get_string(*row, "error_kind");
+      ++out.failed_attempts[std::string(kind.value_or("infrastructure"))];
+      const auto id = json::get_string(*row, "rollout_id");
       if (id) out.rollouts.emplace_back(*id);
     }
   }
@@ -71,6 +73,8 @@ Result<ResultLine> parse_line(std::string_view line) {
     out.has_result = true;
     out.error_kind = json::get_string(*result, "error_kind").value_or("");
     out.reward = json::get_number(*result, "reward");
+    out.reward_unusable = result->contains("reward_error");
+    out.reward_clamped = result->contains("reward_clamped");
     out.wall_s = json::get_number(*result, "wall_s").value_or(0);
     if (const json::Object* llm = json::get_object(*result, "llm")) {
       out.turns = static_cast<uint64_t>(json::get_integer(*llm, "turns").value_or(0));
@@ -90,6 +94,7 @@ std::string to_line(const Finished& finished, const std::string& task, const std
   for (const FailedAttempt& attempt : finished.failed_attempts) {
     json::Object row;
     row["rollout_id"] = attempt.rollout.value;
+    row["error_kind"] = to_string(attempt.kind);
     row["error"] = to_valid_utf8(attempt.error);
     row["wall_s"] = to_seconds(attempt.wall);
     failed.push_back(std::move(row));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,15 +26,17 @@ struct ResultLine {
   std::string why;         // if it has none
   std::string error_kind;  // of the result; "" if none
   std::optional<double> reward;
+  bool reward_unusable = false, reward_clamped = false;
   double wall_s = 0;
   uint64_t turns = 0;
-  size_t failed_attempts = 0;
-  std::vector<std::string> rollouts;  // the ids of all its attempts
+  std::map<std::string, size_t> failed_attempts;  // by their kind
+  std::vector<std::string> rollouts;              // the ids of all its attempts
 
   // The attempt was made, however it went: running it again would be another attempt. What failed
-  // for infrastructure reasons or was cancelled says nothing and is run again.
+  // for infrastructure reasons or the policy's, or was cancelled, says nothing and is run again.
   bool settled() const {
-    return has_result && error_kind != "infrastructure" && error_kind != "cancelled";
+    return has_result && error_kind != "infrastructure" && error_kind != "policy" &&
+           error_kind != "cancelled";
   }
 };
 

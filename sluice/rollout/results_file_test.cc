@@ -11,6 +11,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 class ResultsFileTest : public ::testing::Test {
  protected:
@@ -47,7 +48,9 @@ class ResultsFileTest : public ::testing::Test {
 
 TEST_F(ResultsFileTest, reads_back_what_was_written) {
   Finished finished = ended("t@1", ErrorKind::kNone, 0.5);
-  finished.failed_attempts.push_back({RolloutId{"lost"}, "no room", {}});
+  finished.failed_attempts.push_back(
+      {RolloutId{"lost"}, ErrorKind::kInfrastructure, "no room", {}});
+  finished.failed_attempts.push_back({RolloutId{"out"}, ErrorKind::kPolicy, "no trainer", {}});
   append(finished);
   const auto read = entries();
   ASSERT_EQ(read.size(), 1u);
@@ -55,9 +58,23 @@ TEST_F(ResultsFileTest, reads_back_what_was_written) {
   EXPECT_EQ(read[0].task, "t");
   EXPECT_EQ(read[0].group, "g");
   EXPECT_EQ(read[0].reward, 0.5);
-  EXPECT_EQ(read[0].failed_attempts, 1u);
-  EXPECT_THAT(read[0].rollouts, ElementsAre("lost", finished.result->rollout.value));
+  EXPECT_FALSE(read[0].reward_unusable || read[0].reward_clamped);
+  EXPECT_THAT(read[0].failed_attempts, ElementsAre(Pair("infrastructure", 1u), Pair("policy", 1u)));
+  EXPECT_THAT(read[0].rollouts, ElementsAre("lost", "out", finished.result->rollout.value));
   EXPECT_TRUE(read[0].settled());
+}
+
+TEST_F(ResultsFileTest, what_was_no_good_number_is_told) {
+  Finished finished = ended("t@1", ErrorKind::kNone, 0);
+  finished.result->reward_error = "reward.txt is empty";
+  append(finished);
+  finished.result->reward_error.clear();
+  finished.result->reward_clamped = "-1";
+  append(finished);
+  const auto read = entries();
+  ASSERT_EQ(read.size(), 2u);
+  EXPECT_TRUE(read[0].reward_unusable && !read[0].reward_clamped);
+  EXPECT_TRUE(!read[1].reward_unusable && read[1].reward_clamped);
 }
 
 bool settled(const Finished& finished) {
@@ -79,6 +96,7 @@ TEST_F(ResultsFileTest, only_attempts_that_were_made_are_settled) {
   EXPECT_TRUE(settled(ended("a", ErrorKind::kAgent, 0)));
   EXPECT_TRUE(settled(ended("a", ErrorKind::kTask, {})));
   EXPECT_FALSE(settled(ended("a", ErrorKind::kInfrastructure, {})));
+  EXPECT_FALSE(settled(ended("a", ErrorKind::kPolicy, {})));
   EXPECT_FALSE(settled(ended("a", ErrorKind::kCancelled, {})));
   EXPECT_FALSE(settled(Finished{}));
 }

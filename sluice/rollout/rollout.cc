@@ -5,8 +5,10 @@
 #include <exception>
 #include <utility>
 
+#include "sluice/agent/fresh.h"
 #include "sluice/json/text.h"
 #include "sluice/json/value.h"
+#include "sluice/rollout/verdict.h"
 
 namespace sluice::rollout {
 namespace {
@@ -21,7 +23,7 @@ constexpr char kPlaceholderKey[] = "sluice-no-key-needed";
 Duration sandbox_lifetime(const Task& task, const agent::Spec& spec) {
   const Duration agent = task.agent_timeout > Duration::zero() ? task.agent_timeout : spec.timeout;
   return 15min + agent + task.setup_timeout * (task.setup.size() + 1) +
-         task.verify_timeout * (task.verify.size() + 1);
+         task.verify.timeout * (task.verify.start.size() + task.verify.commands.size() + 1);
 }
 
 std::string port_of(const std::string& address) {
@@ -68,11 +70,14 @@ class Rollout::Impl final : public agent::Hooks {
     parts_.log.info("rollout", "opened",
                     {{"rollout", options_.id.value}, {"task", task.id}, {"agent", result.agent}});
 
+    std::optional<std::string> outage;
     auto opened = open_at_gate();
     if (opened) {
       // What is open at the gate is closed there, whatever happens.
       try {
         co_await attempt(&result, began);
+        auto looking = parts_.gate.outage(options_.id);
+        if (!cancelled_) outage = co_await std::move(looking);
       } catch (const std::exception& e) {
         result.report.error =
             Error(ErrorCode::kInternal, fmt::format("a bug of Sluice's: {}", e.what()));
@@ -84,7 +89,7 @@ class Rollout::Impl final : public agent::Hooks {
     }
     finish_phase();
 
-    judge(result);
+    judge(result, outage);
     result.wall = Clock::now() - began;
     result.trace = parts_.recorder.location(options_.id);
     parts_.recorder.closed(
@@ -159,6 +164,7 @@ class Rollout::Impl final : public agent::Hooks {
   Result<void> open_at_gate() {
     SLUICE_TRY_VOID(agent::check_host_tools(*options_.spec, host_tools()));
     SLUICE_TRY_VOID(agent::check_options(*options_.spec, options_.task->options));
+    SLUICE_TRY_VOID(agent::check_verify(*options_.task, parts_.backend.capabilities()));
     return parts_.gate.open(registration());
   }
 
@@ -214,6 +220,7 @@ class Rollout::Impl final : public agent::Hooks {
     plan.sandbox.labels["rollout"] = options_.id.value;
     plan.sandbox.deadline = Deadline::in(sandbox_lifetime(task, *options_.spec));
     plan.sandbox.keep_files_in = options_.keep_files_in;
+    plan.own_verifier = static_cast<bool>(options_.verifier);
     plan.model = options_.model;
     if (options_.max_output) plan.max_output = *options_.max_output;
     plan.dialect = options_.dialect;
@@ -254,42 +261,31 @@ class Rollout::Impl final : public agent::Hooks {
   }
 
   // Decides what the rollout reports, from what happened.
-  void judge(RolloutResult& result) const {
+  void judge(RolloutResult& result, const std::optional<std::string>& outage) const {
     agent::Report& report = result.report;
-    const bool ended = report.agent && !report.error;
-    if (result.calls.budget_exhausted && report.agent) {
-      result.error_kind = ErrorKind::kBudget;
-      result.error = "refused by its budget: " + result.calls.budget_reason;
-    } else if (report.agent && result.calls.calls == 0 &&
-               (ended || kind_of(*report.error) == ErrorKind::kTimedOut)) {
-      result.error_kind = ErrorKind::kGateNeverCalled;
-      result.error = fmt::format(
-          "{} made no LLM call ({}): it is not configured to reach the gate, "
-          "or failed before",
-          result.agent, sandbox::describe(report.agent->exit));
-    } else if (report.error) {
-      result.error_kind = kind_of(*report.error);
-      result.error = report.failed_phase.empty()
-                         ? report.error->message
-                         : fmt::format("{}: {}", report.failed_phase, report.error->message);
-    } else if (report.agent && !report.agent->ok) {
-      result.error_kind = ErrorKind::kAgent;
-      result.error = fmt::format("{}: {}", result.agent,
-                                 report.agent->error.value_or(describe(report.agent->exit)));
+    Blame blamed = blame(report, result.calls, outage, result.agent);
+    result.error_kind = blamed.kind;
+    result.error = std::move(blamed.error);
+    if (counts(result.error_kind) || result.error_kind == ErrorKind::kPolicy) give_verdict(result);
+    if (outage) report.warnings.push_back(*outage);
+    for (const std::string& why : result.calls.rejections) {
+      report.warnings.push_back("a reply of the trainer was rejected: " + why);
     }
-    switch (result.error_kind) {
-      case ErrorKind::kNone:
-      case ErrorKind::kAgent:
-      case ErrorKind::kBudget:
-      case ErrorKind::kTimedOut:
-        result.reward = reward_of(report, report.warnings);
-        break;
-      // These attempts say nothing about the policy.
-      case ErrorKind::kInfrastructure:
-      case ErrorKind::kTask:
-      case ErrorKind::kGateNeverCalled:
-      case ErrorKind::kCancelled:
-        break;
+  }
+
+  void give_verdict(RolloutResult& result) const {
+    const agent::Verify& how = options_.task->verify;
+    Verdict verdict = verdict_of(result.report, how);
+    // What an agent left that cannot be judged earns what work that fails does.
+    if (!verdict.reward && options_.verifier && result.report.agent && !result.report.verified) {
+      verdict = {how.reward_min, "verify did not come to its end", ""};
+    }
+    result.reward_error = std::move(verdict.error);
+    result.reward_clamped = std::move(verdict.clamped);
+    if (result.error_kind == ErrorKind::kPolicy) {
+      result.reward_if_counted = verdict.reward;
+    } else {
+      result.reward = verdict.reward;
     }
   }
 

@@ -19,7 +19,7 @@
 
 namespace sluice::rollout {
 
-// Judges the work after the verify commands, in the same sandbox, when the agent's tree is dead.
+// Judges the work after the verify commands, in their sandbox, when the agent's tree is dead.
 // The reward, or none to leave it to the commands.
 using Verifier = std::function<net::awaitable<Result<std::optional<double>>>(
     sandbox::Sandbox* sandbox, const Task* task)>;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "sluice/gate/script_policy.h"
+#include "sluice/gate/testing.h"
 #include "sluice/json/value.h"
 #include "sluice/net/testing.h"
 #include "sluice/rollout/testing.h"
@@ -19,7 +20,9 @@ using sandbox::Exit;
 using sandbox::fake::Answer;
 using sandbox::fake::FakeBackend;
 using sandbox::fake::FakeProcess;
+using ::testing::AllOf;
 using testing::call_gate;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 
 constexpr char kScript[] = R"(
@@ -56,9 +59,28 @@ net::awaitable<Exit> call_then_hang(FakeProcess* self) {
   co_return Exit{};
 }
 
+net::awaitable<Exit> leave_reward(FakeProcess* self, std::string text) {
+  self->machine().put("/home/user/logs/verifier/reward.txt", std::move(text), 1001);
+  co_return Exit{};
+}
+
 net::awaitable<Exit> never_call(FakeProcess*) {
   co_return Exit{};
 }
+
+// Whoever answers is elsewhere, and does not.
+class Out final : public gate::Policy {
+ public:
+  void submit(std::shared_ptr<const llm::Call>, gate::Reply reply) override {
+    auto relay = std::make_unique<gate::testing::FakeRelay>(0, std::vector<Result<Bytes>>());
+    relay->opens = Error(ErrorCode::kUnavailable, "refused");
+    reply.relay(std::move(relay));
+  }
+  std::string base_url() const override { return "http://model.example/v1"; }
+  net::awaitable<Result<void>> probe(llm::Dialect, Deadline) override {
+    co_return Error(ErrorCode::kUnavailable, "refused, too");
+  }
+};
 
 class RolloutTest : public ::testing::Test {
  protected:
@@ -66,7 +88,7 @@ class RolloutTest : public ::testing::Test {
     shard_of_test = &shard_;
     task_.id = "t1";
     task_.instruction = "do it";
-    task_.verify = {"check"};
+    task_.verify.commands = {"check"};
     auto script = gate::Script::parse(kScript, "script.toml");
     EXPECT_TRUE(script);
     policy_ = std::make_shared<gate::ScriptPolicy>(std::move(*script), shard_);
@@ -91,6 +113,17 @@ class RolloutTest : public ::testing::Test {
     timer_.disarm();
     EXPECT_FALSE(gate_.for_operator.counters(rollout.id())) << "still open at the gate";
     return result;
+  }
+
+  // To the next call of a trainer's rollout, as soon as there is one: first a reply that does not
+  // fit.
+  void reply_twice() {
+    gate_.for_trainer.take(gate::TakeRequest(), [this](Result<std::vector<gate::Item>> items) {
+      if (!items || items->empty() || items->front().call() == nullptr) return;
+      for (const llm::Origin origin : {llm::Origin::kSampled, llm::Origin::kEdited}) {
+        gate_.for_trainer.reply(items->front().call()->id, llm::text_answer("hello", origin));
+      }
+    });
   }
 
   static Answer failing() {
@@ -141,10 +174,49 @@ TEST_F(RolloutTest, AResultIsToldOnlyWhenItsTraceIsRecorded) {
 TEST_F(RolloutTest, FailingVerificationIsZeroAndNoneIsNull) {
   backend_.on("check", failing());
   EXPECT_EQ(run().reward, 0.0);
-  task_.verify.clear();
+  task_.verify.commands.clear();
   const RolloutResult result = run();
   EXPECT_EQ(result.reward, std::nullopt);
   EXPECT_EQ(result.error_kind, ErrorKind::kNone);
+}
+
+TEST_F(RolloutTest, WorkThatCannotBeJudgedAfreshIsTheLeastReward) {
+  task_.verify.where = agent::VerifyWhere::kFresh;
+  task_.verify.reward_min = -1;
+  EXPECT_EQ(run().reward, 1.0);
+  backend_.prepare([](sandbox::fake::FakeMachine& machine) {
+    machine.refuse_work(Error(ErrorCode::kTooLarge, "too much", ErrorOrigin::kSandbox));
+  });
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+  EXPECT_EQ(result.reward, -1.0);
+  EXPECT_EQ(result.reward_error, "the work cannot be taken: too much");
+  EXPECT_EQ(result.report.verify_where, "fresh");
+}
+
+TEST_F(RolloutTest, AFreshSandboxThatCannotBeHadIsToldBeforeThereIsOne) {
+  sandbox::Capabilities none;
+  backend_.with_capabilities(none);
+  task_.verify.where = agent::VerifyWhere::kFresh;
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kTask);
+  EXPECT_THAT(result.error, HasSubstr("cannot clone sandboxes"));
+  EXPECT_TRUE(backend_.machines().empty());
+}
+
+// Never null, and never another way to a reward.
+TEST_F(RolloutTest, AnUnusableVerdictIsTheLeastReward) {
+  backend_.on("check", [](FakeProcess* self) { return leave_reward(self, "nan"); });
+  task_.verify.reward_min = -2;
+  RolloutResult result = run();
+  EXPECT_EQ(result.reward, -2.0);
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone);
+  EXPECT_THAT(result.reward_error, HasSubstr("no finite number"));
+  backend_.on("check", [](FakeProcess* self) { return leave_reward(self, "-3"); });
+  result = run();
+  EXPECT_EQ(result.reward, -2.0);
+  EXPECT_EQ(result.reward_error, "");
+  EXPECT_EQ(result.reward_clamped, "-3");
 }
 
 TEST_F(RolloutTest, AnAgentThatNeverCallsIsAnErrorOfItsOwn) {
@@ -230,6 +302,60 @@ TEST_F(RolloutTest, InfrastructureIsNeverTheAgentsFault) {
   EXPECT_EQ(result.error_kind, ErrorKind::kInfrastructure);
   EXPECT_EQ(result.reward, std::nullopt);
   EXPECT_EQ(result.error, "create: no room");
+}
+
+// What verify said of such an attempt is kept, and is no reward.
+TEST_F(RolloutTest, WhereWhoeverAnswersCouldNotItIsThePolicysAndHasNoReward) {
+  policy_ = std::make_shared<Out>();
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kPolicy);
+  EXPECT_EQ(result.reward, std::nullopt);
+  EXPECT_EQ(result.reward_if_counted, 1.0);
+  EXPECT_THAT(result.error, HasSubstr("the upstream at http://model.example/v1 failed"));
+  EXPECT_THAT(result.report.warnings, Contains(result.error));
+  const std::string json = to_json(result);
+  EXPECT_THAT(json, HasSubstr(R"("reward":null,"reward_if_counted":)"));
+  EXPECT_THAT(json, HasSubstr(R"("error_kind":"policy")"));
+}
+
+TEST_F(RolloutTest, RejectedRepliesAreToldWithTheirReasons) {
+  policy_ = nullptr;
+  reply_twice();
+  const RolloutResult result = run();
+  EXPECT_EQ(result.calls.rejected, 1u);
+  EXPECT_THAT(
+      result.report.warnings,
+      Contains(AllOf(HasSubstr("a reply of the trainer was rejected: "), HasSubstr("token ids"))));
+  EXPECT_THAT(to_json(result), HasSubstr(R"("rejected":1)"));
+  // The second one was fine.
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+  EXPECT_EQ(result.calls.turns, 1u);
+}
+
+net::awaitable<Result<std::optional<double>>> find_nothing(sandbox::Sandbox* sandbox, const Task*) {
+  const auto content = co_await sandbox->read_file("/home/user/workdir/result", 100, "1001");
+  if (!content) co_return content.error();
+  co_return std::optional<double>(1);
+}
+
+TEST_F(RolloutTest, WhatAnAgentLeftThatCannotBeJudgedIsItsOwnAndEarnsNothing) {
+  const RolloutResult result = run(find_nothing);
+  EXPECT_EQ(result.error_kind, ErrorKind::kAgent);
+  EXPECT_THAT(result.error, HasSubstr("verify: verifier: /home/user/workdir/result: No such file"));
+  EXPECT_EQ(result.reward, 0.0);
+}
+
+net::awaitable<Exit> lose_the_sandbox(FakeProcess* self) {
+  co_await call_gate(shard_of_test, self, "hi");
+  self->machine().lose();
+  co_return Exit{};
+}
+
+TEST_F(RolloutTest, ALostSandboxIsInfrastructureWhateverTheAgentDid) {
+  backend_.on("caller http", lose_the_sandbox);
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kInfrastructure);
+  EXPECT_EQ(result.reward, std::nullopt);
 }
 
 // That its gate registration is gone too is looked at after every run.

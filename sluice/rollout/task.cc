@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "sluice/agent/fresh.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/base/id.h"
 #include "sluice/base/toml.h"
@@ -19,6 +20,7 @@ constexpr size_t kMaxInstruction = 1 << 20;
 constexpr size_t kMaxUpload = 64 << 20;
 constexpr int64_t kMiB = 1 << 20;
 constexpr int64_t kMaxCalls = 1'000'000;
+constexpr double kMaxReward = 1e300;
 
 std::string resolve(const std::string& directory, const std::string& path) {
   return (std::filesystem::path(directory) / path).string();
@@ -43,8 +45,9 @@ bool names_a_file(const std::string& path) {
   return normal.has_filename() && normal != "." && *normal.begin() != "..";
 }
 
-void read_files(TomlReader& root, Task& task, const std::string& directory) {
-  for (TomlReader& in : root.tables("files")) {
+std::vector<agent::Upload> read_files(TomlReader& table, const std::string& directory) {
+  std::vector<agent::Upload> files;
+  for (TomlReader& in : table.tables("files")) {
     agent::Upload upload;
     upload.path = in.required_string("path");
     if (!names_a_file(upload.path)) {
@@ -53,8 +56,40 @@ void read_files(TomlReader& root, Task& task, const std::string& directory) {
     upload.content = read_text(in, "content", "source", directory, kMaxUpload,
                                "give the file's text by content, or where it is by source");
     upload.mode = in.boolean("executable").value_or(false) ? 0755 : 0644;
-    task.uploads.push_back(std::move(upload));
+    files.push_back(std::move(upload));
   }
+  return files;
+}
+
+std::vector<std::string> read_commands(TomlReader& in, std::string_view key) {
+  std::vector<std::string> commands = in.strings(key);
+  if (const auto problem = problem_of(commands)) in.mistake(key, *problem);
+  return commands;
+}
+
+// `verify = [...]` is short for the table's commands.
+void read_verify(TomlReader& root, agent::Verify& verify, const std::string& directory) {
+  if (!root.is_table("verify")) {
+    verify.commands = read_commands(root, "verify");
+    return;
+  }
+  auto in = root.table("verify");
+  verify.commands = read_commands(*in, "commands");
+  const auto from = in->one_of("reward", {"auto", "file", "commands"}).value_or("auto");
+  if (from == "file") verify.reward = agent::RewardFrom::kFile;
+  if (from == "commands") verify.reward = agent::RewardFrom::kCommands;
+  verify.reward_min = in->number("reward_min", -kMaxReward, kMaxReward).value_or(verify.reward_min);
+  verify.reward_max = in->number("reward_max", -kMaxReward, kMaxReward).value_or(verify.reward_max);
+  if (verify.reward_max < verify.reward_min) {
+    in->mistake("reward_max", "must not be below reward_min");
+  }
+  const auto where = in->one_of("where", {"same", "fresh"}).value_or("");
+  if (where == "same") verify.where = agent::VerifyWhere::kSame;
+  if (where == "fresh") verify.where = agent::VerifyWhere::kFresh;
+  verify.paths = in->strings("paths");
+  verify.exclude = in->strings("exclude");
+  verify.start = read_commands(*in, "start");
+  verify.files = read_files(*in, directory);
 }
 
 void read_task_limits(TomlReader& root, Task& task) {
@@ -63,7 +98,7 @@ void read_task_limits(TomlReader& root, Task& task) {
   read_limits(*in, task.sandbox.limits);
   task.agent_timeout = in->seconds("agent_timeout_s", 10ms, 24h).value_or(Duration{});
   task.setup_timeout = in->seconds("setup_timeout_s", 10ms, 24h).value_or(task.setup_timeout);
-  task.verify_timeout = in->seconds("verify_timeout_s", 10ms, 24h).value_or(task.verify_timeout);
+  task.verify.timeout = in->seconds("verify_timeout_s", 10ms, 24h).value_or(task.verify.timeout);
   // Under its older name.
   if (const auto calls = in->integer("calls", 0, kMaxCalls)) {
     task.budget.calls = static_cast<uint64_t>(*calls);
@@ -144,18 +179,37 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
   task.instruction = read_text(root, "instruction", "instruction_file", directory, kMaxInstruction,
                                "is required: the text, or instruction_file with where it is");
   if (task.instruction.empty()) root.mistake("instruction", "must not be empty");
-  task.setup = root.strings("setup");
-  task.verify = root.strings("verify");
+  task.setup = read_commands(root, "setup");
+  read_verify(root, task.verify, directory);
   task.metadata = root.json("metadata").value_or("");
-  read_files(root, task, directory);
+  task.uploads = read_files(root, directory);
   read_sandbox(root, task, directory);
   read_agent(root, task);
   read_tools(root, task);
   read_task_limits(root, task);
   read_budget(root, task.budget);
   read_gate(root, task.gate);
+  if (const auto fine = agent::check_places(task); !fine) {
+    root.mistake("verify", fine.error().message);
+  }
   SLUICE_TRY_VOID(root.finish());
   return task;
+}
+
+std::optional<std::string> problem_of(const std::vector<std::string>& commands) {
+  for (size_t i = 0; i < commands.size(); ++i) {
+    const std::string& command = commands[i];
+    if (command.size() > sandbox::kMaxArgument) {
+      return fmt::format(
+          "command {} has {} bytes, and the kernel takes at most {}: put what it "
+          "does into a file ([[files]]) and run that",
+          i + 1, command.size(), sandbox::kMaxArgument);
+    }
+    if (command.find('\0') != std::string::npos) {
+      return fmt::format("command {} holds a NUL, which no command can", i + 1);
+    }
+  }
+  return std::nullopt;
 }
 
 void read_budget(TomlReader& root, gate::Budget& budget) {

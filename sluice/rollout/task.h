@@ -41,6 +41,10 @@ Result<Task> parse_task(std::string_view toml, std::string source, const std::st
 
 Result<Task> load_task(const std::string& path);
 
+// What is wrong with setup or verify commands that no shell could be given, in words; nothing if
+// nothing is.
+std::optional<std::string> problem_of(const std::vector<std::string>& commands);
+
 // The tables [budget] and [gate] of a file and the limits of a table [limits], into what is there
 // already: for a server whose tasks come otherwise.
 void read_budget(TomlReader& root, gate::Budget& budget);

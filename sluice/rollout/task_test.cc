@@ -63,7 +63,7 @@ k = [1, "two"]
                                "task.toml", "/");
   ASSERT_TRUE(task) << task.error().message;
   EXPECT_EQ(task->id, "t1");
-  EXPECT_EQ(task->verify.size(), 2u);
+  EXPECT_EQ(task->verify.commands.size(), 2u);
   EXPECT_EQ(task->uploads.at(0).mode, 0755u);
   EXPECT_EQ(task->workdir, "/home/user/repo");
   EXPECT_EQ(task->sandbox.network, sandbox::Network::kSetup);
@@ -122,6 +122,114 @@ tools_in_requests = true
             "task.toml:3: gate.accept: is \"all\"; must be one of: any, sampled");
 }
 
+TEST(TaskTest, SaysWhereItsWorkIsJudged) {
+  const auto task = parse_task(R"(
+instruction = "x"
+[verify]
+commands = ["pytest tests"]
+where = "fresh"
+paths = ["src"]
+exclude = ["*.pyc", "src/tests"]
+start = ["server &"]
+[[verify.files]]
+path = "tests/test_hidden.py"
+content = "assert True"
+[[verify.files]]
+path = "/opt/judge/run"
+content = "#!/bin/sh"
+executable = true
+)",
+                               "task.toml", "/");
+  ASSERT_TRUE(task) << task.error().message;
+  const agent::Verify& verify = task->verify;
+  EXPECT_EQ(verify.where, agent::VerifyWhere::kFresh);
+  EXPECT_EQ(verify.commands, std::vector<std::string>{"pytest tests"});
+  EXPECT_EQ(verify.paths, std::vector<std::string>{"src"});
+  EXPECT_EQ(verify.exclude.size(), 2u);
+  EXPECT_EQ(verify.start.size(), 1u);
+  ASSERT_EQ(verify.files.size(), 2u);
+  EXPECT_EQ(verify.files[1].mode, 0755u);
+  EXPECT_TRUE(task->uploads.empty());
+
+  const auto mistake_of = [](const std::string& table) {
+    return mistake("instruction = \"x\"\n[verify]\n" + table);
+  };
+  EXPECT_EQ(mistake_of("where = \"here\""),
+            "task.toml:3: verify.where: is \"here\"; must be one of: same, fresh");
+  EXPECT_NE(mistake_of("start = [\"x\"]").find("need where = \"fresh\""), std::string::npos);
+  EXPECT_NE(mistake_of("where = \"same\"\npaths = [\"x\"]").find("are of \"fresh\""),
+            std::string::npos);
+  EXPECT_NE(mistake_of("where = \"fresh\"\npaths = [\"/\"]").find("whole sandbox"),
+            std::string::npos);
+  EXPECT_NE(
+      mistake_of("[[verify.files]]\npath = \"../x\"\ncontent = \"\"").find("below the workdir"),
+      std::string::npos);
+}
+
+TEST(TaskTest, HowWorkIsJudged) {
+  const auto plain = parse_task("instruction = 'x'\nverify = ['a']", "task.toml", "/");
+  ASSERT_TRUE(plain) << plain.error().message;
+  EXPECT_EQ(plain->verify.commands, std::vector<std::string>{"a"});
+  EXPECT_EQ(plain->verify.reward, agent::RewardFrom::kAuto);
+  EXPECT_EQ(plain->verify.reward_min, 0);
+  EXPECT_GT(plain->verify.reward_max, 1e308);
+  EXPECT_EQ(plain->verify.where, agent::VerifyWhere::kDefault);
+  const auto task = parse_task(R"(
+instruction = "x"
+[limits]
+verify_timeout_s = 7
+[verify]
+commands = ["a", "b"]
+reward = "file"
+reward_min = -1
+reward_max = 2.5
+where = "fresh"
+paths = ["src"]
+exclude = ["*.o"]
+start = ["serve"]
+[[verify.files]]
+path = "tests/t.py"
+content = "hidden"
+)",
+                               "task.toml", "/");
+  ASSERT_TRUE(task) << task.error().message;
+  EXPECT_EQ(task->verify.commands.size(), 2u);
+  EXPECT_EQ(task->verify.timeout, 7s);
+  EXPECT_EQ(task->verify.reward, agent::RewardFrom::kFile);
+  EXPECT_EQ(task->verify.reward_min, -1);
+  EXPECT_EQ(task->verify.reward_max, 2.5);
+  EXPECT_EQ(task->verify.where, agent::VerifyWhere::kFresh);
+  EXPECT_EQ(task->verify.paths, std::vector<std::string>{"src"});
+  EXPECT_EQ(task->verify.exclude, std::vector<std::string>{"*.o"});
+  EXPECT_EQ(task->verify.start, std::vector<std::string>{"serve"});
+  EXPECT_EQ(task->verify.files.at(0).content, "hidden");
+  EXPECT_TRUE(task->uploads.empty());
+  EXPECT_EQ(parse_task("instruction = 'x'\n[verify]\nreward = 'commands'", "t", "/")->verify.reward,
+            agent::RewardFrom::kCommands);
+}
+
+TEST(TaskTest, MistakesInHowWorkIsJudgedAreNamed) {
+  const auto told = [](const std::string& text) {
+    return mistake("instruction = \"x\"\n" + text);
+  };
+  EXPECT_EQ(told("verify = 'a'"), "task.toml:2: verify: must be an array of strings, is a string");
+  EXPECT_EQ(told("[verify]\nreward = 'best'"),
+            "task.toml:3: verify.reward: is \"best\"; must be one of: auto, file, commands");
+  EXPECT_EQ(told("[verify]\nreward_min = 1\nreward_max = 0.5"),
+            "task.toml:4: verify.reward_max: must not be below reward_min");
+  EXPECT_NE(told("[verify]\nreward_min = nan").find("verify.reward_min: is nan"),
+            std::string::npos);
+  EXPECT_NE(told("[verify]\nreward_max = inf").find("verify.reward_max: is inf"),
+            std::string::npos);
+  EXPECT_EQ(told("[verify]\nverify = ['a']"),
+            "task.toml:3: verify.verify: unknown key; known here: commands, exclude, files, paths, "
+            "reward, reward_max, reward_min, start, where");
+  EXPECT_EQ(told("[verify]\nwhere = 'there'"),
+            "task.toml:3: verify.where: is \"there\"; must be one of: same, fresh");
+  EXPECT_EQ(told("[[verify.files]]\npath = '../x'\ncontent = ''"),
+            "task.toml:3: verify.files[0].path: must be a file's, below the workdir or absolute");
+}
+
 TEST(TaskTest, TwoToolsOfOneNameAreAMistake) {
   EXPECT_EQ(mistake("instruction = \"x\"\n[[tools]]\nname = \"a\"\n[[tools]]\nname = \"a\""),
             "task.toml:5: tools[1].name: there are two tools of this name");
@@ -131,7 +239,7 @@ TEST(TaskTest, TheIdDefaultsToTheFilesName) {
   const auto task = parse_task("instruction = \"x\"", "tasks/primes.toml", "tasks");
   ASSERT_TRUE(task);
   EXPECT_EQ(task->id, "primes");
-  EXPECT_TRUE(task->verify.empty());
+  EXPECT_TRUE(task->verify.commands.empty());
 }
 
 TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
@@ -156,6 +264,22 @@ TEST(TaskTest, MistakesNameFileLineAndWhatToDo) {
             std::string::npos);
   EXPECT_NE(mistake("instruction_file = \"none.md\"").find("No such file"), std::string::npos);
   EXPECT_NE(mistake("instruction = ").find("task.toml:1"), std::string::npos);
+}
+
+// As an argument the kernel takes 128 KiB, its closing NUL included.
+TEST(TaskTest, CommandsThatNoShellCanBeGivenAreRefusedWithTheirNumber) {
+  for (const std::string key : {"setup", "verify"}) {
+    const auto with = [&](const std::string& command) {
+      return mistake("instruction = \"x\"\n" + key + " = [\"true\", \"" + command + "\"]");
+    };
+    EXPECT_EQ(with(std::string(131071, 'x')), "none");
+    EXPECT_EQ(with(std::string(131072, 'x')),
+              "task.toml:2: " + key +
+                  ": command 2 has 131072 bytes, and the kernel takes at most 131071: put what it "
+                  "does into a file ([[files]]) and run that");
+    EXPECT_EQ(with("a\\u0000b"),
+              "task.toml:2: " + key + ": command 2 holds a NUL, which no command can");
+  }
 }
 
 // What may be set of a sandbox is a closed list: nothing is handed on to whoever makes it.

@@ -9,10 +9,12 @@ namespace {
 
 // The arguments of Command::shell before the script, which a plain sh takes as "-c".
 constexpr uint8_t kShellPrefix = 4;
+static_assert(kMaxArgument + 1 == guest::wire::kMaxArgument);
 
 guest::CommandRequest to_request(Command& command) {
   guest::CommandRequest request;
-  request.shell_prefix = command.is_shell() ? kShellPrefix : 0;
+  const bool may_be_sh = command.is_shell() && command.argv.size() > kShellPrefix;
+  request.shell_prefix = may_be_sh ? kShellPrefix : 0;
   request.argv = std::move(command.argv);
   for (const auto& [name, value] : command.env) request.env.push_back(name + "=" + value);
   request.cwd = std::move(command.cwd);
@@ -138,10 +140,48 @@ class GuestJob final : public Job {
   const OomWatch oom_;
 };
 
+constexpr size_t kSpoolPiece = 256 * 1024;
+
+struct SpooledWork final : WorkContent {
+  explicit SpooledWork(std::shared_ptr<const Spool> s) : stream(std::move(s)) {}
+  const std::shared_ptr<const Spool> stream;
+};
+
+// All that comes.
+awaitable<Result<std::shared_ptr<const Spool>>> spool_all(
+    std::unique_ptr<guest::PieceReader> reader, std::shared_ptr<net::BlockingPool> pool) {
+  const auto spool = std::make_shared<Spool>(std::move(pool));
+  for (;;) {
+    SLUICE_CO_TRY(Bytes piece, co_await reader->read_some());
+    if (piece.empty()) co_return std::shared_ptr<const Spool>(spool);
+    SLUICE_CO_TRY_VOID(co_await spool->append(std::move(piece)));
+  }
+}
+
+awaitable<Result<void>> give_all(std::shared_ptr<const Spool> spool,
+                                 std::unique_ptr<guest::PieceWriter> writer) {
+  for (uint64_t at = 0;;) {
+    SLUICE_CO_TRY(const Bytes piece, co_await spool->read(at, kSpoolPiece));
+    if (piece.empty()) break;
+    const ByteView view = piece;
+    SLUICE_CO_TRY_VOID(co_await writer->write(view));
+    at += piece.size();
+  }
+  co_return co_await writer->finish();
+}
+
 class GuestSandbox final : public Sandbox {
  public:
   GuestSandbox(net::Shard* shard, GuestSandboxParts parts)
-      : parts_(std::move(parts)), removed_changed_(shard) {}
+      : parts_(std::move(parts)), removed_changed_(shard) {
+    if (!parts_.oom_kills) return;
+    // A guest that dies where the kernel killed for memory is the doing of who used it up: of what
+    // was prepared, or of the agent.
+    parts_.client->on_end([kills = parts_.oom_kills, in_background = in_background_] {
+      if (kills() == 0) return ErrorOrigin::kEngine;
+      return *in_background ? ErrorOrigin::kAgent : ErrorOrigin::kTask;
+    });
+  }
 
   const std::string& id() const override { return parts_.id; }
   const Capabilities& capabilities() const override { return parts_.capabilities; }
@@ -149,7 +189,7 @@ class GuestSandbox final : public Sandbox {
 
   awaitable<Result<Output>> exec(Command command) override {
     SLUICE_CO_TRY_VOID(check_env(command.env));
-    command.env = with_image_env(std::move(command.env), parts_.image_env);
+    add_image_env(&command);
     const OomWatch oom(parts_.oom_kills);
     const auto began = Clock::now();
     SLUICE_CO_TRY(auto ended, co_await parts_.client->exec(to_request(command)));
@@ -163,8 +203,9 @@ class GuestSandbox final : public Sandbox {
 
   awaitable<Result<std::unique_ptr<Job>>> start(Command command) override {
     SLUICE_CO_TRY_VOID(check_env(command.env));
-    command.env = with_image_env(std::move(command.env), parts_.image_env);
+    add_image_env(&command);
     OomWatch oom(parts_.oom_kills);
+    *in_background_ = true;
     SLUICE_CO_TRY(auto process, co_await parts_.client->start(to_request(command)));
     co_return std::unique_ptr<Job>(std::make_unique<GuestJob>(std::move(process), std::move(oom)));
   }
@@ -214,6 +255,21 @@ class GuestSandbox final : public Sandbox {
     return parts_.client->give_tree(std::move(path), std::move(user));
   }
 
+  awaitable<Result<HandedOver>> hand_over(std::string workdir) override {
+    guest::wire::HandOver request;
+    request.home = kHome;
+    request.workdir = std::move(workdir);
+    request.place = kVerifierPlace;
+    request.link = kVerifierDir;
+    request.user = kVerifyUser;
+    request.from = kAgentUser;
+    request.shared = {"/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/dev/mqueue"};
+    request.path = with_image_env({{"PATH", kStandardPath}}, parts_.image_env).front().second;
+    SLUICE_CO_TRY(auto done, co_await parts_.client->hand_over(std::move(request)));
+    HandedOver handed{std::move(done.shell), std::move(done.path), std::move(done.notes)};
+    co_return handed;
+  }
+
   awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port) override {
     return parts_.client->listen(port, parts_.capabilities.listen_passed
                                            ? guest::Carry::kSocket
@@ -224,29 +280,69 @@ class GuestSandbox final : public Sandbox {
     if (parts_.setup_proxy) parts_.setup_proxy->close();
     if (!parts_.client->why_closed().message.empty()) {
       co_return Error(ErrorCode::kClosed, parts_.client->why_closed().message,
-                      ErrorOrigin::kSandbox);
+                      parts_.client->why_closed().origin);
     }
     co_return Result<void>();
   }
 
   awaitable<Result<Snapshot>> snapshot() override {
-    if (!parts_.no_snapshot.empty()) co_return Error(ErrorCode::kUnsupported, parts_.no_snapshot);
     auto content = std::make_shared<SnapshotContent>();
     content->image = parts_.image;
-    Snapshot snapshot;
     SLUICE_CO_TRY(auto reader, co_await parts_.client->pack(kMaxSnapshot));
-    for (;;) {
-      SLUICE_CO_TRY(Bytes piece, co_await reader->read_some());
-      if (piece.empty()) break;
-      snapshot.bytes += piece.size();
-      content->pieces.push_back(std::move(piece));
-    }
+    SLUICE_CO_TRY(content->files, co_await spool_all(std::move(reader), parts_.spoolers));
+    Snapshot snapshot;
     snapshot.id = parts_.id;
+    snapshot.bytes = content->files->size();
     snapshot.content = std::move(content);
     co_return snapshot;
   }
 
+  awaitable<Result<TakenWork>> take_work(WorkPlaces places, Duration changed_within) override {
+    guest::wire::TakeWork request;
+    request.paths = places.paths;
+    request.exclude = places.exclude;
+    request.max = kMaxWork;
+    request.max_entries = kMaxWorkEntries;
+    request.changed_ms = static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(changed_within).count());
+    guest::wire::WorkTaken taken;
+    SLUICE_CO_TRY(auto reader, co_await parts_.client->take_work(std::move(request), &taken));
+    SLUICE_CO_TRY(auto stream, co_await spool_all(std::move(reader), parts_.spoolers));
+    TakenWork work;
+    work.places = std::move(places);
+    work.entries = taken.entries;
+    work.left_out = taken.left_out;
+    work.changed_elsewhere = taken.changed;
+    work.content = std::make_shared<SpooledWork>(std::move(stream));
+    co_return work;
+  }
+
+  awaitable<Result<void>> put_work(TakenWork work, std::string user) override {
+    const auto content = std::dynamic_pointer_cast<const SpooledWork>(work.content);
+    if (!content) {
+      co_return Error(ErrorCode::kInvalidArgument, "a work of another backend, or of none");
+    }
+    guest::wire::PutWork request;
+    request.paths = std::move(work.places.paths);
+    request.exclude = std::move(work.places.exclude);
+    request.user = std::move(user);
+    SLUICE_CO_TRY(auto writer, co_await parts_.client->put_work(std::move(request)));
+    co_return co_await give_all(content->stream, std::move(writer));
+  }
+
+  awaitable<Result<void>> plant_file(std::string path, Bytes content, uint32_t mode,
+                                     std::string below) override {
+    SLUICE_CO_TRY_VOID(co_await parts_.client->make_way(path, std::move(below)));
+    WriteOptions options;
+    options.user = kSetupUser;
+    options.mode = mode;
+    co_return co_await write_file(std::move(path), std::move(content), std::move(options));
+  }
+
   awaitable<Result<void>> kill_all() override { return parts_.client->kill_all(); }
+  awaitable<Result<void>> kill_user(std::string user) override {
+    return parts_.client->kill_user(std::move(user));
+  }
 
   awaitable<Result<void>> close() override {
     if (parts_.setup_proxy) parts_.setup_proxy->close();
@@ -263,7 +359,17 @@ class GuestSandbox final : public Sandbox {
   }
 
  private:
+  void add_image_env(Command* command) const {
+    Env image = parts_.image_env;
+    if (command->image_path == Command::ImagePath::kLeftOut) {
+      std::erase_if(image, [](const auto& variable) { return variable.first == "PATH"; });
+    }
+    command->env = with_image_env(std::move(command->env), image);
+  }
+
   GuestSandboxParts parts_;
+  // An agent was started. Shared, for what the client hands out may outlive this.
+  const std::shared_ptr<bool> in_background_ = std::make_shared<bool>(false);
   bool removing_ = false;
   std::optional<Result<void>> removed_;
   net::Broadcast removed_changed_;
@@ -290,11 +396,7 @@ awaitable<Result<void>> restore(guest::Client* client, Snapshot snapshot) {
     co_return Error(ErrorCode::kInvalidArgument, "a snapshot of another backend, or of none");
   }
   SLUICE_CO_TRY(auto writer, co_await client->unpack());
-  for (const Bytes& piece : snapshot.content->pieces) {
-    const ByteView view = piece;
-    SLUICE_CO_TRY_VOID(co_await writer->write(view));
-  }
-  co_return co_await writer->finish();
+  co_return co_await give_all(snapshot.content->files, std::move(writer));
 }
 
 std::unique_ptr<Sandbox> make_guest_sandbox(net::Shard* shard, GuestSandboxParts parts) {

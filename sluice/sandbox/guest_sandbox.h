@@ -11,6 +11,7 @@
 #include "sluice/guest/client/client.h"
 #include "sluice/sandbox/sandbox.h"
 #include "sluice/sandbox/setup_proxy.h"
+#include "sluice/sandbox/spool.h"
 
 namespace sluice::sandbox {
 
@@ -26,16 +27,16 @@ struct GuestSandboxParts {
   std::function<awaitable<Result<void>>()> destroy;
   // How often the kernel killed for the sandbox's memory limit; may be empty.
   std::function<uint64_t()> oom_kills;
-  // Why snapshot() is refused; empty where it is not.
-  std::string no_snapshot;
+  // Writes and reads what snapshots and works are kept in.
+  std::shared_ptr<net::BlockingPool> spoolers;
   // The set-up network, closed by end_setup() and with the sandbox; null if there is none.
   std::shared_ptr<SetupProxy> setup_proxy;
 };
 
-// What a snapshot of a guest's sandbox holds: the pieces that its Client::pack() gave.
+// What a snapshot of a guest's sandbox holds: what its Client::pack() gave.
 struct SnapshotContent {
   std::string image;  // Options::image of the sandbox it is from
-  std::vector<Bytes> pieces;
+  std::shared_ptr<const Spool> files;
 };
 inline constexpr uint64_t kMaxSnapshot = uint64_t{1} << 30;
 

@@ -51,15 +51,20 @@ std::string_view to_string(Network network) {
   return "?";
 }
 
-Command Command::shell(std::string script) {
+Command Command::shell(std::string script, const std::string& shell) {
   Command command;
-  command.argv = {"bash", "--noprofile", "--norc", "-c", std::move(script)};
+  if (shell.ends_with("/sh")) {
+    command.argv = {shell, "-c", std::move(script)};
+  } else {
+    command.argv = {shell, "--noprofile", "--norc", "-c", std::move(script)};
+  }
   return command;
 }
 
 bool Command::is_shell() const {
-  return argv.size() == 5 && argv[0] == "bash" && argv[1] == "--noprofile" && argv[2] == "--norc" &&
-         argv[3] == "-c";
+  if (argv.size() == 3) return argv[0].ends_with("/sh") && argv[1] == "-c";
+  return argv.size() == 5 && (argv[0] == "bash" || argv[0].ends_with("/bash")) &&
+         argv[1] == "--noprofile" && argv[2] == "--norc" && argv[3] == "-c";
 }
 
 Limits Limits::defaults() {

@@ -6,7 +6,9 @@
 //
 // Every object lives on the shard it was made on and is used from its thread only. Members that
 // return an awaitable must be awaited before the object goes away. After close(), or when the
-// sandbox is lost, every call fails at once with kClosed.
+// sandbox is lost, every call fails at once with kClosed. The origin of an Error says whose doing
+// it is: kSandbox what the sandbox itself says (its files, its limits), kEngine the loss of it, but
+// kAgent or kTask where it died of the memory that an agent, or what was prepared, used up.
 #pragma once
 
 #include <cstdint>
@@ -34,13 +36,18 @@ using net::awaitable;
 // Where things are and who is who in every sandbox, whichever backend made it.
 inline constexpr char kHome[] = "/home/user";
 inline constexpr char kWorkdir[] = "/home/user/workdir";
+// The verifier's own directory: the name by which it is known, and what that leads to, a filesystem
+// of its own that nobody but root gets at before hand_over().
 inline constexpr char kVerifierDir[] = "/home/user/logs/verifier";
+inline constexpr char kVerifierPlace[] = "/.verifier";
 // With Network::kSetup: what commands are to have as https_proxy and http_proxy until end_setup().
 inline constexpr uint16_t kSetupProxyPort = 3128;
 inline constexpr char kSetupProxy[] = "http://127.0.0.1:3128";
 inline constexpr char kSetupUser[] = "0";
 inline constexpr char kAgentUser[] = "1000";
 inline constexpr char kVerifyUser[] = "1001";
+inline constexpr char kStandardPath[] =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 // How a program ended. Normalised: 0 to 255 as it is, death by signal N is status -1 and signal N.
 struct Exit {
@@ -64,6 +71,9 @@ std::string describe(const Exit& exit);
 
 using Env = std::vector<std::pair<std::string, std::string>>;
 
+// Bytes of a shell's script, or of any other argument or variable: the kernel takes no more.
+inline constexpr size_t kMaxArgument = 128 * 1024 - 1;
+
 struct Command {
   std::vector<std::string> argv;  // argv[0] is looked up in the command's own PATH
   Env env;                        // the whole environment: nothing is inherited
@@ -71,11 +81,15 @@ struct Command {
   std::string user = kAgentUser;  // a name or uid, as find_user() takes it
   Bytes input;                    // exec: stdin, then end of file. start: see Job::write_stdin
   Deadline deadline;              // then the whole tree is killed
-  size_t output_cap = 16 * 1024 * 1024;  // per channel; what is over it is dropped and said so
+  // Per channel. Of more the beginning and the end are kept (half of it, at most 1 MiB), and it is
+  // said so.
+  size_t output_cap = 16 * 1024 * 1024;
+  enum class ImagePath : uint8_t { kAdded, kLeftOut };
+  ImagePath image_path = ImagePath::kAdded;  // to PATH, what an image wants there
 
   // `script` run by a clean shell: bash --noprofile --norc -c. Where the sandbox has no bash, a
-  // command of exactly this form runs as sh -c.
-  static Command shell(std::string script);
+  // command of exactly this form runs as sh -c. `shell` may also be the whole path of a bash or sh.
+  static Command shell(std::string script, const std::string& shell = "bash");
   bool is_shell() const;
 };
 
@@ -180,13 +194,43 @@ struct Capabilities {
 };
 
 // A prepared state to clone from: the files of a sandbox, as Backend::clone() wants them. Processes
-// and connections are not part of it. It outlives the sandbox, holds memory as large as the files,
-// and goes with its last copy; only the backend that made it can clone from it.
+// and connections are not part of it. It outlives the sandbox, holds a file without a name as large
+// as the files, and goes with its last copy; only the backend that made it can clone from it.
 struct SnapshotContent;
 struct Snapshot {
   std::string id;
   uint64_t bytes = 0;
   std::shared_ptr<const SnapshotContent> content;
+};
+
+// What of a sandbox's files is somebody's work: what lies at these paths and below, less what the
+// patterns name below them (base/core/glob.h). Paths are absolute and normal; none is within
+// another.
+struct WorkPlaces {
+  std::vector<std::string> paths;
+  std::vector<std::string> exclude;
+};
+inline constexpr uint64_t kMaxWork = uint64_t{1} << 30;
+inline constexpr uint64_t kMaxWorkEntries = 200'000;
+
+// Work that was taken out of a sandbox, to be put into others of the same backend. As a snapshot,
+// it outlives the sandbox.
+struct WorkContent {
+  virtual ~WorkContent() = default;
+};
+struct TakenWork {
+  WorkPlaces places;
+  uint64_t entries = 0;
+  uint64_t left_out = 0;           // pipes, sockets, devices: they do not travel
+  uint64_t changed_elsewhere = 0;  // if that was asked for
+  std::shared_ptr<const WorkContent> content;
+};
+
+// What a sandbox is for a verifier, once an agent's work was handed over.
+struct HandedOver {
+  std::string shell;  // the path of a bash or sh that the agent cannot change; "" if there is none
+  std::string path;   // PATH: directories that he cannot change
+  std::vector<std::string> notes;  // what was not as it should be, for people
 };
 
 class Sandbox {
@@ -220,18 +264,44 @@ class Sandbox {
   // outside the tree keeps its owner and is counted in the result.
   virtual awaitable<Result<uint64_t>> give_tree(std::string path, std::string user) = 0;
 
+  // When everything of kAgentUser was killed: makes what he left ready for kVerifyUser, whatever it
+  // is. `workdir` (below kHome), its parents and kHome are directories that the verifier may pass;
+  // the workdir and all in it is his, files of the agent's that have other names as copies;
+  // kVerifierDir is his alone, and empty but for a directory "tmp". What the agent left in places
+  // for everybody (/tmp and the like) and his IPC objects are removed. Where all are one user,
+  // there is nothing to give, and places for everybody are emptied.
+  virtual awaitable<Result<HandedOver>> hand_over(std::string workdir) = 0;
+
   // A listener on 127.0.0.1:`port` inside the sandbox (0: any free port), served out here.
   virtual awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port) = 0;
 
   // With Network::kSetup: cuts the network. Must succeed before an agent starts.
   virtual awaitable<Result<void>> end_setup() = 0;
   // For a group: prepare once (uploads, setup), take this, close the sandbox, and clone() as often
-  // as wanted. Files must not change meanwhile; call kill_all() first where setup may have left
-  // something running. kTooLarge over 1 GiB of files, kUnsupported with keep_files_in.
+  // as wanted. Files must not change meanwhile (kFailedPrecondition, if it is seen); call
+  // kill_all() first where setup may have left something running. kTooLarge over 1 GiB of files.
   virtual awaitable<Result<Snapshot>> snapshot() = 0;
+
+  // For a verifier that never shared a sandbox with the agent: the work as data, and into another.
+  // Directories, files and links travel, with permission bits, times and holes; no link is
+  // followed. REQUIRES: nothing runs that writes to the files.
+  //
+  // kTooLarge over kMaxWork bytes or kMaxWorkEntries. Files outside the places and the temporary
+  // directories that changed during the last `changed_within` are counted, if it is not zero.
+  virtual awaitable<Result<TakenWork>> take_work(WorkPlaces places, Duration changed_within) = 0;
+  // What lies at the work's places goes, but for what is excluded; the work is put there as
+  // `user`'s.
+  virtual awaitable<Result<void>> put_work(TakenWork work, std::string user) = 0;
+  // Writes a file as root. Within `below` ("": nowhere) whatever is in its way is removed, links
+  // and what is no directory where there is to be one included; elsewhere that is
+  // kFailedPrecondition.
+  virtual awaitable<Result<void>> plant_file(std::string path, Bytes content, uint32_t mode,
+                                             std::string below) = 0;
 
   // SIGKILL to every process in the sandbox but the guest; returns when they are gone.
   virtual awaitable<Result<void>> kill_all() = 0;
+  // The same to those of one user; where all are one, to every process but the guest.
+  virtual awaitable<Result<void>> kill_user(std::string user) = 0;
 
   // Destroys the sandbox. Idempotent; "already gone" is success. Pending calls end with kClosed.
   virtual awaitable<Result<void>> close() = 0;
@@ -242,12 +312,17 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;
+  // What its sandboxes can do, as far as it is the same for all.
+  virtual Capabilities capabilities() const = 0;
   virtual awaitable<Result<std::unique_ptr<Sandbox>>> create(net::Shard* shard,
                                                              Options options) = 0;
   // A fresh sandbox (its own processes, network, ids and limits: those of `options`) that starts
   // with the snapshot's files. `options` name the same image and bundles as the snapshot's.
   virtual awaitable<Result<std::unique_ptr<Sandbox>>> clone(net::Shard* shard, Snapshot snapshot,
                                                             Options options) = 0;
+  // Whether there is the image that `options` name and it is one, as far as a look at it tells; the
+  // error is of kTask, and so is create()'s for what shows later. Blocks for moments.
+  virtual Result<void> check_image(const Options&) { return {}; }
   // Removes what dead engines left behind; how many sandboxes that were.
   virtual awaitable<Result<int>> reap() = 0;
 };

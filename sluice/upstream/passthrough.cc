@@ -38,6 +38,13 @@ struct Upstream {
     return origin.substr(origin.find("://") + 3);
   }
 
+  // The key goes where servers of the dialect look for it.
+  void add_key(net::Headers& headers, const llm::Codec& codec) const {
+    const llm::Api& api = codec.api();
+    if (options.key.empty()) return;
+    headers.add(std::string(api.key_header), std::string(api.key_prefix) + options.key);
+  }
+
   net::HttpClient client;
   const std::string path;
   const PassthroughOptions options;
@@ -91,10 +98,7 @@ class UpstreamRelay final : public gate::Relay {
     request.headers.add("Accept", events ? "text/event-stream" : "application/json");
     // The agent may not understand what it did not ask for.
     request.headers.add("Accept-Encoding", "identity");
-    if (const std::string& key = upstream_->options.key; !key.empty()) {
-      const llm::Api& api = codec.api();
-      request.headers.add(std::string(api.key_header), std::string(api.key_prefix) + key);
-    }
+    upstream_->add_key(request.headers, codec);
     for (const auto& [name, value] : call_->headers) request.headers.add(name, value);
     return request;
   }
@@ -110,6 +114,26 @@ class PassthroughPolicy final : public gate::Policy {
 
   void submit(std::shared_ptr<const llm::Call> call, gate::Reply reply) override {
     reply.relay(std::make_unique<UpstreamRelay>(upstream_, std::move(call)));
+  }
+
+  std::string base_url() const override { return upstream_->options.base_url; }
+
+  // What is refused for another reason (401, 404) is an answer: the server is there.
+  net::awaitable<Result<void>> probe(llm::Dialect dialect, Deadline deadline) override {
+    const auto upstream = upstream_;
+    net::HttpRequest request;
+    request.method = "GET";
+    request.target = upstream->path + "/models";
+    request.headers.add("Accept", "application/json");
+    request.headers.add("Accept-Encoding", "identity");
+    upstream->add_key(request.headers, *llm::find_codec(dialect));
+    SLUICE_CO_TRY(const auto response,
+                  co_await upstream->client.fetch(std::move(request), deadline));
+    const int status = response.status;
+    const bool fails = status == 429 || status >= 500 || (status >= 300 && status < 400);
+    if (!fails) co_return Result<void>();
+    co_return Error(ErrorCode::kUnavailable, fmt::format("status {}", status),
+                    ErrorOrigin::kUpstream);
   }
 
  private:

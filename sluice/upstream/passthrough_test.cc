@@ -10,6 +10,7 @@
 namespace sluice::upstream {
 namespace {
 
+using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -211,6 +212,46 @@ TEST_F(PassthroughTest, AnUpstreamsErrorIsPassedThroughAsItIs) {
   EXPECT_EQ(response.body, R"({"error":{"message":"slow down"}})");
   gate::testing::run_until(shard_, [&] { return counters().open == 0; });
   EXPECT_EQ(counters().turns, 0u);
+}
+
+// What the gate asks for itself, when calls failed: is there anybody at all?
+TEST_F(PassthroughTest, AProbeTellsAnAnswerFromAnOutage) {
+  open_gate();
+  const auto probe = [&] {
+    return net::testing::run(
+        shard_, registration_.policy->probe(llm::Dialect::kMessages, Deadline::in(5s)));
+  };
+  for (const int status : {200, 400, 401, 403, 404}) {
+    response_ = net::json_response(status, "{}");
+    EXPECT_TRUE(probe()) << status;
+  }
+  EXPECT_EQ(requests_.back().method, "GET");
+  EXPECT_EQ(requests_.back().target, "/api/v1/models");
+  EXPECT_EQ(requests_.back().headers.get("x-api-key"), "sk-real");
+  for (const int status : {307, 429, 500, 502, 503}) {
+    response_ = net::json_response(status, "{}");
+    const auto answered = probe();
+    ASSERT_FALSE(answered) << status;
+    EXPECT_EQ(answered.error().message, "status " + std::to_string(status));
+  }
+  EXPECT_EQ(registration_.policy->base_url(), "https://model.example/api/v1");
+}
+
+TEST_F(PassthroughTest, AProbeOfWhatIsNotThereOrSaysNothingFails) {
+  open_gate();
+  const auto probe = [&](Duration time) {
+    return net::testing::run(shard_,
+                             registration_.policy->probe(llm::Dialect::kChat, Deadline::in(time)));
+  };
+  pieces_ = {"{"};  // and never more
+  const auto silent = probe(50ms);
+  ASSERT_FALSE(silent);
+  EXPECT_EQ(silent.error().code, ErrorCode::kTimedOut);
+  unreachable_ = true;
+  const auto refused = probe(5s);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("refused"));
+  EXPECT_THAT(refused.error().message + silent.error().message, Not(HasSubstr("sk-real")));
 }
 
 TEST_F(PassthroughTest, ARedirectIsRefusedAndNotPassedOn) {

@@ -269,7 +269,9 @@ def test_times_of_commands_are_the_servers(tmp_path, upstream):
         result = run(verify=["echo begun; sleep 60", "true"])
         assert [(row["exit_code"], row["stdout"], row["ended"]) for row in result["verify_results"]] == [
             (None, "begun\n", "timed out"), (0, "", "exit code 0")]
-        assert result["reward"] == 0.5 and result["error"] is None
+        # Nor does it leave a verdict.
+        assert result["reward"] == 0 and result["error"] is None
+        assert result["reward_error"] == "verify command timed out: echo begun; sleep 60"
         result = run(setup=["sleep 60"])
         assert [(row["exit_code"], row["ended"]) for row in result["setup_results"]] == [
             (None, "timed out")]

@@ -124,7 +124,7 @@ class InEveryDialect:
             with self.subTest(dialect=dialect):
                 rollout = self.hello(dialect, refusing)
                 self.assertEqual(rollout.result["llm"],
-                                 {"calls": 1, "turns": 0, "resends": 0, "refused": 0})
+                                 {"calls": 1, "turns": 0, "resends": 0, "refused": 0, "rejected": 0})
                 self.assertFalse(rollout.result["agent_ok"])
                 self.assertEqual(rollout.result["reward"], 0.0)
 

@@ -1,12 +1,14 @@
 """Many rollouts: folders of tasks, repeats, results as they end, and going on after a crash."""
 
 import collections
+import io
 import json
 import os
 import random
 import re
 import signal
 import subprocess
+import tarfile
 import time
 import unittest
 
@@ -196,7 +198,16 @@ content = "given"
     def test_whatever_attempts_are_made_from_is_compared(self):
         (self.tmp / "prompt.md").write_text(steps())
         (self.tmp / "data.txt").write_text("one")
-        (self.tmp / "image.tar").write_text("no image")
+        # An image as far as a look at it tells, with a layer that is none.
+        with tarfile.open(self.tmp / "image.tar", "w") as image:
+            for name, content in (
+                    ("manifest.json", [{"Config": "config.json", "Layers": ["layer.tar"]}]),
+                    ("config.json", {"os": "linux", "rootfs": {"diff_ids": ["sha256:" + 64 * "0"]}}),
+                    ("layer.tar", "no layer")):
+                content = json.dumps(content).encode()
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                image.addfile(entry, io.BytesIO(content))
         (self.tmp / "agent.toml").write_text((HERE / "agents" / "caller.toml").read_text() +
                                              '[options.note]\nenv = { NOTE = "{value}" }\n')
         folder = self.folder(t=f"""instruction_file = '{self.tmp}/prompt.md'
@@ -215,7 +226,10 @@ image = "{self.tmp}/image.tar"
                                   stdin=subprocess.DEVNULL, timeout=60, check=False)
             return done.returncode, done.stderr
 
-        self.assertEqual(again("--repeat", "2")[0], 69)  # for want of an image
+        self.assertEqual(again("--repeat", "2")[0], 1)
+        kinds = {line["task"]: line["result"]["error_kind"] for line in map(
+            json.loads, (self.out / "results.jsonl").read_text().splitlines())}
+        self.assertEqual(kinds, {"t": None, "u": "task"})
         for file, what in (("prompt.md", "the instruction of task t has changed"),
                            ("data.txt", '"a/data.txt" of task t has changed'),
                            ("image.tar", "the image of task u has changed"),
@@ -243,8 +257,8 @@ image = "{self.tmp}/image.tar"
         self.assertIn("the file of task v.task is new", again("--repeat", "2", "--resume")[1])
         (folder / "v.task.toml").unlink()
         code, told = again("--repeat", "2", "--resume", "--concurrency", "1", "--keep")
-        self.assertEqual(code, 69, told)
-        self.assertIn("resuming: 2 of 4 had ended", told)
+        self.assertEqual(code, 1, told)
+        self.assertIn("resuming: 4 of 4 had ended", told)
 
     def test_bad_folders(self):
         empty = self.tmp / "empty"

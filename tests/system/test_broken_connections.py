@@ -92,7 +92,8 @@ content = '''
         """One call, one answer and one outcome for each turn, however often it was asked for."""
         turns = 4
         self.assertEqual(rollout.result["llm"], {"calls": turns, "turns": turns,
-                                                 "resends": sum(map(bool, CUTS)), "refused": 0})
+                                                 "resends": sum(map(bool, CUTS)), "refused": 0,
+                                                 "rejected": 0})
         for kind in "arrived", "answered", "ended":
             ids = [line["call"] for line in rollout.trace.of(kind)]
             self.assertEqual(sorted(ids), sorted(call["call"] for call in calls), kind)

@@ -78,6 +78,7 @@ class RolloutResult(_Model):
     error: str | None = None
     # Not sent by every server of this wire.
     error_kind: str | None = None
+    reward_error: str | None = None
     rollout_id: str = ""
     agent: str = ""
     backend: str = ""

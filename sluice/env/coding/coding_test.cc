@@ -446,6 +446,19 @@ TEST_F(CodingTest, a_template_names_the_sandboxes_image) {
   EXPECT_EQ(backend_.machines().size(), made);
 }
 
+TEST_F(CodingTest, commands_that_no_shell_can_be_given_are_refused_before_there_is_a_sandbox) {
+  for (const char* name : {"setup", "verify"}) {
+    json::Object was = arguments_;
+    arguments_[name] = json::Array{"true", std::string(131072, 'x')};
+    const json::Object result = run();
+    EXPECT_EQ(result.at("error_kind"), "task");
+    EXPECT_THAT(std::string(result.at("error").as_string()),
+                HasSubstr(std::string(name) + ": command 2 has 131072 bytes"));
+    arguments_ = was;
+  }
+  EXPECT_TRUE(backend_.machines().empty());
+}
+
 TEST_F(CodingTest, times_are_openenvs_unless_the_server_says_otherwise) {
   EXPECT_EQ(factory().info().step_timeout, 900s);
   arguments_["setup"] = json::Array({json::Value("prepare")});

@@ -122,7 +122,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
     task.source = "run_rollout";
     task.instruction = std::move(request.instruction);
     task.setup = std::move(request.setup);
-    task.verify = std::move(request.verify);
+    task.verify.commands = std::move(request.verify);
     if (!request.image.empty()) task.sandbox.image = std::move(request.image);
     if (request.agent_timeout_s > 0) {
       constexpr double week = 7 * 24 * 3600;
@@ -214,6 +214,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
 
   static awaitable<Result<void>> ready(std::shared_ptr<Ordered> self, rollout::OrderId order) {
     if (!self->black_box_) SLUICE_CO_TRY_VOID(co_await self->trainer_comes());
+    SLUICE_CO_TRY_VOID(co_await self->check_image());
     SLUICE_CO_TRY_VOID(co_await self->find_bundle());
     self->rollout_.id = RolloutId::fresh();
     self->at_server([id = self->rollout_.id.value, order](Ordered* at) { at->begin(id, order); });
@@ -238,6 +239,16 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
                          "RuntimeError: the call ended while the rollout waited for a trainer");
       }
     }
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> check_image() {
+    Result<void> fine;
+    std::function<void()> work = [this, &fine] {
+      fine = parts_.engine.parts().backend.check_image(rollout_.task->sandbox);
+    };
+    if (!rollout_.task->sandbox.image.empty()) co_await parts_.pool.run(std::move(work));
+    if (!fine) co_return refuse("task", "ValueError: " + fine.error().message);
     co_return Result<void>();
   }
 
@@ -334,6 +345,13 @@ Result<void> RolloutDesk::check(RolloutRequest* request) const {
   }
   if (!(request->agent_timeout_s >= 0)) {
     return refused("ValueError: agent_timeout_s must not be negative");
+  }
+  for (const auto* commands : {&request->setup, &request->verify}) {
+    if (const auto problem = rollout::problem_of(*commands)) {
+      return refused(
+          (commands == &request->setup ? "ValueError: setup: " : "ValueError: verify: ") +
+          *problem);
+    }
   }
   if (request->mode == kGateMode && !options_.trainer) {
     return refused(

@@ -64,6 +64,7 @@ json::Object result_json(const rollout::RolloutResult& result, const std::string
   json::Object out = base(result.task, result.mode, rollout::rounded(result.wall, kTicks));
   out["sandbox_id"] = report.sandbox_id;
   if (result.reward) out["reward"] = *result.reward;
+  if (!result.reward_error.empty()) out["reward_error"] = to_valid_utf8(result.reward_error);
   if (report.agent) out["agent_exit_code"] = rollout::code_of(report.agent->exit);
   out["setup_results"] = rollout::rows_json(report.setup, kOutputTail, kTicks);
   out["verify_results"] = rollout::rows_json(report.verify, kOutputTail, kTicks);
@@ -84,6 +85,7 @@ json::Object result_json(const rollout::RolloutResult& result, const std::string
   out["error"] = rollout::or_null(to_valid_utf8(error_text(result)));
 
   out["error_kind"] = rollout::or_null(rollout::to_string(result.error_kind));
+  if (result.reward_if_counted) out["reward_if_counted"] = *result.reward_if_counted;
   out["rollout_id"] = result.rollout.value;
   out["agent"] = result.agent;
   out["agent_ended"] = report.agent ? sandbox::describe(report.agent->exit) : "";

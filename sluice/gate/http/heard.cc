@@ -1,5 +1,7 @@
 #include "sluice/gate/http/heard.h"
 
+#include <algorithm>
+
 #include "sluice/json/text.h"
 #include "sluice/llm/wire.h"
 #include "sluice/net/sse.h"
@@ -10,7 +12,6 @@ namespace {
 using llm::wire::append_list;
 
 constexpr size_t kMost = 256 * 1024;  // read in a millisecond
-constexpr size_t kEnd = 32 * 1024;    // of what is longer
 
 void note(const llm::Codec& codec, ByteView text, llm::Said& said) {
   const auto value = json::read_value(text);
@@ -21,9 +22,12 @@ void note(const llm::Codec& codec, ByteView text, llm::Said& said) {
 
 void Heard::pass(ByteView piece) {
   kept_.append(piece);
-  if (kept_.size() <= kMost) return;
-  whole_ = false;
-  kept_.erase(0, kept_.size() - kEnd);
+  if (kept_.size() > kMost) whole_ = false;
+  if (kept_.size() > 2 * kMost) kept_.erase(0, kept_.size() - kMost);
+}
+
+ByteView Heard::end() const {
+  return ByteView(kept_).substr(kept_.size() - std::min(kept_.size(), kMost));
 }
 
 llm::Said Heard::said(const llm::Codec& codec) const {
@@ -35,7 +39,7 @@ llm::Said Heard::said(const llm::Codec& codec) const {
     return said;
   }
   net::SseReader events(kMost);
-  const auto fed = events.feed(kept_);
+  const auto fed = events.feed(end());
   if (!fed) return said;
   while (const auto event = events.next()) note(codec, event->data, said);
   if (!whole_) {
@@ -43,6 +47,16 @@ llm::Said Heard::said(const llm::Codec& codec) const {
     said.logprobs.clear();
   }
   return said;
+}
+
+bool Heard::finished(const llm::Said& said) const {
+  if (!said.finish.empty()) return true;
+  const ByteView end = this->end();
+  const size_t last = end.find_last_not_of("\r\n");
+  if (whole_ || last == ByteView::npos) return false;
+  if (end[last] == ']') return true;  // of a stream that is one array
+  const bool one_event = std::min(end.find("\n\n"), end.find("\r\n\r\n")) > last;
+  return one_event && std::count(end.begin() + static_cast<ptrdiff_t>(last), end.end(), '\n') > 1;
 }
 
 void append_said(Bytes& out, const llm::Said& said) {

@@ -14,8 +14,13 @@ class Heard {
  public:
   void pass(ByteView piece);
   llm::Said said(const llm::Codec& codec) const;
+  // Whether a stream that said so came to its finish. Its last event may be longer than all that is
+  // kept (the dialect `responses` repeats the whole answer there): then its last bytes tell.
+  bool finished(const llm::Said& said) const;
 
  private:
+  ByteView end() const;
+
   Bytes kept_;
   bool whole_ = true;
 };

@@ -48,6 +48,37 @@ TEST(HeardTest, of_what_is_too_long_only_its_end) {
   EXPECT_THAT(said.tokens, IsEmpty());
 }
 
+bool finished(const Heard& heard, const llm::Codec& codec) {
+  return heard.finished(heard.said(codec));
+}
+
+TEST(HeardTest, a_stream_is_finished_when_it_says_why_it_ended) {
+  Heard cut, whole;
+  cut.pass(chunk("a") + "data: [DONE]\n\n");
+  EXPECT_FALSE(finished(cut, kCodec));
+  whole.pass(chunk("a") + chunk("b", "\"stop\""));
+  EXPECT_TRUE(finished(whole, kCodec));
+  EXPECT_FALSE(finished(Heard(), kCodec));
+}
+
+// The whole answer stands in the last event of the dialect `responses`.
+TEST(HeardTest, a_last_event_longer_than_what_is_kept_is_finished_by_its_end) {
+  const llm::Codec& codec = *llm::find_codec(llm::Dialect::kResponses);
+  const std::string begin = "event: x\ndata: {\"type\":\"x\"}\n\n";
+  for (const size_t size : {size_t{100}, size_t{250'000}, size_t{300'000}, size_t{5'000'000}}) {
+    const std::string last =
+        R"(data: {"type":"response.completed","response":{"status":"completed","output":[],"x":")" +
+        std::string(size, 'x') + "\"}}";
+    Heard whole, cut;
+    for (int i = 0; i < 20'000; ++i) whole.pass(begin);
+    whole.pass(last + "\n\n");
+    EXPECT_TRUE(finished(whole, codec)) << size;
+    for (int i = 0; i < 20'000; ++i) cut.pass(begin);
+    cut.pass(last);
+    EXPECT_FALSE(finished(cut, codec)) << size;
+  }
+}
+
 TEST(HeardTest, what_is_no_answer_says_nothing) {
   for (const std::string_view text : {"", "   ", "{", "<html>", "data: x\n\n", "{}"}) {
     Heard heard;

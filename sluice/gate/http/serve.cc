@@ -79,7 +79,7 @@ Arrival arrival_of(const OpenRollout& rollout, const Route& route, net::HttpRequ
 }
 
 // One connection's part in one call.
-class Delivery {
+class Delivery final : public RelayProgress {
  public:
   Delivery(std::shared_ptr<OpenRollout> rollout, const llm::Codec& codec, ResponseWriter* writer)
       : rollout_(std::move(rollout)),
@@ -87,8 +87,9 @@ class Delivery {
         writer_(writer),
         keep_alive_(rollout_->shard().wheel()) {}
 
-  ~Delivery() {
+  ~Delivery() override {
     writer_->on_peer_closed({});
+    if (relayed_) parked_->progress = nullptr;
     if (parked_) rollout_->detach(parked_, &waiter_);
   }
   Delivery(const Delivery&) = delete;
@@ -132,6 +133,7 @@ class Delivery {
     if (parked.state == State::kOpen) self->watch();
     if (parked.relay) {
       self->relayed_ = std::make_unique<Relayed>();
+      self->parked_->progress = self.get();
       return relay(std::move(self));
     }
     return wait_and_conclude(std::move(self));
@@ -367,7 +369,8 @@ class Delivery {
     }
     for (;;) {
       SLUICE_CO_TRY(Bytes piece, co_await source->read_some());
-      if (piece.empty()) break;
+      relayed_->ended = piece.empty();
+      if (relayed_->ended) break;
       relayed_->bytes += piece.size();
       relayed_->heard.pass(piece);
       if (auto written = co_await writer_->write(std::move(piece)); !written) {
@@ -399,23 +402,36 @@ class Delivery {
     rollout_->event("relay", detail);
     rollout_->count_answer_bytes(relayed_->bytes);
 
+    const auto part = upstreams_part();
     Outcome outcome = Outcome::kDelivered;
-    std::string why = fmt::format("status {}, {} bytes", relayed_->status, relayed_->bytes);
+    std::string why = size_text();
     if (waiter_.hung_up) {
       outcome = Outcome::kUndelivered;
       why = "the agent hung up: " + why;
-    } else if (relayed_->failure) {
+    } else if (!part || !part->empty()) {
       outcome = Outcome::kFailed;
-      why = relayed_->failure->message;
-    } else if (relayed_->status >= 400) {
-      outcome = Outcome::kFailed;
+      why = part.value_or(why);
     }
     rollout_->relayed(parked_, outcome, why);
+  }
+
+  std::string size_text() const {
+    return fmt::format("status {}, {} bytes", relayed_->status, relayed_->bytes);
+  }
+
+  std::optional<std::string> upstreams_part() const override {
+    if (relayed_->failure && !waiter_.hung_up) return relayed_->failure->message;
+    if (relayed_->status >= 400) return size_text();
+    const bool finished = relayed_->heard.finished(relayed_->heard.said(codec_));
+    if (finished || (relayed_->ended && !stream())) return "";
+    if (relayed_->ended) return "the stream ended before its finish: " + size_text();
+    return std::nullopt;
   }
 
   // Of an answer that is relayed.
   struct Relayed {
     bool over = false;
+    bool ended = false;  // the upstream's side
     int status = 0;
     uint64_t bytes = 0;
     Heard heard;

@@ -333,6 +333,8 @@ TEST_F(ServeTest, finding_10_a_call_that_is_gone_is_an_error_not_a_crash) {
 
 // Relays: answers that come through from elsewhere.
 
+constexpr char kFinish[] = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
 class RelayTest : public ServeTest {
  protected:
   void open_with(std::function<std::unique_ptr<testing::FakeRelay>()> make) {
@@ -354,19 +356,34 @@ class RelayTest : public ServeTest {
 TEST_F(RelayTest, PassesStatusHeadersAndPiecesThrough) {
   open_with([] {
     return std::make_unique<testing::FakeRelay>(
-        200, std::vector<Result<Bytes>>{Bytes("data: 1\n\n"), Bytes("data: [DONE]\n\n")});
+        200, std::vector<Result<Bytes>>{Bytes("data: 1\n\n"), Bytes(kFinish)});
   });
   auto agent = this->agent();
   agent.post(kPath, streaming());
   const auto response = agent.response();
   EXPECT_EQ(response.status, 200);
   EXPECT_THAT(response.head, HasSubstr("Content-Type: text/event-stream"));
-  EXPECT_EQ(response.body, "data: 1\n\ndata: [DONE]\n\n");
+  EXPECT_EQ(response.body, "data: 1\n\n" + std::string(kFinish));
   testing::run_until(shard_, [&] { return counters().open == 0; });
   EXPECT_EQ(recorder_.count(llm::Outcome::kDelivered), 1u);
   EXPECT_EQ(recorder_.count("answered"), 0u);
   EXPECT_EQ(recorder_.count("event:relay"), 1u);
-  EXPECT_EQ(ended_detail(), "status 200, 23 bytes");
+  EXPECT_EQ(ended_detail(), "status 200, 66 bytes");
+}
+
+// The agent has what came, and the end of the body; but nobody finished the answer.
+TEST_F(RelayTest, AStreamThatEndsBeforeItsFinishIsNoTurn) {
+  open_with([] {
+    return std::make_unique<testing::FakeRelay>(
+        200, std::vector<Result<Bytes>>{Bytes("data: 1\n\n"), Bytes("data: [DONE]\n\n")});
+  });
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  EXPECT_EQ(agent.response().body, "data: 1\n\ndata: [DONE]\n\n");
+  testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(llm::Outcome::kFailed), 1u);
+  EXPECT_EQ(counters().turns, 0u);
+  EXPECT_EQ(ended_detail(), "the stream ended before its finish: status 200, 23 bytes");
 }
 
 TEST_F(RelayTest, WhatAnAnswerSaidOfItselfIsToldWhenItHasGoneBy) {
@@ -457,8 +474,8 @@ TEST_F(RelayTest, TheAgentsLeavingCancelsItAndAnEqualRequestIsANewCall) {
 TEST_F(RelayTest, AskedAgainWhileOpenItIsSuperseded) {
   int relays = 0;
   open_with([&] {
-    auto relay =
-        std::make_unique<testing::FakeRelay>(200, std::vector<Result<Bytes>>{Bytes("data: 1\n\n")});
+    auto relay = std::make_unique<testing::FakeRelay>(
+        200, std::vector<Result<Bytes>>{Bytes("data: 1\n\n"), Bytes(kFinish)});
     if (++relays == 1) relay->wait_before_end = &never_;
     return relay;
   });
@@ -467,7 +484,7 @@ TEST_F(RelayTest, AskedAgainWhileOpenItIsSuperseded) {
   first.wait_for("data: 1");
   auto second = agent();
   second.post(kPath, streaming());
-  EXPECT_EQ(second.response().body, "data: 1\n\n");
+  EXPECT_EQ(second.response().body, "data: 1\n\n" + std::string(kFinish));
   first.wait_until_closed();
   testing::run_until(shard_, [&] { return counters().open == 0; });
   EXPECT_EQ(counters().ended(llm::Outcome::kSuperseded), 1u);

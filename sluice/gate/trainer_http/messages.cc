@@ -304,6 +304,7 @@ Bytes counters_json(const Counters& counters) {
     members.number("turns", counters.turns);
     members.number("resends", counters.resends);
     members.number("refused", counters.refused);
+    members.number("rejected", counters.rejected);
     members.number("tokens", counters.tokens);
     members.number("bytes", counters.bytes);
     members.number("tool_calls", counters.tool_calls);
@@ -347,6 +348,7 @@ Bytes metrics_text(const TrainerState& state, const Totals& totals,
   metric("calls_open", "Calls that have not ended.", totals.open_calls);
   metric("resends_total", "Requests recognised as earlier ones.", totals.resends);
   metric("refused_total", "Requests refused before they were calls.", totals.refused);
+  metric("rejected_total", "Trainers' replies to open calls that did not fit.", totals.rejected);
   metric("confirmed_total", "Answers found again in later requests.", totals.confirmed);
   metric("tokens_total", "Tokens of delivered answers, prompts included.", totals.tokens);
   metric("request_bytes_total", "Bytes of calls' bodies.", totals.request_bytes);

@@ -169,6 +169,7 @@ class TrainerService::State {
   struct Asked {
     const Row* row;
     RolloutId rollout;
+    Who who;
   };
   // What a request is for, or what it is told instead: all that its head alone decides.
   tl::expected<Asked, net::HttpResponse> asked_by(const net::HttpRequest& head) const {
@@ -184,7 +185,7 @@ class TrainerService::State {
         continue;
       }
       if (auto refused = refuse(row, who, head)) return tl::unexpected(std::move(*refused));
-      return Asked{&row, {std::move(id)}};
+      return Asked{&row, {std::move(id)}, who};
     }
     // Whoever has no key learns nothing of what there is.
     if (who == Who::kNobody) return tl::unexpected(unauthenticated());
@@ -202,7 +203,10 @@ class TrainerService::State {
   awaitable<void> handle(net::HttpRequest request, ResponseWriter* writer) {
     auto asked = asked_by(request);
     if (!asked) return writer->send_or_abort(std::move(asked).error());
-    auto& [row, id] = *asked;
+    auto& [row, id, who] = *asked;
+    // Who only watches may do so with the trainer's key, too.
+    const bool works = row->whom == For::kTrainer || row->path == "/v1/state";
+    if (who == Who::kTrainer && works) trainer_.lives();
     if (const auto* in_time = std::get_if<InTime>(&row->answer)) {
       return (this->**in_time)(std::move(id), std::move(request), writer);
     }
@@ -436,6 +440,7 @@ class TrainerService::State {
     out.call = std::move(each.call);
     if (!each.reply) {
       out.error = std::move(each.reply).error();
+      trainer_.reject(CallId{out.call}, out.error->message);
       return;
     }
     ++replying->open;

@@ -116,6 +116,29 @@ TEST_F(ServiceTest, ACallIsTakenAndAnsweredAsTheInferenceServerSaidIt) {
   EXPECT_EQ(counters().tokens, 5u);
 }
 
+TEST_F(ServiceTest, RepliesThatCannotBeReadCountAsRejectedToo) {
+  registration_.origins = {};
+  serve();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const std::string id = ids(post("/v1/next_batch", R"({"max":8,"wait_s":10})")).at(0);
+  const auto told = [&](const std::string& reply) {
+    const auto results = post("/v1/reply", R"({"call":")" + id + "\"," + reply + "}");
+    return std::string(results.at("results").at(0).at("error").at("message").as_string());
+  };
+  const std::string first = told(R"("completion":{"choices":[]})");
+  told(R"("answer":{"choices":[],"surprise":1})");
+  told(R"("completion":{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}]})");
+  testing::settle(shard_);
+  EXPECT_EQ(counters().rejected, 3u);
+  EXPECT_EQ(counters().rejections.at(0), first);
+  // One that names no call of ours is nobody's.
+  post("/v1/reply", R"({"call":"forged","completion":{"choices":[]}})");
+  post("/v1/reply", sampled(id, "hello"));
+  EXPECT_THAT(agent.response().body, HasSubstr("hello"));
+  EXPECT_EQ(counters().rejected, 3u);
+}
+
 TEST_F(ServiceTest, ABatchIsAnsweredPieceByPieceAndMayWaitForItsOutcomes) {
   serve();
   auto first = agent(), second = agent();

@@ -9,7 +9,6 @@
 namespace sluice::guest {
 
 using wire::FrameType;
-using wire::Verb;
 using CorePtr = std::shared_ptr<ClientCore>;
 using Kind = Channel::Kind;
 
@@ -67,6 +66,19 @@ Result<void> check_path(const std::string& path, const std::string& user) {
   }
   if (user.size() > wire::kMaxUser || user.find('\0') != std::string::npos) {
     return Error(ErrorCode::kInvalidArgument, "no such user name");
+  }
+  return {};
+}
+
+Result<void> check_places(const std::vector<std::string>& paths,
+                          const std::vector<std::string>& exclude) {
+  if (std::max(paths.size(), exclude.size()) > wire::kMaxWorkPlaces) {
+    return Error(ErrorCode::kTooLarge, "a work has at most " +
+                                           std::to_string(wire::kMaxWorkPlaces) +
+                                           " paths, and as many that are excluded");
+  }
+  for (const auto* texts : {&paths, &exclude}) {
+    for (const std::string& text : *texts) SLUICE_TRY_VOID(check_path(text, ""));
   }
   return {};
 }
@@ -174,8 +186,13 @@ class ReaderHandle final : public PieceReader {
   // When the guest answers the request: before the bytes, or behind them.
   enum class Reply : uint8_t { kTaken, kAtTheEnd };
 
-  ReaderHandle(CorePtr core, ChannelPtr channel, uint64_t max, Reply reply)
-      : core_(std::move(core)), channel_(std::move(channel)), left_(max), reply_(reply) {}
+  ReaderHandle(CorePtr core, ChannelPtr channel, uint64_t max, Reply reply,
+               wire::WorkTaken* taken = nullptr)
+      : core_(std::move(core)),
+        channel_(std::move(channel)),
+        left_(max),
+        reply_(reply),
+        taken_(taken) {}
   ~ReaderHandle() override { core_->close(channel_); }
 
   awaitable<Result<Bytes>> read_some() override {
@@ -193,7 +210,11 @@ class ReaderHandle final : public PieceReader {
     if (!channel->ended) co_return core->broken("a file ends without its end");
     if (reply_ == Reply::kAtTheEnd) {
       SLUICE_CO_TRY(const Bytes reply, co_await ClientCore::reply_of(core, channel));
-      SLUICE_CO_TRY_VOID(expect_empty(*core, reply));
+      if (taken_ == nullptr) {
+        SLUICE_CO_TRY_VOID(expect_empty(*core, reply));
+      } else {
+        SLUICE_CO_TRY(*taken_, decode_or_end<wire::WorkTaken>(*core, reply));
+      }
     }
     co_return Bytes();
   }
@@ -203,6 +224,7 @@ class ReaderHandle final : public PieceReader {
   const ChannelPtr channel_;
   uint64_t left_;
   const Reply reply_;
+  wire::WorkTaken* const taken_;  // if not null, what the reply says
 };
 
 class WriterHandle final : public PieceWriter {
@@ -502,6 +524,31 @@ awaitable<Result<std::unique_ptr<PieceWriter>>> Client::unpack() {
   co_return std::unique_ptr<PieceWriter>(std::make_unique<WriterHandle>(core, channel));
 }
 
+awaitable<Result<std::unique_ptr<PieceReader>>> Client::take_work(wire::TakeWork request,
+                                                                  wire::WorkTaken* taken) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_places(request.paths, request.exclude));
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(request), Kind::kBytes));
+  const auto reply = ReaderHandle::Reply::kAtTheEnd;
+  co_return std::unique_ptr<PieceReader>(
+      std::make_unique<ReaderHandle>(core, channel, request.max, reply, taken));
+}
+
+awaitable<Result<std::unique_ptr<PieceWriter>>> Client::put_work(wire::PutWork request) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_places(request.paths, request.exclude));
+  SLUICE_CO_TRY(const auto channel, core->open(wire::Request(request), Kind::kBytes));
+  co_return std::unique_ptr<PieceWriter>(std::make_unique<WriterHandle>(core, channel));
+}
+
+awaitable<Result<void>> Client::make_way(std::string path, std::string below) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path(path, ""));
+  if (!below.empty()) SLUICE_CO_TRY_VOID(check_path(below, ""));
+  const wire::MakeWay request{std::move(path), std::move(below)};
+  co_return co_await ask(core, wire::Request(request));
+}
+
 awaitable<Result<std::unique_ptr<net::Listener>>> Client::listen(uint16_t port, Carry carry) {
   const auto core = core_;
   const bool pass = carry == Carry::kSocket && core->passes_sockets();
@@ -542,8 +589,30 @@ awaitable<Result<void>> Client::kill_all() {
   return ask(core_, wire::Request(wire::KillAll()));
 }
 
+awaitable<Result<void>> Client::kill_user(std::string user) {
+  const auto core = core_;
+  SLUICE_CO_TRY_VOID(check_path("/", user));
+  const wire::KillUser kill{std::move(user)};
+  co_return co_await ask(core, wire::Request(kill));
+}
+
+awaitable<Result<wire::HandedOver>> Client::hand_over(wire::HandOver request) {
+  const auto core = core_;
+  for (const std::string* path : {&request.home, &request.workdir, &request.place, &request.link}) {
+    SLUICE_CO_TRY_VOID(check_path(*path, request.user));
+  }
+  if (request.path.size() > wire::kMaxSearchPath) {
+    co_return Error(ErrorCode::kTooLarge, "the image's PATH is over 16 KiB long");
+  }
+  co_return co_await ask_for<wire::HandedOver>(core, wire::Request(request));
+}
+
 void Client::close() {
-  core_->end(Error(ErrorCode::kClosed, "the sandbox was closed", ErrorOrigin::kSandbox));
+  core_->end(Error(ErrorCode::kClosed, "the sandbox was closed"));
+}
+
+void Client::on_end(std::function<ErrorOrigin()> whose) {
+  core_->on_end(std::move(whose));
 }
 
 const Error& Client::why_closed() const {

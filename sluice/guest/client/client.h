@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -115,14 +116,26 @@ class Client {
   // The guest's files become those that pack() gave, handed over in the same pieces or others.
   awaitable<Result<std::unique_ptr<PieceWriter>>> unpack();
 
+  // An agent's work (wire::TakeWork). `taken`, which must outlive the reader, says of the whole
+  // what the guest does, once its end was read.
+  awaitable<Result<std::unique_ptr<PieceReader>>> take_work(wire::TakeWork request,
+                                                            wire::WorkTaken* taken);
+  awaitable<Result<std::unique_ptr<PieceWriter>>> put_work(wire::PutWork request);
+  awaitable<Result<void>> make_way(std::string path, std::string below);
+
   awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port, Carry carry);
 
   awaitable<Result<void>> kill_all();
+  awaitable<Result<void>> kill_user(std::string user);
+  awaitable<Result<wire::HandedOver>> hand_over(wire::HandOver request);
 
   // Closes the link: the guest ends and everything with it. Idempotent.
   void close();
   // Why the link is closed; an Error with an empty message while it is not.
   const Error& why_closed() const;
+  // Asked once, when the link ends: whose doing that is. It is the origin of what fails for it
+  // (kEngine where nobody is asked); what the guest itself says has kSandbox.
+  void on_end(std::function<ErrorOrigin()> whose);
 
  private:
   explicit Client(std::shared_ptr<class ClientCore> core) : core_(std::move(core)) {}

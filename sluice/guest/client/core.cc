@@ -14,7 +14,7 @@ constexpr size_t kCongestion = 1024 * 1024;
 constexpr size_t kMaxGuestStreams = wire::kMaxStreams / 2;
 
 Error protocol(std::string what) {
-  return Error(ErrorCode::kProtocol, "guest link: " + std::move(what), ErrorOrigin::kSandbox);
+  return {ErrorCode::kProtocol, "guest link: " + std::move(what)};
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ awaitable<Result<void>> ClientCore::shake_hands() {
 void ClientCore::keep_alive() {
   if (ended()) return;
   if (Clock::now() - heard_ > options_.silence) {
-    end(Error(ErrorCode::kClosed, "the guest has been silent for too long", ErrorOrigin::kSandbox));
+    end(Error(ErrorCode::kClosed, "the guest has been silent for too long"));
     return;
   }
   send(FrameType::kKeepAlive, 0);
@@ -73,7 +73,7 @@ void ClientCore::keep_alive() {
 
 void ClientCore::end(Error why) {
   if (ended()) return;
-  why_ = std::move(why);
+  why_ = std::move(why).from(whose_end_ ? whose_end_() : ErrorOrigin::kEngine);
   if (why_.message.empty()) why_.message = "the guest's link is closed";
   link_->close();
   keep_alive_timer_.disarm();
@@ -102,7 +102,7 @@ Error ClientCore::broken(std::string what) {
 
 Result<void> ClientCore::alive() const {
   if (!ended()) return {};
-  return Error(ErrorCode::kClosed, why_.message, ErrorOrigin::kSandbox);
+  return Error(ErrorCode::kClosed, why_.message, why_.origin);
 }
 
 // --- the loops ----------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ awaitable<void> ClientCore::read_loop(std::shared_ptr<ClientCore> core) {
     if (!n || *n == 0) {
       Error error = n ? Error(ErrorCode::kClosed, "the sandbox has ended") : n.error();
       error.code = ErrorCode::kClosed;
-      core->end(std::move(error).from(ErrorOrigin::kSandbox));
+      core->end(std::move(error));
       break;
     }
     core->heard_ = Clock::now();
@@ -126,7 +126,7 @@ awaitable<void> ClientCore::read_loop(std::shared_ptr<ClientCore> core) {
       auto frame = core->decoder_.next();
       if (frame && !*frame) break;
       auto handled = frame ? core->handle(**frame) : Result<void>(std::move(frame).error());
-      if (!handled) core->end(std::move(handled).error().from(ErrorOrigin::kSandbox));
+      if (!handled) core->end(std::move(handled).error());
     }
     if (!core->ended() && core->sockets_.size() > core->sockets_expected_) {
       (void)core->broken("descriptors that nobody asked for");
@@ -151,7 +151,7 @@ awaitable<void> ClientCore::write_loop(std::shared_ptr<ClientCore> core) {
     if (!written && !core->ended()) {
       Error error = std::move(written).error();
       error.code = ErrorCode::kClosed;
-      core->end(std::move(error).from(ErrorOrigin::kSandbox));
+      core->end(std::move(error));
     }
   }
 }
@@ -306,8 +306,7 @@ Result<void> ClientCore::handle_data(Channel& channel, ByteView bytes) {
   if (held_ > options_.max_held) {
     return Error(
         ErrorCode::kExhausted,
-        "guest link: more than " + std::to_string(options_.max_held) + " bytes wait to be read",
-        ErrorOrigin::kSandbox);
+        "guest link: more than " + std::to_string(options_.max_held) + " bytes wait to be read");
   }
   return {};
 }

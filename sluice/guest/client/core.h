@@ -74,8 +74,9 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
 
   // REQUIRES: it is called once, before anything else.
   awaitable<Result<void>> shake_hands();
-  // Ends everything, for good; the first reason counts.
+  // Ends everything, for good; the first reason counts. Whose doing it is, whose_end() says.
   void end(Error why);
+  void on_end(std::function<ErrorOrigin()> whose) { whose_end_ = std::move(whose); }
   // The same because the guest broke the protocol: `what` it did. Returns that as an Error.
   Error broken(std::string what);
   bool ended() const { return !why_.message.empty(); }
@@ -145,6 +146,7 @@ class ClientCore : public std::enable_shared_from_this<ClientCore> {
   std::unique_ptr<Link> link_;
   const ClientOptions options_;
   Error why_;
+  std::function<ErrorOrigin()> whose_end_;
 
   wire::Decoder decoder_;
   wire::Incoming incoming_;

@@ -22,47 +22,20 @@
 #include "sluice/base/core/fd.h"
 #include "sluice/base/core/syscalls.h"
 #include "sluice/guest/program/files.h"
-#include "sluice/guest/wire/fields.h"
+#include "sluice/guest/program/records.h"
 
 namespace sluice::guest::program {
 namespace {
 
-// Each record: its head's length (u32), the head, and for a file its content.
-enum class Kind : uint8_t { kEnd, kDirectory, kFile, kSymlink, kHardLink, kPipe, kImage };
-
-constexpr size_t kPiece = 64 * 1024;
 // Where a sandbox that began as a container image has the image itself (a mount, read-only).
 constexpr char kImagePlace[] = ".image";
-constexpr size_t kMaxPath = 4096;
-constexpr size_t kMaxHead = 3 * kMaxPath;
-
-struct Entry {
-  static constexpr char kName[] = "entry of a snapshot";
-  Kind kind = Kind::kEnd;
-  std::string path;  // below the top; "." is the top
-  std::string link;  // kSymlink: its text; kHardLink: the path of the other name
-  uint32_t mode = 0, uid = 0, gid = 0;
-  uint64_t seconds = 0;  // of the last change of its content, as int64_t
-  uint32_t nanoseconds = 0;
-  uint64_t size = 0;
-
-  static void fields(auto& v, auto& m) {
-    v.enumerator(m.kind, Kind::kImage);
-    v.text(m.path, kMaxPath);
-    v.text(m.link, kMaxPath);
-    v.numbers(m.mode, m.uid, m.gid, m.seconds, m.nanoseconds, m.size);
-    if (m.mode > 07777 || m.nanoseconds >= 1'000'000'000) v.fail("no such mode or time");
-  }
-};
+// Where a home that is kept on the host is mounted. It is the sandbox's own all the same.
+constexpr char kHomePlace[] = "home/user";
 
 Result<Fd> open_top() {
   Fd top(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!top) return errno_error("/", errno);
   return top;
-}
-
-Error at_path(const std::string& path, int failure) {
-  return errno_error("/" + path, failure);
 }
 
 bool is_dots(std::string_view name) {
@@ -74,10 +47,6 @@ bool is_mount(int at, const std::string& name) {
   struct statx info{};
   if (::syscall(SYS_statx, at, name.c_str(), AT_SYMLINK_NOFOLLOW, 0, &info) != 0) return false;
   return (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
-}
-
-std::string below(const std::string& directory, const std::string& name) {
-  return directory == "." ? name : directory + "/" + name;
 }
 
 // The image that the files began as, seen without the changes; none in a sandbox without one.
@@ -98,16 +67,19 @@ bool is_of_image(int image, const std::string& path, const struct stat& st) {
 
 class Packer {
  public:
-  Packer(int out, uint64_t max) : out_(out), max_(max) {}
+  Packer(int out, uint64_t max)
+      : out_(out, max,
+             "the sandbox's files are over " + std::to_string(max) +
+                 " bytes: put what is large into a bundle, or prepare each rollout by itself") {}
 
   Result<void> pack(int top) {
     struct stat st{};
     if (::fstat(top, &st) != 0) return at_path("", errno);
-    device_ = st.st_dev;
+    device_ = home_device_ = st.st_dev;
     image_ = open_image(top);
     // A directory comes before what is in it. Paths, not descriptors, wait: a tree may be deep.
     std::vector<std::string> waiting = {"."};
-    SLUICE_TRY_VOID(put(entry_of(Kind::kDirectory, ".", st)));
+    SLUICE_TRY_VOID(out_.put(entry_of(EntryKind::kDirectory, ".", st)));
     while (!waiting.empty()) {
       const std::string path = std::move(waiting.back());
       waiting.pop_back();
@@ -120,12 +92,11 @@ class Packer {
         SLUICE_TRY_VOID(add(directory.get(), name, below(path, name), &waiting));
       }
     }
-    SLUICE_TRY_VOID(put(Entry()));
-    return flush();
+    return out_.finish();
   }
 
  private:
-  static Entry entry_of(Kind kind, std::string path, const struct stat& st) {
+  static Entry entry_of(EntryKind kind, std::string path, const struct stat& st) {
     Entry entry;
     entry.kind = kind;
     entry.path = std::move(path);
@@ -144,34 +115,37 @@ class Packer {
       return errno == ENOENT ? Result<void>() : at_path(path, errno);
     }
     // Of an image's files each layer has a number of its own.
-    if ((st.st_dev != device_ && !image_) || is_mount(directory, name)) return {};
-    if (path.size() >= kMaxPath) {
+    const bool is_home = path == kHomePlace;
+    if (is_home) home_device_ = st.st_dev;
+    const bool foreign = st.st_dev != device_ && st.st_dev != home_device_ && !image_;
+    if (!is_home && (foreign || is_mount(directory, name))) return {};
+    if (path.size() >= wire::kMaxPath) {
       return Error(ErrorCode::kTooLarge, "/" + path.substr(0, 200) + "...: too deep to snapshot");
     }
     const bool unchanged = image_ && is_of_image(image_.get(), path, st);
     if (S_ISDIR(st.st_mode)) {
       waiting->push_back(path);
-      if (unchanged) return put(entry_of(Kind::kImage, std::move(path), st));
-      return put(entry_of(Kind::kDirectory, std::move(path), st));
+      if (unchanged) return out_.put(entry_of(EntryKind::kImage, std::move(path), st));
+      return out_.put(entry_of(EntryKind::kDirectory, std::move(path), st));
     }
-    if (unchanged) return put(entry_of(Kind::kImage, std::move(path), st));
+    if (unchanged) return out_.put(entry_of(EntryKind::kImage, std::move(path), st));
     if (st.st_nlink > 1 && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
-      const auto [known, fresh] = links_.emplace(st.st_ino, path);
+      const auto [known, fresh] = links_.emplace(std::pair(st.st_dev, st.st_ino), path);
       if (!fresh) {
-        Entry entry = entry_of(Kind::kHardLink, std::move(path), st);
+        Entry entry = entry_of(EntryKind::kHardLink, std::move(path), st);
         entry.link = known->second;
-        return put(entry);
+        return out_.put(entry);
       }
     }
     if (S_ISREG(st.st_mode)) return add_file(directory, name, std::move(path));
-    if (S_ISFIFO(st.st_mode)) return put(entry_of(Kind::kPipe, std::move(path), st));
+    if (S_ISFIFO(st.st_mode)) return out_.put(entry_of(EntryKind::kPipe, std::move(path), st));
     if (!S_ISLNK(st.st_mode)) return {};  // a socket: nobody listens on it in the clone
     char target[PATH_MAX];
     const ssize_t n = ::readlinkat(directory, name.c_str(), target, sizeof target);
     if (n < 0) return at_path(path, errno);
-    Entry entry = entry_of(Kind::kSymlink, std::move(path), st);
+    Entry entry = entry_of(EntryKind::kSymlink, std::move(path), st);
     entry.link.assign(target, static_cast<size_t>(n));
-    return put(entry);
+    return out_.put(entry);
   }
 
   Result<void> add_file(int directory, const std::string& name, std::string path) {
@@ -180,65 +154,27 @@ class Packer {
     struct stat st{};
     if (!file || ::fstat(file.get(), &st) != 0) return at_path(path, errno);
     if (!S_ISREG(st.st_mode)) return {};
-    Entry entry = entry_of(Kind::kFile, path, st);
+    Entry entry = entry_of(EntryKind::kFile, path, st);
     entry.size = static_cast<uint64_t>(st.st_size);
-    SLUICE_TRY_VOID(put(entry));
-    std::vector<char> buffer(kPiece);
-    for (uint64_t left = entry.size; left > 0;) {
-      const ssize_t n = TEMP_FAILURE_RETRY(
-          ::read(file.get(), buffer.data(), std::min<uint64_t>(left, buffer.size())));
-      if (n < 0) return at_path(path, errno);
-      if (n == 0) {
-        return Error(ErrorCode::kFailedPrecondition,
-                     "/" + path + " changes while it is snapshotted: end what writes to it");
-      }
-      SLUICE_TRY_VOID(write({buffer.data(), static_cast<size_t>(n)}));
-      left -= static_cast<uint64_t>(n);
-    }
-    return {};
+    SLUICE_TRY_VOID(out_.put(entry));
+    return out_.put_content(file.get(), entry.size, path);
   }
 
-  Result<void> put(const Entry& entry) {
-    wire::Writer record;
-    record.string(wire::encode(entry), kMaxHead);
-    return write(record.take());
-  }
-
-  Result<void> write(ByteView bytes) {
-    written_ += bytes.size();
-    if (written_ > max_) {
-      return Error(
-          ErrorCode::kTooLarge,
-          "the sandbox's files are over " + std::to_string(max_) +
-              " bytes: put what is large into a bundle, or prepare each rollout by itself");
-    }
-    pending_.append(bytes);
-    return pending_.size() < kPiece ? Result<void>() : flush();
-  }
-
-  Result<void> flush() {
-    const Bytes piece = std::exchange(pending_, {});
-    return write_all(out_, piece);
-  }
-
-  const int out_;
-  const uint64_t max_;
-  uint64_t written_ = 0;
-  Bytes pending_;
-  dev_t device_ = 0;
+  EntryWriter out_;
+  dev_t device_ = 0, home_device_ = 0;
   Fd image_;
-  std::map<ino_t, std::string> links_;
+  std::map<std::pair<dev_t, ino_t>, std::string> links_;
 };
 
 class Unpacker {
  public:
-  Unpacker(int top, int in, Users users) : top_(top), in_(in), users_(users) {}
+  Unpacker(int top, int in, Users users) : in_(in), top_(top), users_(users) {}
 
   Result<void> unpack() {
     SLUICE_TRY_VOID(note_what_is_there());
     for (;;) {
-      SLUICE_TRY(const Entry entry, next());
-      if (entry.kind == Kind::kEnd) break;
+      SLUICE_TRY(const Entry entry, in_.next());
+      if (entry.kind == EntryKind::kEnd) break;
       auto made = make(entry);
       if (!made) return std::move(made).error().within("restore /" + entry.path);
       there_.erase(entry.path);
@@ -309,30 +245,33 @@ class Unpacker {
   }
 
   Result<void> make(const Entry& entry) {
-    if (entry.kind == Kind::kDirectory) return make_directory(entry);
+    if (entry.kind == EntryKind::kDirectory) return make_directory(entry);
     // There already, as the clone begins with the same image.
-    if (entry.kind == Kind::kImage && image_) return {};
+    if (entry.kind == EntryKind::kImage && image_) return {};
     SLUICE_TRY(const Fd parent, parent_of(entry.path));
     const std::string name = entry.path.substr(entry.path.rfind('/') + 1);
-    if (is_mount(parent.get(), name)) return skip(entry.size);  // the clone has another thing there
+    // The clone has another thing there.
+    if (is_mount(parent.get(), name)) {
+      return entry.kind == EntryKind::kFile ? in_.take_content(entry, -1) : Result<void>();
+    }
     // Whatever the layout put there.
     if (::unlinkat(parent.get(), name.c_str(), 0) != 0 && errno == EISDIR) {
       ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
     }
     switch (entry.kind) {
-      case Kind::kFile:
+      case EntryKind::kFile:
         return make_file(parent.get(), name, entry);
-      case Kind::kSymlink:
+      case EntryKind::kSymlink:
         if (::symlinkat(entry.link.c_str(), parent.get(), name.c_str()) != 0) {
           return at_path(entry.path, errno);
         }
         break;
-      case Kind::kPipe:
+      case EntryKind::kPipe:
         if (::mkfifoat(parent.get(), name.c_str(), entry.mode & 0777) != 0) {
           return at_path(entry.path, errno);
         }
         break;
-      case Kind::kHardLink: {
+      case EntryKind::kHardLink: {
         SLUICE_TRY(const Fd other, parent_of(entry.link));
         const std::string other_name = entry.link.substr(entry.link.rfind('/') + 1);
         if (::linkat(other.get(), other_name.c_str(), parent.get(), name.c_str(), 0) != 0) {
@@ -373,10 +312,7 @@ class Unpacker {
     const Fd file(
         ::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!file) return at_path(entry.path, errno);
-    for (uint64_t left = entry.size; left > 0;) {
-      SLUICE_TRY(const ByteView piece, next_piece(&left));
-      SLUICE_TRY_VOID(write_all(file.get(), piece));
-    }
+    SLUICE_TRY_VOID(in_.take_content(entry, file.get()));
     SLUICE_TRY_VOID(set_owner(file.get(), "", AT_EMPTY_PATH, entry));
     if (::fchmod(file.get(), entry.mode) != 0) return at_path(entry.path, errno);
     ::futimens(file.get(), times_of(entry).data());
@@ -388,12 +324,6 @@ class Unpacker {
     if (::fchownat(at, name, entry.uid, entry.gid, flags) == 0) return {};
     return at_path(entry.path, errno);
   }
-  // For utimensat(2): of the last access nothing is known.
-  static std::array<timespec, 2> times_of(const Entry& entry) {
-    const timespec changed{static_cast<time_t>(entry.seconds),
-                           static_cast<long>(entry.nanoseconds)};
-    return {timespec{0, UTIME_OMIT}, changed};
-  }
   Result<void> finish(const Entry& entry) const {
     SLUICE_TRY(const Fd made, open_below(entry.path, O_RDONLY | O_DIRECTORY));
     ::futimens(made.get(), times_of(entry).data());
@@ -401,47 +331,9 @@ class Unpacker {
     return {};
   }
 
-  Result<void> skip(uint64_t left) {
-    while (left > 0) SLUICE_TRY_VOID(next_piece(&left));
-    return {};
-  }
-
-  // At least one byte, at most `left`, which counts down. Good until the next one.
-  Result<ByteView> next_piece(uint64_t* left) {
-    if (used_ == buffer_.size()) {
-      buffer_.resize(kPiece);
-      used_ = 0;
-      const ssize_t n = TEMP_FAILURE_RETRY(::read(in_, buffer_.data(), buffer_.size()));
-      buffer_.resize(n > 0 ? static_cast<size_t>(n) : 0);
-      if (n < 0) return errno_error("read the snapshot", errno);
-      if (n == 0) return Error(ErrorCode::kProtocol, "the snapshot ends before its end");
-    }
-    const ByteView piece = ByteView(buffer_).substr(used_, *left);
-    used_ += piece.size();
-    *left -= piece.size();
-    return piece;
-  }
-  Result<Bytes> take(uint64_t left) {
-    Bytes bytes;
-    while (left > 0) {
-      SLUICE_TRY(const ByteView piece, next_piece(&left));
-      bytes.append(piece);
-    }
-    return bytes;
-  }
-  Result<Entry> next() {
-    SLUICE_TRY(const Bytes length, take(4));
-    uint32_t size = 0;
-    wire::Reader(length).numbers(size);
-    if (size > kMaxHead) return Error(ErrorCode::kProtocol, "a snapshot's entry is too long");
-    SLUICE_TRY(const Bytes head, take(size));
-    return wire::decode<Entry>(head);
-  }
-
-  const int top_, in_;
+  EntryReader in_;
+  const int top_;
   const Users users_;
-  Bytes buffer_;
-  size_t used_ = 0;
   Fd image_;
   std::set<std::string> there_;
   std::vector<Entry> directories_;

@@ -307,6 +307,18 @@ void Guest::reap() {
   if (!kill_all_waiters_.empty()) continue_kill_all();
 }
 
+// Without a process of its own, for which there may be no room.
+void Guest::kill_user(uint32_t id, uid_t uid, Deadline deadline) {
+  const size_t found = Tree(::getpid()).kill(uid);
+  if (found == 0) {
+    answer(id, Bytes());
+  } else if (deadline.expired()) {
+    answer(id, Error(ErrorCode::kTimedOut, "some processes of the user do not die"));
+  } else {
+    loop_.at(Deadline::in(2ms), [this, id, uid, deadline] { kill_user(id, uid, deadline); });
+  }
+}
+
 void Guest::start_kill_all(uint32_t id) {
   const bool first = kill_all_waiters_.empty();
   kill_all_waiters_.push_back(id);

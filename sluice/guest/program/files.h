@@ -40,8 +40,12 @@ Result<VerbReply> carry_out(const wire::List& request, const VerbProcess& proces
 // As the guest's own user, for the process's.
 Result<VerbReply> carry_out(const wire::ResetDirectory& request, const VerbProcess& process);
 Result<VerbReply> carry_out(const wire::GiveTree& request, const VerbProcess& process);
-// As the guest's own user (archive.h).
+Result<VerbReply> carry_out(const wire::HandOver& request, const VerbProcess& process);
+// As the guest's own user (archive.h, work.h).
 Result<VerbReply> carry_out(const wire::Pack& request, const VerbProcess& process);
 Result<VerbReply> carry_out(const wire::Unpack& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::TakeWork& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::PutWork& request, const VerbProcess& process);
+Result<VerbReply> carry_out(const wire::MakeWay& request, const VerbProcess& process);
 
 }  // namespace sluice::guest::program

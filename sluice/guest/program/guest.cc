@@ -332,11 +332,32 @@ Result<void> Guest::open_stream(uint32_t id, const wire::Request& request) {
       return start_verb<wire::Pack>(id, body, {.gives_output = true, .as_guest = true});
     case Verb::kUnpack:
       return start_verb<wire::Unpack>(id, body, {.takes_input = true, .as_guest = true});
+    case Verb::kTakeWork:
+      return start_verb<wire::TakeWork>(id, body, {.gives_output = true, .as_guest = true});
+    case Verb::kPutWork:
+      return start_verb<wire::PutWork>(id, body, {.takes_input = true, .as_guest = true});
+    case Verb::kMakeWay:
+      return start_verb<wire::MakeWay>(id, body, {.as_guest = true});
     case Verb::kListen: {
       SLUICE_TRY(const auto listen, wire::decode<wire::Listen>(body));
       start_listener(id, listen);
       return {};
     }
+    case Verb::kKillUser: {
+      SLUICE_TRY(const auto kill, wire::decode<wire::KillUser>(body));
+      add_stream<Stream>(id);
+      const auto user = look_up_user(kill.user);
+      if (!user) {
+        answer(id, user.error());
+      } else if (users_ == Users::kSingle) {
+        start_kill_all(id);
+      } else {
+        kill_user(id, user->uid, Deadline::in(kKillTime));
+      }
+      return {};
+    }
+    case Verb::kHandOver:
+      return start_verb<wire::HandOver>(id, body, {.as_guest = true});
     case Verb::kAccepted:
       break;
   }

@@ -124,6 +124,7 @@ class Guest {
   void on_connection(ListenerStream& listener);
   void resume_listeners();
 
+  void kill_user(uint32_t id, uid_t uid, Deadline deadline);
   void start_kill_all(uint32_t id);
   void continue_kill_all();
   void reap();

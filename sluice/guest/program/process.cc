@@ -156,7 +156,8 @@ struct Kin {
 };
 
 // From /proc/<pid>/stat: "pid (name) state ppid pgrp session ...". The name may hold anything, so
-// what follows is found from its last parenthesis. Nothing for what is gone or a zombie.
+// what follows is found from its last parenthesis. Nothing for what is gone or a zombie; one whose
+// first thread alone has ended looks like that, and runs on.
 std::optional<Kin> kin_of(pid_t pid) {
   char path[32], text[512];
   std::snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -167,13 +168,29 @@ std::optional<Kin> kin_of(pid_t pid) {
   text[n] = '\0';
   char* at = std::strrchr(text, ')');
   if (at == nullptr || std::strlen(at) < 5) return std::nullopt;
-  if (at[2] == 'Z' || at[2] == 'X') return std::nullopt;
+  const char state = at[2];
   Kin kin;
   kin.pid = pid;
   kin.parent = static_cast<pid_t>(std::strtol(at + 4, &at, 10));
   std::strtol(at, &at, 10);  // the process group
   kin.session = static_cast<pid_t>(std::strtol(at, &at, 10));
+  constexpr int kToThreads = 13;  // from the terminal to the nice value
+  for (int i = 0; i < kToThreads; ++i) std::strtol(at, &at, 10);
+  const long threads = std::strtol(at, &at, 10);
+  if (state == 'X' || (state == 'Z' && threads < 2)) return std::nullopt;
   return kin;
+}
+
+// From /proc/<pid>/status: who owns the directory is not always who runs there (PR_SET_DUMPABLE).
+bool runs_as(pid_t pid, uid_t uid) {
+  char path[32], text[1024];
+  std::snprintf(path, sizeof path, "/proc/%d/status", pid);
+  const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
+  const ssize_t n = file ? ::read(file.get(), text, sizeof text - 1) : -1;
+  if (n <= 0) return false;
+  text[n] = '\0';
+  const char* at = std::strstr(text, "\nUid:");
+  return at != nullptr && std::strtoul(at + 5, nullptr, 10) == uid;
 }
 
 }  // namespace
@@ -333,12 +350,13 @@ std::vector<pid_t> Tree::members() {
   return {found.begin(), found.end()};
 }
 
-size_t Tree::kill() {
+size_t Tree::kill(std::optional<uid_t> of) {
   constexpr int kWalks = 32;
   std::vector<pid_t> all;
   std::unordered_set<pid_t> stopped;
   for (int walk = 0; walk < kWalks; ++walk) {
     all = members();
+    if (of) std::erase_if(all, [&](pid_t pid) { return !runs_as(pid, *of); });
     bool found_more = false;
     for (const pid_t pid : all) {
       if (!stopped.insert(pid).second) continue;

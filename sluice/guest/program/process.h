@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -71,9 +72,10 @@ class Tree {
 
   // Those that are alive now, the ancestor left out.
   std::vector<pid_t> members();
-  // Sends SIGKILL to all; how many were found. All are stopped first, walk after walk until none is
-  // new: killing would make room for what a fork bomb cannot start at its limit.
-  size_t kill();
+  // Sends SIGKILL to all, or to those of one uid; how many were found. All are stopped first, walk
+  // after walk until none is new: killing would make room for what a fork bomb cannot start at its
+  // limit.
+  size_t kill(std::optional<uid_t> of = std::nullopt);
 
  private:
   pid_t ancestor_;

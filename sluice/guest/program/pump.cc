@@ -17,27 +17,36 @@ constexpr int kReadsAtOnce = 4;
 }  // namespace
 
 Source::Source(Loop& loop, Fd fd, uint64_t cap, Outlet outlet)
-    : loop_(loop), fd_(std::move(fd)), left_(cap), outlet_(std::move(outlet)) {
+    : loop_(loop),
+      fd_(std::move(fd)),
+      tail_size_(static_cast<size_t>(std::min<uint64_t>(cap / 2, kMaxTail))),
+      left_(cap - tail_size_),
+      outlet_(std::move(outlet)) {
   update();
 }
 
 void Source::update() {
   if (!fd_) return;
-  const bool reads = done_ || left_ == 0 || outlet_.room() > 0;
-  if (reads && finishing_ && !done_) {
+  const bool reads = at_end_ || done_ || left_ == 0 || outlet_.room() > 0;
+  if (reads && finishing_ && !at_end_ && !done_) {
     pump();
     return;
   }
   loop_.watch(fd_.get(), reads ? EPOLLIN : 0, [this](uint32_t) { pump(); });
 }
 
+void Source::resume() {
+  if (at_end_) send_tail();
+  update();
+}
+
 void Source::pump() {
   static char buffer[wire::kMaxPayload];  // one thread, and nothing is kept in it
   for (int i = 0; fd_; ++i) {
-    if (i >= kReadsAtOnce && (!finishing_ || done_)) break;
-    const bool dropping = done_ || left_ == 0;
+    const bool over = at_end_ || done_;
+    if (i >= kReadsAtOnce && (!finishing_ || over)) break;
     size_t most = sizeof buffer;
-    if (!dropping) most = std::min<size_t>({most, outlet_.room(), left_});
+    if (!over && left_ > 0) most = std::min<size_t>({most, outlet_.room(), left_});
     if (most == 0) break;
     const ssize_t n = TEMP_FAILURE_RETRY(::read(fd_.get(), buffer, most));
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -50,28 +59,54 @@ void Source::pump() {
       end(n < 0);
       return;
     }
-    moved_ += static_cast<uint64_t>(n);
-    if (dropping) {
-      truncated_ = truncated_ || !done_;
+    const ByteView bytes(buffer, static_cast<size_t>(n));
+    moved_ += bytes.size();
+    if (over) continue;
+    if (left_ > 0) {
+      left_ -= bytes.size();
+      outlet_.send(bytes);
     } else {
-      left_ -= static_cast<uint64_t>(n);
-      outlet_.send({buffer, static_cast<size_t>(n)});
+      keep(bytes);
     }
-    if (finishing_ && !done_) {
-      finish_left_ -= std::min(finish_left_, static_cast<size_t>(n));
+    if (finishing_) {
+      finish_left_ -= std::min(finish_left_, bytes.size());
       if (finish_left_ == 0) end(false);
     }
   }
   update();
 }
 
+void Source::keep(ByteView bytes) {
+  tail_.append(bytes);
+  // Twice the room, so that not every piece moves all of it.
+  if (tail_.size() <= tail_size_) return;
+  truncated_ = true;
+  if (tail_.size() > 2 * tail_size_) tail_.erase(0, tail_.size() - tail_size_);
+}
+
 void Source::end(bool failed) {
-  if (std::exchange(done_, true)) return;
-  outlet_.ended(failed);
+  if (at_end_ || done_) return;
+  at_end_ = true;
+  failed_ = failed;
+  if (tail_.size() > tail_size_) tail_.erase(0, tail_.size() - tail_size_);
+  send_tail();
+}
+
+void Source::send_tail() {
+  while (!done_) {
+    const ByteView rest = ByteView(tail_).substr(tail_sent_);
+    const ByteView piece = rest.substr(0, std::min<size_t>(outlet_.room(), wire::kMaxPayload));
+    if (!rest.empty() && piece.empty()) return;  // resume() goes on
+    tail_sent_ += piece.size();
+    if (!piece.empty()) outlet_.send(piece);
+    if (piece.size() < rest.size()) continue;
+    done_ = true;
+    outlet_.ended(failed_);
+  }
 }
 
 void Source::finish() {
-  if (done_) return;
+  if (at_end_ || done_) return;
   finishing_ = true;
   pump();
 }

@@ -26,14 +26,16 @@ class Source {
     std::function<void(bool failed)> ended;  // once, when nothing will be sent any more
   };
 
-  // `fd` must not block. At most `cap` bytes are sent; the rest is read and dropped.
+  // `fd` must not block. At most `cap` bytes are sent: of more than that the beginning and, once
+  // its end has come, the end (half of the cap, at most kMaxTail); what is between them is dropped.
+  static constexpr size_t kMaxTail = 1024 * 1024;
   Source(Loop& loop, Fd fd, uint64_t cap, Outlet outlet);
   ~Source() { loop_.forget(fd_.get()); }
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;
 
   // To be called when there is room again.
-  void resume() { update(); }
+  void resume();
   // Sends what can be read now, as room allows, and ends: the writer that counted is gone. What
   // others still write is dropped, so that they do not die of a broken pipe.
   void finish();
@@ -52,12 +54,18 @@ class Source {
  private:
   void update();
   void pump();
+  void keep(ByteView bytes);
   void end(bool failed);
+  void send_tail();
 
   Loop& loop_;
   Fd fd_;
-  uint64_t left_;  // until the cap
+  const size_t tail_size_;
+  uint64_t left_;  // of the beginning
   Outlet outlet_;
+  Bytes tail_;  // the last of what came behind the beginning
+  size_t tail_sent_ = 0;
+  bool at_end_ = false, failed_ = false;  // only the tail is still to be sent
   uint64_t moved_ = 0;
   bool truncated_ = false;
   bool finishing_ = false;

@@ -15,7 +15,7 @@ struct RequestHead {
   uint32_t size = 0;
 
   static void fields(auto& v, auto& m) {
-    v.enumerator(m.verb, Verb::kAccepted);
+    v.enumerator(m.verb, kLastVerb);
     v.numbers(m.size);
     if (m.size > kMaxRequest) v.fail("its size is over the limit");
   }

@@ -29,6 +29,9 @@ inline constexpr size_t kMaxRequest = 2 * 1024 * 1024 + 64 * 1024;
 inline constexpr size_t kMaxArguments = 64 * 1024;
 inline constexpr size_t kMaxArgument = 128 * 1024;
 inline constexpr size_t kMaxMessage = 4096;
+// Paths and patterns by which an agent's work is named.
+inline constexpr size_t kMaxWorkPlaces = 1024;
+inline constexpr size_t kMaxSearchPath = 16 * 1024;
 // Streams open at once, of both sides together.
 inline constexpr size_t kMaxStreams = 16 * 1024;
 
@@ -120,7 +123,13 @@ enum class Verb : uint8_t {
   kUnpack,
   kListen,
   kAccepted,  // guest to host
+  kKillUser,
+  kHandOver,
+  kTakeWork,
+  kPutWork,
+  kMakeWay,
 };
+inline constexpr Verb kLastVerb = Verb::kMakeWay;
 
 // Runs a command. Data of the host is its stdin, data of the guest its stdout; stderr has a stream
 // of its own, opened by this. Reply: Started. Then Exit, once, whenever it ends.
@@ -132,7 +141,7 @@ struct Exec {
   std::string cwd;
   std::string user;
   uint64_t timeout_ms = 0;   // 0: none
-  uint64_t output_cap = 0;   // per channel; what is over it is dropped
+  uint64_t output_cap = 0;   // per channel; of more the beginning and the end are sent
   uint32_t err_stream = 0;   // the number behind its own: its stream's + 2
   bool takes_input = false;  // else stdin is /dev/null
   // If argv[0] is not found, this many leading arguments are replaced by "sh", "-c" (for a script
@@ -186,6 +195,15 @@ struct KillAll {
   static constexpr Verb kVerb = Verb::kKillAll;
 
   static void fields(auto&, auto&) {}
+};
+
+// The same to every process of a user; where all are one, to everything but the guest.
+struct KillUser {
+  static constexpr char kName[] = "kill_user";
+  static constexpr Verb kVerb = Verb::kKillUser;
+  std::string user;
+
+  static void fields(auto& v, auto& m) { v.text(m.user, kMaxUser); }
 };
 
 // The file verbs: all run as `user` in a process of their own.
@@ -284,6 +302,42 @@ struct Count {
   static void fields(auto& v, auto& m) { v.numbers(m.value); }
 };
 
+// What an agent left is made ready for its verifier, whatever it is. Reply: HandedOver.
+struct HandOver {
+  static constexpr char kName[] = "hand_over";
+  static constexpr Verb kVerb = Verb::kHandOver;
+  std::string home, workdir;        // directories; `workdir` is below `home`
+  std::string place;                // the verifier's own directory, emptied,
+  std::string link;                 // and the name below `home` by which it is known
+  std::string user, from;           // the verifier, the agent
+  std::vector<std::string> shared;  // directories that lose what is the agent's
+  std::string path;                 // as in PATH
+
+  static void fields(auto& v, auto& m) {
+    v.text(m.home, kMaxPath);
+    v.text(m.workdir, kMaxPath);
+    v.text(m.place, kMaxPath);
+    v.text(m.link, kMaxPath);
+    v.text(m.user, kMaxUser);
+    v.text(m.from, kMaxUser);
+    v.texts(m.shared, 64, kMaxPath);
+    v.text(m.path, kMaxSearchPath);
+  }
+};
+struct HandedOver {
+  static constexpr char kName[] = "reply to hand_over";
+  static constexpr size_t kMaxNotes = 16, kMaxNote = 512;
+  std::string shell;               // bash, else sh, in a directory that the agent cannot change
+  std::string path;                // those of the request's directories
+  std::vector<std::string> notes;  // what was not as it should be, for people
+
+  static void fields(auto& v, auto& m) {
+    v.text(m.shell, kMaxPath);
+    v.text(m.path, kMaxSearchPath);
+    v.texts(m.notes, kMaxNotes, kMaxNote);
+  }
+};
+
 // The sandbox's writable files as one stream. Data, then End. Reply: empty. kTooLarge over `max`.
 struct Pack {
   static constexpr char kName[] = "pack";
@@ -299,6 +353,64 @@ struct Unpack {
   static constexpr Verb kVerb = Verb::kUnpack;
 
   static void fields(auto&, auto&) {}
+};
+
+// An agent's work (program/work.h): what lies at `paths` and below, less what `exclude` names
+// (base/core/glob.h). Paths are absolute and have no dots in them.
+void work_places(auto& v, auto& m) {
+  v.texts(m.paths, kMaxWorkPlaces, kMaxPath);
+  v.texts(m.exclude, kMaxWorkPlaces, kMaxPath);
+}
+
+// The work as data, then End. Reply: WorkTaken. kTooLarge over `max` bytes or `max_entries`.
+struct TakeWork {
+  static constexpr char kName[] = "take_work";
+  static constexpr Verb kVerb = Verb::kTakeWork;
+  std::vector<std::string> paths, exclude;
+  uint64_t max = 0;
+  uint64_t max_entries = 0;
+  uint64_t changed_ms = 0;  // not 0: files elsewhere that changed in this time are counted
+
+  static void fields(auto& v, auto& m) {
+    work_places(v, m);
+    v.numbers(m.max, m.max_entries, m.changed_ms);
+  }
+};
+struct WorkTaken {
+  static constexpr char kName[] = "reply to take_work";
+  uint64_t entries = 0;
+  uint64_t left_out = 0;  // neither files nor directories nor links
+  uint64_t changed = 0;
+
+  static void fields(auto& v, auto& m) { v.numbers(m.entries, m.left_out, m.changed); }
+};
+
+// The host's data, up to its End, is what a TakeWork gave: it takes the place of what lies at
+// `paths` and is not excluded, and belongs to `user`. Reply: empty.
+struct PutWork {
+  static constexpr char kName[] = "put_work";
+  static constexpr Verb kVerb = Verb::kPutWork;
+  std::vector<std::string> paths, exclude;
+  std::string user;
+
+  static void fields(auto& v, auto& m) {
+    work_places(v, m);
+    v.text(m.user, kMaxUser);
+  }
+};
+
+// Makes the directories above `path`, and removes what is in a file's way there. Within `below`
+// ("": nowhere) that is links as well and all that is no directory. Reply: empty.
+struct MakeWay {
+  static constexpr char kName[] = "make_way";
+  static constexpr Verb kVerb = Verb::kMakeWay;
+  std::string path;
+  std::string below;
+
+  static void fields(auto& v, auto& m) {
+    v.text(m.path, kMaxPath);
+    v.text(m.below, kMaxPath);
+  }
 };
 
 struct FileStat {

@@ -31,7 +31,14 @@ void try_all(ByteView bytes) {
   try_message<List>(bytes);
   try_message<ResetDirectory>(bytes);
   try_message<GiveTree>(bytes);
+  try_message<KillUser>(bytes);
+  try_message<HandOver>(bytes);
+  try_message<HandedOver>(bytes);
   try_message<Pack>(bytes);
+  try_message<TakeWork>(bytes);
+  try_message<WorkTaken>(bytes);
+  try_message<PutWork>(bytes);
+  try_message<MakeWay>(bytes);
   try_message<Count>(bytes);
   try_message<FileStat>(bytes);
   try_message<Listen>(bytes);

@@ -296,7 +296,15 @@ TEST(MessagesTest, RoundTripAndFailOnEveryCut) {
   expect_round_trip(List{"/", "0", 3, 1000}, "List");
   expect_round_trip(ResetDirectory{"/v", "1001", 0700}, "ResetDirectory");
   expect_round_trip(GiveTree{"/w", "1000"}, "GiveTree");
+  expect_round_trip(KillUser{"1000"}, "KillUser");
+  expect_round_trip(
+      HandOver{"/h", "/h/w", "/.v", "/h/v", "1001", "1000", {"/tmp"}, "/bin:/usr/bin"}, "HandOver");
+  expect_round_trip(HandedOver{"/bin/bash", "/bin", {"/h/w was gone"}}, "HandedOver");
   expect_round_trip(Pack{1 << 20}, "Pack");
+  expect_round_trip(TakeWork{{"/w", "/x"}, {"*.pyc"}, 1 << 30, 1000, 5}, "TakeWork");
+  expect_round_trip(WorkTaken{1, 2, 3}, "WorkTaken");
+  expect_round_trip(PutWork{{"/w"}, {"/w/tests/**"}, "1001"}, "PutWork");
+  expect_round_trip(MakeWay{"/w/t", "/w"}, "MakeWay");
   expect_round_trip(Count{5}, "Count");
   expect_round_trip(FileStat{"f", FileStat::Type::kSymlink, 12, 0777, 1, 2}, "FileStat");
   expect_round_trip(Listen{8080, true}, "Listen");
@@ -332,9 +340,22 @@ TEST(MessagesTest, TheirBytesAreThese) {
   EXPECT_EQ(hex(List{"/f", "u", 2, 3}), "020000002f660100000075020000000300000000000000");
   EXPECT_EQ(hex(ResetDirectory{"/f", "u", 0700}), "020000002f660100000075c0010000");
   EXPECT_EQ(hex(GiveTree{"/f", "u"}), "020000002f660100000075");
+  EXPECT_EQ(hex(KillUser{"u"}), "0100000075");
+  EXPECT_EQ(
+      hex(HandOver{"/h", "/w", "/p", "/l", "u", "f", {"/t"}, "/b"}),
+      "020000002f68020000002f77020000002f70020000002f6c0100000075010000006601000000020000002f74"
+      "020000002f62");
+  EXPECT_EQ(hex(HandedOver{"/s", "/p", {"n"}}), "020000002f73020000002f7001000000010000006e");
   EXPECT_EQ(hex(Count{300}), "2c01000000000000");
   EXPECT_EQ(hex(Pack{300}), "2c01000000000000");
   EXPECT_EQ(hex(Unpack{}), "");
+  EXPECT_EQ(
+      hex(TakeWork{{"/w"}, {"x", ""}, 1, 2, 3}),
+      "01000000020000002f7702000000010000007800000000010000000000000002000000000000000300000000"
+      "000000");
+  EXPECT_EQ(hex(WorkTaken{1, 2, 3}), "010000000000000002000000000000000300000000000000");
+  EXPECT_EQ(hex(PutWork{{"/w"}, {}, "u"}), "01000000020000002f77000000000100000075");
+  EXPECT_EQ(hex(MakeWay{"/f", ""}), "020000002f6600000000");
   EXPECT_EQ(hex(FileStat{"/f", FileStat::Type::kSymlink, 300, 0777, 1, 2}),
             "020000002f66022c01000000000000ff0100000100000002000000");
   EXPECT_EQ(hex(Listen{8080, true}), "901f01");

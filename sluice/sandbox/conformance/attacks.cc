@@ -90,6 +90,22 @@ SLUICE_CASE(attacks, a03_a_fork_bomb_is_contained) {
   SLUICE_EXPECT_EQ(t, t.out(*sandbox, "echo well"), "well\n");
 }
 
+SLUICE_CASE(attacks, a03_a_fork_bomb_ends_with_its_user) {
+  sandbox::Limits limits = sandbox::Limits::defaults();
+  limits.pids = Limit{400, Strictness::kRequire};
+  Sandbox* sandbox = limited(t, limits, "processes are not limited here");
+  if (sandbox == nullptr) return;
+  const auto service = t.start(*sandbox, "echo up; sleep 600", kSetupUser);
+  SLUICE_EXPECT_OK(t, t.wait(service->read_output(Job::Channel::kOut, 3)));
+  const auto bomb = t.start(*sandbox, "f() { f | f & }; f; echo up; sleep 600");
+  SLUICE_EXPECT_OK(t, t.wait(bomb->read_output(Job::Channel::kOut, 3)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox->kill_user(kAgentUser)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox->hand_over(kWorkdir)));
+  SLUICE_EXPECT_EQ(
+      t, t.out(*sandbox, "grep -l '^Uid:.1000' /proc/[0-9]*/status | wc -l", kVerifyUser), "0\n");
+  SLUICE_EXPECT(t, !t.wait(service->wait(Deadline::in(50ms))).has_value());
+}
+
 SLUICE_CASE(attacks, a04_a_memory_bomb_is_contained) {
   sandbox::Limits limits = sandbox::Limits::defaults();
   limits.memory_bytes = Limit{96 * kMiB, Strictness::kRequire};
@@ -211,16 +227,14 @@ SLUICE_CASE(attacks, a14_the_verdict_is_out_of_reach) {
        "LD_PRELOAD=/tmp/evil.so; "
        "(setsid sh -c 'while :; do echo 1 > ~/logs/verifier/reward.txt; sleep 0.01; done' "
        ">/dev/null 2>&1 &)");
-  SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_all()));
-  // As a rollout does before it verifies.
-  SLUICE_EXPECT_OK(t, t.wait(sandbox.reset_directory("/home/user/logs", kVerifyUser, 0755)));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox.reset_directory(kVerifierDir, kVerifyUser, 0700)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir)));
   SLUICE_EXPECT_EQ(t,
                    t.out(sandbox,
                          "ls -A " + std::string(kVerifierDir) +
                              "; echo x | cat; echo ${LD_PRELOAD-none} ${BASH_ENV-none}",
                          kVerifyUser),
-                   "x\nnone none\n");
+                   "tmp\nx\nnone none\n");
   WriteOptions as_verifier;
   as_verifier.user = kVerifyUser;
   as_verifier.mode = 0600;
@@ -236,6 +250,77 @@ SLUICE_CASE(attacks, a14_the_verdict_is_out_of_reach) {
   }
   const auto back = t.wait(sandbox.read_file(reward, 100, kVerifyUser));
   SLUICE_EXPECT(t, back && *back == "0.25");
+}
+
+// What an agent may do to the places that a verifier needs.
+SLUICE_CASE(attacks, a14_the_work_is_handed_over_whatever_is_in_the_way) {
+  for (const char* trick :
+       {"chmod 0 .", "chmod 0 ~", "chmod 700 ~", "cd; rm -rf workdir",
+        "cd; rm -rf workdir; echo > workdir", "cd; rm -rf workdir; ln -s /etc workdir",
+        "rm -rf ~/logs; echo > ~/logs", "rm -rf ~/logs; ln -s /etc ~/logs",
+        "mkdir -p ~/logs; rm -f ~/logs/verifier; echo > ~/logs/verifier",
+        "mkdir -p ~/logs; rm -f ~/logs/verifier; ln -s / ~/logs/verifier",
+        "mkdir -p ~/logs; chmod 0 ~/logs", "chmod 0 . ~",
+        "python3 -c 'import os\nfor _ in range(2200): os.mkdir(\"d\"); os.chdir(\"d\")'",
+        "cat /dev/zero > fill 2>/dev/null"}) {
+    sandbox::Options options;
+    options.limits.disk_bytes = Limit{16 * kMiB};
+    auto made = t.create(options);
+    Sandbox& sandbox = t.keep(std::move(made));
+    t.sh(sandbox, trick);
+    SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
+    auto handed = t.wait(sandbox.hand_over(kWorkdir));
+    SLUICE_EXPECT_OK(t, handed);
+    if (!handed) continue;
+    Command command = Command::shell(
+        "touch made && head -c 100000 /dev/zero > $HOME/tmp/x && echo 1 > $HOME/reward.txt",
+        handed->shell);
+    command.env = {{"PATH", handed->path}, {"HOME", kVerifierDir}};
+    command.user = kVerifyUser;
+    command.image_path = Command::ImagePath::kLeftOut;
+    const Output output = t.exec(sandbox, std::move(command));
+    if (!output.exit.ok()) t.fail(trick, 0, describe(output.exit) + ": " + output.err);
+    const auto reward =
+        t.wait(sandbox.read_file(std::string(kVerifierDir) + "/reward.txt", 10, kVerifyUser));
+    SLUICE_EXPECT(t, reward && *reward == "1\n");
+  }
+}
+
+// With no inode left there may be no room for the verifier's name; that is told, and nothing hangs.
+SLUICE_CASE(attacks, a14_without_inodes_the_hand_over_is_made_or_refused) {
+  sandbox::Options options;
+  options.limits.disk_inodes = Limit{2000};
+  Sandbox& sandbox = t.keep(t.create(options));
+  t.sh(sandbox, "seq 3000 | xargs touch 2>/dev/null; mkdir -p /tmp/x; :");
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
+  const auto handed = t.wait(sandbox.hand_over(kWorkdir));
+  if (!handed) SLUICE_EXPECT_EQ(t, handed.error().code, ErrorCode::kExhausted);
+  SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo well"), "well\n");
+}
+
+SLUICE_CASE(attacks, a14_what_the_agent_left_for_everybody_is_gone) {
+  Sandbox& sandbox = t.fresh();
+  const bool many = sandbox.capabilities().guest_isolated;
+  t.sh(sandbox, "mkdir /tmp/service; echo data > /tmp/service/mine; chmod 777 /tmp/service",
+       kSetupUser);
+  t.sh(sandbox,
+       "for d in /tmp /var/tmp /dev/shm /run/lock /tmp/service; do mkdir $d/cache; "
+       "echo forged > $d/cache/x; ln -s /etc $d/link; done; ipcmk -M 4096 -S 1 -Q >/dev/null; "
+       "touch /dev/mqueue/his 2>/dev/null; :");
+  const auto service = t.start(sandbox, "echo up; sleep 600", kSetupUser);
+  SLUICE_EXPECT_OK(t, t.wait(service->read_output(Job::Channel::kOut, 3)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir)));
+  SLUICE_EXPECT_EQ(t,
+                   t.out(sandbox,
+                         "ls -A /tmp /var/tmp /dev/shm /run/lock /dev/mqueue 2>/dev/null | "
+                         "grep -v -e : -e '^$'; ls -A /tmp/service 2>/dev/null; "
+                         "tail -n +2 -q /proc/sysvipc/*",
+                         kVerifyUser),
+                   many ? "service\nmine\n" : "");
+  // What set-up started lives on where it has a user of its own.
+  const auto lives = t.wait(service->wait(Deadline::in(50ms)));
+  SLUICE_EXPECT(t, lives.has_value() != many);
 }
 
 SLUICE_CASE(attacks, a15_nothing_works_on_behind_the_end) {

@@ -110,6 +110,16 @@ SLUICE_CASE(commands, output_over_the_cap_is_dropped_and_said_so) {
   SLUICE_EXPECT_EQ(t, output.exit.status, 5);
 }
 
+SLUICE_CASE(commands, the_end_of_long_output_is_kept) {
+  Command command = t.shell("seq 1000000; echo 'FAILED: the reason'; seq 1000000 >&2");
+  command.output_cap = 100'000;
+  const Output output = t.exec(t.shared(), std::move(command));
+  SLUICE_EXPECT(t, output.exit.truncated && output.out.size() == 100'000);
+  SLUICE_EXPECT(t, output.out.starts_with("1\n2\n"));
+  SLUICE_EXPECT(t, output.out.ends_with("1000000\nFAILED: the reason\n"));
+  SLUICE_EXPECT(t, output.err.ends_with("\n1000000\n"));
+}
+
 SLUICE_CASE(commands, output_at_the_cap_is_whole) {
   Command command = t.shell("head -c 1000 /dev/zero");
   command.output_cap = 1000;

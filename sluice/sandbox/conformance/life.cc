@@ -28,6 +28,8 @@ SLUICE_CASE(life, closing_is_final_and_idempotent) {
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.listen(0)), ErrorCode::kClosed);
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.end_setup()), ErrorCode::kClosed);
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.kill_all()), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.kill_user(kAgentUser)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.hand_over(kWorkdir)), ErrorCode::kClosed);
   SLUICE_EXPECT(t, !t.wait(sandbox.snapshot()).has_value());
 }
 
@@ -156,6 +158,40 @@ SLUICE_CASE(life, a_snapshot_is_cloned) {
   }
   SLUICE_EXPECT(t,
                 !t.wait(t.backend().clone(&t.shard(), Snapshot(), sandbox::Options())).has_value());
+}
+
+SLUICE_CASE(life, work_goes_from_sandbox_to_sandbox) {
+  Sandbox& one = t.fresh();
+  if (!one.capabilities().snapshots) return t.skip("the backend makes no snapshots");
+  t.sh(one, "echo prepared | tee gone kept > /dev/null");
+  const auto snapshot = t.wait(one.snapshot());
+  SLUICE_EXPECT_OK(t, snapshot);
+  if (!snapshot) return;
+  t.sh(one,
+       "rm gone; mkdir -p a/b; echo mine | tee a/b/f x.tmp /tmp/elsewhere > /dev/null; "
+       "chmod 640 a/b/f; ln -s /etc/passwd l; truncate -s 1M a/hole");
+  WorkPlaces places;
+  places.paths = {kWorkdir};
+  places.exclude = {"*.tmp"};
+  const auto work = t.wait(one.take_work(places, Duration{}));
+  SLUICE_EXPECT_OK(t, work);
+  if (!work) return;
+  SLUICE_EXPECT_EQ(t, work->entries, uint64_t{7});
+  SLUICE_EXPECT_OK(t, t.wait(one.close()));
+  for (int i = 0; i < 2; ++i) {
+    Sandbox& other = t.keep(t.wait(t.backend().clone(&t.shard(), *snapshot, sandbox::Options())));
+    SLUICE_EXPECT_OK(t, t.wait(other.put_work(*work, kAgentUser)));
+    SLUICE_EXPECT_OK(t, t.wait(other.plant_file(std::string(kWorkdir) + "/l/hidden", "hidden\n",
+                                                0644, kWorkdir)));
+    SLUICE_EXPECT_EQ(t,
+                     t.out(other,
+                           "ls; cat a/b/f l/hidden; stat -c '%a %s' a/b/f a/hole; "
+                           "ls /tmp/elsewhere 2> /dev/null"),
+                     "a\nkept\nl\nmine\nhidden\n640 5\n644 1048576\n");
+  }
+  SLUICE_EXPECT_ERROR(t, t.wait(one.take_work(places, Duration{})), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(one.put_work(*work, kAgentUser)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(one.plant_file("/tmp/x", "x", 0644, "")), ErrorCode::kClosed);
 }
 
 SLUICE_CASE(life, reaping_leaves_the_living) {

@@ -12,6 +12,11 @@ namespace sluice::sandbox::fake {
 namespace {
 
 constexpr size_t kUnreadLimit = 256 * 1024;
+constexpr size_t kMaxTail = 1024 * 1024;
+
+Error refusal(ErrorCode code, std::string what) {
+  return {code, std::move(what), ErrorOrigin::kSandbox};
+}
 
 std::string words_of(const Command& command) {
   if (command.is_shell()) return command.argv.back();
@@ -114,23 +119,23 @@ std::optional<FakeFile> FakeMachine::file(const std::string& path) const {
 
 Result<FakeFile*> FakeMachine::reach(const std::string& path, uint32_t uid, uint32_t want) {
   if (!path.starts_with('/')) {
-    return Error(ErrorCode::kInvalidArgument, path + " is not an absolute path");
+    return refusal(ErrorCode::kInvalidArgument, path + " is not an absolute path");
   }
   // Every directory on the way, which must let through, then the file itself.
   for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
     const bool last = slash == std::string::npos;
     const auto found = files_.find(last ? normal(path) : path.substr(0, slash));
     if (found == files_.end()) {
-      return Error(ErrorCode::kNotFound, path + ": No such file or directory");
+      return refusal(ErrorCode::kNotFound, path + ": No such file or directory");
     }
     FakeFile& file = found->second;
     if (!last && file.type != FileInfo::Type::kDirectory) {
-      return Error(ErrorCode::kInvalidArgument, path + ": Not a directory");
+      return refusal(ErrorCode::kInvalidArgument, path + ": Not a directory");
     }
     const uint32_t granted = file.uid == uid ? file.mode >> 6 : file.mode;
     const uint32_t wanted = last ? want : 1;
     if (uid != 0 && (granted & wanted) != wanted) {
-      return Error(ErrorCode::kPermissionDenied, path + ": Permission denied");
+      return refusal(ErrorCode::kPermissionDenied, path + ": Permission denied");
     }
     if (last) return &file;
   }
@@ -149,7 +154,7 @@ Result<std::unique_ptr<net::MemoryStream>> FakeMachine::connect(uint16_t port) {
 
 Result<void> FakeMachine::alive() const {
   if (!closed_) return {};
-  return Error(ErrorCode::kClosed, "sandbox " + id_ + " is gone", ErrorOrigin::kSandbox);
+  return Error(ErrorCode::kClosed, "sandbox " + id_ + " is gone");
 }
 
 Result<std::shared_ptr<FakeProcess>> FakeMachine::launch(Command command, bool background) {
@@ -160,8 +165,8 @@ Result<std::shared_ptr<FakeProcess>> FakeMachine::launch(Command command, bool b
   SLUICE_TRY_VOID(uid_of(command.user));
   const auto cwd = files_.find(normal(command.cwd));
   if (cwd == files_.end() || cwd->second.type != FileInfo::Type::kDirectory) {
-    return Error(ErrorCode::kNotFound,
-                 "working directory " + command.cwd + ": No such file or directory");
+    return refusal(ErrorCode::kNotFound,
+                   "working directory " + command.cwd + ": No such file or directory");
   }
   Program program = find_program_(command);
   history_.push_back(command);
@@ -171,9 +176,11 @@ Result<std::shared_ptr<FakeProcess>> FakeMachine::launch(Command command, bool b
   return process;
 }
 
-void FakeMachine::kill_all(Exit::Reason reason) {
+void FakeMachine::kill_all(Exit::Reason reason, const std::string& user) {
   const auto running = processes_;
-  for (const auto& process : running) process->kill(reason, 9);
+  for (const auto& process : running) {
+    if (user.empty() || process->command().user == user) process->kill(reason, 9);
+  }
 }
 
 void FakeMachine::end(Exit::Reason reason) {
@@ -226,10 +233,14 @@ awaitable<Result<void>> FakeProcess::write(Job::Channel channel, Bytes bytes) {
     SLUICE_CO_TRY_VOID(co_await changed_.wait(Deadline::never()));
   }
   if (killed_) co_return killed_error();
-  const uint64_t room = command_.output_cap - std::min(command_.output_cap, into.total);
+  const size_t tail = std::min(command_.output_cap / 2, kMaxTail);
+  const size_t beginning = command_.output_cap - tail;
+  const size_t room = beginning - std::min<size_t>(beginning, into.total);
   if (bytes.size() > room) {
+    into.tail.append(bytes, room);
     bytes.resize(room);
-    into.truncated = true;
+    into.truncated = into.truncated || into.tail.size() > tail;
+    if (into.tail.size() > tail) into.tail.erase(0, into.tail.size() - tail);
   }
   into.total += bytes.size();
   into.unread.append(bytes);
@@ -270,6 +281,7 @@ void FakeProcess::finish(Exit exit) {
   if (exit_) return;
   exit.truncated = out_.truncated || err_.truncated;
   exit_ = exit;
+  for (Pipe* pipe : {&out_, &err_}) pipe->unread.append(std::exchange(pipe->tail, {}));
   deadline_.disarm();
   changed_.notify_all();
 }
@@ -424,7 +436,7 @@ class FakeSandbox final : public Sandbox {
     SLUICE_CO_TRY(const FakeFile* file, machine_->reach(path, uid, 4));
     if (file->type != FileInfo::Type::kFile) co_return not_a_file(path);
     if (file->content.size() > max) {
-      co_return Error(ErrorCode::kTooLarge, fmt::format("{}: more than {} bytes", path, max));
+      co_return refusal(ErrorCode::kTooLarge, fmt::format("{}: more than {} bytes", path, max));
     }
     co_return file->content;
   }
@@ -467,14 +479,13 @@ class FakeSandbox final : public Sandbox {
   }
 
   awaitable<Result<uint64_t>> give_tree(std::string path, std::string user) override {
-    SLUICE_CO_TRY_VOID(machine_->alive());
     SLUICE_CO_TRY(const uint32_t uid, uid_of(user));
-    SLUICE_CO_TRY_VOID(machine_->reach(path, 0, 0));
-    const std::string root = normal(path);
-    for (auto& [name, file] : machine_->files_) {
-      if (name == root || name.starts_with(root + "/")) file.uid = uid;
-    }
+    SLUICE_CO_TRY_VOID(machine_->give(path, uid));
     co_return uint64_t{0};
+  }
+
+  awaitable<Result<HandedOver>> hand_over(std::string workdir) override {
+    co_return machine_->hand_over(workdir);
   }
 
   awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port) override {
@@ -497,17 +508,31 @@ class FakeSandbox final : public Sandbox {
     co_return Result<void>();
   }
 
-  awaitable<Result<Snapshot>> snapshot() override {
-    SLUICE_CO_TRY_VOID(machine_->alive());
-    Snapshot taken;
-    taken.id = machine_->id();
-    co_return taken;
+  awaitable<Result<Snapshot>> snapshot() override { co_return machine_->snapshot(); }
+
+  awaitable<Result<TakenWork>> take_work(WorkPlaces places, Duration /*changed*/) override {
+    co_return machine_->take_work(std::move(places));
+  }
+  awaitable<Result<void>> put_work(TakenWork work, std::string user) override {
+    SLUICE_CO_TRY(const uint32_t uid, uid_of(user));
+    co_return machine_->put_work(work, uid);
+  }
+  awaitable<Result<void>> plant_file(std::string path, Bytes content, uint32_t mode,
+                                     std::string below) override {
+    co_return machine_->plant(path, std::move(content), mode, below);
   }
 
   awaitable<Result<void>> kill_all() override {
     SLUICE_CO_TRY_VOID(machine_->alive());
     machine_->kill_all(Exit::Reason::kSignaled);
     co_await programs_returned();
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> kill_user(std::string user) override {
+    SLUICE_CO_TRY_VOID(machine_->alive());
+    machine_->kill_all(Exit::Reason::kSignaled, user);
+    co_await programs_returned(std::move(user));
     co_return Result<void>();
   }
 
@@ -518,9 +543,12 @@ class FakeSandbox final : public Sandbox {
   }
 
  private:
-  awaitable<void> programs_returned() {
+  awaitable<void> programs_returned(std::string of = "") {
     const auto machine = machine_;
-    while (!machine->processes_.empty()) {
+    const auto runs = [&of](const auto& process) {
+      return of.empty() || process->command().user == of;
+    };
+    while (std::ranges::any_of(machine->processes_, runs)) {
       const auto waited = co_await machine->process_ended_.wait(Deadline::never());
       if (!waited) break;
     }
@@ -611,6 +639,10 @@ FakeBackend& FakeBackend::fail_next_create(Error error) {
   return *this;
 }
 
+Capabilities FakeBackend::capabilities() const {
+  return state_->capabilities;
+}
+
 std::vector<std::shared_ptr<FakeMachine>> FakeBackend::machines() const {
   const std::lock_guard lock(state_->mutex);
   return state_->machines;
@@ -646,7 +678,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> FakeBackend::clone(net::Shard* shard
       if (found == state_->machines.end()) {
         co_return Error(ErrorCode::kNotFound, "no snapshot " + snapshot.id);
       }
-      machine->files_ = (*found)->files_;
+      machine->files_ = (*found)->snapshot_;
     }
     state_->machines.push_back(machine);
   }

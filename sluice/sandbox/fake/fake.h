@@ -74,6 +74,9 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
   // Connects to a port that somebody listens on, as a program inside would.
   Result<std::unique_ptr<net::MemoryStream>> connect(uint16_t port);
 
+  // take_work() fails with this.
+  void refuse_work(Error error) { no_work_ = std::move(error); }
+
   // The sandbox goes away under everybody's feet: commands end as lost, calls fail with kClosed.
   void lose() { end(Exit::Reason::kLost); }
 
@@ -93,8 +96,15 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
 
   Result<void> alive() const;
   Result<std::shared_ptr<FakeProcess>> launch(Command command, bool background);
-  void kill_all(Exit::Reason reason);
+  void kill_all(Exit::Reason reason, const std::string& user = "");
   void end(Exit::Reason reason);
+  Result<void> give(const std::string& path, uint32_t uid);
+  Result<HandedOver> hand_over(const std::string& workdir);
+  Result<Snapshot> snapshot();
+  Result<TakenWork> take_work(WorkPlaces places) const;
+  Result<void> put_work(const TakenWork& work, uint32_t uid);
+  Result<void> plant(const std::string& path, Bytes content, uint32_t mode,
+                     const std::string& below);
   // The file, if `uid` may reach it and use it as `want` says (4 to read, 2 to write).
   Result<FakeFile*> reach(const std::string& path, uint32_t uid, uint32_t want);
 
@@ -103,6 +113,8 @@ class FakeMachine : public std::enable_shared_from_this<FakeMachine> {
   Options options_;
   std::function<Program(const Command&)> find_program_;
   std::map<std::string, FakeFile> files_;
+  std::map<std::string, FakeFile> snapshot_;  // the last one
+  std::optional<Error> no_work_;
   std::vector<Command> history_;
   std::vector<std::shared_ptr<FakeProcess>> processes_;  // whose program has not returned
   std::map<uint16_t, std::shared_ptr<Port>> ports_;
@@ -133,6 +145,7 @@ class FakeProcess : public std::enable_shared_from_this<FakeProcess> {
 
   struct Pipe {
     Bytes unread;
+    Bytes tail;  // of what is over the cap
     uint64_t total = 0;
     bool truncated = false;
   };
@@ -169,7 +182,7 @@ class FakeBackend final : public Backend {
   FakeBackend& prepare(std::function<void(FakeMachine&)> prepare);
   FakeBackend& with_capabilities(Capabilities capabilities);
   FakeBackend& with_warning(std::string warning);
-  // The next create() fails with this; called twice, the next two.
+  // The next create() or clone() fails with this; called twice, the next two.
   FakeBackend& fail_next_create(Error error);
 
   // All that were made, in order, the closed ones too.
@@ -177,6 +190,7 @@ class FakeBackend final : public Backend {
   FakeMachine& last() const;
 
   std::string name() const override { return "fake"; }
+  Capabilities capabilities() const override;
   awaitable<Result<std::unique_ptr<Sandbox>>> create(net::Shard* shard, Options options) override;
   // A machine that starts with the files of the one that was snapshotted.
   awaitable<Result<std::unique_ptr<Sandbox>>> clone(net::Shard* shard, Snapshot snapshot,

@@ -135,6 +135,39 @@ TEST_F(FakeTest, OutputOverTheCapIsDroppedAndSaidSo) {
   EXPECT_TRUE(output.exit.truncated);
 }
 
+TEST_F(FakeTest, OfMuchOutputTheBeginningAndTheEndAreKept) {
+  Answer chatty;
+  chatty.out = "begins and so on and ends";
+  backend_.on("chat", chatty);
+  create();
+  Command command = Command::shell("chat", "/bin/bash");
+  command.output_cap = 10;
+  EXPECT_EQ(exec(command).out,
+            "begin"
+            " ends");
+}
+
+TEST_F(FakeTest, TheWorkIsHandedOver) {
+  backend_.on("forever", endless);
+  backend_.prepare([](FakeMachine& machine) {
+    machine.put("/home/user/workdir/a", "x");
+    machine.put("/home/user/logs/verifier/reward.txt", "1");
+  });
+  Sandbox& sandbox = create();
+  const auto his = start(Command::shell("forever"));
+  Command other = Command::shell("forever");
+  other.user = kSetupUser;
+  const auto service = start(std::move(other));
+  ASSERT_TRUE(run(shard_, sandbox.kill_user(kAgentUser)));
+  EXPECT_EQ(run(shard_, his->wait(Deadline::never()))->signal, 9);
+  EXPECT_EQ(backend_.last().running(), 1u);
+  const auto done = run(shard_, sandbox.hand_over(kWorkdir));
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_TRUE(Command::shell("x", done->shell).is_shell());
+  EXPECT_EQ(backend_.last().file("/home/user/workdir/a")->uid, 1001u);
+  EXPECT_FALSE(backend_.last().file("/home/user/logs/verifier/reward.txt"));
+}
+
 TEST_F(FakeTest, KillAllEndsEverythingAndWaitsForIt) {
   backend_.on("forever", endless);
   Sandbox& sandbox = create();

@@ -25,7 +25,7 @@ constexpr char kPasswd[] =
     "root:x:0:0:root:/root:/bin/bash\n"
     "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
     "user:x:1000:1000:user:/home/user:/bin/bash\n"
-    "verifier:x:1001:1001:verifier:/home/user:/bin/bash\n"
+    "verifier:x:1001:1001:verifier:/home/user/logs/verifier:/bin/bash\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 constexpr char kGroup[] =
     "root:x:0:\n"
@@ -160,6 +160,8 @@ void add_devices(Layout& layout, Users users) {
                 Step::kDevices | Step::kNoExec);
   }
   layout.directory("dev/shm", 0, 01777);
+  layout.directory("dev/mqueue");
+  layout.special(Kind::kQueues, "dev/mqueue");
   layout.directory("dev/pts");
   layout.special(Kind::kTerminals, "dev/pts", users == Users::kMany ? kTerminalGroup : 0);
   layout.symlink("dev/ptmx", "pts/ptmx");
@@ -212,6 +214,8 @@ void add_places(Layout& layout, VarLinks links = VarLinks::kMake) {
   }
   for (const char* path : {"mnt", "opt", "srv", "home"}) layout.directory(path);
   layout.directory("root", 0, 0700);
+  layout.directory(kVerifierPlace + 1, 0, 0700);
+  layout.special(Kind::kApart, kVerifierPlace + 1);
   layout.directory("home/user", kUser);
 }
 

@@ -53,6 +53,18 @@ TEST(LayoutTest, EveryStepHasItsParentBeforeIt) {
   }
 }
 
+TEST(LayoutTest, TheVerifiersPlaceIsRootsAndAFilesystemOfItsOwn) {
+  for (const auto& steps : {base_layout(Users::kMany), overlay_layout("", "", Users::kMany)}) {
+    const auto made = std::find_if(steps.begin(), steps.end(),
+                                   [](const Step& step) { return step.path == ".verifier"; });
+    ASSERT_NE(made, steps.end());
+    EXPECT_EQ(made->uid, 0u);
+    EXPECT_EQ(made->mode, 0700u);
+    EXPECT_EQ((made + 1)->kind, Kind::kApart);
+    EXPECT_EQ((made + 1)->path, ".verifier");
+  }
+}
+
 TEST(LayoutTest, WithOneUserNothingIsGivenToAnother) {
   for (const Step& step : base_layout(Users::kOne)) {
     EXPECT_EQ(step.uid, 0u) << step.path;

@@ -82,6 +82,37 @@ TEST_F(LimitsTest, ProcessesAndMemoryAreBoundedWhereTheKernelCan) {
   EXPECT_EQ(out_of("echo well"), "well\n");
 }
 
+// What the loss of a sandbox is taken for: ours, but for one whose memory was used up.
+TEST_F(LimitsTest, AGuestThatDiesWhereTheKernelKilledForMemoryIsTheDoingOfWhoUsedItUp) {
+  renew_without_ready_ones();
+  if (!sandbox_->capabilities().limits) GTEST_SKIP() << "no control groups here";
+  Options options = with_programs();
+  options.limits.memory_bytes = Limit{64 * kMiB, Strictness::kRequire};
+  const auto lose = [&] {
+    for (const int pid : descendants_of(backend_->helper_pid())) ::kill(pid, SIGKILL);
+    const auto lost = run(shard_, sandbox_->exec(shell("true")));
+    EXPECT_FALSE(lost);
+    const auto later = run(shard_, sandbox_->kill_all());
+    EXPECT_FALSE(later);
+    if (lost || later) return ErrorOrigin::kCaller;
+    EXPECT_EQ(later.error().origin, lost.error().origin);
+    return later.error().origin;
+  };
+  const auto use_up = [&] {
+    EXPECT_TRUE(exec(shell("exec /opt/inside/eat memory 1000")).exit.oom);
+  };
+  renew(options);
+  EXPECT_EQ(lose(), ErrorOrigin::kEngine);
+  renew(options);
+  use_up();
+  EXPECT_EQ(lose(), ErrorOrigin::kTask) << "no agent ran yet";
+  renew(options);
+  auto agent = run(shard_, sandbox_->start(shell("exec sleep 4343.6")));
+  ASSERT_TRUE(agent);
+  use_up();
+  EXPECT_EQ(lose(), ErrorOrigin::kAgent);
+}
+
 TEST_F(LimitsTest, CpuAndSwapAreSetWhereTheKernelCan) {
   renew_without_ready_ones();
   Options options;

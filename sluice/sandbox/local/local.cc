@@ -77,17 +77,6 @@ awaitable<Result<T>> answer_of(AwaitedPtr<T> awaited, const char* what) {
   co_return std::move(*awaited->answer);
 }
 
-// Kills for memory so far, of memory.events or memory.oom_control.
-uint64_t count_oom_kills(const std::string& path) {
-  const auto content = read_file(path, 4096);
-  if (!content) return 0;
-  const size_t at = content->find("oom_kill ");
-  if (at == std::string::npos) return 0;
-  const size_t begin = at + 9;
-  return parse_decimal(std::string_view(*content).substr(begin, content->find('\n', begin) - begin))
-      .value_or(0);
-}
-
 std::string random_id() {
   unsigned char bytes[6] = {};
   [[maybe_unused]] const auto n = ::getrandom(bytes, sizeof bytes, 0);
@@ -101,6 +90,7 @@ struct Backend::State {
   std::unique_ptr<SandboxJournal> journal;
   std::unique_ptr<ImageStore> images;
   net::BlockingPool unpackers{2};
+  const std::shared_ptr<net::BlockingPool> spoolers = std::make_shared<net::BlockingPool>(2);
   std::atomic<bool> no_overlay = false;  // the kernel refused it once
   IdPlan ids;
   SetupDone ready;
@@ -117,6 +107,7 @@ struct Backend::State {
   std::map<uint64_t, std::string> names;  // what the journal has as being made or there
 
   bool one_user() const { return ids.mapping == Mapping::kOwn; }
+  Capabilities capabilities() const;
 
   Result<void> spawn_helper();
   Result<void> send(Message::Kind kind, const Bytes& body, const Fd* along);
@@ -126,6 +117,17 @@ struct Backend::State {
   void on_end();
   void forget(uint64_t number);  // with the lock held
 };
+
+Capabilities Backend::State::capabilities() const {
+  Capabilities can;
+  can.images = true;
+  can.limits = ready.controllers.memory && ready.controllers.pids;
+  can.network_none = true;
+  can.listen_passed = !options.carry_connections;
+  can.snapshots = true;
+  can.guest_isolated = !one_user();
+  return can;
+}
 
 Result<void> Backend::State::spawn_helper() {
   SLUICE_TRY(const Fd program, sealed_memfd("sluice-sandboxes", helper_program()));
@@ -223,7 +225,8 @@ void Backend::State::read_answers() {
           forget(created->id);
         }
         give(found->second,
-             created->ok ? Result<Created>(*created) : Result<Created>(std::move(created->error)));
+             created->ok ? Result<Created>(*created)
+                         : Result<Created>(std::move(created->error).from(ErrorOrigin::kEngine)));
         creating.erase(found);
         break;
       }
@@ -301,6 +304,10 @@ Backend::~Backend() {
   state_->reader.join();
 }
 
+Capabilities Backend::capabilities() const {
+  return state_->capabilities();
+}
+
 int Backend::helper_pid() const {
   return state_->helper;
 }
@@ -374,6 +381,24 @@ bool is_file(const std::string& path) {
   return ::stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode);
 }
 
+bool names_image(const std::string& image) {
+  return !image.empty() && image != "host";
+}
+
+// What is wrong with an image is the doing of the task that names it; a full disk is not.
+Error of_image(Error error) {
+  switch (error.code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kPermissionDenied:
+    case ErrorCode::kTooLarge:
+    case ErrorCode::kUnsupported:
+      return std::move(error).from(ErrorOrigin::kTask);
+    default:
+      return error;
+  }
+}
+
 awaitable<Result<std::shared_ptr<const Image>>> open_image(ImageStore* store,
                                                            net::BlockingPool* pool,
                                                            std::string path) {
@@ -382,10 +407,31 @@ awaitable<Result<std::shared_ptr<const Image>>> open_image(ImageStore* store,
     opened = store->open(path);
   };
   co_await pool->run(std::move(work));
+  if (!opened) co_return of_image(std::move(opened).error());
   co_return opened;
 }
 
+Result<std::vector<Step>> layout_of(const std::string& root, Users users) {
+  auto layout = image_layout(root, users);
+  if (!layout) return of_image(std::move(layout).error());
+  return layout;
+}
+
 }  // namespace
+
+Result<void> check_image(const std::string& image) {
+  if (!names_image(image)) return {};
+  if (is_file(image)) {
+    auto whole = ImageStore::check(image);
+    return whole ? whole : Result<void>(of_image(std::move(whole).error()));
+  }
+  SLUICE_TRY_VOID(layout_of(image, Users::kMany));
+  return {};
+}
+
+Result<void> Backend::check_image(const Options& options) {
+  return local::check_image(options.image);
+}
 
 awaitable<Result<std::unique_ptr<Sandbox>>> Backend::create(net::Shard* shard, Options options) {
   return make(state_, shard, std::move(options), Snapshot());
@@ -448,9 +494,10 @@ awaitable<Result<Backend::Asked>> Backend::ask(std::shared_ptr<State> state, net
 awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State> state,
                                                           net::Shard* shard, Options options,
                                                           Snapshot snapshot) {
-  const bool has_image = !options.image.empty() && options.image != "host";
+  const bool has_image = names_image(options.image);
   if (has_image && !options.keep_files_in.empty()) {
-    co_return Error(ErrorCode::kUnsupported, "the files of a sandbox with an image cannot be kept");
+    co_return Error(ErrorCode::kUnsupported, "the files of a sandbox with an image cannot be kept",
+                    ErrorOrigin::kCaller);
   }
   if (options.network == Network::kSetup) {
     SLUICE_CO_TRY_VOID(check_setup_hosts(options.setup_hosts));
@@ -497,7 +544,7 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
     request.image_root.clear();
     request.extra.clear();
     if (has_image) {
-      SLUICE_CO_TRY(request.extra, image_layout(image ? image->root : options.image, users));
+      SLUICE_CO_TRY(request.extra, layout_of(image ? image->root : options.image, users));
     }
     if (image) {
       warnings.emplace_back(
@@ -532,17 +579,9 @@ awaitable<Result<std::unique_ptr<Sandbox>>> Backend::make(std::shared_ptr<State>
   parts.id = id;
   parts.setup_proxy = std::move(proxy);
   parts.image = options.image;
-  if (!options.keep_files_in.empty()) {
-    parts.no_snapshot = "its home is kept in " + options.keep_files_in + ": no snapshot of it";
-  }
-  parts.capabilities.snapshots = parts.no_snapshot.empty();
   if (image) parts.image_env = image->env;
-  parts.capabilities.images = true;
-  const Controllers& can = state->ready.controllers;
-  parts.capabilities.limits = can.memory && can.pids;
-  parts.capabilities.network_none = true;
-  parts.capabilities.listen_passed = !state->options.carry_connections;
-  parts.capabilities.guest_isolated = !state->one_user();
+  parts.spoolers = state->spoolers;
+  parts.capabilities = state->capabilities();
   parts.warnings = std::move(warnings);
   parts.client = std::move(client);
   parts.destroy = [state, shard, number = made.id] {

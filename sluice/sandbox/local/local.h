@@ -28,6 +28,9 @@ struct BackendOptions {
   bool carry_connections = false;
 };
 
+// As Backend::check_image(), which needs no helper for it.
+Result<void> check_image(const std::string& image);
+
 // Thread-safe, as every Backend. Starts one helper and one thread that reads its answers. The
 // shards on which sandboxes are made must outlive it.
 class Backend final : public sandbox::Backend {
@@ -41,9 +44,11 @@ class Backend final : public sandbox::Backend {
   Backend& operator=(const Backend&) = delete;
 
   std::string name() const override { return "local"; }
+  Capabilities capabilities() const override;
   awaitable<Result<std::unique_ptr<Sandbox>>> create(net::Shard* shard, Options options) override;
   awaitable<Result<std::unique_ptr<Sandbox>>> clone(net::Shard* shard, Snapshot snapshot,
                                                     Options options) override;
+  Result<void> check_image(const Options& options) override;
   awaitable<Result<int>> reap() override;
 
   // The helper's process, for tests and for `doctor`.

@@ -108,6 +108,15 @@ TEST_F(LocalTest, FilesOfUsersGoInAndOut) {
   }
 }
 
+TEST_F(LocalTest, TheVerifiersPlaceIsOutOfTheAgentsReach) {
+  if (!sandbox_->capabilities().guest_isolated) GTEST_SKIP() << "there is one user";
+  EXPECT_EQ(out_of("ls /.verifier || echo refused; mv /.verifier /tmp || echo refused; "
+                   "echo x > /.verifier/x || echo refused"),
+            "refused\nrefused\nrefused\n");
+  EXPECT_EQ(out_of("stat -f -c %T /.verifier; stat -c '%u %a' /.verifier", kSetupUser),
+            "tmpfs\n0 700\n");
+}
+
 TEST_F(LocalTest, BundlesAreMountedReadOnly) {
   char name[] = "/tmp/sluice-local-test-XXXXXX";
   ASSERT_NE(::mkdtemp(name), nullptr);
@@ -167,7 +176,14 @@ TEST_F(LocalTest, WhatIsNotThereIsRefusedByName) {
   for (const char* name : {"debian:12", "relative", "/no/such/root", "/etc", "/"}) {
     Options image;
     image.image = name;
-    EXPECT_EQ(create_error(image).code, ErrorCode::kInvalidArgument) << name;
+    const Error refused = create_error(image);
+    EXPECT_EQ(refused.code, ErrorCode::kInvalidArgument) << name;
+    EXPECT_EQ(refused.origin, ErrorOrigin::kTask) << name;
+    // And before there is a sandbox.
+    const auto looked_at = backend_->check_image(image);
+    ASSERT_FALSE(looked_at) << name;
+    EXPECT_EQ(looked_at.error().message, refused.message);
+    EXPECT_EQ(looked_at.error().origin, ErrorOrigin::kTask) << name;
   }
   Options setup;
   setup.network = Network::kSetup;
@@ -320,17 +336,22 @@ TEST_F(LocalTest, AGroupIsClonedFromOnePreparation) {
 TEST_F(LocalTest, ASnapshotThatIsForgedHarmsOnlyItsClone) {
   auto snapshot = run(shard_, sandbox_->snapshot());
   ASSERT_TRUE(snapshot);
-  auto forged = [&](std::string_view path, std::string_view by) {
+  const Bytes all = *run(shard_, snapshot->content->files->read(0, snapshot->bytes));
+  ASSERT_EQ(all.size(), snapshot->bytes);
+  auto with_files = [&](const Bytes& files) {
+    auto spool = std::make_shared<Spool>(std::make_shared<net::BlockingPool>(1));
+    EXPECT_TRUE(run(shard_, spool->append(files)));
     auto content = std::make_shared<SnapshotContent>(*snapshot->content);
-    Bytes all;
-    for (const Bytes& piece : content->pieces) all += piece;
-    const size_t at = all.find(path);
-    EXPECT_NE(at, Bytes::npos);
-    all.replace(at, by.size(), by);
-    content->pieces = {all};
+    content->files = std::move(spool);
     Snapshot copy = *snapshot;
-    copy.content = content;
+    copy.content = std::move(content);
     return copy;
+  };
+  auto forged = [&](std::string_view path, std::string_view by) {
+    Bytes files = all;
+    const size_t at = files.find(path);
+    EXPECT_NE(at, Bytes::npos);
+    return with_files(files.replace(at, by.size(), by));
   };
   for (const auto& [path, by] : {std::pair("home/user/workdir", "../../../../../x/"),
                                  {"home/user/workdir", "/etc/passwdxxxxxx"},
@@ -342,12 +363,82 @@ TEST_F(LocalTest, ASnapshotThatIsForgedHarmsOnlyItsClone) {
       EXPECT_TRUE(run(shard_, (*made)->close()));
     }
   }
-  auto cut = std::make_shared<SnapshotContent>(*snapshot->content);
-  cut->pieces = {snapshot->content->pieces[0].substr(0, 200)};
-  Snapshot torn = *snapshot;
-  torn.content = cut;
+  const Snapshot torn = with_files(all.substr(0, 200));
   EXPECT_EQ(run(shard_, backend_->clone(&shard_, torn, Options())).error().code,
             ErrorCode::kProtocol);
+}
+
+TEST_F(LocalTest, AHomeThatIsKeptIsInTheSnapshot) {
+  char name[] = "/tmp/sluice-test-local-XXXXXX";
+  ASSERT_NE(::mkdtemp(name), nullptr);
+  Options options;
+  options.keep_files_in = std::string(name) + "/kept";
+  renew(options);
+  exec(shell("echo one > file; echo two > ~/above"));
+  exec(shell("echo three > /srv/s", kSetupUser));
+  const auto snapshot = run(shard_, sandbox_->snapshot());
+  ASSERT_TRUE(snapshot) << snapshot.error().message;
+  auto clone = run(shard_, backend_->clone(&shard_, *snapshot, Options()));
+  ASSERT_TRUE(clone) << clone.error().message;
+  EXPECT_EQ(exec_in(**clone, shell("cat file ~/above; stat -c %u file; echo new > new")).out,
+            "one\ntwo\n1000\n");
+  if (sandbox_->capabilities().guest_isolated) {
+    EXPECT_EQ(exec_in(**clone, shell("cat /srv/s")).out, "three\n");
+  }
+  EXPECT_TRUE(run(shard_, (*clone)->close()));
+  EXPECT_FALSE(std::filesystem::exists(std::string(name) + "/kept/workdir/new"));
+  EXPECT_TRUE(run(shard_, sandbox_->close()));
+  sandbox_.reset();
+  std::filesystem::remove_all(name);
+}
+
+// --- an agent's work ---
+
+TEST_F(LocalTest, AnAgentsWorkGoesFromSandboxToSandbox) {
+  exec(
+      shell("mkdir -p tests; echo prepared | tee tests/honest kept gone > /dev/null; "
+            "echo prepared > ~/out"));
+  const auto snapshot = run(shard_, sandbox_->snapshot());
+  ASSERT_TRUE(snapshot);
+  // What the agent does.
+  exec(
+      shell("rm gone; echo mine > made; chmod 4711 made; ln -s made link; rm -r tests; "
+            "ln -s /tmp tests; mkfifo pipe; echo mine | tee ~/.bashrc ~/out /tmp/x > /dev/null; "
+            "mkdir -m 0 shut; echo mine > secret; chmod 0 secret; chmod 0 ."));
+  WorkPlaces places;
+  places.paths = {"/home/user/out", kWorkdir};
+  places.exclude = {"honest"};
+  const auto work = run(shard_, sandbox_->take_work(places, 1h));
+  ASSERT_TRUE(work) << work.error().message;
+  EXPECT_EQ(work->left_out, 1u);
+  EXPECT_EQ(work->entries, 8u);
+  EXPECT_GE(work->changed_elsewhere, 1u);
+  ASSERT_TRUE(run(shard_, sandbox_->close()));
+
+  auto made = run(shard_, backend_->clone(&shard_, *snapshot, Options()));
+  ASSERT_TRUE(made) << made.error().message;
+  sandbox_ = std::move(*made);
+  const auto put = run(shard_, sandbox_->put_work(*work, kVerifyUser));
+  ASSERT_TRUE(put) << put.error().message;
+  ASSERT_TRUE(run(shard_, sandbox_->plant_file("/home/user/workdir/tests/more/hidden", "hidden\n",
+                                               0755, kWorkdir)));
+  ASSERT_TRUE(run(shard_, sandbox_->plant_file("/opt/judge/hidden", "hidden\n", 0644, "")));
+  EXPECT_EQ(out_of("ls; cat kept made link tests/honest tests/more/hidden ~/out /opt/judge/hidden; "
+                   "stat -c %a made tests/more/hidden; ls ~/.bashrc /tmp/x 2>/dev/null; "
+                   "stat -c %a . shut secret",
+                   kVerifyUser),
+            "kept\nlink\nmade\nsecret\nshut\ntests\nprepared\nmine\nmine\nprepared\nhidden\nmine\n"
+            "hidden\n711\n755\n700\n0\n0\n");
+  if (sandbox_->capabilities().guest_isolated) {
+    EXPECT_EQ(out_of("stat -c %u . made tests/more/hidden /opt/judge", kVerifyUser),
+              "1001\n1001\n0\n0\n");
+    EXPECT_EQ(run(shard_, sandbox_->plant_file("/usr/share/x/y", "x", 0644, "")).error().code,
+              ErrorCode::kFailedPrecondition);
+  }
+  EXPECT_EQ(run(shard_, sandbox_->plant_file("/bin/hidden", "x", 0644, "")).error().code,
+            ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(run(shard_, sandbox_->put_work(TakenWork(), kVerifyUser)).error().code,
+            ErrorCode::kInvalidArgument);
 }
 
 // --- ports ---

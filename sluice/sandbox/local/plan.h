@@ -34,6 +34,8 @@ struct Step {
     kBind,       // path, text = what is bound there; see the flags
     kProc,       // a fresh /proc of the new process namespace
     kTerminals,  // a fresh devpts; gid = that of the terminals, or 0 for none
+    kQueues,     // the POSIX message queues of the new IPC namespace, where the kernel has them
+    kApart,      // a fresh filesystem in memory as large as the root may be, 0700
   };
   enum Flag : uint8_t {
     kReadOnly = 1,
@@ -53,7 +55,7 @@ struct Step {
   std::string text;
 
   static void fields(auto& v, auto& m) {
-    v.enumerator(m.kind, Kind::kTerminals);
+    v.enumerator(m.kind, Kind::kApart);
     v.numbers(m.flags, m.mode, m.uid, m.gid);
     v.text(m.path, kMaxPath);
     v.string(m.text, kMaxText);

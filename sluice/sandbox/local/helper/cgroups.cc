@@ -286,6 +286,16 @@ Result<void> Cgroups::limit(Group* group, const std::string& name,
   return done;
 }
 
+uint64_t count_oom_kills(const std::string& oom_file) {
+  const auto content = read_file(oom_file, 4096);
+  if (!content) return 0;
+  const size_t at = content->find("oom_kill ");
+  if (at == std::string::npos) return 0;
+  const size_t begin = at + 9;
+  return parse_decimal(std::string_view(*content).substr(begin, content->find('\n', begin) - begin))
+      .value_or(0);
+}
+
 Result<std::vector<Fd>> Cgroups::doors(const Group& group) {
   std::vector<Fd> all;
   for (const std::string& directory : group.directories) {

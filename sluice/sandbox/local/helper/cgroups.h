@@ -83,6 +83,9 @@ class Cgroups {
   std::string problem_;
 };
 
+// Kills for memory so far, as a Group's oom_file has them; 0 if it cannot be read.
+uint64_t count_oom_kills(const std::string& oom_file);
+
 // Removes what dead owners left below the mounted hierarchies, killing what still runs there; how
 // many sandboxes that were.
 int remove_dead_cgroups();

@@ -29,6 +29,8 @@ namespace {
 
 constexpr uint32_t kUser = 1000;  // whose the home is, inside
 constexpr size_t kMaxReport = 4096;
+// How long the control group of a sandbox that went by itself stays to be read.
+constexpr Duration kGroupOfDead = 2s;
 // A sandbox's memory goes before the engine's (proc(5), oom_score_adj).
 constexpr char kOomScore[] = "300";
 
@@ -144,7 +146,14 @@ Result<void> Helper::handle(const Message& message, std::vector<Fd>& fds) {
       SLUICE_TRY(const auto destroy, decode<Destroy>(message.body));
       const auto found = boxes_.find(destroy.id);
       // Else it went by itself, and its end was told already.
-      if (found != boxes_.end()) kill(*found->second);
+      if (found == boxes_.end()) return {};
+      Box& box = *found->second;
+      box.unwanted = true;
+      if (box.status) {
+        remove(box);
+      } else {
+        kill(box);
+      }
       return {};
     }
     default:
@@ -464,6 +473,15 @@ void Helper::on_exit(Box& box) {
   int status = 0;
   ::waitpid(box.pid, &status, 0);
   box.status = status;
+  // Where the kernel killed for memory, who lost the sandbox is to read that in its group.
+  const bool asked = box.unwanted || ending_ || box.oom_file.empty();
+  if (!asked && count_oom_kills(box.oom_file) > 0) {
+    loop_.at(Deadline::in(kGroupOfDead), [this, id = box.id] {
+      const auto found = boxes_.find(id);
+      if (found != boxes_.end()) remove(*found->second);
+    });
+    return;
+  }
   remove(box);
 }
 

@@ -41,8 +41,9 @@ class Helper {
     Cgroups::Group group;
     Range range;
     std::string oom_file;
-    Fd gate;           // until it is told what to be
-    std::string name;  // of its control groups
+    Fd gate;                // until it is told what to be
+    std::string name;       // of its control groups
+    bool unwanted = false;  // it is to go
     std::optional<int> status;
     int removals = 0;
   };

@@ -34,6 +34,15 @@ int attach_new(const Fd& tree, int at, const char* name) {
   return tree ? attach_mount(tree.get(), at, name) : -1;
 }
 
+// With the sandbox's bounds.
+Fd new_tmpfs(const Create& create, const char* mode) {
+  NewFilesystem fs("tmpfs");
+  fs.set("mode", mode);
+  if (create.disk_bytes != 0) fs.set("size", std::to_string(create.disk_bytes));
+  if (create.disk_inodes != 0) fs.set("nr_inodes", std::to_string(create.disk_inodes));
+  return fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+}
+
 }  // namespace
 
 int Root::Place::at() const {
@@ -58,11 +67,7 @@ void Root::take_sources(Create create, Fd image) {
 }
 
 void Root::make() {
-  NewFilesystem fs("tmpfs");
-  fs.set("mode", "0755");
-  if (create_.disk_bytes != 0) fs.set("size", std::to_string(create_.disk_bytes));
-  if (create_.disk_inodes != 0) fs.set("nr_inodes", std::to_string(create_.disk_inodes));
-  root_ = fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  root_ = new_tmpfs(create_, "0755");
   if (!root_) report_.fail("make the root filesystem", errno);
   // It needs a place until it is the root. This one is there on every machine, its content is
   // among the sources already, and only this process sees it covered.
@@ -224,6 +229,14 @@ int Root::carry_out(const Step& step, const Fd& source) {
       if (step.gid != 0) fs.set("gid", std::to_string(step.gid));
       return attach_new(fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), at, name);
     }
+    case Step::Kind::kQueues: {
+      NewFilesystem fs("mqueue");
+      const Fd queues = fs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+      // A kernel without them knows no such filesystem.
+      return queues || errno != ENODEV ? attach_new(queues, at, name) : 0;
+    }
+    case Step::Kind::kApart:
+      return attach_new(new_tmpfs(create_, "0700"), at, name);
   }
   errno = EINVAL;
   return -1;

@@ -354,6 +354,25 @@ TEST_F(ImageTest, TellsEnvironmentAndAccounts) {
   EXPECT_EQ(image->group, "");
 }
 
+// As far as can be seen without unpacking it: layers are not looked into.
+TEST_F(ImageTest, ALookTellsWhatIsNoImage) {
+  const std::string path = scratch_ / "image.tar";
+  const auto look = [&](const Bytes& content) {
+    write_text(path, content);
+    const auto fine = ImageStore::check(path);
+    return fine ? "" : fine.error().message;
+  };
+  Tar layer, other;
+  const Bytes good = testing::docker_tarball({plain_layer(layer.file("x", "x"))});
+  EXPECT_EQ(look(good), "");
+  EXPECT_THAT(look("an image"), HasSubstr(path));
+  EXPECT_NE(look(good.substr(0, 100)), "");
+  EXPECT_THAT(look(other.file("x", "x").finish()),
+              HasSubstr("neither manifest.json nor index.json"));
+  EXPECT_TRUE(names_in(scratch_ / "images").empty());
+  EXPECT_FALSE(ImageStore::check(path + ".none"));
+}
+
 TEST_F(ImageTest, KeepsItsFilesFromOthers) {
   Tar tar;
   ASSERT_TRUE(layered({plain_layer(tar.file("x", "x"))}));

@@ -296,6 +296,69 @@ TEST_F(ImagedTest, ACloneHasTheImageAndTheChanges) {
   close(clone);
 }
 
+TEST_F(ImagedTest, WorkInAnImagesFilesIsTakenAndPut) {
+  Tar tar;
+  tar.directory("app").file("app/kept", "kept ").file("app/gone", "was").directory("app/sub");
+  tar.file("app/sub/x", "x").directory("app/tests").file("app/tests/t", "honest");
+  auto sandbox = create({plain_layer(tar)});
+  ASSERT_TRUE(sandbox);
+  if (is_read_only(*sandbox)) {
+    close(sandbox);
+    GTEST_SKIP() << "the image cannot be changed here";
+  }
+  const auto snapshot = run(shard_, sandbox->snapshot());
+  ASSERT_TRUE(snapshot) << snapshot.error().message;
+  EXPECT_EQ(out_of(*sandbox,
+                   "cd /app; rm -r gone sub tests; echo -n 'mine ' > sub; echo -n 'mine ' > new; "
+                   "echo x > /usr/bin/tool",
+                   kSetupUser),
+            "");
+  WorkPlaces places;
+  places.paths = {"/app"};
+  places.exclude = {"tests"};
+  const auto work = run(shard_, sandbox->take_work(places, Duration{}));
+  ASSERT_TRUE(work) << work.error().message;
+  EXPECT_EQ(work->entries, 4u);
+  EXPECT_EQ(work->changed_elsewhere, 0u);
+  close(sandbox);
+  Options options;
+  options.image = scratch_ / "image.tar";
+  auto made = run(shard_, backend_->clone(&shard_, *snapshot, options));
+  ASSERT_TRUE(made) << made.error().message;
+  const auto put = run(shard_, (*made)->put_work(*work, kSetupUser));
+  ASSERT_TRUE(put) << put.error().message;
+  EXPECT_EQ(out_of(**made, "cd /app; ls; cat kept new sub tests/t; test -e /usr/bin/tool || echo .",
+                   kSetupUser),
+            "kept\nnew\nsub\ntests\nkept mine mine honest.\n");
+  close(*made);
+}
+
+// An image's PATH may name directories that the agent can write: none of them is verify's.
+TEST_F(ImagedTest, VerifyTakesNoProgramsFromWhereTheAgentCouldPutThem) {
+  Tar tar;
+  tar.directory("app").directory("app/bin", 0755, 1000, 1000);
+  tar.file("app/bin/bash", "#!/bin/sh\necho forged\n", 0755, 1000, 1000);
+  tar.directory("tools").file("tools/judge", "#!/bin/sh\necho judged\n", 0755);
+  auto sandbox = create({plain_layer(tar)}, {}, {"PATH=/app/bin:/tools:/usr/bin", "LEVEL=3"});
+  ASSERT_TRUE(sandbox);
+  if (is_read_only(*sandbox) || !sandbox->capabilities().guest_isolated) {
+    GTEST_SKIP() << "the image is not all there, or all of it is one user's";
+  }
+  EXPECT_EQ(out_of(*sandbox, "true"), "forged\n");
+  const auto handed = run(shard_, sandbox->hand_over(kWorkdir));
+  ASSERT_TRUE(handed) << handed.error().message;
+  EXPECT_EQ(handed->path, "/tools:/usr/bin:/bin");
+  EXPECT_EQ(handed->shell, "/usr/bin/bash");
+  Command command = Command::shell("judge; echo $PATH $LEVEL", handed->shell);
+  command.env = {{"PATH", handed->path}};
+  command.user = kVerifyUser;
+  command.image_path = Command::ImagePath::kLeftOut;
+  const auto output = run(shard_, sandbox->exec(std::move(command)));
+  ASSERT_TRUE(output) << output.error().message;
+  EXPECT_EQ(output->out, "judged\n/tools:/usr/bin:/bin 3\n");
+  close(sandbox);
+}
+
 TEST_F(ImagedTest, FilesOfAnImagesSandboxAreNotKept) {
   auto sandbox = create({});
   ASSERT_TRUE(sandbox);

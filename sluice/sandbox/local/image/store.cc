@@ -162,7 +162,7 @@ Result<void> ImageStore::unpack(const Source& source, int store) const {
   return {};
 }
 
-Result<std::shared_ptr<const Image>> ImageStore::find_or_unpack(const std::string& path) {
+Result<ImageStore::Source> ImageStore::read_source(const std::string& path) {
   Source source;
   SLUICE_TRY(source.tarball, Tarball::open(path));
   if (source.tarball.has("manifest.json")) {
@@ -188,6 +188,17 @@ Result<std::shared_ptr<const Image>> ImageStore::find_or_unpack(const std::strin
                                               source.config.architecture + ", this is linux on " +
                                               std::string(machine));
   }
+  return source;
+}
+
+Result<void> ImageStore::check(const std::string& tarball) {
+  auto source = read_source(tarball);
+  if (!source) return std::move(source).error().within(tarball);
+  return {};
+}
+
+Result<std::shared_ptr<const Image>> ImageStore::find_or_unpack(const std::string& path) {
+  SLUICE_TRY(Source source, read_source(path));
   SLUICE_TRY(const Fd store, open_store(directory_));
   const auto is_there = [&] {
     return ::faccessat(store.get(), (source.id + "/" + kConfig).c_str(), R_OK, 0) == 0;

@@ -42,9 +42,12 @@ class ImageStore {
   // The image of that tarball, unpacked if it is not yet. kInvalidArgument for what is no image or
   // holds what none may, kTooLarge over a limit, kUnsupported for another kind of machine.
   Result<std::shared_ptr<const Image>> open(const std::string& tarball);
+  // The same errors of what shows without unpacking it.
+  static Result<void> check(const std::string& tarball);
 
  private:
   struct Source;
+  static Result<Source> read_source(const std::string& tarball);
   Result<std::shared_ptr<const Image>> find_or_unpack(const std::string& tarball);
   Result<void> unpack(const Source& source, int store) const;
 

@@ -1,0 +1,198 @@
+#include "sluice/agent/fresh.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "sluice/agent/verify.h"
+
+namespace sluice::agent {
+namespace {
+
+constexpr int kSnapshotAttempts = 3;
+constexpr size_t kMaxPlaces = 1000;
+constexpr size_t kMaxPlace = 2048;
+
+// The path of a task, whole and without dots.
+std::string whole(const std::string& path, const std::string& workdir) {
+  std::string normal = (std::filesystem::path(workdir) / path).lexically_normal().string();
+  while (normal.size() > 1 && normal.ends_with('/')) normal.pop_back();
+  return normal;
+}
+
+bool is_at_or_below(std::string_view path, std::string_view place) {
+  return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
+}
+
+// The files that are the verifier's alone need one.
+bool must_be_fresh(const Verify& verify) {
+  return verify.where == VerifyWhere::kFresh ||
+         (verify.where == VerifyWhere::kDefault && !verify.files.empty());
+}
+
+}  // namespace
+
+Result<void> check_places(const Work& work) {
+  const Verify& verify = work.verify;
+  const auto wrong = [](std::string what) {
+    return Error(ErrorCode::kInvalidArgument, std::move(what), ErrorOrigin::kCaller);
+  };
+  const bool says_how = !verify.paths.empty() || !verify.exclude.empty() || !verify.start.empty();
+  if (verify.where == VerifyWhere::kSame && (says_how || !verify.files.empty())) {
+    return wrong("where = \"same\" has no paths, exclude, files or start: they are of \"fresh\"");
+  }
+  if (says_how && !must_be_fresh(verify)) {
+    return wrong("paths, exclude and start need where = \"fresh\"");
+  }
+  if (std::max(verify.paths.size(), verify.exclude.size()) > kMaxPlaces) {
+    return wrong(fmt::format("at most {} paths, and as many to exclude", kMaxPlaces));
+  }
+  for (const auto* texts : {&verify.paths, &verify.exclude}) {
+    for (const std::string& text : *texts) {
+      if (text.empty() || text.size() > kMaxPlace || text.find('\0') != text.npos) {
+        return wrong("paths and exclude hold whole paths or such from the workdir on");
+      }
+    }
+  }
+  for (const std::string& path : work_places(work).paths) {
+    if (path == "/") return wrong("paths: the whole sandbox is no agent's work");
+  }
+  return {};
+}
+
+Result<void> check_verify(const Work& work, const sandbox::Capabilities& can) {
+  if (!must_be_fresh(work.verify) || can.snapshots) return {};
+  return Error(
+      ErrorCode::kUnsupported,
+      "verify cannot run in a fresh sandbox: the backend cannot clone sandboxes; use [verify] "
+      "where = \"same\", without files",
+      ErrorOrigin::kCaller);
+}
+
+bool verifies_fresh(const Work& work, const sandbox::Capabilities& can) {
+  if (must_be_fresh(work.verify)) return true;
+  // Where the agent may change anything, what verify runs is his word.
+  return work.verify.where == VerifyWhere::kDefault && !can.guest_isolated && can.snapshots;
+}
+
+sandbox::WorkPlaces work_places(const Work& work) {
+  std::vector<std::string> paths;
+  for (const std::string& path : work.verify.paths) paths.push_back(whole(path, work.workdir));
+  if (paths.empty()) paths.push_back(whole("", work.workdir));
+  std::sort(paths.begin(), paths.end());
+  sandbox::WorkPlaces places;
+  for (std::string& path : paths) {
+    const bool known = std::any_of(places.paths.begin(), places.paths.end(),
+                                   [&](const auto& top) { return is_at_or_below(path, top); });
+    if (!known) places.paths.push_back(std::move(path));
+  }
+  for (const std::string& pattern : work.verify.exclude) {
+    const bool is_name = pattern.find('/') == pattern.npos;
+    places.exclude.push_back(is_name ? pattern : whole(pattern, work.workdir));
+  }
+  return places;
+}
+
+Error of_agent(Error error, std::string_view context) {
+  const bool theirs = error.origin == ErrorOrigin::kSandbox && error.code != ErrorCode::kClosed &&
+                      error.code != ErrorCode::kCancelled;
+  error = std::move(error).within(context);
+  return theirs ? std::move(error).from(ErrorOrigin::kAgent) : error;
+}
+
+awaitable<Result<sandbox::Snapshot>> keep_prepared(sandbox::Sandbox* sandbox) {
+  for (int attempt = 1;; ++attempt) {
+    auto snapshot = co_await sandbox->snapshot();
+    if (snapshot) co_return snapshot;
+    Error error = std::move(snapshot).error();
+    if (error.code == ErrorCode::kFailedPrecondition && attempt < kSnapshotAttempts) continue;
+    error = of_agent(std::move(error), "keep what was prepared");
+    const bool its_files = error.origin == ErrorOrigin::kAgent;
+    if (its_files) error.origin = ErrorOrigin::kTask;
+    co_return error;
+  }
+}
+
+awaitable<Result<sandbox::TakenWork>> take_work(sandbox::Sandbox* sandbox, const Work* work,
+                                                Duration ran, Report* report) {
+  // Whoever wrote to the files does so no more.
+  auto killed = co_await sandbox->kill_all();
+  if (!killed) co_return of_agent(std::move(killed).error(), "end what the agent started");
+  // Who may change everything is told what was left behind.
+  const bool counts = !sandbox->capabilities().guest_isolated && work->verify.paths.empty();
+  const Duration within = counts ? ran : Duration{};
+  sandbox::WorkPlaces places = work_places(*work);
+  auto taken = co_await sandbox->take_work(std::move(places), within);
+  if (!taken) co_return of_agent(std::move(taken).error(), "the work cannot be taken");
+  if (taken->left_out > 0) {
+    report->warnings.push_back(
+        fmt::format("{} pipes, sockets and devices of the work were left behind", taken->left_out));
+  }
+  if (taken->changed_elsewhere > 0) {
+    report->warnings.push_back(fmt::format(
+        "{} files outside the workdir changed while the agent ran and were left behind: "
+        "[verify] paths names more that is judged",
+        taken->changed_elsewhere));
+  }
+  co_return taken;
+}
+
+awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, Work* work, sandbox::TakenWork taken) {
+  const std::vector<std::string> tops = taken.places.paths;
+  auto put = co_await sandbox->put_work(std::move(taken), sandbox::kVerifyUser);
+  if (!put) co_return of_agent(std::move(put).error(), "the work cannot be put");
+  // Removed, or something else: there is a place to judge it in all the same.
+  auto workdir = co_await sandbox->stat(work->workdir, sandbox::kSetupUser);
+  if (!workdir || workdir->type != sandbox::FileInfo::Type::kDirectory) {
+    auto made = co_await sandbox->reset_directory(work->workdir, sandbox::kVerifyUser, 0755);
+    if (!made) co_return of_agent(std::move(made).error(), "make the workdir");
+  }
+  for (Upload& file : work->verify.files) {
+    std::string path = whole(file.path, work->workdir);
+    const auto within = std::find_if(tops.begin(), tops.end(), [&](const std::string& top) {
+      return is_at_or_below(path, top);
+    });
+    std::string below;
+    if (within != tops.end()) below = *within;
+    auto planted = co_await sandbox->plant_file(path, std::move(file.content), file.mode, below);
+    if (planted) continue;
+    Error error = std::move(planted).error();
+    // Nothing that an agent can leave makes a place read-only, or one outside what he did another.
+    const bool tasks =
+        error.code == ErrorCode::kPermissionDenied || error.code == ErrorCode::kFailedPrecondition;
+    error = of_agent(std::move(error), "[verify] file " + path);
+    if (tasks) co_return std::move(error).from(ErrorOrigin::kTask);
+    co_return error;
+  }
+  co_return Result<void>();
+}
+
+awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report) {
+  for (const std::string& script : work->verify.start) {
+    sandbox::Command command = setup_command(*work, script, work->verify.timeout);
+    auto ran = co_await run_row(sandbox, &report->start, script, std::move(command));
+    if (!ran) co_return of_agent(std::move(ran).error(), "start command " + script);
+    const sandbox::Exit& exit = report->start.back().output.exit;
+    // The agent's files may be the cause.
+    if (!exit.ok()) {
+      co_return Error(ErrorCode::kFailedPrecondition,
+                      fmt::format("start command failed: {}: {}", script, describe(exit)),
+                      ErrorOrigin::kAgent);
+    }
+  }
+  co_return Result<void>();
+}
+
+sandbox::Command setup_command(const Work& work, const std::string& script, Duration timeout) {
+  sandbox::Command command = sandbox::Command::shell(script);
+  command.cwd = work.workdir;
+  command.user = work.setup_user;
+  const bool as_root = work.setup_user == "0" || work.setup_user == "root";
+  command.env = as_root ? shell_env("/root", "root") : shell_env(sandbox::kHome, "user");
+  command.deadline = Deadline::in(timeout);
+  return command;
+}
+
+}  // namespace sluice::agent

@@ -1,0 +1,47 @@
+// Fresh: whether an agent's work is judged in a sandbox in which the agent never was, and how it
+// gets there (docs/tasks.md, "Where verify runs").
+//
+// An Error of kAgent is of something that the agent left: the verdict is unusable, and nothing else
+// is wrong.
+//
+// Coroutines of the sandbox's shard; what they point to must outlive them.
+#pragma once
+
+#include <string_view>
+
+#include "sluice/agent/report.h"
+#include "sluice/agent/work.h"
+#include "sluice/sandbox/sandbox.h"
+
+namespace sluice::agent {
+
+using net::awaitable;
+
+// Whether what [verify] says of places, files and start commands can be meant.
+Result<void> check_places(const Work& work);
+// kUnsupported where a task asks for a fresh sandbox that the backend cannot make.
+Result<void> check_verify(const Work& work, const sandbox::Capabilities& can);
+bool verifies_fresh(const Work& work, const sandbox::Capabilities& can);
+
+// What of the agent's sandbox is his work; none of the paths is within another.
+sandbox::WorkPlaces work_places(const Work& work);
+
+// The state that an agent is about to find. What set-up left running goes on, and may change a file
+// under our eyes: then it is tried again.
+awaitable<Result<sandbox::Snapshot>> keep_prepared(sandbox::Sandbox* sandbox);
+// Out of the agent's sandbox, in which he has ended. `ran`: how long ago he began.
+awaitable<Result<sandbox::TakenWork>> take_work(sandbox::Sandbox* sandbox, const Work* work,
+                                                Duration ran, Report* report);
+// Into a fresh one, and then the files that no agent sees.
+awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, Work* work, sandbox::TakenWork taken);
+// What the verifier needs to run beside it.
+awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report);
+
+// A clean shell of setup's user.
+sandbox::Command setup_command(const Work& work, const std::string& script, Duration timeout);
+
+// The same error as the agent's, if it speaks of files or programs in a sandbox and not of the
+// sandbox itself or of us.
+Error of_agent(Error error, std::string_view context);
+
+}  // namespace sluice::agent
