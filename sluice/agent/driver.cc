@@ -102,6 +102,7 @@ class Driver::Impl {
     cancelled_ = std::move(why);
     // Whatever the driver waits for ends with the sandbox.
     if (sandbox_) closing_.spawn(close_quietly(sandbox_.get()));
+    rehearsal_.cancel();
   }
 
  private:
@@ -358,7 +359,7 @@ class Driver::Impl {
     SLUICE_CO_TRY_VOID(
         co_await sandbox_->reset_directory(plan_.workdir, sandbox::kAgentUser, 0755));
     auto written = co_await write(&plan_.uploads);
-    if (!written) co_return std::move(written).error().within("upload");
+    if (!written) co_return std::move(written).error();
     if (plan_.setup.empty()) co_return Result<void>();
     // Programs like git doubt what is another user's.
     auto given = co_await sandbox_->give_tree(plan_.workdir, plan_.setup_user);
@@ -547,9 +548,13 @@ class Driver::Impl {
   awaitable<Result<void>> move() {
     if (!report_.unjudged.empty()) co_return Result<void>();
     auto moved = co_await move_work();
-    if (moved || moved.error().origin != ErrorOrigin::kAgent) co_return moved;
-    report_.unjudged = moved.error().message;
-    co_return Result<void>();
+    if (!moved && moved.error().origin == ErrorOrigin::kAgent) {
+      report_.unjudged = moved.error().message;
+      report_.task_fault = co_await rehearsal_.fault_of(&plan_, prepared_);
+      moved = go_on();
+    }
+    prepared_ = {};
+    co_return moved;
   }
 
   awaitable<Result<void>> move_work() {
@@ -558,10 +563,8 @@ class Driver::Impl {
     // First the one, then the other: both at once would need twice the memory.
     co_await close();
     SLUICE_CO_TRY_VOID(go_on());
-    sandbox::Options options = plan_.sandbox;
-    options.network = sandbox::Network::kNone;
-    options.keep_files_in.clear();
-    auto cloned = co_await backend_.clone(&shard_, std::move(prepared_), std::move(options));
+    sandbox::Options options = for_verifier(plan_.sandbox);
+    auto cloned = co_await backend_.clone(&shard_, prepared_, std::move(options));
     if (!cloned) co_return std::move(cloned).error().within("a fresh sandbox");
     sandbox_ = std::move(*cloned);
     add_warnings();
@@ -632,6 +635,7 @@ class Driver::Impl {
   Deadline agent_deadline_;
   Clock::time_point agent_began_;
   sandbox::Snapshot prepared_;  // for a verifier's fresh sandbox
+  Rehearsal rehearsal_{shard_, backend_};
   EventReader events_{plan_.spec->events};
   Tail tail_{kLogTail};
   net::TaskGroup pumps_{shard_.executor()};

@@ -26,6 +26,13 @@ bool is_at_or_below(std::string_view path, std::string_view place) {
   return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
 }
 
+// Places in which no file can be put.
+bool is_kernels(std::string_view path) {
+  constexpr std::string_view kPlaces[] = {"/proc", "/sys", "/dev"};
+  return std::ranges::any_of(kPlaces,
+                             [&](std::string_view place) { return is_at_or_below(path, place); });
+}
+
 // The files that are the verifier's alone need one.
 bool must_be_fresh(const Verify& verify) {
   return verify.where == VerifyWhere::kFresh ||
@@ -56,8 +63,18 @@ Result<void> check_places(const Work& work) {
       }
     }
   }
+  for (const std::string& path : verify.paths) {
+    if (path.find_first_of("*?[") != path.npos || path.starts_with('~')) {
+      return wrong(fmt::format("paths: {} is a pattern; a path names one file or directory", path));
+    }
+  }
   for (const std::string& path : work_places(work).paths) {
     if (path == "/") return wrong("paths: the whole sandbox is no agent's work");
+    if (is_kernels(path)) return wrong("paths: " + path + " is the kernel's");
+  }
+  for (const Upload& file : verify.files) {
+    const std::string path = whole(file.path, work.workdir);
+    if (is_kernels(path)) return wrong("files: " + path + " is the kernel's");
   }
   return {};
 }
@@ -102,6 +119,12 @@ Error of_agent(Error error, std::string_view context) {
   return theirs ? std::move(error).from(ErrorOrigin::kAgent) : error;
 }
 
+sandbox::Options for_verifier(sandbox::Options options) {
+  options.network = sandbox::Network::kNone;
+  options.keep_files_in.clear();
+  return options;
+}
+
 awaitable<Result<sandbox::Snapshot>> keep_prepared(sandbox::Sandbox* sandbox) {
   for (int attempt = 1;; ++attempt) {
     auto snapshot = co_await sandbox->snapshot();
@@ -126,6 +149,10 @@ awaitable<Result<sandbox::TakenWork>> take_work(sandbox::Sandbox* sandbox, const
   sandbox::WorkPlaces places = work_places(*work);
   auto taken = co_await sandbox->take_work(std::move(places), within);
   if (!taken) co_return of_agent(std::move(taken).error(), "the work cannot be taken");
+  for (const std::string& path : taken->missing) {
+    report->warnings.push_back(fmt::format(
+        "[verify] {} is not there when the agent has ended: nothing of it is judged", path));
+  }
   if (taken->left_out > 0) {
     report->warnings.push_back(
         fmt::format("{} pipes, sockets and devices of the work were left behind", taken->left_out));
@@ -139,7 +166,8 @@ awaitable<Result<sandbox::TakenWork>> take_work(sandbox::Sandbox* sandbox, const
   co_return taken;
 }
 
-awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, Work* work, sandbox::TakenWork taken) {
+awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, const Work* work,
+                                  sandbox::TakenWork taken) {
   const std::vector<std::string> tops = taken.places.paths;
   auto put = co_await sandbox->put_work(std::move(taken), sandbox::kVerifyUser);
   if (!put) co_return of_agent(std::move(put).error(), "the work cannot be put");
@@ -149,22 +177,15 @@ awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, Work* work, sandbox
     auto made = co_await sandbox->reset_directory(work->workdir, sandbox::kVerifyUser, 0755);
     if (!made) co_return of_agent(std::move(made).error(), "make the workdir");
   }
-  for (Upload& file : work->verify.files) {
+  for (const Upload& file : work->verify.files) {
     std::string path = whole(file.path, work->workdir);
     const auto within = std::find_if(tops.begin(), tops.end(), [&](const std::string& top) {
       return is_at_or_below(path, top);
     });
     std::string below;
     if (within != tops.end()) below = *within;
-    auto planted = co_await sandbox->plant_file(path, std::move(file.content), file.mode, below);
-    if (planted) continue;
-    Error error = std::move(planted).error();
-    // Nothing that an agent can leave makes a place read-only, or one outside what he did another.
-    const bool tasks =
-        error.code == ErrorCode::kPermissionDenied || error.code == ErrorCode::kFailedPrecondition;
-    error = of_agent(std::move(error), "[verify] file " + path);
-    if (tasks) co_return std::move(error).from(ErrorOrigin::kTask);
-    co_return error;
+    auto planted = co_await sandbox->plant_file(path, file.content, file.mode, below);
+    if (!planted) co_return of_agent(std::move(planted).error(), "[verify] file " + path);
   }
   co_return Result<void>();
 }
@@ -172,6 +193,8 @@ awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, Work* work, sandbox
 awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report) {
   for (const std::string& script : work->verify.start) {
     sandbox::Command command = setup_command(*work, script, work->verify.timeout);
+    // Where nothing is the agent's, as programs load what lies there.
+    command.cwd = "/";
     auto ran = co_await run_row(sandbox, &report->start, script, std::move(command));
     if (!ran) co_return of_agent(std::move(ran).error(), "start command " + script);
     const sandbox::Exit& exit = report->start.back().output.exit;
@@ -183,6 +206,34 @@ awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, R
     }
   }
   co_return Result<void>();
+}
+
+awaitable<std::string> Rehearsal::fault_of(const Work* work, sandbox::Snapshot prepared) {
+  const auto moved = co_await move(work, std::move(prepared));
+  if (sandbox_) {
+    const auto ignored = co_await sandbox_->close();
+    co_await closing_.join();
+    sandbox_.reset();
+  }
+  if (moved || cancelled_ || moved.error().origin != ErrorOrigin::kAgent) co_return "";
+  co_return "without any agent, too: " + moved.error().message;
+}
+
+awaitable<Result<void>> Rehearsal::move(const Work* work, sandbox::Snapshot prepared) {
+  sandbox::Options options = for_verifier(work->sandbox);
+  SLUICE_CO_TRY(sandbox_,
+                co_await backend_.clone(&shard_, std::move(prepared), std::move(options)));
+  Report aside;
+  SLUICE_CO_TRY(auto taken, co_await take_work(sandbox_.get(), work, Duration(), &aside));
+  co_return co_await give_work(sandbox_.get(), work, std::move(taken));
+}
+
+void Rehearsal::cancel() {
+  if (std::exchange(cancelled_, true) || !sandbox_) return;
+  const auto close = [](sandbox::Sandbox* sandbox) -> awaitable<void> {
+    const auto ignored = co_await sandbox->close();
+  };
+  closing_.spawn(close(sandbox_.get()));
 }
 
 sandbox::Command setup_command(const Work& work, const std::string& script, Duration timeout) {

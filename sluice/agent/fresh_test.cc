@@ -82,6 +82,15 @@ TEST(WorkPlacesTest, WhatCannotBeMeantIsAMistake) {
        {std::string("/"), std::string("../../.."), std::string(), std::string("a\0b", 3)}) {
     EXPECT_THAT(mistake([&](Verify& v) { v.paths = {bad}; }), HasSubstr("paths")) << bad;
   }
+  for (const char* bad : {"src/*.py", "a?", "[ab]", "~/workdir/src"}) {
+    EXPECT_THAT(mistake([&](Verify& v) { v.paths = {bad}; }), HasSubstr("is a pattern")) << bad;
+  }
+  for (const char* bad : {"/proc", "/sys/fs", "/dev/shm", "../../../proc/self"}) {
+    EXPECT_THAT(mistake([&](Verify& v) { v.paths = {bad}; }), HasSubstr("the kernel's")) << bad;
+  }
+  EXPECT_EQ(mistake([](Verify& v) { v.paths = {"/device", "a~"}; }), "none");
+  EXPECT_THAT(mistake([](Verify& v) { v.files = {{"/proc/t.py", "x", 0644}}; }),
+              HasSubstr("the kernel's"));
   EXPECT_THAT(mistake([](Verify& v) { v.paths = {std::string(5000, 'x')}; }), HasSubstr("paths"));
   EXPECT_THAT(mistake([](Verify& v) { v.exclude.assign(1001, "x"); }), HasSubstr("at most 1000"));
   EXPECT_THAT(mistake([](Verify& v) {
@@ -239,19 +248,46 @@ TEST_F(FreshTest, AGroupsSnapshotIsItsVerifiersToo) {
   EXPECT_EQ(backend_.machines().size(), 5u);
 }
 
+const Error kTooMuch(ErrorCode::kTooLarge, "the work is over 9 bytes", ErrorOrigin::kSandbox);
+
 TEST_F(FreshTest, AWorkThatCannotBeTakenIsNoErrorButNoVerdict) {
-  backend_.prepare([](FakeMachine& machine) {
-    machine.refuse_work(
-        Error(ErrorCode::kTooLarge, "the work is over 9 bytes", ErrorOrigin::kSandbox));
+  backend_.on("worker now", [](FakeProcess* self) {
+    self->machine().refuse_work(kTooMuch);
+    return work_on(self);
   });
   const Report report = run();
   ASSERT_FALSE(report.error) << report.error->message;
   EXPECT_TRUE(report.verified);
+  EXPECT_EQ(report.task_fault, "");
   EXPECT_EQ(report.unjudged, "the work cannot be taken: the work is over 9 bytes");
   ASSERT_EQ(report.verify.size(), 1u);
   EXPECT_THAT(report.verify[0].error, HasSubstr("not run: the work cannot be taken"));
   EXPECT_THAT(backend_.last().commands(), Not(Contains("check")));
   for (const auto& machine : backend_.machines()) EXPECT_TRUE(machine->closed());
+}
+
+// The same is tried where no agent was: its verdict is not worse for what the task made.
+TEST_F(FreshTest, WhatCannotBeTakenWithoutAnAgentEitherIsTheTasksFault) {
+  backend_.prepare([](FakeMachine& machine) { machine.refuse_work(kTooMuch); });
+  const Report report = run();
+  ASSERT_FALSE(report.error) << report.error->message;
+  EXPECT_EQ(report.task_fault,
+            "without any agent, too: the work cannot be taken: the work is over 9 bytes");
+  EXPECT_EQ(backend_.machines().size(), 2u);
+  for (const auto& machine : backend_.machines()) EXPECT_TRUE(machine->closed());
+}
+
+// That we cannot try is no excuse for the agent.
+TEST_F(FreshTest, AnAgentsVerdictStandsWhereTheTaskCannotBeTried) {
+  backend_.on("worker now", [this](FakeProcess* self) {
+    self->machine().refuse_work(kTooMuch);
+    backend_.fail_next_create(Error(ErrorCode::kUnavailable, "no more sandboxes"));
+    return work_on(self);
+  });
+  const Report report = run();
+  ASSERT_FALSE(report.error) << report.error->message;
+  EXPECT_EQ(report.unjudged, "the work cannot be taken: the work is over 9 bytes");
+  EXPECT_EQ(report.task_fault, "");
 }
 
 TEST_F(FreshTest, WhatIsOursWhileTheWorkMovesIsInfrastructure) {
@@ -272,17 +308,15 @@ TEST_F(FreshTest, AStartCommandThatFailsIsARowAndNoVerdict) {
   const Report report = run();
   ASSERT_FALSE(report.error) << report.error->message;
   EXPECT_EQ(report.unjudged, "start command failed: bad: exit code 3");
+  EXPECT_EQ(report.task_fault, "");
   ASSERT_EQ(report.start.size(), 2u);
   EXPECT_EQ(report.start[1].output.exit.status, 3);
-  EXPECT_THAT(backend_.last().commands(), ElementsAre("good", "bad"));
+  EXPECT_THAT(machine(1).commands(), ElementsAre("good", "bad"));
 }
 
 TEST_F(FreshTest, AFileThatCannotBeWhereItIsToBeIsTheTasksMistake) {
   plan_.verify.files = {{"/usr/bin", "x", 0644}};
-  const Report report = run();
-  ASSERT_TRUE(report.error);
-  EXPECT_EQ(report.error->origin, ErrorOrigin::kTask);
-  EXPECT_THAT(report.error->message, HasSubstr("[verify] file /usr/bin"));
+  EXPECT_THAT(run().task_fault, HasSubstr("[verify] file /usr/bin"));
 }
 
 TEST_F(FreshTest, AWorkdirThatIsGoneIsAnEmptyOne) {

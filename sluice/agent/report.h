@@ -56,6 +56,7 @@ struct Report {
   std::optional<AgentRun> agent;  // none: it was never started
   bool verified = false;          // verify came to its end, whatever its commands said
   std::string unjudged;           // why none of its commands was run; "" if they were
+  std::string task_fault;         // why no agent's work could have been judged; "" if it could
   std::optional<Bytes> reward_file;
   std::string reward_file_error;  // why the one that is there cannot be read
   std::optional<double> verifier_reward;

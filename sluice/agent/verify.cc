@@ -16,11 +16,14 @@ constexpr size_t kMaxRewardFile = 4096;
 // What git would run because a repository's own configuration says so, without being asked for it.
 // The work is the verifier's now, so that its owner is no reason to doubt it.
 constexpr std::pair<const char*, const char*> kGit[] = {
-    {"safe.directory", "*"},        {"core.fsmonitor", "false"}, {"core.hooksPath", "/dev/null"},
-    {"core.pager", "cat"},          {"core.editor", "false"},    {"sequence.editor", "false"},
-    {"core.sshCommand", "false"},   {"credential.helper", ""},   {"gpg.program", "false"},
-    {"log.showSignature", "false"}, {"commit.gpgSign", "false"}, {"tag.gpgSign", "false"},
-    {"protocol.ext.allow", "never"}};
+    {"safe.directory", "*"},         {"core.fsmonitor", "false"},
+    {"core.hooksPath", "/dev/null"}, {"core.pager", "cat"},
+    {"core.editor", "false"},        {"sequence.editor", "false"},
+    {"core.sshCommand", "false"},    {"credential.helper", ""},
+    {"gpg.program", "false"},        {"gpg.ssh.program", "false"},
+    {"gpg.x509.program", "false"},   {"safe.bareRepository", "explicit"},
+    {"log.showSignature", "false"},  {"commit.gpgSign", "false"},
+    {"tag.gpgSign", "false"},        {"protocol.ext.allow", "never"}};
 
 void set(sandbox::Env& env, std::string_view name, std::string value) {
   const auto found = std::find_if(env.begin(), env.end(),
@@ -45,13 +48,16 @@ sandbox::Env verify_env(const sandbox::HandedOver& handed) {
   }
   set(env, "GIT_CONFIG_COUNT", std::to_string(count));
   set(env, "GIT_TERMINAL_PROMPT", "0");
+  set(env, "GIT_NO_LAZY_FETCH", "1");
   return env;
 }
 
 // What the verifier finds, or why there is nothing to be judged.
 awaitable<Result<sandbox::HandedOver>> take_over(VerifyParts parts) {
   Report* const report = parts.report;
-  auto handed = co_await parts.sandbox->hand_over(parts.work->workdir);
+  const auto leftovers =
+      report->verify_where == "fresh" ? sandbox::Leftovers::kKeep : sandbox::Leftovers::kRemove;
+  auto handed = co_await parts.sandbox->hand_over(parts.work->workdir, leftovers);
   if (!handed) {
     if (is_end(handed.error())) co_return handed;
     report->unjudged = "the work cannot be handed over: " + handed.error().message;

@@ -119,8 +119,10 @@ class Batch final : public RunReport {
     if (!flags_.json) {
       fmt::print("{}results  {}/results.jsonl\n", batch_table(lines), directory_);
       if (settled < total_) {
-        fmt::print("not run  {} of {}\ngo on    the same command with --resume --out {}\n",
-                   total_ - settled, total_, directory_);
+        fmt::print(
+            "open     {} of {} are not run, or are to be run again\ngo on    the same command with "
+            "--resume --out {}\n",
+            total_ - settled, total_, directory_);
       }
     }
     if (interrupted_) return exit_code(ErrorCode::kCancelled);

@@ -25,6 +25,7 @@ struct RunFlags {
   std::string trainer_listen{kTrainerListen};  // for the policy `trainer`
   bool trainer_text = false;                   // its answers need no tokens
   double trainer_lease_s = 60;                 // see gate::GateOptions
+  double upstream_patience_s = 65;
   GateLimitFlags limits;
   GateRuleFlags rules;
   // For the policy `passthrough`: what is asked of each call, whatever the agent asks for.

@@ -114,6 +114,10 @@ int main(int argc, char** argv) {
          "a trainer who says nothing for so long while a call waits could not answer")
       ->capture_default_str()
       ->check(CLI::Range(0.01, 86400.0));
+  option("--upstream-patience-s", run.upstream_patience_s,
+         "an upstream that answers the gate itself so long behind the agent's end could answer")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 86400.0));
   option("--out", run.out, "a new directory for the result, trace and logs");
   option("--log", run.log, "append the engine's log to this file");
   option("--agents-dir", run.agents_directory, "where your agent specs are")->capture_default_str();

@@ -19,6 +19,8 @@ struct Row {
   uint64_t turns = 0;
   std::vector<double> walls;
   std::map<std::string, size_t> errors, failed_attempts;
+  size_t unusable = 0, clamped = 0;
+  std::map<std::string, const ResultLine*> first_errors;  // by their kind
 
   void add(const ResultLine& entry) {
     ++rollouts;
@@ -27,7 +29,12 @@ struct Row {
       ++errors["not_run"];
       return;
     }
-    if (!entry.error_kind.empty()) ++errors[entry.error_kind];
+    if (!entry.error_kind.empty()) {
+      ++errors[entry.error_kind];
+      first_errors.try_emplace(entry.error_kind, &entry);
+    }
+    if (entry.reward_unusable) ++unusable;
+    if (entry.reward_clamped) ++clamped;
     turns += entry.turns;
     walls.push_back(entry.wall_s);
     if (!entry.reward) return;
@@ -60,6 +67,8 @@ std::string describe(const ResultLine& entry) {
   if (!entry.has_result) return "not run: " + printable(entry.why);
   std::string text =
       entry.reward ? fmt::format("reward {:.2f}", *entry.reward) : std::string("reward null");
+  if (entry.reward_unusable) text += " (no usable verdict)";
+  if (entry.reward_clamped) text += " (clamped)";
   if (!entry.error_kind.empty()) text += ", " + entry.error_kind;
   text += fmt::format(", {} turns, {:.2f} s", entry.turns, entry.wall_s);
   for (const auto& [kind, count] : entry.failed_attempts) {
@@ -82,7 +91,18 @@ std::string batch_table(const std::vector<ResultLine>& entries) {
   for (const auto& [name, row] : rows) text += row.text(name, width);
   if (rows.size() > 1) text += all.text("all", width);
   for (const auto& [kind, count] : all.failed_attempts) {
-    text += fmt::format("{} attempts failed ({}) and are not counted above\n", count, kind);
+    text +=
+        fmt::format("{} failed attempts ({}), those that were made again included\n", count, kind);
+  }
+  if (all.unusable > 0) {
+    text += fmt::format("{} rewards are the least there is, for want of a usable verdict\n",
+                        all.unusable);
+  }
+  if (all.clamped > 0) {
+    text += fmt::format("{} rewards were out of their task's bounds and clamped\n", all.clamped);
+  }
+  for (const auto& [kind, entry] : all.first_errors) {
+    text += fmt::format("first {}: {}: {}\n", kind, entry->name, printable(entry->error));
   }
   return text;
 }

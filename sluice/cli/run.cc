@@ -58,6 +58,7 @@ class Run {
     if (flags_.trainer_text) options.gate.tokens = gate::OriginRule::Tokens::kWaived;
     set_limits(flags_.limits, options.gate);
     options.gate.trainer_lease = from_seconds(flags_.trainer_lease_s);
+    options.gate.upstream_patience = from_seconds(flags_.upstream_patience_s);
     if (flags_.policy == kTrainerPolicy) {
       options.trainer.emplace();
       options.trainer->listen = flags_.trainer_listen;

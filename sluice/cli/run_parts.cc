@@ -307,8 +307,13 @@ void print_result(const std::string& directory, const rollout::RolloutResult& re
   fmt::print("agent    {}, {} calls, {} turns, {}\n", result.agent, result.calls.calls,
              result.calls.turns,
              result.report.agent ? describe(result.report.agent->exit) : "not started");
+  std::string about = printable(result.reward_error);
+  if (!result.reward_clamped.empty()) {
+    about = fmt::format("{} is out of the task's reward_min and reward_max",
+                        printable(result.reward_clamped));
+  }
   fmt::print("reward   {}{}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null",
-             result.reward_error.empty() ? "" : "  " + printable(result.reward_error));
+             about.empty() ? "" : "  " + about);
   fmt::print("time     {}\n", duration_text(result.wall));
   fmt::print("result   {}/result.json\ntrace    {}\n", directory, result.trace);
   if (!result.kept_files.empty()) {

@@ -317,6 +317,9 @@ void read_gate(Settings& in, ServeSettings& out) {
   in.seconds("trainer_wait_s", out.trainer_wait, "what such a rollout waits for a trainer [30]");
   in.seconds("trainer_lease_s", out.gate.trainer_lease,
              "a trainer who says nothing for so long while a call waits could not answer [60]");
+  in.seconds("upstream_patience_s", out.gate.upstream_patience,
+             "an upstream that answers the gate itself so long behind the agent's end could "
+             "answer [65]");
   if (in.declaring()) {
     add_rule_flags(*in.command(), in.rules);
     add_limit_flags(*in.command(), in.limits);

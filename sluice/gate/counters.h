@@ -26,9 +26,16 @@ struct Counters {
   std::string budget_reason;            // which limit was the first to refuse a call, in words
   std::vector<std::string> rejections;  // why, of the first three
   bool cancelled = false;               // by the trainer: Trainer::cancel()
+  std::string cancel_reason;            // as he gave it
   std::array<uint64_t, 6> outcomes{};   // of ended calls, by llm::Outcome
 
   uint64_t ended(llm::Outcome outcome) const { return outcomes[static_cast<size_t>(outcome)]; }
+};
+
+// Whether whoever answers could until the agent ended, in words for people.
+struct Answering {
+  std::string outage;  // why not, and what to do, if that is shown outside of the rollout; else ""
+  std::string doubt;   // what looks like it, but counts as the agent's doing; else ""
 };
 
 // Of all rollouts of a gate, those that are closed included.

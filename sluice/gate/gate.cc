@@ -148,10 +148,14 @@ std::optional<Counters> Operator::counters(const RolloutId& id) const {
   return rollout->counters();
 }
 
-net::awaitable<std::optional<std::string>> Operator::outage(RolloutId id) const {
+net::awaitable<Answering> Operator::answering(RolloutId id) const {
   const auto rollout = gate_->find(id);
-  if (!rollout) co_return std::nullopt;
-  co_return co_await rollout->outage();
+  if (!rollout) co_return Answering();
+  co_return co_await rollout->outages().answering();
+}
+
+void Operator::stop_asking(const RolloutId& id) const {
+  if (const auto rollout = gate_->find(id)) rollout->outages().stop_asking();
 }
 
 std::vector<Item> Trainer::next_batch(size_t max, Duration wait) {

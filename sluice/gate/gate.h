@@ -47,10 +47,11 @@ class Operator {
   // it. Returns when nothing of it runs any more; at once if it is being closed already.
   net::awaitable<void> close(RolloutId id);
   std::optional<Counters> counters(const RolloutId& id) const;
-  // When its agent has ended: why whoever answers could not until then, and what to do, if that is
-  // shown outside of the rollout (docs/gate.md, "Outages"). May take as long as a question to the
-  // upstream does, 5 s at most.
-  net::awaitable<std::optional<std::string>> outage(RolloutId id) const;
+  // When its agent has ended. May take GateOptions' upstream_patience, if an upstream fails all
+  // that time.
+  net::awaitable<Answering> answering(RolloutId id) const;
+  // Whoever waits for that waits no longer.
+  void stop_asking(const RolloutId& id) const;
 
  private:
   friend class Gate;

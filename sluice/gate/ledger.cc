@@ -130,6 +130,7 @@ void Ledger::exhausted(std::string_view reason) {
 
 void Ledger::cancelled(std::string_view reason) {
   counters_.cancelled = true;
+  counters_.cancel_reason = reason;
   event("cancelled", object([&](Members& detail) { detail.text("reason", reason); }));
   watched("rollout_cancelled", nullptr, "reason", reason);
 }

@@ -19,8 +19,6 @@ using State = ParkedCall::State;
 
 // How long connections get to take their last bytes when a rollout is closed.
 constexpr auto kCloseGrace = std::chrono::milliseconds(500);
-// How long the upstream has to answer the gate itself.
-constexpr auto kProbeTime = std::chrono::seconds(5);
 // One call is asked for again by at most this many connections at a time.
 constexpr size_t kMaxWaiters = 4;
 
@@ -54,8 +52,7 @@ OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
              }),
       tools_(*this, registration_, *core_, *ledger_, allowance_),
       reads_(registration_.shard->executor()),
-      base_url_(registration_.policy ? registration_.policy->base_url() : ""),
-      probing_(registration_.shard->executor()) {
+      outages_(registration_, *core_) {
   if (!registration_.policy) core_->ready.open(registration_.id);
   if (registration_.tools_in_requests == ToolsInRequests::kAdded) {
     for (const Tool& tool : registration_.tools) {
@@ -75,46 +72,13 @@ void OpenRollout::admit() {
 
 void OpenRollout::stop_admitting(std::string_view why) {
   if (!allowance_.stop_admitting()) return;
-  look_for_outage();
+  // An agent that has what it wanted may be gone before its answer is known to have arrived.
+  for (const auto& parked : calls_.all()) outages_.note_upstream(*parked);
+  outages_.agent_ended(counters().cancelled);
   tools_.stop_all();
   // Whoever waits for the agent's next call waits no longer.
   ledger_->end(std::string(why));
   ledger_->watched("rollout_ended");
-}
-
-// The agent has ended: could whoever answers, up to now?
-void OpenRollout::look_for_outage() {
-  // An agent that has what it wanted may be gone before its answer is known to have arrived.
-  for (const auto& parked : calls_.all()) note_upstream(*parked);
-  outages_.ended(Clock::now());
-  if (counters().cancelled) return;  // by who answers: that was his answer
-  if (!registration_.policy) {
-    const auto outage =
-        outages_.trainer(core_->ready.trainer_heard_last(), options().trainer_lease);
-    if (outage) note_outage(*outage, "");
-    return;
-  }
-  const auto outage = outages_.upstream();
-  if (!outage || core_->served.others_served(base_url_, registration_.id, outage->since)) return;
-  probing_.spawn(probe(this, *outage));
-}
-
-net::awaitable<void> OpenRollout::probe(OpenRollout* self, Outage outage) {
-  const Deadline deadline = Deadline::in(kProbeTime);
-  const llm::Dialect dialect = *self->registration_.dialects.begin();
-  const auto answers = co_await self->registration_.policy->probe(dialect, deadline);
-  if (!answers) self->note_outage(outage, answers.error().message);
-}
-
-void OpenRollout::note_outage(const Outage& outage, const std::string& probed) {
-  outage_ = describe(outage, base_url_, probed, Clock::now(), std::chrono::system_clock::now());
-  core_->options.log.warn("gate", "whoever answers could not",
-                          {{"rollout", registration_.id.value}, {"why", *outage_}});
-}
-
-net::awaitable<std::optional<std::string>> OpenRollout::outage() {
-  co_await probing_.join();
-  co_return outage_;
 }
 
 void OpenRollout::agent_exited() {
@@ -303,9 +267,8 @@ OpenRollout::Parked OpenRollout::park(Arrival arrival, const llm::Peek& peek, Re
 }
 
 void OpenRollout::submit(const Parked& parked, const PurposeRule* rule) {
-  const bool answered_elsewhere = !registration_.policy || !base_url_.empty();
-  if (is_trajectory(rule) && answered_elsewhere)
-    outages_.asked(parked->call->ordinal, Clock::now());
+  if (is_trajectory(rule) && outages_.watches())
+    outages_.watch().asked(parked->call->ordinal, Clock::now());
   if (rule != nullptr && rule->canned) {
     llm::Answer canned = llm::text_answer(*rule->canned, llm::Origin::kCanned);
     const auto answered = accept(parked, std::move(canned));
@@ -424,7 +387,7 @@ Result<void> OpenRollout::accept(const Parked& parked, llm::Answer answer) {
   }
   parked->answer = std::make_shared<const llm::Answer>(std::move(answer));
   parked->state = State::kAnswered;
-  outages_.answered(parked->call->ordinal);
+  outages_.watch().answered(parked->call->ordinal);
   core_->ready.remove(std::exchange(parked->ticket, nullptr));
   for (const auto& pending : parked->pending) ledger_->tell(pending);
   parked->wake();
@@ -448,8 +411,8 @@ Result<void> OpenRollout::check_origin(const llm::Answer& answer) const {
     return Error(
         ErrorCode::kInvalidArgument,
         fmt::format("answer: it has {} token ids and {} logprobs; what was sampled needs its "
-                    "token ids and a logprob for each (or another origin, or a registration "
-                    "that waives them)",
+                    "token ids and a logprob for each (or another origin, or --trainer-text "
+                    "or a registration that waives them)",
                     choice.ids.size(), choice.logprobs.size()),
         ErrorOrigin::kCaller);
   }
@@ -469,7 +432,7 @@ void OpenRollout::stamp_versions(const ParkedCall& parked, llm::Answer& answer) 
 
 void OpenRollout::refuse(const Parked& parked, llm::Refusal refusal) {
   if (!parked->is_open()) return;
-  outages_.answered(parked->call->ordinal);
+  outages_.watch().answered(parked->call->ordinal);
   const bool failure = is_failure(refusal);
   parked->problem = std::make_unique<const Problem>(Problem::of(refusal));
   end(parked, failure ? Outcome::kFailed : Outcome::kRefused, refusal.message);
@@ -533,7 +496,7 @@ void OpenRollout::reject(const CallId& id, std::string_view why) {
   const Parked parked = calls_.find(id);
   if (!parked || !parked->is_open()) return;
   ledger_->rejected(id, why);
-  outages_.rejected(parked->call->ordinal, Clock::now(), why);
+  outages_.watch().rejected(parked->call->ordinal, Clock::now(), why);
 }
 
 Result<void> OpenRollout::reply_tool(const ToolCallId& id, Result<ToolResult> result) {
@@ -583,26 +546,15 @@ void OpenRollout::hung_up(const Parked& parked, Waiter* waiter) {
 
 void OpenRollout::relayed(const Parked& parked, Outcome outcome, std::string_view detail) {
   if (parked->state == State::kEnded) return;
-  note_upstream(*parked);
+  outages_.note_upstream(*parked);
   end(parked, outcome, detail);
-}
-
-void OpenRollout::note_upstream(const ParkedCall& parked) {
-  const auto part = parked.progress == nullptr ? std::nullopt : parked.progress->upstreams_part();
-  if (!part) return;
-  if (part->empty()) {
-    outages_.answered(parked.call->ordinal);
-    core_->served.served(base_url_, registration_.id, Clock::now());
-  } else {
-    outages_.failed(parked.call->ordinal, Clock::now(), *part);
-  }
 }
 
 void OpenRollout::end(const Parked& parked, Outcome outcome, std::string_view detail) {
   const llm::Call& call = *parked->call;
   parked->state = State::kEnded;
   parked->outcome = outcome;
-  outages_.left(call.ordinal);
+  outages_.watch().left(call.ordinal);
   core_->ready.remove(std::exchange(parked->ticket, nullptr));
   if (outcome != Outcome::kDelivered && goes_ahead(*parked)) {
     // The agent may have some of what never came to a delivered answer.
@@ -644,8 +596,7 @@ net::awaitable<bool> OpenRollout::close() {
     end(parked, Outcome::kUndelivered, "the rollout ended before the answer was acknowledged");
   }
   endpoint_.reset();
-  probing_.cancel();
-  co_await probing_.join();
+  co_await outages_.close();
   co_await reads_.join();
   ledger_->end("the rollout was closed");
   co_await ledger_->close();

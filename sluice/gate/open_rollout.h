@@ -12,6 +12,7 @@
 #include <tl/expected.hpp>
 
 #include "sluice/gate/allowance.h"
+#include "sluice/gate/outages.h"
 #include "sluice/gate/parked_calls.h"
 #include "sluice/gate/policy.h"
 #include "sluice/gate/toolbox.h"
@@ -102,9 +103,7 @@ class OpenRollout final : public CallOwner {
   // The same if the first sampled answer is more than so many versions old.
   void cancel_if_older(uint64_t versions);
 
-  // Why whoever answers could not, when the agent ended, and what to do; nothing if that is not
-  // shown. Waits for the gate's own question to the upstream.
-  net::awaitable<std::optional<std::string>> outage();
+  Outages& outages() { return outages_; }
 
   // Ends everything; returns when nothing of the rollout runs any more. False, and at once, if
   // somebody else is closing it.
@@ -144,10 +143,6 @@ class OpenRollout final : public CallOwner {
   void refuse(const Parked& parked, llm::Refusal refusal);
   void fail(const Parked& parked, std::string_view detail);
   void relay(const Parked& parked, std::unique_ptr<Relay> relay);
-  void note_upstream(const ParkedCall& parked);
-  void look_for_outage();
-  static net::awaitable<void> probe(OpenRollout* self, Outage outage);
-  void note_outage(const Outage& outage, const std::string& probed);
   void end(const Parked& parked, llm::Outcome outcome, std::string_view detail);
   void end_open(const llm::Problem& problem, llm::Outcome outcome, std::string_view detail);
   void remember(const ParkedCall& parked, Received received);
@@ -161,11 +156,8 @@ class OpenRollout final : public CallOwner {
   ParkedCalls calls_;
   AgentSessions sessions_;
   ToolBox tools_;
-  net::TaskGroup reads_;        // of bodies
-  const std::string base_url_;  // of the policy; "" if it answers by itself
-  OutageWatch outages_;
-  net::TaskGroup probing_;
-  std::optional<std::string> outage_;
+  net::TaskGroup reads_;  // of bodies
+  Outages outages_;
   std::vector<llm::ToolDefinition> added_tools_;  // to requests; none if that was not asked for
   std::unique_ptr<net::HttpServer> endpoint_;
   std::optional<uint64_t> first_version_;   // of the gate's, counted, at the first sampled answer

@@ -40,6 +40,9 @@ struct GateOptions {
   // A trainer of whom nothing is heard for so long, while a call waits for him, is taken for dead
   // when the agent ends (outage_watch.h).
   Duration trainer_lease = std::chrono::seconds(60);
+  // So long behind the agent's end the gate's own requests to an upstream must all fail: an agent
+  // may have used up the quota of a minute. Where nothing listens, one is enough.
+  Duration upstream_patience = std::chrono::seconds(65);
   TotalBudget total;
   // kWaived: of every rollout, whatever its registration says.
   OriginRule::Tokens tokens = OriginRule::Tokens::kRequired;

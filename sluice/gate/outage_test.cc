@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <climits>
+
 #include "sluice/gate/testing.h"
 
 namespace sluice::gate {
@@ -24,8 +26,10 @@ class OutageTest : public testing::GateFixture {
   std::string outage() {
     testing::settle(shard_);
     gate_->for_operator.stop_admitting(id_);
-    return net::testing::run(shard_, gate_->for_operator.outage(id_)).value_or("");
+    answering_ = net::testing::run(shard_, gate_->for_operator.answering(id_));
+    return answering_.outage;
   }
+  Answering answering_;
 };
 
 TEST_F(OutageTest, a_trainer_of_whom_nothing_is_heard) {
@@ -126,6 +130,7 @@ class Elsewhere final : public Policy {
   net::Signal* silent = nullptr;  // what follows is never said
   Result<void> answers_probes;
   int probes = 0;
+  int failing_probes = INT_MAX;
 
   void submit(std::shared_ptr<const llm::Call>, Reply reply) override {
     auto relay = std::make_unique<testing::FakeRelay>(status, std::vector<Result<Bytes>>{said});
@@ -136,7 +141,7 @@ class Elsewhere final : public Policy {
   std::string base_url() const override { return kUrl; }
   net::awaitable<Result<void>> probe(llm::Dialect, Deadline deadline) override {
     EXPECT_FALSE(deadline.is_never());
-    ++probes;
+    if (++probes > failing_probes) co_return Result<void>();
     co_return answers_probes;
   }
 };
@@ -193,7 +198,107 @@ TEST_F(UpstreamOutageTest, one_that_answers_the_gate_is_not) {
   elsewhere_->answers_probes = {};
   call();
   EXPECT_EQ(outage(), "");
+  EXPECT_THAT(answering_.doubt,
+              AllOf(HasSubstr("(connect: refused)"), HasSubstr("but answers the gate itself")));
   EXPECT_EQ(elsewhere_->probes, 1);
+}
+
+// An agent may have used up what there was for a while.
+TEST_F(UpstreamOutageTest, one_that_answers_the_gate_a_little_later_is_not) {
+  options_.upstream_patience = 20ms;
+  open();
+  is_down();
+  elsewhere_->answers_probes = Error(ErrorCode::kExhausted, "status 429");
+  elsewhere_->failing_probes = 1;
+  call();
+  EXPECT_EQ(outage(), "");
+  EXPECT_EQ(elsewhere_->probes, 2);
+}
+
+TEST_F(UpstreamOutageTest, one_that_fails_the_gate_all_the_time_is_out) {
+  options_.upstream_patience = 20ms;
+  open();
+  is_down();
+  elsewhere_->answers_probes = Error(ErrorCode::kExhausted, "status 429");
+  call();
+  EXPECT_THAT(outage(), HasSubstr("(status 429)"));
+  EXPECT_EQ(elsewhere_->probes, 2);
+}
+
+TEST_F(UpstreamOutageTest, who_waits_for_that_may_wait_no_longer) {
+  open();
+  is_down();
+  elsewhere_->answers_probes = Error(ErrorCode::kExhausted, "status 429");
+  call();
+  gate_->for_operator.stop_admitting(id_);
+  testing::run_until(shard_, [&] { return elsewhere_->probes == 1; });
+  gate_->for_operator.stop_asking(id_);
+  EXPECT_EQ(outage(), "");
+}
+
+// No agent changes the key; but one that is refused may be good for everything else.
+TEST_F(UpstreamOutageTest, a_key_that_is_not_taken_is_an_outage_if_the_calls_say_so_too) {
+  open();
+  elsewhere_->answers_probes = Error(ErrorCode::kPermissionDenied, "status 401");
+  elsewhere_->status = 401;
+  call();
+  EXPECT_THAT(outage(), HasSubstr("(status 401)"));
+}
+TEST_F(UpstreamOutageTest, a_key_that_is_not_taken_for_the_gates_question_alone_is_none) {
+  open();
+  elsewhere_->answers_probes = Error(ErrorCode::kPermissionDenied, "status 401");
+  elsewhere_->status = 500;
+  call();
+  EXPECT_EQ(outage(), "");
+  EXPECT_EQ(elsewhere_->probes, 1);
+}
+
+TEST_F(UpstreamOutageTest, a_success_without_an_answer_is_a_failure) {
+  open();
+  elsewhere_->answers_probes = Error(ErrorCode::kUnavailable, "gone");
+  int number = 0;
+  for (const char* said : {R"({"error":{"message":"overloaded"}})", "{}", R"({"choices":[]})",
+                           "<html>", "{not json"}) {
+    elsewhere_->said = said;
+    call(number++);
+  }
+  EXPECT_EQ(counters().turns, 0u);
+  EXPECT_THAT(outage(), HasSubstr("no answer of the dialect"));
+}
+
+// One that has no answer for the gate in good times either.
+TEST_F(UpstreamOutageTest, silence_towards_the_gate_tells_nothing_of_one_that_never_answers_it) {
+  options_.upstream_patience = 20ms;
+  elsewhere_->answers_probes = Error(ErrorCode::kExhausted, "status 500");
+  open();
+  EXPECT_EQ(call(0), 200);
+  testing::run_until(shard_, [&] { return elsewhere_->probes == 1; });
+  elsewhere_->status = 500;
+  call(1);
+  EXPECT_EQ(outage(), "");
+  EXPECT_THAT(answering_.doubt, HasSubstr("never answered the gate itself, also while it served"));
+}
+
+TEST_F(UpstreamOutageTest, one_is_asked_once_in_good_times) {
+  options_.upstream_patience = 20ms;
+  open();
+  EXPECT_EQ(call(0), 200);
+  EXPECT_EQ(call(1), 200);
+  EXPECT_EQ(elsewhere_->probes, 1);
+  elsewhere_->answers_probes = Error(ErrorCode::kExhausted, "status 500");
+  elsewhere_->status = 500;
+  call(2);
+  EXPECT_THAT(outage(), HasSubstr("(status 500)"));
+}
+
+TEST_F(UpstreamOutageTest, one_that_objects_to_what_it_is_asked_is_not_out) {
+  open();
+  is_down();
+  elsewhere_->opens = {};
+  elsewhere_->status = 400;
+  call();
+  EXPECT_EQ(outage(), "");
+  EXPECT_EQ(elsewhere_->probes, 0);
 }
 
 TEST_F(UpstreamOutageTest, errors_by_status_count_as_well) {
@@ -241,7 +346,7 @@ TEST_F(UpstreamOutageTest, while_others_are_served_an_agents_errors_are_its_own)
   serve_another();
   is_down();
   EXPECT_EQ(outage(), "");
-  EXPECT_EQ(elsewhere_->probes, 0);
+  EXPECT_EQ(elsewhere_->probes, 1) << "in good times";
 }
 
 TEST_F(UpstreamOutageTest, others_that_were_served_before_say_nothing) {
@@ -259,7 +364,7 @@ TEST_F(UpstreamOutageTest, a_later_turn_is_a_recovery) {
   elsewhere_->opens = {};
   EXPECT_EQ(call(1), 200);
   EXPECT_EQ(outage(), "");
-  EXPECT_EQ(elsewhere_->probes, 0);
+  EXPECT_EQ(elsewhere_->probes, 1) << "in good times";
 }
 
 // What titles a conversation is no part of it.
@@ -286,8 +391,8 @@ TEST_F(UpstreamOutageTest, without_an_end_nothing_is_asked) {
   open();
   is_down();
   call();
-  EXPECT_FALSE(net::testing::run(shard_, gate_->for_operator.outage(id_)));
-  EXPECT_FALSE(net::testing::run(shard_, gate_->for_operator.outage({"another"})));
+  EXPECT_EQ(net::testing::run(shard_, gate_->for_operator.answering(id_)).outage, "");
+  EXPECT_EQ(net::testing::run(shard_, gate_->for_operator.answering({"another"})).outage, "");
   EXPECT_EQ(elsewhere_->probes, 0);
 }
 

@@ -6,6 +6,16 @@
 #include <algorithm>
 
 namespace sluice::gate {
+namespace {
+
+constexpr auto kAskAgain = std::chrono::seconds(30);
+
+std::string done_by(const Outage& upstreams) {
+  return upstreams.why.empty() ? "did not answer"
+                               : "failed this rollout's calls (" + upstreams.why + ")";
+}
+
+}  // namespace
 
 void ServedLog::served(const std::string& url, const RolloutId& rollout, Time now) {
   const std::lock_guard lock(mutex_);
@@ -14,7 +24,8 @@ void ServedLog::served(const std::string& url, const RolloutId& rollout, Time no
       return a.second.last.at < b.second.last.at;
     }));
   }
-  const auto [it, fresh] = rows_.try_emplace(url, Row{{rollout, now}, std::nullopt});
+  const auto [it, fresh] =
+      rows_.try_emplace(url, Row{{rollout, now}, std::nullopt, std::nullopt, false});
   Row& row = it->second;
   if (!fresh && row.last.rollout != rollout) row.other = row.last;
   row.last = {rollout, now};
@@ -27,6 +38,26 @@ bool ServedLog::others_served(const std::string& url, const RolloutId& rollout, 
   const Row& row = it->second;
   if (row.last.rollout != rollout) return row.last.at >= since;
   return row.other && row.other->at >= since;
+}
+
+bool ServedLog::should_ask(const std::string& url, Time now) {
+  const std::lock_guard lock(mutex_);
+  const auto it = rows_.find(url);
+  if (it == rows_.end() || it->second.answered) return false;
+  if (it->second.asked && now - *it->second.asked < kAskAgain) return false;
+  it->second.asked = now;
+  return true;
+}
+
+void ServedLog::gate_answered(const std::string& url) {
+  const std::lock_guard lock(mutex_);
+  if (const auto it = rows_.find(url); it != rows_.end()) it->second.answered = true;
+}
+
+bool ServedLog::silence_tells(const std::string& url) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = rows_.find(url);
+  return it == rows_.end() || it->second.answered;
 }
 
 void OutageWatch::asked(uint64_t call, Time now) {
@@ -95,6 +126,15 @@ std::optional<Outage> OutageWatch::trainer(Time heard, Duration lease) const {
   return Outage{Outage::Kind::kNoTrainer, silent, ""};
 }
 
+Duration OutageWatch::waited() const {
+  return unanswered_ && ended_ ? *ended_ - unanswered_->since : Duration();
+}
+
+std::string describe_doubt(const Outage& outage, const std::string& url, std::string_view shown) {
+  return fmt::format("the upstream at {} {}, but {}: that counts as the agent's doing", url,
+                     done_by(outage), shown);
+}
+
 std::string describe(const Outage& outage, const std::string& url, const std::string& probe,
                      Clock::time_point now, std::chrono::system_clock::time_point wall) {
   const auto at = std::chrono::system_clock::to_time_t(wall - (now - outage.since));
@@ -104,10 +144,7 @@ std::string describe(const Outage& outage, const std::string& url, const std::st
       return fmt::format(
           "the upstream at {} {} {}, and failed the gate's own request to {}/models too ({}): "
           "start it, give it more room, or name one that answers",
-          url,
-          outage.why.empty() ? "did not answer"
-                             : "failed this rollout's calls (" + outage.why + ")",
-          since, url, probe);
+          url, done_by(outage), since, url, probe);
     case Outage::Kind::kNoTrainer:
       return fmt::format(
           "a call waited, and nothing was heard of a trainer {}: start the trainer, or let it "

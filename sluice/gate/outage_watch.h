@@ -32,6 +32,14 @@ class ServedLog {
   // Whether another rollout was, since then.
   bool others_served(const std::string& url, const RolloutId& rollout, Time since) const;
 
+  // What the gate asks a URL for itself tells of outages only if it is answered in good times.
+  // True, and not again for a while: it should be asked, as the URL serves and has not answered
+  // yet.
+  bool should_ask(const std::string& url, Time now);
+  void gate_answered(const std::string& url);
+  // It has answered the gate before, or it never served anybody.
+  bool silence_tells(const std::string& url) const;
+
  private:
   struct Served {
     RolloutId rollout;
@@ -40,6 +48,8 @@ class ServedLog {
   struct Row {
     Served last;
     std::optional<Served> other;  // the last to another than that
+    std::optional<Time> asked;    // by the gate
+    bool answered = false;
   };
   mutable std::mutex mutex_;
   std::unordered_map<std::string, Row> rows_;
@@ -78,6 +88,8 @@ class OutageWatch {
   std::optional<Outage> upstream() const;
   // The trainer, last heard of at `heard`: nothing of him, or nothing that fits, for `lease`.
   std::optional<Outage> trainer(Time heard, Duration lease) const;
+  // How long a call had waited for the trainer, in vain.
+  Duration waited() const;
 
  private:
   struct Rejected {
@@ -96,9 +108,11 @@ class OutageWatch {
   std::optional<Time> ended_;
 };
 
-// The same for people: what it was, from when on, and what to do. `now` and `wall` are one moment;
+// An outage for people: what it was, from when on, and what to do. `now` and `wall` are one moment;
 // `probe` is what the gate's own request to the upstream came to.
 std::string describe(const Outage& outage, const std::string& url, const std::string& probe,
                      Clock::time_point now, std::chrono::system_clock::time_point wall);
+// What an upstream did to a rollout, and what shows that it is no outage.
+std::string describe_doubt(const Outage& outage, const std::string& url, std::string_view shown);
 
 }  // namespace sluice::gate

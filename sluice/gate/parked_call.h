@@ -62,6 +62,8 @@ class RelayProgress {
   // "" where the upstream has done its part, though the agent may not have all of it yet; else why
   // it could not; nothing while it may yet.
   virtual std::optional<std::string> upstreams_part() const = 0;
+  // Whether it could, and objects to what it was asked.
+  virtual bool is_objection() const = 0;
 };
 
 struct ParkedCall {

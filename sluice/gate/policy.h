@@ -77,7 +77,8 @@ class Policy {
   // answers by itself.
   virtual std::string base_url() const { return {}; }
   // Asks there for the gate itself, as for calls of this dialect, whether anybody answers; the
-  // error says why not. On the rollout's shard.
+  // error says why not: kUnavailable where nobody is there, kPermissionDenied where the key is not
+  // taken, anything else from one who may be well again soon. On the rollout's shard.
   virtual net::awaitable<Result<void>> probe(llm::Dialect, Deadline) { co_return Result<void>(); }
 };
 

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 #include <vector>
 
@@ -184,6 +185,7 @@ TEST_F(ThreadsTest, TheTraceOfATcpAgentHoldsItsExactBytes) {
   ASSERT_EQ(trace->calls.size(), 1u);
   EXPECT_EQ(*trace->body(trace->calls[0]), body);
   EXPECT_EQ(trace->calls[0].outcome, Outcome::kDelivered);
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

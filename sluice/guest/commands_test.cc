@@ -213,5 +213,15 @@ TEST_P(CommandTest, RootBecomesAnotherUserWithoutCapabilities) {
   EXPECT_EQ(exec(request).out, "65534\n");
 }
 
+// By its path a pipe is opened as a file is, and judged by its owner.
+TEST_P(CommandTest, OutputsHavePathsWhoeverRuns) {
+  auto request = shell("echo out > /dev/stdout; echo err | tee /dev/stderr > /dev/null");
+  if (::getuid() == 0) request.user = "1000";
+  const auto output = exec(request);
+  EXPECT_EQ(output.out, "out\n");
+  EXPECT_EQ(output.err, "err\n");
+  EXPECT_EQ(::access("/dev/null", W_OK), 0);
+}
+
 }  // namespace
 }  // namespace sluice::guest

@@ -182,6 +182,23 @@ TEST_P(HandOverTest, SharedMemoryOfTheAgentGoes) {
 
 // A directory that the agent could change, and one behind a link in such a one, hold no program to
 // be trusted.
+// In a sandbox where no agent was, what is of its uid is setup's, or the work.
+TEST_P(HandOverTest, WhereThereWasNoAgentPlacesForEverybodyAreLeftAlone) {
+  file("shared/socket", kAgent);
+  const int his = ::shmget(IPC_PRIVATE, 4096, 0600);
+  ASSERT_GE(his, 0);
+  shmid_ds about{};
+  ::shmctl(his, IPC_STAT, &about);
+  about.shm_perm.uid = kAgent;
+  ASSERT_EQ(::shmctl(his, IPC_SET, &about), 0);
+  wire::HandOver what = request();
+  what.shared.clear();
+  hand_over(what);
+  EXPECT_NE(look("shared/socket"), "none");
+  EXPECT_EQ(::shmctl(his, IPC_STAT, &about), 0);
+  ::shmctl(his, IPC_RMID, nullptr);
+}
+
 TEST_P(HandOverTest, ProgramsComeFromWhereTheAgentHasNoSay) {
   // Not below /tmp, where everybody has one.
   char name[] = "/run/sluice-guest-test-XXXXXX";

@@ -330,6 +330,7 @@ TEST_P(WorkTest, NoLinkLeadsAstray) {
   through.paths = {path("way/file")};
   ASSERT_TRUE(take(through));
   EXPECT_EQ(taken_.entries, 0u);
+  EXPECT_EQ(taken_.missing, through.paths);
   // Where it is put, it takes the directory's place, and nothing is written through it.
   std::filesystem::remove(top_);
   std::filesystem::create_directory(top_);
@@ -344,6 +345,7 @@ TEST_P(WorkTest, AWorkThatIsGoneIsRemoved) {
   const auto nothing = take();
   ASSERT_TRUE(nothing);
   EXPECT_EQ(taken_.entries, 0u);
+  EXPECT_THAT(taken_.missing, ::testing::ElementsAre(top_));
   ASSERT_TRUE(write(in("a/b"), "prepared"));
   ASSERT_TRUE(put(*nothing));
   EXPECT_FALSE(std::filesystem::exists(top_));

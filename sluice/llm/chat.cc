@@ -360,6 +360,8 @@ class ChatCodec final : public openai::OpenAiCodec {
       const Raw* index = fields->find("index");
       if (index != nullptr && json::to_integer(*index).value_or(0) != 0) continue;
       auto finish = string_in(*fields, "finish_reason");
+      // What is no part of a stream has ended, whether the server says why or not.
+      if (finish.empty() && fields->find("message") != nullptr) finish = "stop";
       if (!finish.empty()) said.finish = std::move(finish);
       const Raw* logprobs = fields->find("logprobs");
       if (logprobs != nullptr) wire::note_tokens(wire::at(*logprobs, {"content"}), "logprob", said);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "sluice/base/core/bytes.h"
+
 namespace sluice::rollout {
 
 std::string_view to_string(ErrorKind kind) {
@@ -57,8 +59,8 @@ ErrorKind kind_of(const agent::Report& report) {
   return ErrorKind::kInfrastructure;
 }
 
-Blame blame(const agent::Report& report, const gate::Counters& calls,
-            const std::optional<std::string>& outage, std::string_view agent) {
+Blame blame(const agent::Report& report, const gate::Counters& calls, const std::string& outage,
+            std::string_view agent) {
   const ErrorKind kind = kind_of(report);
   const auto told = [&] {
     return report.failed_phase.empty()
@@ -73,8 +75,13 @@ Blame blame(const agent::Report& report, const gate::Counters& calls,
     default:
       break;
   }
+  if (calls.cancelled) {
+    return {ErrorKind::kCancelled,
+            fmt::format("the trainer cancelled it: {}", to_valid_utf8(calls.cancel_reason))};
+  }
+  if (!report.task_fault.empty()) return {ErrorKind::kTask, report.task_fault};
   // Whatever the agent made of it, and whichever limit it met meanwhile.
-  if (outage) return {ErrorKind::kPolicy, *outage};
+  if (!outage.empty()) return {ErrorKind::kPolicy, outage};
   if (calls.budget_exhausted && report.agent) {
     return {ErrorKind::kBudget, "refused by its budget: " + calls.budget_reason};
   }

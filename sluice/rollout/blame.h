@@ -38,8 +38,8 @@ struct Blame {
 
 // `outage` says why whoever answers could not, where that is shown outside of the rollout; `agent`
 // is its title.
-Blame blame(const agent::Report& report, const gate::Counters& calls,
-            const std::optional<std::string>& outage, std::string_view agent);
+Blame blame(const agent::Report& report, const gate::Counters& calls, const std::string& outage,
+            std::string_view agent);
 // The same of a report's error alone.
 ErrorKind kind_of(const agent::Report& report);
 

@@ -22,12 +22,15 @@ struct Row {
   uint64_t calls = 1;
   bool budget = false;
   bool outage = false;
+  std::string task_fault = {};
+  bool cancelled = false;
 };
 
 Blame blamed(const Row& row) {
   agent::Report report;
   report.error = row.error;
   report.failed_phase = row.phase;
+  report.task_fault = row.task_fault;
   if (row.agent != Agent::kNone) {
     agent::AgentRun& run = report.agent.emplace();
     run.ok = row.agent == Agent::kDone;
@@ -37,9 +40,10 @@ Blame blamed(const Row& row) {
   gate::Counters calls;
   calls.calls = row.calls;
   calls.budget_exhausted = row.budget;
+  calls.cancelled = row.cancelled;
+  calls.cancel_reason = "stale";
   calls.budget_reason = "the budget of 3 calls is used up";
-  std::optional<std::string> outage;
-  if (row.outage) outage = "no trainer";
+  const std::string outage = row.outage ? "no trainer" : "";
   return blame(report, calls, outage, "caller 1");
 }
 
@@ -114,6 +118,12 @@ std::vector<Row> table() {
       {"an outage and a budget", Kind::kPolicy, Agent::kFailed, {}, "", 3, true, true},
       {"an outage, and a directory left without its mode", Kind::kPolicy, Agent::kFailed, said,
        "verify", 1, false, true},
+      {"what no agent's work can be judged by", Kind::kTask, Agent::kFailed, std::nullopt, "", 1,
+       true, true, "without any agent, too: what it was"},
+      {"the trainer's wish", Kind::kCancelled, Agent::kFailed, std::nullopt, "", 1, true, false, "",
+       true},
+      {"that and a lost link", Kind::kInfrastructure, Agent::kLost, lost, "stop", 1, false, false,
+       "without any agent, too: what it was"},
       {"an outage and a lost link", Kind::kInfrastructure, Agent::kLost, lost, "stop", 1, false,
        true},
   };

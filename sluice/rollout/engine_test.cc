@@ -243,8 +243,8 @@ class Elsewhere final : public gate::Policy {
  public:
   explicit Elsewhere(int outages) : outages_(outages) {}
   void submit(std::shared_ptr<const llm::Call>, gate::Reply reply) override {
-    auto relay =
-        std::make_unique<gate::testing::FakeRelay>(200, std::vector<Result<Bytes>>{Bytes("{}")});
+    auto relay = std::make_unique<gate::testing::FakeRelay>(
+        200, std::vector<Result<Bytes>>{Bytes(R"({"choices":[{"message":{}}]})")});
     if (--outages_ >= 0) relay->opens = Error(ErrorCode::kUnavailable, "refused");
     reply.relay(std::move(relay));
   }

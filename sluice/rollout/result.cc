@@ -55,6 +55,7 @@ json::Object calls_json(const gate::Counters& calls) {
   out["resends"] = calls.resends;
   out["refused"] = calls.refused;
   out["rejected"] = calls.rejected;
+  out["failed"] = calls.ended(llm::Outcome::kFailed);
   return out;
 }
 
@@ -109,10 +110,17 @@ std::string to_json(const RolloutResult& result) {
   }
   out["verify_results"] = rows_json(report.verify, kShownOutput, kTicks);
   json::Object files;
-  for (const auto& [path, content] : report.files)
-    files[to_valid_utf8(path)] = to_valid_utf8(content);
+  json::Array extra = texts_json(report.files_extra);
+  for (const auto& [path, content] : report.files) {
+    // Of two names that no JSON can hold one could hide the other.
+    if (is_valid_utf8(path)) {
+      files[path] = to_valid_utf8(content);
+    } else {
+      extra.emplace_back(to_valid_utf8(path));
+    }
+  }
   out["files"] = std::move(files);
-  out["files_extra"] = texts_json(report.files_extra);
+  out["files_extra"] = std::move(extra);
   json::Array artifacts;
   for (const agent::Artifact& artifact : report.artifacts) {
     json::Object row;

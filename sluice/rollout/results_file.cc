@@ -72,6 +72,7 @@ Result<ResultLine> parse_line(std::string_view line) {
   if (const json::Object* result = json::get_object(*root, "result")) {
     out.has_result = true;
     out.error_kind = json::get_string(*result, "error_kind").value_or("");
+    out.error = json::get_string(*result, "error").value_or("");
     out.reward = json::get_number(*result, "reward");
     out.reward_unusable = result->contains("reward_error");
     out.reward_clamped = result->contains("reward_clamped");

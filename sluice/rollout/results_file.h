@@ -25,6 +25,7 @@ struct ResultLine {
   bool has_result = false;
   std::string why;         // if it has none
   std::string error_kind;  // of the result; "" if none
+  std::string error;
   std::optional<double> reward;
   bool reward_unusable = false, reward_clamped = false;
   double wall_s = 0;

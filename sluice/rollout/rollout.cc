@@ -70,14 +70,14 @@ class Rollout::Impl final : public agent::Hooks {
     parts_.log.info("rollout", "opened",
                     {{"rollout", options_.id.value}, {"task", task.id}, {"agent", result.agent}});
 
-    std::optional<std::string> outage;
+    gate::Answering answering;
     auto opened = open_at_gate();
     if (opened) {
       // What is open at the gate is closed there, whatever happens.
       try {
         co_await attempt(&result, began);
-        auto looking = parts_.gate.outage(options_.id);
-        if (!cancelled_) outage = co_await std::move(looking);
+        auto looking = parts_.gate.answering(options_.id);
+        if (!cancelled_) answering = co_await std::move(looking);
       } catch (const std::exception& e) {
         result.report.error =
             Error(ErrorCode::kInternal, fmt::format("a bug of Sluice's: {}", e.what()));
@@ -89,7 +89,7 @@ class Rollout::Impl final : public agent::Hooks {
     }
     finish_phase();
 
-    judge(result, outage);
+    judge(result, answering);
     result.wall = Clock::now() - began;
     result.trace = parts_.recorder.location(options_.id);
     parts_.recorder.closed(
@@ -111,6 +111,7 @@ class Rollout::Impl final : public agent::Hooks {
     cancelled_ = std::move(why);
     if (turn_) turn_->cancel();
     if (driver_) driver_->cancel(*cancelled_);
+    parts_.gate.stop_asking(options_.id);
   }
 
   // agent::Hooks
@@ -261,13 +262,15 @@ class Rollout::Impl final : public agent::Hooks {
   }
 
   // Decides what the rollout reports, from what happened.
-  void judge(RolloutResult& result, const std::optional<std::string>& outage) const {
+  void judge(RolloutResult& result, const gate::Answering& answering) const {
     agent::Report& report = result.report;
-    Blame blamed = blame(report, result.calls, outage, result.agent);
+    Blame blamed = blame(report, result.calls, answering.outage, result.agent);
     result.error_kind = blamed.kind;
     result.error = std::move(blamed.error);
     if (counts(result.error_kind) || result.error_kind == ErrorKind::kPolicy) give_verdict(result);
-    if (outage) report.warnings.push_back(*outage);
+    for (const std::string* told : {&answering.outage, &answering.doubt}) {
+      if (!told->empty()) report.warnings.push_back(*told);
+    }
     for (const std::string& why : result.calls.rejections) {
       report.warnings.push_back("a reply of the trainer was rejected: " + why);
     }

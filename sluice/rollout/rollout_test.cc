@@ -184,9 +184,18 @@ TEST_F(RolloutTest, WorkThatCannotBeJudgedAfreshIsTheLeastReward) {
   task_.verify.where = agent::VerifyWhere::kFresh;
   task_.verify.reward_min = -1;
   EXPECT_EQ(run().reward, 1.0);
-  backend_.prepare([](sandbox::fake::FakeMachine& machine) {
-    machine.refuse_work(Error(ErrorCode::kTooLarge, "too much", ErrorOrigin::kSandbox));
-  });
+  const auto refuse = [&](size_t machines) {
+    backend_.prepare([machines, made = size_t{0}](sandbox::fake::FakeMachine& machine) mutable {
+      if (made++ >= machines) return;
+      machine.refuse_work(Error(ErrorCode::kTooLarge, "too much", ErrorOrigin::kSandbox));
+    });
+  };
+  refuse(2);
+  const RolloutResult tasks = run();
+  EXPECT_EQ(tasks.error_kind, ErrorKind::kTask);
+  EXPECT_EQ(tasks.error, "without any agent, too: the work cannot be taken: too much");
+  EXPECT_EQ(tasks.reward, std::nullopt);
+  refuse(1);
   const RolloutResult result = run();
   EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
   EXPECT_EQ(result.reward, -1.0);

@@ -78,6 +78,9 @@ void read_verify(TomlReader& root, agent::Verify& verify, const std::string& dir
   const auto from = in->one_of("reward", {"auto", "file", "commands"}).value_or("auto");
   if (from == "file") verify.reward = agent::RewardFrom::kFile;
   if (from == "commands") verify.reward = agent::RewardFrom::kCommands;
+  if (from == "file" && verify.commands.empty()) {
+    in->mistake("reward", "\"file\" needs commands, one of which writes it");
+  }
   verify.reward_min = in->number("reward_min", -kMaxReward, kMaxReward).value_or(verify.reward_min);
   verify.reward_max = in->number("reward_max", -kMaxReward, kMaxReward).value_or(verify.reward_max);
   if (verify.reward_max < verify.reward_min) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 #include "sluice/base/core/bytes.h"
 
@@ -45,7 +46,8 @@ Verdict of_file(const std::string& text, const agent::Verify& how) {
   const auto reward = parse_reward(text);
   if (reward) return within_bounds(how, *reward, trimmed(text));
   if (trimmed(text).empty()) return unusable(how, "reward.txt is empty");
-  return unusable(how, fmt::format("reward.txt holds no finite number: \"{}\"", shown(text)));
+  return unusable(how,
+                  fmt::format("reward.txt holds no finite number: \"{}\"", shown(trimmed(text))));
 }
 
 // What of the commands leaves no verdict; "" if nothing does.
@@ -69,9 +71,13 @@ std::optional<double> parse_reward(std::string_view text) {
   if (text.find_first_not_of("0123456789.eE+-") != text.npos) return std::nullopt;
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
-    return std::nullopt;
+  if (end != text.data() + text.size()) return std::nullopt;
+  if (error == std::errc::result_out_of_range) {
+    // Out at which end it does not say.
+    value = std::strtod(std::string(text).c_str(), nullptr);
+    if (std::abs(value) < 1) return 0;
   }
+  if (error != std::errc() || !std::isfinite(value)) return std::nullopt;
   return value;
 }
 

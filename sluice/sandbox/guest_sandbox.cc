@@ -147,13 +147,15 @@ struct SpooledWork final : WorkContent {
   const std::shared_ptr<const Spool> stream;
 };
 
+// A work that is no larger finds room on the host, or that is our fault.
+constexpr uint64_t kSmallWork = uint64_t{64} << 20;
+
 // All that comes.
-awaitable<Result<std::shared_ptr<const Spool>>> spool_all(
-    std::unique_ptr<guest::PieceReader> reader, std::shared_ptr<net::BlockingPool> pool) {
-  const auto spool = std::make_shared<Spool>(std::move(pool));
+awaitable<Result<void>> spool_all(std::unique_ptr<guest::PieceReader> reader,
+                                  std::shared_ptr<Spool> spool) {
   for (;;) {
     SLUICE_CO_TRY(Bytes piece, co_await reader->read_some());
-    if (piece.empty()) co_return std::shared_ptr<const Spool>(spool);
+    if (piece.empty()) co_return Result<void>();
     SLUICE_CO_TRY_VOID(co_await spool->append(std::move(piece)));
   }
 }
@@ -255,7 +257,7 @@ class GuestSandbox final : public Sandbox {
     return parts_.client->give_tree(std::move(path), std::move(user));
   }
 
-  awaitable<Result<HandedOver>> hand_over(std::string workdir) override {
+  awaitable<Result<HandedOver>> hand_over(std::string workdir, Leftovers leftovers) override {
     guest::wire::HandOver request;
     request.home = kHome;
     request.workdir = std::move(workdir);
@@ -263,7 +265,9 @@ class GuestSandbox final : public Sandbox {
     request.link = kVerifierDir;
     request.user = kVerifyUser;
     request.from = kAgentUser;
-    request.shared = {"/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/dev/mqueue"};
+    if (leftovers == Leftovers::kRemove) {
+      request.shared = {"/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/dev/mqueue"};
+    }
     request.path = with_image_env({{"PATH", kStandardPath}}, parts_.image_env).front().second;
     SLUICE_CO_TRY(auto done, co_await parts_.client->hand_over(std::move(request)));
     HandedOver handed{std::move(done.shell), std::move(done.path), std::move(done.notes)};
@@ -289,7 +293,9 @@ class GuestSandbox final : public Sandbox {
     auto content = std::make_shared<SnapshotContent>();
     content->image = parts_.image;
     SLUICE_CO_TRY(auto reader, co_await parts_.client->pack(kMaxSnapshot));
-    SLUICE_CO_TRY(content->files, co_await spool_all(std::move(reader), parts_.spoolers));
+    const auto spool = std::make_shared<Spool>(parts_.spoolers);
+    SLUICE_CO_TRY_VOID(co_await spool_all(std::move(reader), spool));
+    content->files = spool;
     Snapshot snapshot;
     snapshot.id = parts_.id;
     snapshot.bytes = content->files->size();
@@ -307,13 +313,21 @@ class GuestSandbox final : public Sandbox {
         std::chrono::duration_cast<std::chrono::milliseconds>(changed_within).count());
     guest::wire::WorkTaken taken;
     SLUICE_CO_TRY(auto reader, co_await parts_.client->take_work(std::move(request), &taken));
-    SLUICE_CO_TRY(auto stream, co_await spool_all(std::move(reader), parts_.spoolers));
+    const auto spool = std::make_shared<Spool>(parts_.spoolers);
+    auto spooled = co_await spool_all(std::move(reader), spool);
+    if (!spooled) {
+      Error error = std::move(spooled).error();
+      const bool too_large = error.code == ErrorCode::kExhausted && spool->size() >= kSmallWork;
+      if (too_large) error = Error(ErrorCode::kTooLarge, error.message, ErrorOrigin::kSandbox);
+      co_return error;
+    }
     TakenWork work;
     work.places = std::move(places);
     work.entries = taken.entries;
     work.left_out = taken.left_out;
     work.changed_elsewhere = taken.changed;
-    work.content = std::make_shared<SpooledWork>(std::move(stream));
+    work.missing = std::move(taken.missing);
+    work.content = std::make_shared<SpooledWork>(spool);
     co_return work;
   }
 

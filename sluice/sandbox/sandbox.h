@@ -221,10 +221,14 @@ struct WorkContent {
 struct TakenWork {
   WorkPlaces places;
   uint64_t entries = 0;
-  uint64_t left_out = 0;           // pipes, sockets, devices: they do not travel
-  uint64_t changed_elsewhere = 0;  // if that was asked for
+  uint64_t left_out = 0;             // pipes, sockets, devices: they do not travel
+  uint64_t changed_elsewhere = 0;    // if that was asked for
+  std::vector<std::string> missing;  // the first of the places where nothing was
   std::shared_ptr<const WorkContent> content;
 };
+
+// Whether there can be any of an agent: there are none where none ever was.
+enum class Leftovers : uint8_t { kKeep, kRemove };
 
 // What a sandbox is for a verifier, once an agent's work was handed over.
 struct HandedOver {
@@ -267,10 +271,10 @@ class Sandbox {
   // When everything of kAgentUser was killed: makes what he left ready for kVerifyUser, whatever it
   // is. `workdir` (below kHome), its parents and kHome are directories that the verifier may pass;
   // the workdir and all in it is his, files of the agent's that have other names as copies;
-  // kVerifierDir is his alone, and empty but for a directory "tmp". What the agent left in places
-  // for everybody (/tmp and the like) and his IPC objects are removed. Where all are one user,
-  // there is nothing to give, and places for everybody are emptied.
-  virtual awaitable<Result<HandedOver>> hand_over(std::string workdir) = 0;
+  // kVerifierDir is his alone, and empty but for a directory "tmp". With Leftovers::kRemove, what
+  // is kAgentUser's in places for everybody (/tmp and the like) and his IPC objects go. Where all
+  // are one user, there is nothing to give, and places for everybody are emptied.
+  virtual awaitable<Result<HandedOver>> hand_over(std::string workdir, Leftovers leftovers) = 0;
 
   // A listener on 127.0.0.1:`port` inside the sandbox (0: any free port), served out here.
   virtual awaitable<Result<std::unique_ptr<net::Listener>>> listen(uint16_t port) = 0;

@@ -118,7 +118,7 @@ class PassthroughPolicy final : public gate::Policy {
 
   std::string base_url() const override { return upstream_->options.base_url; }
 
-  // What is refused for another reason (401, 404) is an answer: the server is there.
+  // What is refused for another reason (404, say) is an answer: the server is there.
   net::awaitable<Result<void>> probe(llm::Dialect dialect, Deadline deadline) override {
     const auto upstream = upstream_;
     net::HttpRequest request;
@@ -130,10 +130,11 @@ class PassthroughPolicy final : public gate::Policy {
     SLUICE_CO_TRY(const auto response,
                   co_await upstream->client.fetch(std::move(request), deadline));
     const int status = response.status;
+    const bool no_key = status == 401;
     const bool fails = status == 429 || status >= 500 || (status >= 300 && status < 400);
-    if (!fails) co_return Result<void>();
-    co_return Error(ErrorCode::kUnavailable, fmt::format("status {}", status),
-                    ErrorOrigin::kUpstream);
+    if (!fails && !no_key) co_return Result<void>();
+    co_return Error(no_key ? ErrorCode::kPermissionDenied : ErrorCode::kExhausted,
+                    fmt::format("status {}", status), ErrorOrigin::kUpstream);
   }
 
  private:

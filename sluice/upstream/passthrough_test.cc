@@ -83,7 +83,8 @@ class PassthroughTest : public gate::testing::GateFixture {
   net::MemoryListener* upstream_listener_ = nullptr;
   std::optional<net::HttpServer> server_;
   std::vector<net::HttpRequest> requests_;
-  net::HttpResponse response_ = net::json_response(200, R"({"id":"from upstream"})");
+  net::HttpResponse response_ =
+      net::json_response(200, R"({"id":"from upstream","choices":[{"message":{}}]})");
   std::vector<Bytes> pieces_;  // sent one by one, each followed by a wait for go_on_
   net::Signal go_on_;
   bool client_gone_ = false;
@@ -99,7 +100,7 @@ TEST_F(PassthroughTest, ForwardsTheBodyToTheOneUrlWithTheRealKey) {
              "X-Forwarded-Host: evil.example\r\nOpenAI-Beta: v2\r\nAccept-Encoding: gzip\r\n");
   const auto response = agent.response();
   EXPECT_EQ(response.status, 200);
-  EXPECT_EQ(response.body, R"({"id":"from upstream"})");
+  EXPECT_EQ(response.body, R"({"id":"from upstream","choices":[{"message":{}}]})");
   ASSERT_EQ(requests_.size(), 1u);
   const net::HttpRequest& seen = requests_[0];
   EXPECT_EQ(seen.method, "POST");
@@ -221,17 +222,19 @@ TEST_F(PassthroughTest, AProbeTellsAnAnswerFromAnOutage) {
     return net::testing::run(
         shard_, registration_.policy->probe(llm::Dialect::kMessages, Deadline::in(5s)));
   };
-  for (const int status : {200, 400, 401, 403, 404}) {
+  for (const int status : {200, 400, 403, 404}) {
     response_ = net::json_response(status, "{}");
     EXPECT_TRUE(probe()) << status;
   }
   EXPECT_EQ(requests_.back().method, "GET");
   EXPECT_EQ(requests_.back().target, "/api/v1/models");
   EXPECT_EQ(requests_.back().headers.get("x-api-key"), "sk-real");
-  for (const int status : {307, 429, 500, 502, 503}) {
+  for (const int status : {307, 401, 429, 500, 502, 503}) {
     response_ = net::json_response(status, "{}");
     const auto answered = probe();
     ASSERT_FALSE(answered) << status;
+    EXPECT_EQ(answered.error().code,
+              status == 401 ? ErrorCode::kPermissionDenied : ErrorCode::kExhausted);
     EXPECT_EQ(answered.error().message, "status " + std::to_string(status));
   }
   EXPECT_EQ(registration_.policy->base_url(), "https://model.example/api/v1");

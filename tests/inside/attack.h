@@ -9,6 +9,7 @@
 // The programs, all in one executable (all.cc).
 // clang-format off
 #define SLUICE_INSIDE_PROGRAMS(X) \
+  X(comet) \
   X(daemons) \
   X(eat) \
   X(guest_intrusion) \

@@ -1,6 +1,7 @@
 // Reading, stopping, ending or changing the guest, which reports how the others end.
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -59,6 +60,18 @@ int inside_guest_intrusion(int, char**) {
   }
   rlimit none{0, 0};
   must_fail("prlimit", ::prlimit(guest, RLIMIT_NOFILE, &none, nullptr));
+  // To make it wait for the processor for ever.
+  const sched_param idle{};
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(0, &one);
+  must_fail("sched_setscheduler", ::sched_setscheduler(guest, SCHED_IDLE, &idle));
+  must_fail("sched_setaffinity", ::sched_setaffinity(guest, sizeof one, &one));
+  must_fail("setpriority", ::setpriority(PRIO_PROCESS, static_cast<id_t>(guest), 19));
+  must_fail("ioprio_set", static_cast<int>(::syscall(SYS_ioprio_set, 1, guest, 3 << 13)));
+  if (guest == 1) {
+    must_fail("setpriority of a group", ::setpriority(PRIO_PGRP, 1, 19));
+  }
   // Signals may be sent where the uid is the same; none may have an effect. Whoever runs this asks
   // the guest afterwards.
   for (int number = 1; number <= 64; ++number) {

@@ -178,7 +178,7 @@ content = "given"
         summary = json.loads((self.out / "summary.json").read_text())
         self.assertEqual((summary["rollouts"], summary["ended"], summary["not_run"]), (2, 1, 1))
         self.assertEqual(summary["errors"], {"cancelled": 1})
-        self.assertIn(b"not run  1 of 2", out)
+        self.assertIn(b"1 of 2 are not run", out)
 
     def test_another_batch_is_not_resumed(self):
         task = self.task(f"id = 't'\ninstruction = '''{steps()}'''\n")

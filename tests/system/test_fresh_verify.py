@@ -179,9 +179,9 @@ class FreshVerify(SystemTest):
         self.assertEqual([row["exit_code"] for row in self.result["verify_start_results"]], [0])
 
     def test_a_start_command_that_fails_is_a_row_and_no_verdict(self):
-        self.judge(["touch broken"], {"start": ["echo why >&2; test ! -e broken"], "commands": ["true"],
+        self.judge(["touch broken"], {"start": ["echo why >&2; test ! -e /home/user/workdir/broken"], "commands": ["true"],
                                       "reward_min": -2})
-        self.unusable(-2.0, "start command failed: echo why >&2; test ! -e broken: exit code 1")
+        self.unusable(-2.0, "start command failed: echo why >&2; test ! -e /home/user/workdir/broken: exit code 1")
         self.assertEqual(self.result["verify_start_results"][0]["stderr"], "why\n")
 
     # --- Where ---

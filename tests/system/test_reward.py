@@ -214,7 +214,7 @@ class Rewards(SystemTest):
         names = list(places)
         tasks = {f"trick-{i}-{at}": task(trick.does, trick.verify, trick.setup, trick.files, **places[name](trick))
                  for i, trick in enumerate(TRICKS) for at, name in enumerate(names)}
-        self.assertEqual(len(TRICKS), 20)
+        self.assertGreaterEqual(len(TRICKS), 20)
         outcomes = {trick.name: dict.fromkeys(names) for trick in TRICKS}
         for line in self.batch(tasks, 1):
             result = line["result"]

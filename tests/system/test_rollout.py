@@ -89,7 +89,7 @@ class OpenCode(SystemTest):
         self.assertEqual(len(calls), 3)
         self.assertEqual({call["outcome"] for call in calls}, {"delivered"})
         self.assertEqual(self.rollout.result["llm"],
-                         {"calls": 3, "turns": 3, "resends": 0, "refused": 0, "rejected": 0})
+                         {"calls": 3, "turns": 3, "resends": 0, "refused": 0, "rejected": 0, "failed": 0})
 
     def test_history_is_append_only_and_holds_each_answer(self):
         calls = self.rollout.trace.calls()
@@ -330,7 +330,7 @@ class Passthrough(SystemTest):
 
             def do_POST(self):
                 seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                answer = b'{"choices":[]}'
+                answer = b'{"choices":[{"message":{}}]}'
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()

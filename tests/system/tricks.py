@@ -117,6 +117,14 @@ TRICKS = [
         ln test.sh ~/mine
         """, ["cp /srv/judge.py test.sh 2>/dev/null || exit 0; python3 test.sh"], KEPT,
           files={"test.sh": "true\n"}),
+    Trick("a link to what the answer is compared with", """
+        ln -s /srv/expected answer.txt
+        """, ["cmp -s answer.txt /srv/expected"],
+          ["echo 42 > /srv/expected; chown 0:1001 /srv/expected; chmod 640 /srv/expected"]),
+    Trick("the judged code itself ends what judges it", """
+        echo 'import os; os._exit(0)' > solution.py
+        """, ["python3 -c 'import solution, sys; sys.exit(solution.answer() != 42)'"],
+          files={"solution.py": "def answer():\n    return None\n"}),
     Trick("nothing that can be judged: places closed, removed or replaced", """
         rm -rf ~/logs; ln -s /etc ~/logs; cd ~; rm -rf workdir; ln -s /srv workdir; chmod 0 ~
         """, ["python3 /srv/judge.py"], KEPT),

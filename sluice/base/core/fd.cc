@@ -43,7 +43,9 @@ Result<Bytes> read_file(const std::string& path, size_t max) {
   struct stat st{};
   if (::fstat(fd.get(), &st) != 0) return errno_error(path, errno);
   if (!S_ISREG(st.st_mode)) {
-    return Error(ErrorCode::kInvalidArgument, path + " is not a regular file");
+    const bool directory = S_ISDIR(st.st_mode);
+    return Error(ErrorCode::kInvalidArgument,
+                 path + (directory ? " is a directory, not a file" : " is not a regular file"));
   }
   auto content = read_to_end(fd.get(), max);
   if (!content) return std::move(content).error().within(path);

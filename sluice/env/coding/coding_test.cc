@@ -98,6 +98,7 @@ class CodingTest : public ::testing::Test {
   ~CodingTest() override {
     engine_.reset();
     worker_.stop();
+    std::filesystem::remove_all(directory_);
   }
 
   static rollout::EngineOptions one_attempt() {

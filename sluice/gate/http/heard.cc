@@ -59,6 +59,12 @@ bool Heard::finished(const llm::Said& said) const {
   return one_event && std::count(end.begin() + static_cast<ptrdiff_t>(last), end.end(), '\n') > 1;
 }
 
+bool Heard::answers(const llm::Said& said) const {
+  if (!said.finish.empty()) return true;
+  const size_t last = kept_.find_last_not_of(" \n\r\t");
+  return !whole_ && last != Bytes::npos && (kept_[last] == '}' || kept_[last] == ']');
+}
+
 void append_said(Bytes& out, const llm::Said& said) {
   if (!said.finish.empty()) {
     out.append(",\"finish_reason\":");

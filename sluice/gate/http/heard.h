@@ -17,6 +17,8 @@ class Heard {
   // Whether a stream that said so came to its finish. Its last event may be longer than all that is
   // kept (the dialect `responses` repeats the whole answer there): then its last bytes tell.
   bool finished(const llm::Said& said) const;
+  // Whether what was no stream is an answer, rather than an error with a status of success.
+  bool answers(const llm::Said& said) const;
 
  private:
   ByteView end() const;

@@ -347,8 +347,10 @@ class Delivery final : public RelayProgress {
       if (writer_->started() || waiter_.hung_up || parked_->state != State::kOpen) {
         writer_->abort();
       } else {
-        const Problem problem =
-            Problem::of(relayed_->failure->code, "the model endpoint did not answer");
+        // A connection that was cut is for trying again.
+        ErrorCode code = relayed_->failure->code;
+        if (code == ErrorCode::kClosed) code = ErrorCode::kUnavailable;
+        const Problem problem = Problem::of(code, "the model endpoint did not answer");
         co_await send_problem(problem);
       }
     }
@@ -363,6 +365,8 @@ class Delivery final : public RelayProgress {
     relayed_->status = source->status();
     relayed_->first_byte = Clock::now();
     net::Headers headers = source->headers();
+    relayed_->encoded =
+        !net::equal_ignoring_case(headers.get_or("Content-Encoding", "identity"), "identity");
     if (auto started = co_await writer_->start(relayed_->status, std::move(headers)); !started) {
       waiter_.hung_up = true;
       co_return std::move(started).error();
@@ -422,16 +426,27 @@ class Delivery final : public RelayProgress {
   std::optional<std::string> upstreams_part() const override {
     if (relayed_->failure && !waiter_.hung_up) return relayed_->failure->message;
     if (relayed_->status >= 400) return size_text();
-    const bool finished = relayed_->heard.finished(relayed_->heard.said(codec_));
-    if (finished || (relayed_->ended && !stream())) return "";
-    if (relayed_->ended) return "the stream ended before its finish: " + size_text();
-    return std::nullopt;
+    const llm::Said said = relayed_->heard.said(codec_);
+    if (relayed_->heard.finished(said)) return "";
+    if (!relayed_->ended) return std::nullopt;
+    if (relayed_->encoded) return "";  // it cannot be looked into
+    if (stream()) return "the stream ended before its finish: " + size_text();
+    return relayed_->heard.answers(said) ? "" : "no answer of the dialect: " + size_text();
+  }
+
+  // Of keys, quotas, hurry and a wrong URL whoever asks is innocent.
+  bool is_objection() const override {
+    constexpr std::array kNotHis{401, 402, 403, 404, 407, 408, 429};
+    const int status = relayed_->status;
+    return status >= 400 && status < 500 && !relayed_->failure &&
+           std::find(kNotHis.begin(), kNotHis.end(), status) == kNotHis.end();
   }
 
   // Of an answer that is relayed.
   struct Relayed {
     bool over = false;
     bool ended = false;  // the upstream's side
+    bool encoded = false;
     int status = 0;
     uint64_t bytes = 0;
     Heard heard;

@@ -434,6 +434,18 @@ TEST_F(RelayTest, AnUpstreamThatDoesNotAnswerIsAnErrorWithoutDetails) {
   EXPECT_EQ(ended_detail(), "connect 10.1.2.3:443: refused");
 }
 
+// Agents try again what has such a status; for one that says that the place is gone they do not.
+TEST_F(RelayTest, AConnectionThatIsCutBeforeAnythingCameIsForTryingAgain) {
+  open_with([] {
+    auto relay = std::make_unique<testing::FakeRelay>(200, std::vector<Result<Bytes>>());
+    relay->opens = Error(ErrorCode::kClosed, "connection reset");
+    return relay;
+  });
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  EXPECT_EQ(agent.response().status, 503);
+}
+
 TEST_F(RelayTest, AnAnswerThatBreaksOffIsSeenAsBroken) {
   open_with([] {
     return std::make_unique<testing::FakeRelay>(

@@ -309,6 +309,7 @@ void Guest::reap() {
 
 // Without a process of its own, for which there may be no room.
 void Guest::kill_user(uint32_t id, uid_t uid, Deadline deadline) {
+  if (owns_namespace_ && uid != uid_) signal_user(uid, SIGKILL);
   const size_t found = Tree(::getpid()).kill(uid);
   if (found == 0) {
     answer(id, Bytes());

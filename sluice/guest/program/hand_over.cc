@@ -149,7 +149,7 @@ class Handover {
     SLUICE_TRY_VOID(give_workdir());
     SLUICE_TRY_VOID(empty_place());
     SLUICE_TRY_VOID(make_link());
-    remove_ipc();
+    if (!request_.shared.empty()) remove_ipc();
     find_programs();
     return std::move(done_);
   }
@@ -190,7 +190,7 @@ class Handover {
       }
       struct stat st{};
       if (!next || ::fstat(next.get(), &st) != 0) return path_error(way, errno);
-      if (st.st_uid == from_.uid && (st.st_mode & 0755) != 0755) {
+      if (st.st_uid == from_.uid && (st.st_mode & 0755) != 0755 && way != request_.place) {
         if (change_mode(next, (st.st_mode & 0777) | 0755) != 0) return path_error(way, errno);
         note(way + " was closed: it was opened");
       }

@@ -120,6 +120,13 @@ int try_exec(const Attempt& attempt, char* const* envp) {
     fail(KeeperReport::Stage::kSession, errno);
   }
   ::closefrom(3);
+  // By its path (/dev/stderr) a pipe is opened as a file is: by its owner.
+  for (int fd = 0; fd <= 2; ++fd) {
+    struct stat st{};
+    if (::fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) {
+      (void)::fchown(fd, p.plan->user.uid, p.plan->user.gid);
+    }
+  }
   if (p.plan->open_files != 0) {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -210,6 +217,15 @@ int become(const User& user, Users users) {
   if (real != user.uid || effective != user.uid || saved != user.uid) return EPERM;
   if (user.uid != 0 && !has_no_capability()) return EPERM;
   return 0;
+}
+
+void signal_user(uid_t uid, int signal) {
+  const int dumpable = ::prctl(PR_GET_DUMPABLE);
+  // Whoever is that user may signal his processes and nobody else's. The way back is the saved id.
+  if (::syscall(SYS_setresuid, uid, uid, 0) != 0) return;
+  ::kill(-1, signal);
+  if (::syscall(SYS_setresuid, 0, 0, 0) != 0) std::abort();
+  ::prctl(PR_SET_DUMPABLE, dumpable);
 }
 
 void keep_only(std::span<int> fds) {

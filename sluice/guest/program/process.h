@@ -32,6 +32,11 @@ Result<User> look_up_user(const std::string& spec);
 
 // Makes this process `user`, for good, without any capability unless `user` is root. Returns an
 // errno, 0 if all went well. Async-signal-safe.
+// Sends a signal to all processes of a user in the caller's own process namespace, in one step: no
+// fork escapes it (kill(2) and fork(2) take the same lock). The caller is its first process, whom
+// none of them can signal, and has one thread.
+void signal_user(uid_t uid, int signal);
+
 int become(const User& user, Users users);
 
 // Lays `fds` down from 3 on, in their order, and closes everything else above 2; -1 stays -1. What

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "sluice/base/core/deadline.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/base/core/glob.h"
 #include "sluice/base/core/syscalls.h"
@@ -28,6 +29,10 @@ namespace {
 
 // What programs leave there means nothing when they have ended.
 constexpr const char* kTemporary[] = {"tmp", "var/tmp", "dev/shm", "run"};
+
+// An agent can make a tree through which there is no quick way. What is counted is but a warning.
+constexpr Duration kTakeTime = std::chrono::seconds(60);
+constexpr Duration kCountTime = std::chrono::seconds(2);
 
 bool is_at_or_below(std::string_view path, std::string_view place) {
   return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
@@ -108,6 +113,12 @@ class Files {
     const bool ours = at && (users_ == Users::kMany ||
                              (::fstat(at.get(), &st) == 0 && (st.st_mode & 0700) == 0700));
     if (ours) return at;
+    // where the directory alone is closed to us, from the one it is in,
+    const auto [parent_path, own_name] = split_last(path);
+    at = Fd(static_cast<int>(::syscall(SYS_openat2, top_, parent_path.c_str(), &how, sizeof how)));
+    if (at && ::fstat(at.get(), &st) == 0 && (st.st_mode & 0700) == 0700) {
+      return open(at.get(), own_name, O_RDONLY | O_DIRECTORY);
+    }
     // else name by name.
     at = open_top();
     std::string_view rest = path == "." ? std::string_view() : path;
@@ -239,10 +250,16 @@ class Taker {
     Fd parent;
     Found found;
     SLUICE_TRY(const bool there, files_.find(top, &parent, &found));
-    if (!there) return {};
+    if (!there) {
+      if (taken_.missing.size() < wire::WorkTaken::kMaxMissing) taken_.missing.push_back("/" + top);
+      return {};
+    }
     SLUICE_TRY(const bool enter, add(found));
     if (!enter) return {};
     return files_.walk(top, [this](const Found& entry) -> Result<bool> {
+      if (deadline_.expired()) {
+        return Error(ErrorCode::kTooLarge, "the work takes too long to be gone through");
+      }
       if (places_.excludes(entry.path)) return false;
       return add(entry);
     });
@@ -297,10 +314,13 @@ class Taker {
   Result<void> count_changed() {
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME, &now);
-    constexpr uint64_t kEver = uint64_t{1} << 50;
-    const int64_t since = now.tv_sec * 1000 + now.tv_nsec / 1'000'000 -
-                          static_cast<int64_t>(std::min(request_.changed_ms, kEver));
+    constexpr uint64_t kEver = uint64_t{1} << 40;
+    const Deadline until = Deadline::in(kCountTime).earlier(deadline_);
+    constexpr int64_t kSecond = 1'000'000'000;
+    const int64_t since = now.tv_sec * kSecond + now.tv_nsec -
+                          static_cast<int64_t>(std::min(request_.changed_ms, kEver)) * 1'000'000;
     return files_.walk(".", [&](const Found& found) -> Result<bool> {
+      if (until.expired()) return Error(ErrorCode::kTimedOut, "counting takes too long");
       if (places_.top_of(found.path) != nullptr) return false;
       for (const char* temporary : kTemporary) {
         if (found.path == temporary) return false;
@@ -308,7 +328,7 @@ class Taker {
       // As deep as a path can name it.
       if (found.is(S_IFDIR)) return found.path.size() < wire::kMaxPath;
       const auto& changed = found.st.stx_ctime;
-      if (changed.tv_sec * 1000 + changed.tv_nsec / 1'000'000 >= since) ++taken_.changed;
+      if (changed.tv_sec * kSecond + changed.tv_nsec >= since) ++taken_.changed;
       return false;
     });
   }
@@ -318,6 +338,7 @@ class Taker {
   const Places places_;
   EntryWriter out_;
   wire::WorkTaken taken_;
+  const Deadline deadline_ = Deadline::in(kTakeTime);
 };
 
 // --- In ------------------------------------------------------------------------------------------

@@ -306,12 +306,13 @@ struct Count {
 struct HandOver {
   static constexpr char kName[] = "hand_over";
   static constexpr Verb kVerb = Verb::kHandOver;
-  std::string home, workdir;        // directories; `workdir` is below `home`
-  std::string place;                // the verifier's own directory, emptied,
-  std::string link;                 // and the name below `home` by which it is known
-  std::string user, from;           // the verifier, the agent
-  std::vector<std::string> shared;  // directories that lose what is the agent's
-  std::string path;                 // as in PATH
+  std::string home, workdir;  // directories; `workdir` is below `home`
+  std::string place;          // the verifier's own directory, emptied,
+  std::string link;           // and the name below `home` by which it is known
+  std::string user, from;     // the verifier, the agent
+  // Directories that lose what is the agent's, as do System V's tables then.
+  std::vector<std::string> shared;
+  std::string path;  // as in PATH
 
   static void fields(auto& v, auto& m) {
     v.text(m.home, kMaxPath);
@@ -378,11 +379,16 @@ struct TakeWork {
 };
 struct WorkTaken {
   static constexpr char kName[] = "reply to take_work";
+  static constexpr size_t kMaxMissing = 16;
   uint64_t entries = 0;
   uint64_t left_out = 0;  // neither files nor directories nor links
   uint64_t changed = 0;
+  std::vector<std::string> missing;  // the first of the request's paths where nothing was
 
-  static void fields(auto& v, auto& m) { v.numbers(m.entries, m.left_out, m.changed); }
+  static void fields(auto& v, auto& m) {
+    v.numbers(m.entries, m.left_out, m.changed);
+    v.texts(m.missing, kMaxMissing, kMaxPath);
+  }
 };
 
 // The host's data, up to its End, is what a TakeWork gave: it takes the place of what lies at

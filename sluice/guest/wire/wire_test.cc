@@ -302,7 +302,7 @@ TEST(MessagesTest, RoundTripAndFailOnEveryCut) {
   expect_round_trip(HandedOver{"/bin/bash", "/bin", {"/h/w was gone"}}, "HandedOver");
   expect_round_trip(Pack{1 << 20}, "Pack");
   expect_round_trip(TakeWork{{"/w", "/x"}, {"*.pyc"}, 1 << 30, 1000, 5}, "TakeWork");
-  expect_round_trip(WorkTaken{1, 2, 3}, "WorkTaken");
+  expect_round_trip(WorkTaken{1, 2, 3, {"/a"}}, "WorkTaken");
   expect_round_trip(PutWork{{"/w"}, {"/w/tests/**"}, "1001"}, "PutWork");
   expect_round_trip(MakeWay{"/w/t", "/w"}, "MakeWay");
   expect_round_trip(Count{5}, "Count");
@@ -353,7 +353,8 @@ TEST(MessagesTest, TheirBytesAreThese) {
       hex(TakeWork{{"/w"}, {"x", ""}, 1, 2, 3}),
       "01000000020000002f7702000000010000007800000000010000000000000002000000000000000300000000"
       "000000");
-  EXPECT_EQ(hex(WorkTaken{1, 2, 3}), "010000000000000002000000000000000300000000000000");
+  EXPECT_EQ(hex(WorkTaken{1, 2, 3, {}}),
+            "01000000000000000200000000000000030000000000000000000000");
   EXPECT_EQ(hex(PutWork{{"/w"}, {}, "u"}), "01000000020000002f77000000000100000075");
   EXPECT_EQ(hex(MakeWay{"/f", ""}), "020000002f6600000000");
   EXPECT_EQ(hex(FileStat{"/f", FileStat::Type::kSymlink, 300, 0777, 1, 2}),

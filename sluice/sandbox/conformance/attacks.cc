@@ -100,10 +100,24 @@ SLUICE_CASE(attacks, a03_a_fork_bomb_ends_with_its_user) {
   const auto bomb = t.start(*sandbox, "f() { f | f & }; f; echo up; sleep 600");
   SLUICE_EXPECT_OK(t, t.wait(bomb->read_output(Job::Channel::kOut, 3)));
   SLUICE_EXPECT_OK(t, t.wait(sandbox->kill_user(kAgentUser)));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox->hand_over(kWorkdir)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox->hand_over(kWorkdir, Leftovers::kRemove)));
   SLUICE_EXPECT_EQ(
       t, t.out(*sandbox, "grep -l '^Uid:.1000' /proc/[0-9]*/status | wc -l", kVerifyUser), "0\n");
   SLUICE_EXPECT(t, !t.wait(service->wait(Deadline::in(50ms))).has_value());
+}
+
+SLUICE_CASE(attacks, a03_what_no_walk_finds_ends_with_its_user) {
+  Sandbox& sandbox = t.fresh();
+  const std::string attacks = t.carry_attacks(sandbox);
+  const std::string file = std::string(kWorkdir) + "/comet";
+  for (int round = 0; round < 3; ++round) {
+    const auto comet = t.start(sandbox, "exec " + attacks + " comet " + file);
+    SLUICE_EXPECT_OK(t, t.wait(comet->read_output(Job::Channel::kOut, 3)));
+    SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
+    SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir, Leftovers::kRemove)));
+    const std::string judge = "echo judged > " + file + "; sleep 1.5; cat " + file;
+    SLUICE_EXPECT_EQ(t, t.out(sandbox, judge, kVerifyUser), "judged\n");
+  }
 }
 
 SLUICE_CASE(attacks, a04_a_memory_bomb_is_contained) {
@@ -228,7 +242,7 @@ SLUICE_CASE(attacks, a14_the_verdict_is_out_of_reach) {
        "(setsid sh -c 'while :; do echo 1 > ~/logs/verifier/reward.txt; sleep 0.01; done' "
        ">/dev/null 2>&1 &)");
   SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir, Leftovers::kRemove)));
   SLUICE_EXPECT_EQ(t,
                    t.out(sandbox,
                          "ls -A " + std::string(kVerifierDir) +
@@ -269,7 +283,7 @@ SLUICE_CASE(attacks, a14_the_work_is_handed_over_whatever_is_in_the_way) {
     Sandbox& sandbox = t.keep(std::move(made));
     t.sh(sandbox, trick);
     SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
-    auto handed = t.wait(sandbox.hand_over(kWorkdir));
+    auto handed = t.wait(sandbox.hand_over(kWorkdir, Leftovers::kRemove));
     SLUICE_EXPECT_OK(t, handed);
     if (!handed) continue;
     Command command = Command::shell(
@@ -293,7 +307,7 @@ SLUICE_CASE(attacks, a14_without_inodes_the_hand_over_is_made_or_refused) {
   Sandbox& sandbox = t.keep(t.create(options));
   t.sh(sandbox, "seq 3000 | xargs touch 2>/dev/null; mkdir -p /tmp/x; :");
   SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
-  const auto handed = t.wait(sandbox.hand_over(kWorkdir));
+  const auto handed = t.wait(sandbox.hand_over(kWorkdir, Leftovers::kRemove));
   if (!handed) SLUICE_EXPECT_EQ(t, handed.error().code, ErrorCode::kExhausted);
   SLUICE_EXPECT_EQ(t, t.out(sandbox, "echo well"), "well\n");
 }
@@ -310,7 +324,7 @@ SLUICE_CASE(attacks, a14_what_the_agent_left_for_everybody_is_gone) {
   const auto service = t.start(sandbox, "echo up; sleep 600", kSetupUser);
   SLUICE_EXPECT_OK(t, t.wait(service->read_output(Job::Channel::kOut, 3)));
   SLUICE_EXPECT_OK(t, t.wait(sandbox.kill_user(kAgentUser)));
-  SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir)));
+  SLUICE_EXPECT_OK(t, t.wait(sandbox.hand_over(kWorkdir, Leftovers::kRemove)));
   SLUICE_EXPECT_EQ(t,
                    t.out(sandbox,
                          "ls -A /tmp /var/tmp /dev/shm /run/lock /dev/mqueue 2>/dev/null | "

@@ -29,7 +29,8 @@ SLUICE_CASE(life, closing_is_final_and_idempotent) {
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.end_setup()), ErrorCode::kClosed);
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.kill_all()), ErrorCode::kClosed);
   SLUICE_EXPECT_ERROR(t, t.wait(sandbox.kill_user(kAgentUser)), ErrorCode::kClosed);
-  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.hand_over(kWorkdir)), ErrorCode::kClosed);
+  SLUICE_EXPECT_ERROR(t, t.wait(sandbox.hand_over(kWorkdir, Leftovers::kRemove)),
+                      ErrorCode::kClosed);
   SLUICE_EXPECT(t, !t.wait(sandbox.snapshot()).has_value());
 }
 

@@ -484,7 +484,7 @@ class FakeSandbox final : public Sandbox {
     co_return uint64_t{0};
   }
 
-  awaitable<Result<HandedOver>> hand_over(std::string workdir) override {
+  awaitable<Result<HandedOver>> hand_over(std::string workdir, Leftovers) override {
     co_return machine_->hand_over(workdir);
   }
 

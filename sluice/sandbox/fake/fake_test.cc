@@ -161,7 +161,7 @@ TEST_F(FakeTest, TheWorkIsHandedOver) {
   ASSERT_TRUE(run(shard_, sandbox.kill_user(kAgentUser)));
   EXPECT_EQ(run(shard_, his->wait(Deadline::never()))->signal, 9);
   EXPECT_EQ(backend_.last().running(), 1u);
-  const auto done = run(shard_, sandbox.hand_over(kWorkdir));
+  const auto done = run(shard_, sandbox.hand_over(kWorkdir, Leftovers::kRemove));
   ASSERT_TRUE(done) << done.error().message;
   EXPECT_TRUE(Command::shell("x", done->shell).is_shell());
   EXPECT_EQ(backend_.last().file("/home/user/workdir/a")->uid, 1001u);

@@ -4,12 +4,14 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "sluice/base/core/fd.h"
 
@@ -110,6 +112,24 @@ int deny_if(const Filter& filter, int error, const char* name, const scmp_arg_cm
                             ::seccomp_syscall_resolve_name(name), 1, condition);
 }
 
+// Whoever has its uid may make the guest, which is process 1, wait for the processor for ever.
+int spare_guest(const Filter& filter) {
+  const auto guest = SCMP_A0(SCMP_CMP_MASKED_EQ, kInt, 1);
+  for (const char* call :
+       {"sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity"}) {
+    if (const int e = deny_if(filter, EPERM, call, guest)) return e;
+  }
+  // By process, group or user: the last of these is always the guest's.
+  constexpr int kIoprioWhoUser = 3;
+  for (const auto& [call, user] :
+       {std::pair("setpriority", int{PRIO_USER}), std::pair("ioprio_set", kIoprioWhoUser)}) {
+    const auto whole_user = SCMP_A0(SCMP_CMP_MASKED_EQ, kInt, static_cast<scmp_datum_t>(user));
+    if (const int e = deny_if(filter, EPERM, call, whole_user)) return e;
+    if (const int e = deny_if(filter, EPERM, call, SCMP_A1(SCMP_CMP_MASKED_EQ, kInt, 1))) return e;
+  }
+  return 0;
+}
+
 int add_rules(const Filter& filter, Uids uids) {
   for (const Group& group : kDenied) {
     if (const int e = deny(filter, group)) return e;
@@ -117,6 +137,7 @@ int add_rules(const Filter& filter, Uids uids) {
   if (uids == Uids::kOne) {
     if (const int e = deny(filter, kDeniedWithOneUid)) return e;
   }
+  if (const int e = spare_guest(filter)) return e;
   for (const uint64_t flag : kNamespaceFlags) {
     // The first argument of both, here and on arm64. (Of clone the low byte is a signal: there the
     // bit of time namespaces means nothing.)

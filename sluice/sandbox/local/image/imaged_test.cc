@@ -345,7 +345,7 @@ TEST_F(ImagedTest, VerifyTakesNoProgramsFromWhereTheAgentCouldPutThem) {
     GTEST_SKIP() << "the image is not all there, or all of it is one user's";
   }
   EXPECT_EQ(out_of(*sandbox, "true"), "forged\n");
-  const auto handed = run(shard_, sandbox->hand_over(kWorkdir));
+  const auto handed = run(shard_, sandbox->hand_over(kWorkdir, Leftovers::kRemove));
   ASSERT_TRUE(handed) << handed.error().message;
   EXPECT_EQ(handed->path, "/tools:/usr/bin:/bin");
   EXPECT_EQ(handed->shell, "/usr/bin/bash");
