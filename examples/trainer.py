@@ -19,8 +19,17 @@ def policy(request):
     """The answer to one call. Here you would ask an inference server with your newest weights, and reply
     with {"completion": ...}, its chat.completion object as it came, token ids and logprobs included.
     What follows was sampled by nobody and says so: it is delivered, and never trained on."""
-    said = request["messages"][-1]["text"]
+    said = request["messages"][-1]["text"][:1000]
     return {"origin": "injected", "choices": [{"text": f"You said: {said}"}]}
+
+
+def answer(item):
+    """What a call is replied. "request" is the same form whatever the agent's dialect; "body" is what it
+    sent. An item without a request says why ("request_error"); one mistake of ours costs one call."""
+    try:
+        return {"answer": policy(item["request"])}
+    except Exception as error:
+        return {"refusal": {"message": f"no answer: {item.get('request_error') or repr(error)}"[:4000]}}
 
 
 class Gate:
@@ -53,12 +62,11 @@ def train(gate):
         replies = []
         for item in taken["items"]:
             if item["type"] == "call":
-                # "request" is the same form whatever the agent's dialect; "body" is what it sent.
-                replies.append({"call": item["id"], "answer": policy(item["request"])})
+                replies.append({"call": item["id"], **answer(item)})
             elif item["type"] == "tool":  # of tools that the task leaves to the trainer
                 replies.append({"call": item["id"],
                                 "tool_result": {"text": "this trainer has no tools", "failed": True}})
-            else:
+            elif item["type"] == "ended":
                 print(f"rollout {item['rollout']} has ended: {item['reason']}", flush=True)
         if replies:
             told = gate.post("/v1/reply", {"trainer": "example", "wait_s": 10, "replies": replies})

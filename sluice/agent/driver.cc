@@ -166,7 +166,7 @@ class Driver::Impl {
     // Their reads ended with the sandbox.
     co_await pumps_.join();
     co_await closing_.join();
-    if (report_.agent) report_.agent->log_tail = tail_.bytes();
+    tell_printed();
     job_.reset();
     sandbox_.reset();
   }
@@ -398,7 +398,8 @@ class Driver::Impl {
     for (const std::string& script : plan_.setup) {
       Command command = setup_command(plan_, script, plan_.setup_timeout);
       add_setup_proxy(command.env);
-      auto ran = co_await run_row(sandbox_.get(), &report_.setup, script, std::move(command));
+      auto ran = co_await run_row(sandbox_.get(), &report_.setup, script, std::move(command),
+                                  &plan_.outputs);
       if (!ran) co_return std::move(ran).error().within(script);
       const Exit exit = report_.setup.back().output.exit;
       if (!exit.ok()) {
@@ -461,13 +462,13 @@ class Driver::Impl {
     static_cast<void>(closed);
   }
 
-  awaitable<void> read_channel(Job::Channel channel, Bytes* whole, EventReader* events) {
+  awaitable<void> read_channel(Job::Channel channel, Printed* printed, EventReader* events) {
     for (;;) {
       auto piece = co_await job_->read_output(channel, kOutputPiece);
       if (!piece || piece->empty()) break;
       tail_.add(*piece);
-      whole->append(*piece);
       if (events != nullptr) show(events->feed(*piece));
+      co_await printed->add(std::move(*piece));
     }
     if (events != nullptr) show(events->finish());
   }
@@ -484,8 +485,8 @@ class Driver::Impl {
   awaitable<Result<void>> attend() {
     AgentRun& run = *report_.agent;
     pumps_.spawn(give_input(std::move(launch_.input)));
-    pumps_.spawn(read_channel(Job::Channel::kOut, &run.out, &events_));
-    pumps_.spawn(read_channel(Job::Channel::kErr, &run.err, nullptr));
+    pumps_.spawn(read_channel(Job::Channel::kOut, &out_, &events_));
+    pumps_.spawn(read_channel(Job::Channel::kErr, &err_, nullptr));
     auto exit = co_await job_->wait(agent_deadline_);
     hooks_.agent_ended();
     if (!exit) {
@@ -504,12 +505,26 @@ class Driver::Impl {
     co_return Result<void>();
   }
 
+  // REQUIRES: it is read no more.
+  void tell_printed() {
+    if (!report_.agent || !job_) return;
+    AgentRun& run = *report_.agent;
+    run.log_tail = tail_.bytes();
+    run.out = out_.tail();
+    run.err = err_.tail();
+    run.whole = {out_.whole(), err_.whole()};
+  }
+
   awaitable<Result<void>> stop() {
     // What the agent left running may hold its output open: only then is the end of it certain.
     SLUICE_CO_TRY_VOID(co_await kill_agent(sandbox_.get(), &report_));
     co_await pumps_.join();
+    tell_printed();
+    for (const Printed* printed : {&out_, &err_}) {
+      if (printed->lost().empty()) continue;
+      report_.warnings.push_back("what the agent printed is kept in part: " + printed->lost());
+    }
     AgentRun& run = *report_.agent;
-    run.log_tail = tail_.bytes();
     run.error = events_.error();
     const bool by_events = plan_.spec->success_from_events;
     run.ok = run.exit.ok() && (!by_events || events_.success());
@@ -571,7 +586,7 @@ class Driver::Impl {
     SLUICE_CO_TRY_VOID(go_on());
     SLUICE_CO_TRY_VOID(co_await give_work(sandbox_.get(), &plan_, std::move(work)));
     SLUICE_CO_TRY_VOID(go_on());
-    co_return co_await run_start(sandbox_.get(), &plan_, &report_);
+    co_return co_await run_start(sandbox_.get(), &plan_, &report_, &plan_.outputs);
   }
 
   awaitable<Result<void>> verify() {
@@ -579,6 +594,7 @@ class Driver::Impl {
     parts.sandbox = sandbox_.get();
     parts.work = &plan_;
     parts.report = &report_;
+    parts.outputs = &plan_.outputs;
     parts.go_on = [this] {
       return go_on();
     };
@@ -638,6 +654,7 @@ class Driver::Impl {
   Rehearsal rehearsal_{shard_, backend_};
   EventReader events_{plan_.spec->events};
   Tail tail_{kLogTail};
+  Printed out_{&plan_.outputs}, err_{&plan_.outputs};  // the agent's
   net::TaskGroup pumps_{shard_.executor()};
   std::optional<std::string> cancelled_;
   std::optional<Error> bug_;  // of a hook, in a coroutine of ours that goes on

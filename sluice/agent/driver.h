@@ -25,6 +25,7 @@
 
 #include "sluice/agent/bundle.h"
 #include "sluice/agent/events.h"
+#include "sluice/agent/printed.h"
 #include "sluice/agent/report.h"
 #include "sluice/agent/spec.h"
 #include "sluice/agent/work.h"
@@ -41,6 +42,9 @@ Result<void> check_host_tools(const Spec& spec, HostTools tools);
 // Whether the agent has these options and they may have these values.
 Result<void> check_options(const Spec& spec, const std::map<std::string, std::string>& options);
 
+// Whether one answer fits into the window that the agent is told of.
+Result<void> check_tokens(const Work& work);
+
 struct Plan : Work {
   std::shared_ptr<const Spec> spec;
   // Of Driver::prepare(), for a plan that is the same up to here.
@@ -48,11 +52,10 @@ struct Plan : Work {
   std::string bundle_path;  // on the host; "" to install inside
   std::string model = "policy";
   llm::Dialect dialect = llm::Dialect::kChat;
-  int64_t context_window = 131072;
-  int64_t max_output = 8192;
   HostTools host_tools = HostTools::kNone;
   Duration install_pause = std::chrono::seconds(3);  // before the next attempt, ever longer
   bool own_verifier = false;                         // Hooks::verify() judges
+  OutputPlace outputs;                               // of what programs print
 
   size_t collect_files = 32;              // of the workdir, at most
   size_t collect_file_bytes = 64 * 1024;  // larger ones are only named

@@ -30,9 +30,12 @@ std::vector<AgentEvent> EventReader::feed(ByteView piece) {
   while (!piece.empty()) {
     const size_t end = piece.find('\n');
     const ByteView part = piece.substr(0, end);
+    // What is no event is not held until its line ends.
+    const bool begins = partial_.empty() && !part.empty();
+    if (begins && part.front() != '{') skipping_ = true;
     if (!skipping_ && partial_.size() + part.size() > kMaxLine) {
       skipping_ = true;
-      partial_.clear();
+      partial_ = Bytes();
     }
     if (!skipping_) partial_.append(part);
     if (end == ByteView::npos) break;

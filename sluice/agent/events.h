@@ -35,8 +35,8 @@ class EventReader {
   bool success() const { return !error_ && (done_ || !knows_done_); }
 
  private:
-  // Longer lines are not parsed: no agent's event is that long, a runaway print may be.
-  static constexpr size_t kMaxLine = 4 * 1024 * 1024;
+  // Longer lines are not parsed: an event that matters is not that long, a runaway print may be.
+  static constexpr size_t kMaxLine = 512 * 1024;
 
   void line(std::string_view text, std::vector<AgentEvent>& events);
 

@@ -104,6 +104,19 @@ TEST(EventReaderTest, AnEndlessLineIsSkippedAndTheNextOneRead) {
   EXPECT_EQ(reader.feed("\n{\"type\":\"text\",\"part\":{\"text\":\"after\"}}\n").size(), 1u);
 }
 
+TEST(EventReaderTest, AnEventThatIsTooLongIsSkippedAndTheNextOneRead) {
+  EventReader reader(rules());
+  const Bytes long_text = R"({"type":"text","part":{"text":")" + Bytes(600 * 1024, 'x') + "\"}}\n";
+  const ByteView view = long_text;
+  for (size_t at = 0; at < view.size(); at += 64 * 1024) {
+    EXPECT_TRUE(reader.feed(view.substr(at, 64 * 1024)).empty());
+  }
+  // A line that is none is not taken for one because it goes on with a brace.
+  EXPECT_TRUE(reader.feed("no event ").empty());
+  EXPECT_TRUE(reader.feed("{\"type\":\"text\",\"part\":{\"text\":\"inner\"}}\n").empty());
+  EXPECT_EQ(reader.feed("{\"type\":\"text\",\"part\":{\"text\":\"after\"}}\n").size(), 1u);
+}
+
 TEST(TailTest, KeepsTheEnd) {
   Tail tail(4);
   tail.add("ab");

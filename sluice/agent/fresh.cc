@@ -190,12 +190,13 @@ awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, const Work* work,
   co_return Result<void>();
 }
 
-awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report) {
+awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report,
+                                  const OutputPlace* outputs) {
   for (const std::string& script : work->verify.start) {
     sandbox::Command command = setup_command(*work, script, work->verify.timeout);
     // Where nothing is the agent's, as programs load what lies there.
     command.cwd = "/";
-    auto ran = co_await run_row(sandbox, &report->start, script, std::move(command));
+    auto ran = co_await run_row(sandbox, &report->start, script, std::move(command), outputs);
     if (!ran) co_return of_agent(std::move(ran).error(), "start command " + script);
     const sandbox::Exit& exit = report->start.back().output.exit;
     // The agent's files may be the cause.

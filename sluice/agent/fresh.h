@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "sluice/agent/printed.h"
 #include "sluice/agent/report.h"
 #include "sluice/agent/work.h"
 #include "sluice/net/shard.h"
@@ -42,7 +43,8 @@ awaitable<Result<sandbox::TakenWork>> take_work(sandbox::Sandbox* sandbox, const
 awaitable<Result<void>> give_work(sandbox::Sandbox* sandbox, const Work* work,
                                   sandbox::TakenWork taken);
 // What the verifier needs to run beside it.
-awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report);
+awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, Report* report,
+                                  const OutputPlace* outputs);
 
 // The move of what set-up left, where no agent was: what fails there as well is no agent's doing.
 // Start commands are left out: to make them work may be the task.

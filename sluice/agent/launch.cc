@@ -99,6 +99,16 @@ Result<void> check_options(const Spec& spec, const std::map<std::string, std::st
   return {};
 }
 
+Result<void> check_tokens(const Work& work) {
+  const int64_t window = work.context_window.value_or(kContextWindow);
+  if (work.max_output.value_or(0) <= window) return {};
+  return Error(ErrorCode::kInvalidArgument,
+               fmt::format("max_output, {}, is more than the context window, {}: set "
+                           "context_window as well",
+                           *work.max_output, window),
+               ErrorOrigin::kCaller);
+}
+
 std::string agent_home(const Plan& plan) {
   const auto own = plan.env.find("HOME");
   return own != plan.env.end() && own->second.starts_with('/') ? own->second : sandbox::kHome;
@@ -122,8 +132,9 @@ Result<Launch> make_launch(const Plan& plan, const Endpoint& endpoint, const std
   values["base_url"] = endpoint.url + dialect->path;
   values["key"] = endpoint.key;
   values["model"] = plan.model;
-  values["context_window"] = std::to_string(plan.context_window);
-  values["max_output"] = std::to_string(plan.max_output);
+  const int64_t window = plan.context_window.value_or(kContextWindow);
+  values["context_window"] = std::to_string(window);
+  values["max_output"] = std::to_string(std::min(plan.max_output.value_or(kMaxOutput), window));
   values["home"] = agent_home(plan);
   values["workdir"] = plan.workdir;
   values["bundle"] = bundle_mount(spec);

@@ -73,6 +73,25 @@ TEST(LaunchTest, FillsArgumentsEnvironmentAndFiles) {
             R"({"url": "http://127.0.0.1:81/rollout/r1/v1", "model": "policy", "deep": {}})");
 }
 
+TEST(LaunchTest, ModelsLimitsAreToldAsTheTaskSaysThem) {
+  std::string spec = kSpec;
+  spec.replace(spec.find("\"--model\", \"{model}\""), 20, "\"{context_window}\", \"{max_output}\"");
+  Plan plan = plan_for(spec);
+  const auto told = [&] {
+    const auto launch = make_launch(plan, kEndpoint, "sh");
+    EXPECT_TRUE(launch) << launch.error().message;
+    return launch->argv.at(1) + " " + launch->argv.at(2);
+  };
+  EXPECT_EQ(told(), "131072 8192");
+  plan.context_window = 32768;
+  plan.max_output = 2048;
+  EXPECT_EQ(told(), "32768 2048");
+  // No answer is longer than the window.
+  plan.max_output.reset();
+  plan.context_window = 4096;
+  EXPECT_EQ(told(), "4096 4096");
+}
+
 // A task's own home is the agent's everywhere: what it reads its configuration from is what it is
 // told is its home, and nothing goes to another one.
 TEST(LaunchTest, finding_15_configuration_goes_into_the_effective_home_only) {

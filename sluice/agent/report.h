@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,13 +12,23 @@
 #include "sluice/base/core/result.h"
 #include "sluice/sandbox/sandbox.h"
 
+namespace sluice::sandbox {
+class Spool;
+}
+
 namespace sluice::agent {
+
+// What a program printed, where that is more than the last of it and is kept (printed.h).
+struct Whole {
+  std::shared_ptr<const sandbox::Spool> out = nullptr, err = nullptr;
+};
 
 // One setup or verify command and how it went.
 struct CommandRow {
   std::string cmd;
-  sandbox::Output output;
-  std::string error;  // why it was not run; "" if it was
+  sandbox::Output output;  // the last of what it printed
+  std::string error;       // why it was not run; "" if it was
+  Whole whole = {};
 
   bool ok() const { return error.empty() && output.exit.ok(); }
   // How it ended, for people.
@@ -41,7 +52,8 @@ struct AgentRun {
   sandbox::Exit exit;
   std::optional<std::string> error;  // the agent's last error event
   bool ok = false;                   // by the spec's measure of success
-  Bytes out, err;                    // up to the output cap
+  Bytes out, err;                    // the last of each
+  Whole whole;                       // up to the output cap
   Bytes log_tail;                    // of both, as they came
 };
 

@@ -99,13 +99,23 @@ bool is_end(const Error& error) {
 }
 
 awaitable<Result<void>> run_row(sandbox::Sandbox* sandbox, std::vector<CommandRow>* rows,
-                                std::string script, Command command) {
+                                std::string script, Command command, const OutputPlace* outputs) {
   size_t kept = 0;
-  for (const CommandRow& row : *rows) kept += row.output.out.size() + row.output.err.size();
+  for (const CommandRow& row : *rows) {
+    kept += row.whole.out ? row.whole.out->size() : row.output.out.size();
+    kept += row.whole.err ? row.whole.err->size() : row.output.err.size();
+  }
   command.output_cap = std::max(kRowOutput, kWholeOutput - std::min(kWholeOutput, kept));
+  Printed out(outputs), err(outputs);
+  command.take = [&out, &err](sandbox::Channel from, Bytes piece) {
+    return (from == sandbox::Channel::kOut ? out : err).add(std::move(piece));
+  };
   auto output = co_await sandbox->exec(std::move(command));
   if (!output) co_return std::move(output).error();
-  rows->push_back({std::move(script), std::move(*output), ""});
+  output->out = out.tail();
+  output->err = err.tail();
+  if (!out.lost().empty() || !err.lost().empty()) output->exit.truncated = true;
+  rows->push_back({std::move(script), std::move(*output), "", {out.whole(), err.whole()}});
   co_return Result<void>();
 }
 
@@ -135,7 +145,8 @@ awaitable<Result<void>> verify(VerifyParts parts) {
     command.env = verify_env(handed);
     command.image_path = Command::ImagePath::kLeftOut;
     command.deadline = Deadline::in(how.timeout);
-    auto ran = co_await run_row(parts.sandbox, &report->verify, script, std::move(command));
+    auto ran =
+        co_await run_row(parts.sandbox, &report->verify, script, std::move(command), parts.outputs);
     if (!ran) {
       if (is_end(ran.error())) co_return std::move(ran).error().within(script);
       std::string why = "could not be started: " + ran.error().message;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "sluice/agent/printed.h"
 #include "sluice/agent/report.h"
 #include "sluice/agent/work.h"
 #include "sluice/sandbox/sandbox.h"
@@ -23,6 +24,7 @@ struct VerifyParts {
   sandbox::Sandbox* sandbox = nullptr;  // in which nothing of the agent runs any more
   const Work* work = nullptr;
   Report* report = nullptr;
+  const OutputPlace* outputs = nullptr;
   std::function<Result<void>()> go_on;  // asked between commands
 };
 // The rows and the reward file of the report.
@@ -35,11 +37,13 @@ awaitable<Result<void>> kill_agent(sandbox::Sandbox* sandbox, Report* report);
 // something in it.
 bool is_end(const Error& error);
 
-// One setup or verify command: its own clean shell, its own row. All rows of a report together keep
-// so much output in full; of each the end is kept.
+// One setup or verify command: its own clean shell, its own row, with the last of its output. All
+// rows of a report together keep so much in full, and the end of each, at `outputs`, if there is
+// one.
 inline constexpr size_t kWholeOutput = 64 * 1024 * 1024;
 awaitable<Result<void>> run_row(sandbox::Sandbox* sandbox, std::vector<CommandRow>* rows,
-                                std::string script, sandbox::Command command);
+                                std::string script, sandbox::Command command,
+                                const OutputPlace* outputs);
 
 // A clean shell's environment.
 sandbox::Env shell_env(std::string home, std::string user);

@@ -159,14 +159,31 @@ TEST_F(VerifyTest, MuchOutputIsKeptWholeAndThenItsEnd) {
   backend_.on("much", much);
   much.out = Bytes(kWholeOutput, 'm') + "end";
   backend_.on("more", much);
+  OutputPlace place;
+  place.files = std::make_shared<net::BlockingPool>(1);
+  parts_.outputs = &place;
   ASSERT_TRUE(run());
-  const sandbox::Output& first = report_.verify[0].output;
-  const sandbox::Output& second = report_.verify[1].output;
-  EXPECT_EQ(first.out.size(), kWholeOutput / 2 + 3);
-  EXPECT_FALSE(first.exit.truncated);
-  EXPECT_EQ(second.out.size(), kWholeOutput / 2 - 3);
-  EXPECT_TRUE(second.exit.truncated);
-  EXPECT_TRUE(second.out.ends_with("mend"));
+  const CommandRow& first = report_.verify[0];
+  const CommandRow& second = report_.verify[1];
+  EXPECT_EQ(first.whole.out->size(), kWholeOutput / 2 + 3);
+  EXPECT_EQ(first.whole.err, nullptr);
+  EXPECT_FALSE(first.output.exit.truncated);
+  EXPECT_EQ(second.whole.out->size(), kWholeOutput / 2 - 3);
+  EXPECT_TRUE(second.output.exit.truncated);
+  for (const CommandRow* row : {&first, &second}) {
+    EXPECT_TRUE(row->output.out.ends_with("mend"));
+    EXPECT_EQ(row->output.out.size(), Printed::kTail) << "no more than that is held";
+  }
+}
+
+TEST_F(VerifyTest, WithoutAPlaceForItOnlyTheEndOfOutputIsKept) {
+  work_.verify.commands = {"much"};
+  Answer much;
+  much.err = Bytes(1 << 20, 'm') + "end";
+  backend_.on("much", much);
+  ASSERT_TRUE(run());
+  EXPECT_EQ(report_.verify[0].output.err, Bytes(Printed::kTail - 3, 'm') + "end");
+  EXPECT_EQ(report_.verify[0].whole.err, nullptr);
 }
 
 TEST_F(VerifyTest, KillingTheAgentFailsOnlyWithTheSandbox) {

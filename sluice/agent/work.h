@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +47,10 @@ struct Verify {
   std::vector<std::string> start;  // run before the commands, in the fresh sandbox, as setup's user
 };
 
+// What an agent is told of its model where nobody says otherwise, in tokens.
+inline constexpr int64_t kContextWindow = 131072, kMaxOutput = 8192;
+inline constexpr int64_t kMostTokens = int64_t{1} << 30;
+
 struct Work {
   std::string instruction;
   sandbox::Options sandbox;
@@ -59,6 +64,8 @@ struct Work {
   Approvals approvals = Approvals::kAgentDefault;
   std::map<std::string, std::string> options;  // by name; text, or JSON where the spec says so
   std::map<std::string, std::string> env;      // for the agent
+  // {context_window} and {max_output} of its spec: the model's window, and the most of one answer.
+  std::optional<int64_t> context_window, max_output;
 };
 
 }  // namespace sluice::agent

@@ -19,6 +19,7 @@
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
+#include "sluice/base/printable.h"
 
 namespace sluice {
 namespace {
@@ -240,7 +241,7 @@ class Logger::Sink {
                     "lines are missing here: the log is written too slowly", {{"lines", dropped}});
         lines.append(note.data(), note.size());
       }
-      escape_line_ends(lines);
+      escape_unprintable(lines);
       write_each_line(fd_, lines);
       lines.clear();
       lock.lock();

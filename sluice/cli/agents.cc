@@ -6,8 +6,10 @@
 #include "sluice/agent/bundle.h"
 #include "sluice/agent/driver.h"
 #include "sluice/agent/registry.h"
+#include "sluice/base/printable.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/json/value.h"
 
 namespace sluice::cli {
@@ -36,15 +38,15 @@ int agents_list_command(const AgentsFlags& flags) {
     }
     if (!flags.json) {
       if (entry.spec) {
-        fmt::print("{:<14} {:<10} {:<14} {}\n", entry.name, entry.spec->version,
-                   availability(*entry.spec, bundles), entry.spec->description);
+        put(fmt::format("{:<14} {:<10} {:<14} {}\n", entry.name, entry.spec->version,
+                        availability(*entry.spec, bundles), entry.spec->description));
       } else {
-        fmt::print("{:<14} broken: {}\n", entry.name, printable(entry.spec.error().message));
+        put(fmt::format("{:<14} broken: {}\n", entry.name, printable(entry.spec.error().message)));
       }
     }
     rows.push_back(std::move(row));
   }
-  if (flags.json) fmt::print("{}\n", json::serialize(rows));
+  if (flags.json) put_json(json::serialize(rows));
   return 0;
 }
 
@@ -52,16 +54,16 @@ int agents_show_command(const AgentsFlags& flags) {
   auto spec = agent::Registry(flags.agents_directory).find(flags.name);
   if (!spec) return report(spec.error());
   const agent::Bundles bundles(agent::default_bundle_directory());
-  fmt::print("{}: {}\nspec        {}\n", spec->title(), spec->description, spec->source);
+  put(fmt::format("{}: {}\nspec        {}\n", spec->title(), spec->description, spec->source));
   if (spec->bundle) {
-    fmt::print("bundle      {} ({})\n", fmt::join(spec->bundle->npm, " "),
-               availability(*spec, bundles));
+    put(fmt::format("bundle      {} ({})\n", fmt::join(spec->bundle->npm, " "),
+                    availability(*spec, bundles)));
   }
   std::vector<std::string_view> dialects;
   for (const agent::DialectSpec& row : spec->dialects) dialects.push_back(to_string(row.dialect));
-  fmt::print("dialects    {}\n", fmt::join(dialects, ", "));
+  put(fmt::format("dialects    {}\n", fmt::join(dialects, ", ")));
   for (const auto& [name, option] : spec->options) {
-    fmt::print("option      {}: {}\n", name, option.help);
+    put(fmt::format("option      {}: {}\n", name, option.help));
   }
   agent::Plan plan;
   plan.spec = std::make_shared<agent::Spec>(*spec);
@@ -70,14 +72,15 @@ int agents_show_command(const AgentsFlags& flags) {
   const agent::Endpoint endpoint = {"http://127.0.0.1:PORT/rollout/ID", "KEY"};
   auto launch = agent::make_launch(plan, endpoint, "PROGRAM");
   if (!launch) return report(launch.error());
-  fmt::print("command     {}\n", fmt::join(launch->argv, " "));
+  put(fmt::format("command     {}\n", fmt::join(launch->argv, " ")));
   if (!spec->approvals_bypass.empty()) {
-    fmt::print("            {} with approvals = \"bypass\"\n",
-               fmt::join(spec->approvals_bypass, " "));
+    put(fmt::format("            {} with approvals = \"bypass\"\n",
+                    fmt::join(spec->approvals_bypass, " ")));
   }
-  for (const auto& [name, value] : launch->env) fmt::print("env         {}={}\n", name, value);
+  for (const auto& [name, value] : launch->env)
+    put(fmt::format("env         {}={}\n", name, value));
   for (const agent::Upload& file : launch->files) {
-    fmt::print("file        {}\n{}\n", file.path, file.content);
+    put(fmt::format("file        {}\n{}\n", file.path, file.content));
   }
   return 0;
 }
@@ -87,11 +90,11 @@ int agents_install_command(const AgentsFlags& flags) {
   if (!spec) return report(spec.error());
   const agent::Bundles bundles(agent::default_bundle_directory());
   if (const auto found = bundles.find(*spec)) {
-    fmt::print(stderr, "{} is installed in {}\n", spec->title(), *found);
+    say(fmt::format("{} is installed in {}\n", spec->title(), *found));
     return 0;
   }
   auto installed = bundles.install(
-      *spec, [](std::string_view line) { fmt::print(stderr, "{}\n", printable(line)); });
+      *spec, [](std::string_view line) { say(fmt::format("{}\n", printable(line))); });
   if (!installed) return report(installed.error());
   return 0;
 }

@@ -13,6 +13,7 @@
 #include "sluice/base/core/fd.h"
 #include "sluice/base/id.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/cli/progress.h"
 #include "sluice/cli/run_report.h"
@@ -117,12 +118,12 @@ class Batch final : public RunReport {
     SLUICE_TRY_VOID(
         write_file_atomically(directory_ + "/summary.json", json::serialize(summary) + "\n", 0600));
     if (!flags_.json) {
-      fmt::print("{}results  {}/results.jsonl\n", batch_table(lines), directory_);
+      put(fmt::format("{}results  {}/results.jsonl\n", batch_table(lines), directory_));
       if (settled < total_) {
-        fmt::print(
+        put(fmt::format(
             "open     {} of {} are not run, or are to be run again\ngo on    the same command with "
             "--resume --out {}\n",
-            total_ - settled, total_, directory_);
+            total_ - settled, total_, directory_));
       }
     }
     if (interrupted_) return exit_code(ErrorCode::kCancelled);
@@ -156,6 +157,8 @@ class Batch final : public RunReport {
     out["disable_thinking"] = flags_.disable_thinking;
     out["max_tokens_cap"] = given(flags_.max_tokens_cap);
     out["top_logprobs"] = given(flags_.top_logprobs);
+    out["context_window"] = given(flags_.context_window);
+    out["max_output"] = given(flags_.max_output);
     out["contents"] = input_.contents;
     return out;
   }
@@ -234,7 +237,7 @@ class Batch final : public RunReport {
       for (const auto& task : input_.tasks) {
         const std::string name = fmt::format("{}@{}", task->id, i);
         if (flags_.group == 1) {
-          add({name, task, ""});
+          add({name, task, flags_.repeat > 1 ? fmt::format("{}/{}", batch_, task->id) : ""});
           continue;
         }
         for (int member = 1; member <= flags_.group; ++member) {
@@ -262,10 +265,7 @@ class Batch final : public RunReport {
       SLUICE_TRY_VOID(store_result(directory, *finished.result));
     }
     const std::string text = rollout::to_line(finished, wanted.task->id, wanted.group);
-    if (flags_.json) {
-      fmt::print("{}\n", text);
-      std::fflush(stdout);
-    }
+    if (flags_.json) put_json(text);
     SLUICE_TRY_VOID(file_->append(text));
     return rollout::parse_line(text);
   }

@@ -31,6 +31,8 @@ struct RunFlags {
   // For the policy `passthrough`: what is asked of each call, whatever the agent asks for.
   bool disable_thinking = false;
   std::optional<int64_t> max_tokens_cap, top_logprobs;
+  std::optional<int64_t> context_window, max_output;  // what agents are told
+  std::optional<double> upstream_silence_s;
   std::string out;
   std::string log;
   bool json = false;

@@ -6,9 +6,11 @@
 #include <csignal>
 #include <cstdio>
 
+#include "sluice/base/printable.h"
 #include "sluice/cli/backends.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/json/value.h"
 
 namespace sluice::cli {
@@ -26,8 +28,9 @@ double milliseconds(Duration duration) {
 }
 
 void show(const Outcome& outcome) {
-  fmt::print("{:<8} {:>6.0f} ms  {}.{}{}{}\n", to_string(outcome.state), milliseconds(outcome.took),
-             outcome.area, outcome.name, outcome.why.empty() ? "" : ": ", printable(outcome.why));
+  put(fmt::format("{:<8} {:>6.0f} ms  {}.{}{}{}\n", to_string(outcome.state),
+                  milliseconds(outcome.took), outcome.area, outcome.name,
+                  outcome.why.empty() ? "" : ": ", printable(outcome.why)));
   std::fflush(stdout);
 }
 
@@ -60,12 +63,12 @@ int sandboxes_test_command(const SandboxesTestFlags& flags) {
     rows.push_back(std::move(row));
   }
   if (flags.json) {
-    fmt::print("{}\n", json::serialize(rows));
+    put_json(json::serialize(rows));
   } else {
-    fmt::print("\n{} passed, {} failed, {} skipped\n", counts[0], counts[1], counts[2]);
+    put(fmt::format("\n{} passed, {} failed, {} skipped\n", counts[0], counts[1], counts[2]));
   }
   if (outcomes.empty()) {
-    fmt::print(stderr, "sluice: no case's name holds \"{}\"\n", printable(flags.matching));
+    say(fmt::format("sluice: no case's name holds \"{}\"\n", printable(flags.matching)));
     return exit_code(ErrorCode::kInvalidArgument);
   }
   return counts[1] == 0 ? 0 : 1;

@@ -6,13 +6,15 @@
 #include <algorithm>
 #include <utility>
 
-#include "sluice/base/core/bytes.h"
+#include "sluice/base/printable.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 
 namespace sluice::cli {
 namespace {
 
 constexpr size_t kShownTools = 6;
+constexpr size_t kShownName = 100;
 
 }  // namespace
 
@@ -27,21 +29,21 @@ double StatusLine::seconds() const {
 
 void StatusLine::note(std::string_view text) {
   if (style_ == Style::kSilent) return;
-  if (style_ == Style::kTerminal) fmt::print(out_, "\r\x1b[K");
-  fmt::print(out_, "[{:8.3f} s] {}\n", seconds(), text);
+  if (style_ == Style::kTerminal) write(out_, "\r\x1b[K");
+  write(out_, fmt::format("[{:8.3f} s] {}\n", seconds(), printable(text)));
   std::fflush(out_);
 }
 
 void StatusLine::draw(std::string_view text) {
   if (style_ != Style::kTerminal) return;
-  fmt::print(out_, "\r\x1b[K  {}", text);
+  write(out_, fmt::format("\r\x1b[K  {}", printable(text)));
   std::fflush(out_);
   drawn_ = true;
 }
 
 void StatusLine::finish() {
   if (!std::exchange(drawn_, false)) return;
-  fmt::print(out_, "\n");
+  write(out_, "\n");
   std::fflush(out_);
 }
 
@@ -58,9 +60,10 @@ void Display::event(const agent::AgentEvent& event) {
   const std::lock_guard lock(mutex_);
   if (event.kind == agent::EventKind::kStep) ++steps_;
   if (event.kind != agent::EventKind::kTool) return;
-  tools_.push_back(event.tool);
+  tools_.push_back(event.tool.substr(0, kShownName));
+  if (tools_.size() > kShownTools) tools_.erase(tools_.begin());
   if (line_.style() == StatusLine::Style::kPlain) {
-    line_.note(fmt::format("  tool {} {}", printable(event.tool), printable(event.status)));
+    line_.note(fmt::format("  tool {} {}", tools_.back(), event.status.substr(0, kShownName)));
   }
 }
 
@@ -75,10 +78,7 @@ void Display::draw() {
       fmt::format("{:<10} {:>9}", phase_, duration_text(Clock::now() - phase_began_));
   if (phase_ == "agent") {
     if (steps_ > 0) text += fmt::format("  {} turns", steps_);
-    const size_t first = tools_.size() - std::min(tools_.size(), kShownTools);
-    for (size_t i = first; i < tools_.size(); ++i) {
-      text += (i == first ? ": " : ", ") + printable(tools_[i]);
-    }
+    for (size_t i = 0; i < tools_.size(); ++i) text += (i == 0 ? ": " : ", ") + tools_[i];
   }
   line_.draw(text);
 }
@@ -97,29 +97,15 @@ std::string duration_text(Duration duration) {
   return fmt::format("{} min {} s", static_cast<int>(seconds) / 60, static_cast<int>(seconds) % 60);
 }
 
-std::string printable(std::string_view text) {
-  std::string out;
-  for (const char c : to_valid_utf8(text)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '\n' || (byte >= 0x20 && byte != 0x7F)) {
-      out += c;
-    } else if (c == '\t') {
-      out += ' ';
-    } else {
-      out += fmt::format("\\x{:02x}", byte);
-    }
-  }
-  // C1 controls are two bytes in UTF-8 (U+0080 to U+009F).
-  for (size_t i = 0; (i = out.find('\xC2', i)) != std::string::npos; ++i) {
-    if (i + 1 < out.size() && static_cast<unsigned char>(out[i + 1]) < 0xA0) {
-      out.replace(i, 2, fmt::format("\\x{:02x}", static_cast<unsigned char>(out[i + 1])));
-    }
-  }
-  return out;
-}
-
 int report(const Error& error) {
-  fmt::print(stderr, "sluice: {}\n", printable(error.message));
+  // Lines of its own stay lines, in such a way that none is taken for one of ours.
+  std::string text;
+  for (std::string_view rest = error.message; !rest.empty();) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    text += (text.empty() ? "sluice: " : "  ") + printable(rest.substr(0, end)) + "\n";
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  say(text);
   return exit_code(error.code);
 }
 

@@ -1,5 +1,5 @@
 // What people see while rollouts run: StatusLine, a line that moves on a terminal and is plain
-// lines elsewhere; Display, one rollout on it. And text made fit for people.
+// lines elsewhere; Display, one rollout on it. Both show text from anywhere as printable() does.
 #pragma once
 
 #include <cstdio>
@@ -59,15 +59,11 @@ class Display {
   std::string phase_;
   Clock::time_point phase_began_{};
   int steps_ = 0;
-  std::vector<std::string> tools_;
+  std::vector<std::string> tools_;  // the last ones
 };
 
 // "1.8 ms", "2.41 s", "3 min 20 s".
 std::string duration_text(Duration duration);
-
-// Text that may be anything, made safe for a terminal: control characters and escapes are shown as
-// such. Line breaks stay.
-std::string printable(std::string_view text);
 
 // Tells the error on stderr; the process's exit code for it.
 int report(const Error& error);

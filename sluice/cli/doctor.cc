@@ -8,8 +8,10 @@
 
 #include "sluice/agent/bundle.h"
 #include "sluice/agent/registry.h"
+#include "sluice/base/printable.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/json/value.h"
 #include "sluice/sandbox/local/host.h"
@@ -113,15 +115,16 @@ int doctor_command(const DoctorFlags& flags) {
     object["detail"] = row.detail;
     out.push_back(std::move(object));
     if (!flags.json) {
-      fmt::print("{:<8} {:<8} {:<22} {}\n", to_string(row.state), row.area, row.name,
-                 printable(row.detail));
+      put(fmt::format("{:<8} {:<8} {:<22} {}\n", to_string(row.state), row.area, row.name,
+                      printable(row.detail)));
     }
   }
   if (flags.json) {
-    fmt::print("{}\n", json::serialize(out));
+    put_json(json::serialize(out));
   } else {
-    fmt::print("\n{}\n", missing ? "Local sandboxes cannot be made here; see what is missing above."
-                                 : "Local sandboxes can be made here.");
+    put(fmt::format("\n{}\n",
+                    missing ? "Local sandboxes cannot be made here; see what is missing above."
+                            : "Local sandboxes can be made here."));
   }
   return missing ? 1 : 0;
 }

@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace sluice::cli {
 void set_limits(const GateLimitFlags& flags, gate::GateOptions& options) {
   options.total = flags.total;
   options.total.time = from_seconds(flags.time_s);
+  options.body_bytes = size_t{flags.max_body_mb} << 20;
+  options.bodies_bytes = std::max(options.bodies_bytes, 4 * options.body_bytes);
   options.tool_names = {flags.tool_names.begin(), flags.tool_names.end()};
 }
 

@@ -1,6 +1,6 @@
-// What flags say of the gate: its limits over all rollouts and the tools it allows (run, serve and
-// `gate serve`), and the rules of rollouts of ours (run and serve). shared_flags.h adds them to a
-// command.
+// What flags say of the gate: its limits over all rollouts and of requests, and the tools it allows
+// (run, serve and `gate serve`), and the rules of rollouts of ours (run and serve). shared_flags.h
+// adds them to a command.
 //
 // Plain values and functions; any thread.
 #pragma once
@@ -17,12 +17,14 @@
 
 namespace sluice::cli {
 
-// 0 is no limit.
+// 0 is no limit, but of a request.
 struct GateLimitFlags {
   gate::TotalBudget total;  // but for its time
   double time_s = 0;
   std::vector<std::string> tool_names;
+  uint32_t max_body_mb = 32;  // of one request
 };
+inline constexpr uint32_t kMostBodyMb = 1024;
 
 // Calls visit(key, most, value, help) for each limit of all rollouts together. The key is what
 // files call it; its flag is --key with hyphens.

@@ -6,6 +6,7 @@
 
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/cli/wiring.h"
 #include "sluice/net/signals.h"
@@ -15,6 +16,7 @@ namespace {
 
 Result<int> serve(const GateFlags& flags) {
   SLUICE_TRY_VOID(check_trainer_policy(flags.policy));
+  raise_descriptor_limit();
   const Logger log = flags.log.empty() ? Logger::to_fd(2, LogLevel::kInfo)
                                        : Logger::to_file(flags.log, LogLevel::kInfo);
   WiringOptions options;
@@ -34,9 +36,9 @@ Result<int> serve(const GateFlags& flags) {
   net::Shard shard;
   bool stopping = false;
   const net::Signals signals(shard, {SIGINT, SIGTERM}, [&](int) { stopping = true; });
-  fmt::print("agents at {}\ntrainer API at http://{}\ntraces in {}\n", side.agents_url(),
-             side.address(), traces);
-  if (!side.keys_file().empty()) fmt::print("keys in {}\n", side.keys_file());
+  put(fmt::format("agents at {}\ntrainer API at http://{}\ntraces in {}\n", side.agents_url(),
+                  side.address(), traces));
+  if (!side.keys_file().empty()) put(fmt::format("keys in {}\n", side.keys_file()));
   std::fflush(stdout);
   shard.run_until([&] { return stopping; });
   return 0;

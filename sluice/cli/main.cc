@@ -9,6 +9,7 @@
 #include "sluice/base/core/error.h"
 #include "sluice/base/heap.h"
 #include "sluice/cli/commands.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/serve_settings.h"
 #include "sluice/cli/shared_flags.h"
 
@@ -68,10 +69,7 @@ std::string unknown_subcommand(const CLI::App& app) {
   return at->get_name() + " has no subcommand \"" + words.front() + "\"; it has: " + names;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  sluice::keep_heap();
+int run_command_line(int argc, char** argv) {
   CLI::App app{kAbout, "sluice"};
   app.require_subcommand(1);
   app.set_version_flag("--version", SLUICE_VERSION);
@@ -103,9 +101,19 @@ int main(int argc, char** argv) {
   option("--max-tokens-cap", run.max_tokens_cap,
          "passthrough: the most tokens that one answer may be asked for")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  option("--context-window", run.context_window,
+         "the model's window in tokens, as the agent is told [131072]")
+      ->check(CLI::Range(int64_t{1}, sluice::agent::kMostTokens));
+  option("--max-output", run.max_output,
+         "the most tokens of one answer, as the agent is told [8192]")
+      ->check(CLI::Range(int64_t{1}, sluice::agent::kMostTokens));
   option("--top-logprobs", run.top_logprobs,
          "passthrough: ask for so many logprobs, where the dialect has them")
       ->check(CLI::Range(0, 100));
+  option("--upstream-silence-s", run.upstream_silence_s,
+         "passthrough: an endpoint that says nothing for so long has failed [600 before an answer, "
+         "300 in it]")
+      ->check(CLI::Range(0.01, 86400.0));
   option("--trainer-listen", run.trainer_listen, "where the trainer API listens")
       ->capture_default_str();
   run_app->add_flag("--trainer-text", run.trainer_text,
@@ -232,4 +240,12 @@ int main(int argc, char** argv) {
     return sluice::exit_code(sluice::ErrorCode::kInternal);
   }
   return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  sluice::cli::hold_standard_descriptors();
+  sluice::keep_heap();
+  return sluice::cli::finish_output(run_command_line(argc, argv));
 }

@@ -6,7 +6,9 @@
 #include <ctime>
 
 #include "sluice/base/id.h"
+#include "sluice/base/printable.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/cli/run_report.h"
 
@@ -37,14 +39,12 @@ class OneRollout final : public RunReport {
     const rollout::RolloutResult& result = *finished.result;
     for (const rollout::FailedAttempt& attempt : finished.failed_attempts) {
       if (attempt.rollout == result.rollout) continue;
-      fmt::print(stderr, "attempt {} failed and was made again: {}\n", attempt.rollout.value,
-                 printable(attempt.error));
+      say(fmt::format("attempt {} failed and was made again: {}\n", attempt.rollout.value,
+                      printable(attempt.error)));
     }
     SLUICE_TRY_VOID(store_result(directory_, result));
     if (flags_.json) {
-      std::string line = rollout::to_json(result);
-      escape_line_ends(line);
-      fmt::print("{}\n", line);
+      put_json(rollout::to_json(result));
     } else {
       print_result(directory_, result);
     }
@@ -56,7 +56,7 @@ class OneRollout final : public RunReport {
 
   void interrupted(rollout::Engine& engine, int) override {
     display_.finish();
-    fmt::print(stderr, "cancelling: cleaning up\n");
+    say("cancelling: cleaning up\n");
     engine.cancel_all(kInterrupted);
   }
 

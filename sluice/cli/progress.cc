@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "sluice/base/printable.h"
+
 namespace sluice::cli {
 namespace {
 

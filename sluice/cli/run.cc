@@ -1,6 +1,5 @@
 // `sluice run`: rollouts by an engine, whether one or many.
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +11,7 @@
 #include "sluice/base/core/defer.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/run_report.h"
 #include "sluice/cli/wiring.h"
 #include "sluice/net/signals.h"
@@ -40,8 +40,8 @@ class Run {
       if (!fits) return std::move(fits).error().within(task->source);
     }
     if (const TrainerSide* trainer = wiring_->trainer()) {
-      fmt::print(stderr, "trainer API at http://{}\n", trainer->address());
-      if (!trainer->keys_file().empty()) fmt::print(stderr, "keys in {}\n", trainer->keys_file());
+      say(fmt::format("trainer API at http://{}\n", trainer->address()));
+      if (!trainer->keys_file().empty()) say(fmt::format("keys in {}\n", trainer->keys_file()));
     }
     report_->begin();
     SLUICE_TRY_VOID(submit());
@@ -81,26 +81,18 @@ class Run {
     return options;
   }
 
-  static void raise_descriptor_limit() {
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-
   Result<void> submit() {
     // Only its orders hold a group: with the last of them goes what was prepared.
     std::shared_ptr<rollout::Group> group;
     for (const Wanted& wanted : report_->wanted()) {
-      if (wanted.group.empty()) {
-        group.reset();
-      } else if (!group || group->id() != wanted.group) {
+      const bool shares = flags_.group > 1;
+      if (shares && (!group || group->id() != wanted.group)) {
         group = std::make_shared<rollout::Group>(wanted.group);
       }
       rollout::Order order;
       order.name = wanted.name;
       order.lane = wanted.task->id;
-      order.batch = wanted.group;
+      if (shares) order.batch = wanted.group;
       const auto& memory = wanted.task->sandbox.limits.memory_bytes;
       order.memory_bytes = memory ? memory->value : 0;
       order.make = [this, &wanted, group](net::Shard& shard) {
@@ -117,13 +109,15 @@ class Run {
                                        net::Shard& shard) const {
     rollout::RolloutOptions options;
     options.task = wanted.task;
+    options.group_id = wanted.group;
     options.group = std::move(group);
     options.spec = input_.agent.spec;
     options.bundle_path = input_.agent.bundle_path;
     options.dialect = input_.agent.dialect;
     options.model = flags_.model;
-    options.max_output = flags_.max_tokens_cap;
+    options.max_tokens_cap = flags_.max_tokens_cap;
     options.policy = wiring_->policy(shard);
+    options.output_files = output_files_;
     if (flags_.keep) {
       const std::string place = report_->place_of(wanted.name);
       std::error_code error;
@@ -163,6 +157,7 @@ class Run {
   RunInput input_;
   Metrics metrics_;
   net::BlockingPool names_{1};
+  const std::shared_ptr<net::BlockingPool> output_files_ = std::make_shared<net::BlockingPool>(2);
   net::Shard control_{-1};  // hears signals
   std::unique_ptr<RunReport> report_;
   std::unique_ptr<Wiring> wiring_;  // first to go

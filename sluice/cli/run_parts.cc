@@ -14,10 +14,13 @@
 #include "sluice/agent/registry.h"
 #include "sluice/base/core/fd.h"
 #include "sluice/base/digest.h"
+#include "sluice/base/printable.h"
 #include "sluice/cli/backends.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/gate/script_policy.h"
+#include "sluice/sandbox/spool.h"
 #include "sluice/upstream/passthrough.h"
 
 namespace sluice::cli {
@@ -88,6 +91,9 @@ Result<rollout::Task> read_task(const RunFlags& flags, const std::string& path) 
     }
     task.options[option.substr(0, equals)] = option.substr(equals + 1);
   }
+  if (flags.context_window) task.context_window = flags.context_window;
+  if (flags.max_output) task.max_output = flags.max_output;
+  if (auto fits = agent::check_tokens(task); !fits) return std::move(fits).error().within(path);
   set_rules(flags.rules, task.gate);
   if (flags.policy == kTrainerPolicy) return task;
   if (!task.tools.empty()) {
@@ -142,7 +148,7 @@ Result<AgentChoice> choose_agent(const RunFlags& flags,
   if (spec.bundle) {
     const agent::Bundles bundles(agent::default_bundle_directory());
     SLUICE_TRY(choice.bundle_path, bundles.install(spec, [](std::string_view line) {
-      fmt::print(stderr, "{}\n", printable(line));
+      say(fmt::format("{}\n", printable(line)));
     }));
   }
   choice.spec = std::make_shared<const agent::Spec>(std::move(spec));
@@ -212,13 +218,14 @@ Result<rollout::PolicyChoice> choose_policy(const RunFlags& flags, net::Shard& s
     options.base_url = value;
     options.key = environment(flags.key_env.c_str());
     options.rewrite = rewrite;
+    if (flags.upstream_silence_s) options.set_silence(from_seconds(*flags.upstream_silence_s));
     log.redactor().add_secret(options.key);
     const bool asks_without_key = options.key.empty() && shard.index() == 0;
     choice.mode = "black_box";
     auto made = upstream::make_passthrough(shard, names, std::move(options));
     if (!made) return std::move(made).error().within("--policy passthrough");
     if (asks_without_key) {
-      fmt::print(stderr, "note: {} is not set; {} is asked without a key\n", flags.key_env, value);
+      say(fmt::format("note: {} is not set; {} is asked without a key\n", flags.key_env, value));
     }
     choice.policy = std::move(*made);
     return choice;
@@ -237,15 +244,21 @@ StatusLine::Style status_style(const RunFlags& flags) {
 
 namespace {
 
+Result<void> store_printed(const std::string& path, const Bytes& tail,
+                           const std::shared_ptr<const sandbox::Spool>& whole) {
+  return whole ? whole->save(path, 0600) : write_file_atomically(path, tail, 0600);
+}
+
 // What commands printed, where a row of the result leaves something out: whole up to a bound.
 Result<void> store_outputs(const std::string& prefix, const std::vector<agent::CommandRow>& rows) {
   for (size_t i = 0; i < rows.size(); ++i) {
-    const sandbox::Output& output = rows[i].output;
-    for (const auto& [name, content] :
-         {std::pair("stdout", &output.out), std::pair("stderr", &output.err)}) {
-      if (content->size() <= rollout::kShownOutput) continue;
-      const std::string path = fmt::format("{}{}.{}", prefix, i + 1, name);
-      SLUICE_TRY_VOID(write_file_atomically(path, *content, 0600));
+    const std::string path = fmt::format("{}{}.", prefix, i + 1);
+    const auto& [cmd, output, error, whole] = rows[i];
+    if (output.out.size() > rollout::kShownOutput) {
+      SLUICE_TRY_VOID(store_printed(path + "stdout", output.out, whole.out));
+    }
+    if (output.err.size() > rollout::kShownOutput) {
+      SLUICE_TRY_VOID(store_printed(path + "stderr", output.err, whole.err));
     }
   }
   return {};
@@ -274,9 +287,10 @@ Result<void> store_result(const std::string& directory, const rollout::RolloutRe
     return write_file_atomically(directory + "/" + name, content, 0600);
   };
   SLUICE_TRY_VOID(store("result.json", rollout::to_json(result) + "\n"));
-  if (result.report.agent) {
-    SLUICE_TRY_VOID(store("agent.stdout", result.report.agent->out));
-    SLUICE_TRY_VOID(store("agent.stderr", result.report.agent->err));
+  if (const auto& agent = result.report.agent) {
+    const std::string path = directory + "/agent.";
+    SLUICE_TRY_VOID(store_printed(path + "stdout", agent->out, agent->whole.out));
+    SLUICE_TRY_VOID(store_printed(path + "stderr", agent->err, agent->whole.err));
   }
   SLUICE_TRY_VOID(store_outputs(directory + "/setup-", result.report.setup));
   SLUICE_TRY_VOID(store_outputs(directory + "/verify-", result.report.verify));
@@ -291,34 +305,34 @@ Result<void> store_result(const std::string& directory, const rollout::RolloutRe
 void print_result(const std::string& directory, const rollout::RolloutResult& result) {
   auto rows = [](const char* name, const std::vector<agent::CommandRow>& commands) {
     for (const agent::CommandRow& row : commands) {
-      fmt::print("{:<8} {}  {}  ({})\n", name, row.ok() ? "ok  " : "FAIL",
-                 first_line(printable(row.cmd)), printable(row.ended()));
+      put(fmt::format("{:<8} {}  {}  ({})\n", name, row.ok() ? "ok  " : "FAIL",
+                      printable(first_line(row.cmd)), printable(row.ended())));
     }
   };
   rows("setup", result.report.setup);
   rows("start", result.report.start);
   rows("verify", result.report.verify);
   for (const std::string& warning : result.report.warnings) {
-    fmt::print("warning  {}\n", printable(warning));
+    put(fmt::format("warning  {}\n", printable(warning)));
   }
   if (result.error_kind != ErrorKind::kNone) {
-    fmt::print("error    {}: {}\n", to_string(result.error_kind), printable(result.error));
+    put(fmt::format("error    {}: {}\n", to_string(result.error_kind), printable(result.error)));
   }
-  fmt::print("agent    {}, {} calls, {} turns, {}\n", result.agent, result.calls.calls,
-             result.calls.turns,
-             result.report.agent ? describe(result.report.agent->exit) : "not started");
+  put(fmt::format("agent    {}, {} calls, {} turns, {}\n", result.agent, result.calls.calls,
+                  result.calls.turns,
+                  result.report.agent ? describe(result.report.agent->exit) : "not started"));
   std::string about = printable(result.reward_error);
   if (!result.reward_clamped.empty()) {
     about = fmt::format("{} is out of the task's reward_min and reward_max",
                         printable(result.reward_clamped));
   }
-  fmt::print("reward   {}{}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null",
-             about.empty() ? "" : "  " + about);
-  fmt::print("time     {}\n", duration_text(result.wall));
-  fmt::print("result   {}/result.json\ntrace    {}\n", directory, result.trace);
+  put(fmt::format("reward   {}{}\n", result.reward ? fmt::format("{:.2f}", *result.reward) : "null",
+                  about.empty() ? "" : "  " + about));
+  put(fmt::format("time     {}\n", duration_text(result.wall)));
+  put(fmt::format("result   {}/result.json\ntrace    {}\n", directory, result.trace));
   if (!result.kept_files.empty()) {
-    fmt::print("files    {}\n         look into them: sluice sandboxes shell {}\n",
-               result.kept_files, result.kept_files);
+    put(fmt::format("files    {}\n         look into them: sluice sandboxes shell {}\n",
+                    result.kept_files, result.kept_files));
   }
 }
 

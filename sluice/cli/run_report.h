@@ -21,7 +21,7 @@ inline constexpr char kInterrupted[] = "interrupted";
 struct Wanted {
   std::string name;  // in a batch "task@3", in groups "task@3.1"
   std::shared_ptr<const rollout::Task> task;
-  std::string group;  // "" if none
+  std::string group;  // of the attempts at this task that belong together; "" if it is the only one
 };
 
 class RunReport {

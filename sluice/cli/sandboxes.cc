@@ -12,9 +12,11 @@
 
 #include "sluice/base/core/fd.h"
 #include "sluice/base/log.h"
+#include "sluice/base/printable.h"
 #include "sluice/cli/backends.h"
 #include "sluice/cli/commands.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/json/value.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/signals.h"
@@ -58,7 +60,7 @@ class Shell {
     const std::unique_ptr<sandbox::Sandbox> sandbox = std::move(*created);
     auto result = co_await attend(sandbox.get());
     const auto closed = co_await sandbox->close();
-    if (!closed) fmt::print(stderr, "sluice: close: {}\n", printable(closed.error().message));
+    if (!closed) say(fmt::format("sluice: close: {}\n", printable(closed.error().message)));
     co_return result;
   }
 
@@ -156,9 +158,9 @@ int sandboxes_list_command(const SandboxesFlags& flags) {
       words += " " + name + "=" + label;
     }
     if (!flags.json) {
-      fmt::print("{:<6} {:<20} {} engine {:<8} {}{}\n", entry.backend, printable(entry.id),
-                 time_of(entry.since), entry.owner, entry.owner_lives ? "alive" : "DEAD",
-                 printable(words));
+      put(fmt::format("{:<6} {:<20} {} engine {:<8} {}{}\n", entry.backend, printable(entry.id),
+                      time_of(entry.since), entry.owner, entry.owner_lives ? "alive" : "DEAD",
+                      printable(words)));
     }
     json::Object row;
     row["backend"] = entry.backend;
@@ -170,9 +172,9 @@ int sandboxes_list_command(const SandboxesFlags& flags) {
     rows.push_back(std::move(row));
   }
   if (flags.json) {
-    fmt::print("{}\n", json::serialize(rows));
+    put_json(json::serialize(rows));
   } else if (entries.empty()) {
-    fmt::print("no sandboxes\n");
+    put("no sandboxes\n");
   }
   return 0;
 }
@@ -183,7 +185,7 @@ int sandboxes_reap_command(const SandboxesFlags& flags) {
   const auto backend = make_backend(flags.backend, Logger());
   if (!backend) return report(backend.error());
   const size_t after = sandbox::SandboxJournal::list(sandbox_journals()).size();
-  fmt::print("{} left by dead engines, removed\n", before > after ? before - after : 0);
+  put(fmt::format("{} left by dead engines, removed\n", before > after ? before - after : 0));
   return 0;
 }
 

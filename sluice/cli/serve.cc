@@ -9,12 +9,14 @@
 
 #include "sluice/agent/bundle.h"
 #include "sluice/cli/display.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/cli/wiring.h"
 #include "sluice/env/coding/coding.h"
 #include "sluice/net/signals.h"
 #include "sluice/net/socket.h"
 #include "sluice/upstream/passthrough.h"
+#include "sluice/upstream/targets.h"
 
 namespace sluice::cli {
 namespace {
@@ -34,6 +36,8 @@ class Serve {
       const std::string key = settings_.variables(std::string(kind.key_variable));
       if (!key.empty()) log.redactor().add_secret(key);
     }
+    raise_descriptor_limit();
+    SLUICE_TRY_VOID(allow_targets());
     SLUICE_TRY(const auto wiring, Wiring::make(wiring_options(log)));
     env::RolloutBoard board(shard_);
     env::coding::CodingOptions coding = coding_options(log);
@@ -97,6 +101,19 @@ class Serve {
     return options;
   }
 
+  // What is configured here was said by whoever runs the server.
+  Result<void> allow_targets() {
+    for (const std::string& host : settings_.allow_upstreams) {
+      auto allowed = targets_.allow(host);
+      if (!allowed) return std::move(allowed).error().within("--allow-upstreams");
+    }
+    for (const std::string& url : env::coding::configured_urls(settings_.variables)) {
+      // One that is none is told to whoever names its kind.
+      if (const auto parsed = net::Url::parse(url)) targets_.allow(*parsed);
+    }
+    return {};
+  }
+
   env::coding::CodingOptions coding_options(const Logger& log) {
     env::coding::CodingOptions options;
     options.agents_directory = settings_.agents_directory;
@@ -108,11 +125,17 @@ class Serve {
       upstream::PassthroughOptions passthrough;
       passthrough.base_url = where.base_url;
       passthrough.key = where.key;
+      if (settings_.upstream_silence) passthrough.set_silence(*settings_.upstream_silence);
+      if (const auto url = net::Url::parse(where.base_url))
+        passthrough.check = targets_.check(*url);
       upstream::Rewrite& rewrite = passthrough.rewrite;
       if (where.disable_thinking) rewrite.thinking = upstream::Thinking::kOff;
       rewrite.max_tokens_cap = where.max_tokens_cap;
       rewrite.top_logprobs = where.top_logprobs;
       return upstream::make_passthrough(*shard, names_, std::move(passthrough));
+    };
+    options.check_upstream = [this](const std::string& base_url) {
+      return targets_.look(base_url);
     };
     options.bundle = [log](const agent::Spec& spec) {
       const agent::Bundles bundles(agent::default_bundle_directory());
@@ -139,21 +162,25 @@ class Serve {
   void announce(const std::string& address, const Logger& log) const {
     const env::AccessOptions& access = settings_.server.access;
     if (access.policy == env::KeyPolicy::kOff && !env::is_loopback(address)) {
-      fmt::print(stderr,
-                 "sluice: WARNING: keys are off. Whoever reaches {} can run programs on this "
-                 "machine's sandboxes and use the model keys of this server.\n",
-                 address);
+      say(
+          fmt::format("sluice: WARNING: keys are off. Whoever reaches {} can run programs on this "
+                      "machine's sandboxes and use the model keys of this server.\n",
+                      address));
     }
     log.info("serve", "listening",
              {{"address", address},
               {"backend", settings_.backend},
               {"max_sessions", settings_.server.max_sessions},
               {"traces", settings_.data}});
-    fmt::print("listening on {}\n", address);
+    put(fmt::format("listening on {}\n", address));
     std::fflush(stdout);
   }
 
   const ServeSettings settings_;
+  // Who reaches a server on loopback is on this machine, and reaches what it does.
+  upstream::Targets targets_{env::is_loopback(settings_.host)
+                                 ? upstream::Targets::Private::kAllowed
+                                 : upstream::Targets::Private::kRefused};
   net::Shard shard_;
   net::BlockingPool pool_{4};   // installs agents, which may take minutes
   net::BlockingPool names_{2};  // looks up hosts

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "sluice/base/core/result.h"
 #include "sluice/env/coding/catalog.h"
@@ -17,6 +18,7 @@ struct ServeSettings {
   uint16_t port = 8000;
   env::ServerOptions server;  // without log, board and metrics
   Duration step_timeout = std::chrono::seconds(900);
+  std::optional<Duration> upstream_silence;
   Duration drain = std::chrono::seconds(30);
   size_t max_rollouts = 32;
   int retries = 0;    // of a rollout that failed for infrastructure reasons
@@ -24,6 +26,8 @@ struct ServeSettings {
   std::string backend = "local";
   std::string agents_directory;
   std::string templates_directory;  // "" for none
+  // Hosts that clients may name in a base_url although their addresses are private.
+  std::vector<std::string> allow_upstreams;
   std::string data;
   std::string trainer_listen;  // "" for none
   Duration trainer_wait = std::chrono::seconds(30);

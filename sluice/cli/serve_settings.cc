@@ -223,6 +223,9 @@ void read_limits(Settings& in, ServeSettings& out) {
   in.seconds("http_session_ttl_s", server.http_session_ttl,
              "the same for MCP sessions over HTTP, which have no connection [1800]");
   in.seconds("step_timeout_s", out.step_timeout, "a step's time, unless it names one [900]");
+  in.seconds(
+      "upstream_silence_s", out.upstream_silence,
+      "an endpoint that says nothing for so long has failed [600 before an answer, 300 in it]");
   in.seconds("max_call_time_s", server.max_call_time, "no call takes longer [21600]");
   in.number("max_message_mb", 1, 1024, megabytes, "bodies and frames [16]");
   in.choice("on_client_gone", {"cancel", "finish"}, gone,
@@ -241,6 +244,10 @@ void read_access(Settings& in, ServeSettings& out) {
   in.yes("no_keys", no_keys, "ask for no key, wherever it listens");
   in.list("allow_origins", access.allowed_origins, "pages of other origins that may talk to it");
   in.list("allow_hosts", access.allowed_hosts, "names of a loopback server besides localhost");
+  in.list(
+      "allow_upstreams", out.allow_upstreams,
+      "hosts, as in 10.0.0.5:8000, that clients may name in a base_url although their addresses "
+      "are private or link-local; those of the variables below they may");
   in.flag("web", web, "true: the page's routes below /web", "ENABLE_WEB_INTERFACE");
   in.text("readme", readme, "what /web/metadata shows [/app/README.md]", "ENV_README_PATH");
   if (in.declaring()) return;
@@ -284,6 +291,11 @@ void read_sandboxes(Settings& in, ServeSettings& out) {
           "with --network setup: what setup commands may reach");
   in.choice("approvals", {"default", "bypass"}, approvals,
             "what agents would ask about: default, or bypass");
+  in.number("context_window", 1, agent::kMostTokens, task.context_window,
+            "the model's window in tokens, as agents are told [131072]");
+  in.number("max_output", 1, agent::kMostTokens, task.max_output,
+            "the most tokens of one answer, as agents are told; stands in for max_tokens_cap where "
+            "a client leaves that at its default [8192]");
   in.text("agents_dir", out.agents_directory, "where your agent specs are");
   in.text("templates_dir", out.templates_directory,
           "images that clients may name: NAME, a root directory, or NAME.tar [none]",
@@ -291,6 +303,7 @@ void read_sandboxes(Settings& in, ServeSettings& out) {
   if (in.declaring()) return;
   task.sandbox.network = rollout::network_named(network);
   task.approvals = rollout::approvals_named(approvals);
+  if (const auto fits = agent::check_tokens(task); !fits) in.fail(fits.error().message);
   TomlReader& file = in.file();
   task.setup_timeout = file.seconds("setup_timeout_s", 1ms, 24h).value_or(task.setup_timeout);
   task.verify.timeout = file.seconds("verify_timeout_s", 1ms, 24h).value_or(task.verify.timeout);
@@ -349,6 +362,10 @@ void read_gate(Settings& in, ServeSettings& out) {
     }
     if (in_file && in.command()->count(flag_name(key)) == 0) into = *in_file;
   });
+  const auto body_mb = file.integer("max_body_mb", 1, kMostBodyMb);
+  if (body_mb && in.command()->count("--max-body-mb") == 0) {
+    limits.max_body_mb = static_cast<uint32_t>(*body_mb);
+  }
   const auto names = file.strings("tool_names");
   if (limits.tool_names.empty()) limits.tool_names = names;
   set_limits(limits, out.gate);

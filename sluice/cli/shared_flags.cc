@@ -28,6 +28,9 @@ void add_limit_flags(CLI::App& command, GateLimitFlags& flags) {
     command.add_option(flag_name(key), into, help)->check(fits)->group(kGroup);
   });
   command
+      .add_option("--max-body-mb", flags.max_body_mb, "an agent's request, inflated, in MiB [32]")
+      ->check(CLI::Range(uint32_t{1}, kMostBodyMb));
+  command
       .add_option("--tool-names", flags.tool_names,
                   "the only tools that rollouts may have, as in lookup,search [any]")
       ->delimiter(',')

@@ -7,6 +7,7 @@
 
 #include "sluice/base/core/fd.h"
 #include "sluice/base/id.h"
+#include "sluice/cli/output.h"
 #include "sluice/cli/paths.h"
 #include "sluice/env/access.h"
 #include "sluice/net/socket.h"
@@ -17,6 +18,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kStopWithin = 2s;
+// How long a trainer who asks for closings has to come for the last ones.
+constexpr auto kLastClosings = 5s;
+constexpr auto kLook = 20ms;
 
 struct Keys {
   std::string trainer, operators;
@@ -75,16 +79,20 @@ Result<std::pair<std::string, uint16_t>> parse_address(std::string_view flag,
 // A warning, not an error: there may be a proxy, a private network, or a person who knows.
 void warn_if_open(const std::string& address, std::string_view what) {
   if (env::is_loopback(address)) return;
-  fmt::print(stderr,
-             "sluice: WARNING: {} listens on {}, without TLS: keys and calls are readable on the "
-             "way. Put a proxy with TLS in front, or use a private network.\n",
-             what, address);
+  say(fmt::format(
+      "sluice: WARNING: {} listens on {}, without TLS: keys and calls are readable on the "
+      "way. Put a proxy with TLS in front, or use a private network.\n",
+      what, address));
 }
 
 }  // namespace
 
 // The first to stop is who takes: nobody answers what ends now.
 net::awaitable<void> TrainerSide::stop(TrainerSide* self, std::promise<void>* done) {
+  const Deadline patience = Deadline::in(kLastClosings);
+  while (self->trainer_->closings() > 0 && !patience.expired()) {
+    [[maybe_unused]] const auto slept = co_await net::sleep_for(kLook);
+  }
   const Deadline deadline = Deadline::in(kStopWithin);
   if (self->service_) co_await self->service_->stop(deadline);
   if (self->agents_) co_await self->agents_->stop(deadline);
@@ -104,6 +112,7 @@ Result<std::unique_ptr<TrainerSide>> TrainerSide::start(const gate::Handles& gat
   SLUICE_TRY(const auto where, parse_address("--trainer-listen", options.listen));
   SLUICE_TRY(Keys keys, find_keys(options.keys_file));
   std::unique_ptr<TrainerSide> made(new TrainerSide());
+  made->trainer_ = gate.for_trainer;
   made->keys_file_ = keys.file;
   std::unique_ptr<net::Listener> agents;
   if (!options.agents.empty()) {
@@ -114,6 +123,9 @@ Result<std::unique_ptr<TrainerSide>> TrainerSide::start(const gate::Handles& gat
     while (made->agents_url_.ends_with('/')) made->agents_url_.pop_back();
     gate::http::SharedEndpoint::Options shared;
     shared.max_rollouts = options.max_rollouts;
+    shared.body_bytes = options.body_bytes;
+    shared.rollout_bodies_bytes = std::max(shared.rollout_bodies_bytes, 2 * shared.body_bytes);
+    shared.bodies_bytes = std::max(shared.bodies_bytes, 4 * shared.body_bytes);
     shared.recorder = options.recorder;
     shared.log = options.log;
     made->agents_ = std::make_unique<gate::http::SharedEndpoint>(made->shard_, gate.for_operator,

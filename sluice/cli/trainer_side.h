@@ -5,6 +5,7 @@
 
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "sluice/base/core/result.h"
@@ -23,6 +24,7 @@ struct TrainerSideOptions {
   std::string advertise;                // their base URL; "": http:// and that listener's address
   trace::Recorder* recorder = nullptr;  // of rollouts registered from outside
   size_t max_rollouts = 10'000;
+  size_t body_bytes = gate::GateOptions().body_bytes;  // of an agent's request
   Logger log;
 };
 
@@ -45,6 +47,7 @@ class TrainerSide {
   static net::awaitable<void> stop(TrainerSide* self, std::promise<void>* done);
 
   net::Shard shard_{1000};
+  std::optional<gate::Trainer> trainer_;
   std::unique_ptr<gate::http::SharedEndpoint> agents_;
   std::unique_ptr<gate::trainer_http::TrainerService> service_;
   std::string address_, agents_url_, keys_file_;

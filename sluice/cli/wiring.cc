@@ -1,11 +1,20 @@
 #include "sluice/cli/wiring.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <thread>
 
 #include "sluice/cli/backends.h"
 
 namespace sluice::cli {
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 Result<std::unique_ptr<Wiring>> Wiring::make(WiringOptions options) {
   std::unique_ptr<Wiring> made(new Wiring());
@@ -15,10 +24,12 @@ Result<std::unique_ptr<Wiring>> Wiring::make(WiringOptions options) {
   }
   made->recorder_.emplace(options.traces, options.log);
   options.gate.log = options.log;
+  const size_t body_bytes = options.gate.body_bytes;
   made->gate_ = gate::make_gate(std::move(options.gate));
   if (options.trainer) {
     options.trainer->recorder = &*made->recorder_;
     options.trainer->log = options.log;
+    options.trainer->body_bytes = body_bytes;
     SLUICE_TRY(made->trainer_, TrainerSide::start(*made->gate_, std::move(*options.trainer)));
   }
   if (made->backend_) {

@@ -25,6 +25,9 @@ namespace sluice::cli {
 // not.
 inline constexpr int kPolicyRetries = 2;
 
+// As many open files as this process may have: each connection is one.
+void raise_descriptor_limit();
+
 struct WiringOptions {
   size_t shards = 0;    // 0: as many as cores, at most 4
   std::string backend;  // its name; "" for none, and then there are no shards and no engine

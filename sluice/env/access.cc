@@ -83,24 +83,32 @@ Result<void> Access::check_listener(std::string_view address) const {
                ErrorOrigin::kCaller);
 }
 
-bool Access::is_known(std::string_view key) const {
-  bool known = false;
-  for (const std::string& one : options_.keys) known |= equal_in_constant_time(one, key);
-  return known;
+std::optional<size_t> Access::place_of(std::string_view key) const {
+  std::optional<size_t> place;
+  for (size_t i = 0; i < options_.keys.size(); ++i) {
+    if (equal_in_constant_time(options_.keys[i], key)) place = i;
+  }
+  return place;
 }
 
-bool Access::has_key(const net::HttpRequest& request) const {
+std::optional<size_t> Access::shown_by(const net::HttpRequest& request) const {
   const std::string_view header = request.headers.get_or("Authorization", "");
   const size_t space = header.find(' ');
-  if (space == header.npos) return false;
+  if (space == header.npos) return std::nullopt;
   const std::string_view scheme = header.substr(0, space);
   std::string_view rest = header.substr(space + 1);
   while (rest.starts_with(' ')) rest.remove_prefix(1);
-  if (net::equal_ignoring_case(scheme, "Bearer")) return is_known(rest);
-  if (!net::equal_ignoring_case(scheme, "Basic")) return false;
+  if (net::equal_ignoring_case(scheme, "Bearer")) return place_of(rest);
+  if (!net::equal_ignoring_case(scheme, "Basic")) return std::nullopt;
   const auto pair = from_base64(rest);
   const size_t colon = pair ? pair->find(':') : std::string::npos;
-  return colon != std::string::npos && is_known(std::string_view(*pair).substr(colon + 1));
+  if (colon == std::string::npos) return std::nullopt;
+  return place_of(std::string_view(*pair).substr(colon + 1));
+}
+
+std::string Access::client_of(const net::HttpRequest& request) const {
+  const auto place = needs_key() ? shown_by(request) : std::nullopt;
+  return place ? fmt::format("key {}", *place + 1) : "";
 }
 
 std::optional<Refusal> Access::check(const net::HttpRequest& request, Reach reach) const {
@@ -131,7 +139,7 @@ std::optional<Refusal> Access::check(const net::HttpRequest& request, Reach reac
   }
   // A body of nobody's is not read for the one page that is open to all.
   const bool open = request.path() == "/health" && !request.announces_body();
-  if (needs_key() && !open && !has_key(request)) {
+  if (needs_key() && !open && !shown_by(request)) {
     return Refusal{401, "Unauthorized"};
   }
   return std::nullopt;

@@ -55,12 +55,17 @@ class Access {
   // By the request's head alone.
   std::optional<Refusal> check(const net::HttpRequest& request, Reach reach) const;
 
+  // Who asks: which of the keys the request shows; "" where nobody is asked for one.
+  // REQUIRES: check() has no objection.
+  std::string client_of(const net::HttpRequest& request) const;
+
   bool needs_key() const { return !options_.keys.empty() && options_.policy != KeyPolicy::kOff; }
 
  private:
   explicit Access(AccessOptions options) : options_(std::move(options)) {}
-  bool has_key(const net::HttpRequest& request) const;
-  bool is_known(std::string_view key) const;
+  // Which of the keys, as their places in the list.
+  std::optional<size_t> shown_by(const net::HttpRequest& request) const;
+  std::optional<size_t> place_of(std::string_view key) const;
 
   AccessOptions options_;
 };

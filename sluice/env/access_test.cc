@@ -79,6 +79,26 @@ TEST(Access, asks_for_a_key_everywhere_but_at_the_health_page) {
   EXPECT_EQ(status(make(options), {}), 200);
 }
 
+TEST(Access, each_key_is_a_client_of_its_own) {
+  AccessOptions options;
+  options.keys = {"another-key-of-sixteen", kKey};
+  const Access access = make(options);
+  const auto client = [](const Access& of, const std::string& header) {
+    net::HttpRequest request;
+    request.headers.add("Authorization", header);
+    return of.client_of(request);
+  };
+  const std::string one = client(access, "Bearer another-key-of-sixteen");
+  const std::string other = client(access, std::string("Bearer ") + kKey);
+  EXPECT_NE(one, other);
+  EXPECT_NE(one, "");
+  EXPECT_EQ(client(access, "Basic " + to_base64(std::string("user:") + kKey)), other);
+  EXPECT_EQ(one.find("another"), std::string::npos) << "it is no key";
+  options.policy = KeyPolicy::kOff;
+  EXPECT_EQ(client(make(options), std::string("Bearer ") + kKey), "");
+  EXPECT_EQ(client(make({}), std::string("Bearer ") + kKey), "");
+}
+
 TEST(Access, refuses_foreign_pages_and_foreign_names_for_loopback) {
   AccessOptions options;
   options.allowed_origins = {"https://trainer.example.com"};

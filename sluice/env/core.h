@@ -126,7 +126,8 @@ std::string to_text(const RpcReply& reply);
 struct RpcContext {
   std::shared_ptr<EnvSession> session;  // the connection's, if it has one
   CallHandle* handle = nullptr;
-  ProgressSink sink;  // if the transport can carry notifications
+  ProgressSink sink;   // if the transport can carry notifications
+  std::string client;  // who asks, where there is no session
 };
 awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext context);
 
@@ -153,12 +154,13 @@ RpcReply refusal_reply(json::Value id, const SessionRefusal& refusal);
 // Each serves one request to its end. The request is a WebSocket's handshake where that is the
 // name.
 awaitable<void> serve_http(Core* core, net::HttpRequest request, net::ResponseWriter* writer);
-// What one does on an open WebSocket, until it is to be closed so.
+// What one does on an open WebSocket of a client, until it is to be closed so.
 struct SocketClose {
   uint16_t code = net::websocket::kNormal;
   std::string reason;
 };
-using Conversation = std::function<awaitable<SocketClose>(Core* core, net::WebSocket* socket)>;
+using Conversation =
+    std::function<awaitable<SocketClose>(Core* core, net::WebSocket* socket, std::string client)>;
 awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::ResponseWriter* writer,
                              Conversation conversation, std::string route,
                              std::string protocol = "");

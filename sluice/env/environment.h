@@ -46,6 +46,8 @@ class CallContext {
  public:
   virtual ~CallContext() = default;
   virtual const std::string& session() const = 0;
+  // Whose session it is (Access::client_of); "" where the server tells nobody apart.
+  virtual std::string client() const { return ""; }
   // never() unless the client or the environment sets one; cancelled with kTimedOut when it passes.
   virtual Deadline deadline() const = 0;
   virtual CancelReason cancelled() const = 0;

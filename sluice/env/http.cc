@@ -128,7 +128,8 @@ awaitable<HttpResponse> reset(Core* core, HttpRequest request, ResponseWriter* w
   if (body.empty) body.value = json::Object();
   auto arguments = model(body, reset_schema());
   if (!arguments) co_return std::move(arguments.error());
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
+  std::string client = core->access.client_of(request);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless, std::move(client));
   if (!opened) co_return refusal_response(opened.error());
   const auto handle = std::make_shared<CallHandle>();
   watch_client(core, writer, handle);
@@ -149,7 +150,8 @@ awaitable<HttpResponse> step(Core* core, HttpRequest request, ResponseWriter* wr
   if (!fields) co_return std::move(fields.error());
   Action action = parse_action(fields->at("action").get_object(), core->factory.info(), &problems);
   if (!problems.empty()) co_return invalid_response(problems);
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
+  std::string client = core->access.client_of(request);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless, std::move(client));
   if (!opened) co_return refusal_response(opened.error());
   const auto handle = std::make_shared<CallHandle>();
   watch_client(core, writer, handle);
@@ -159,8 +161,9 @@ awaitable<HttpResponse> step(Core* core, HttpRequest request, ResponseWriter* wr
   co_return step_response(std::move(answer));
 }
 
-awaitable<HttpResponse> state(Core* core) {
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
+awaitable<HttpResponse> state(Core* core, HttpRequest request) {
+  std::string client = core->access.client_of(request);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless, std::move(client));
   if (!opened) co_return refusal_response(opened.error());
   auto found = (*opened)->environment().state();
   core->sessions.close_later(*opened, CancelReason::kRequested);
@@ -199,23 +202,24 @@ HttpResponse list_rollouts(const Core& core, const HttpRequest& request) {
     return detail_response(
         422, fmt::format("state is running, cancelling or ended; limit is at most {}", kMaxListed));
   }
-  const json::Object out{{"rollouts", core.options.rollouts->list(state, *number)}};
+  const std::string client = core.access.client_of(request);
+  const json::Object out{{"rollouts", core.options.rollouts->list(state, *number, client)}};
   return net::json_response(200, python::compact(out));
 }
 
-HttpResponse show_rollout(const Core& core, std::string_view id) {
-  const auto found = core.options.rollouts->find(id);
+HttpResponse show_rollout(const Core& core, std::string_view id, std::string_view client) {
+  const auto found = core.options.rollouts->find(id, client);
   return found ? net::json_response(200, python::compact(*found))
                : detail_response(404, "Not Found");
 }
 
-HttpResponse cancel_rollout(const Core& core, std::string_view id) {
-  const auto cancelled = core.options.rollouts->cancel(id);
+HttpResponse cancel_rollout(const Core& core, std::string_view id, std::string_view client) {
+  const auto cancelled = core.options.rollouts->cancel(id, client);
   if (!cancelled) {
     return detail_response(cancelled.error().code == ErrorCode::kNotFound ? 404 : 409,
                            cancelled.error().message);
   }
-  return show_rollout(core, id);
+  return show_rollout(core, id, client);
 }
 
 // --- Event streams -------------------------------------------------------------------------------
@@ -225,16 +229,18 @@ net::Headers event_stream() {
 }
 
 // Answers an MCP request in an event stream, with notifications before the answer.
-awaitable<void> stream_rpc(Core* core, RpcRequest request, std::shared_ptr<CallHandle> handle,
-                           ResponseWriter* writer) {
+awaitable<void> stream_rpc(Core* core, RpcRequest request, std::string client,
+                           std::shared_ptr<CallHandle> handle, ResponseWriter* writer) {
   RunningRpc running(core);
   RpcContext context;
+  context.client = std::move(client);
   context.handle = handle.get();
   running.start(std::move(request), std::move(context));
   auto there = co_await writer->start(200, event_stream());
   while (!running.reply || !running.notes.empty()) {
     if (!running.notes.empty()) {
       Bytes out;
+      escape_line_ends(running.notes.front());
       net::append_sse(out, "message", running.notes.front());
       running.notes.pop_front();
       if (there) there = co_await writer->write(std::move(out));
@@ -247,8 +253,10 @@ awaitable<void> stream_rpc(Core* core, RpcRequest request, std::shared_ptr<CallH
     if (there) there = co_await writer->write(": still at it\n\n");
   }
   co_await running.tasks.join();
+  Bytes reply = to_text(*running.reply);
+  escape_line_ends(reply);
   Bytes out;
-  net::append_sse(out, "message", to_text(*running.reply));
+  net::append_sse(out, "message", reply);
   if (there) there = co_await writer->finish(std::move(out));
 }
 
@@ -278,12 +286,14 @@ awaitable<void> serve_mcp_post(Core* core, HttpRequest request, ResponseWriter* 
       watch_client(core, writer, handle);
       if (wants_progress(*rpc) && accepts_events(request)) {
         core->count_request("/mcp", 200);
-        co_await stream_rpc(core, std::move(*rpc), handle, writer);
+        std::string client = core->access.client_of(request);
+        co_await stream_rpc(core, std::move(*rpc), std::move(client), handle, writer);
         co_return;
       }
     }
     RpcContext context;
     context.handle = handle.get();
+    context.client = core->access.client_of(request);
     const RpcReply reply = co_await handle_rpc(core, std::move(*rpc), std::move(context));
     response = answer(reply);
   }
@@ -294,7 +304,7 @@ awaitable<void> serve_mcp_post(Core* core, HttpRequest request, ResponseWriter* 
 awaitable<void> serve_rollout_events(Core* core, std::string id, HttpRequest request,
                                      ResponseWriter* writer) {
   RolloutBoard* const board = core->options.rollouts;
-  if (!board->find(id)) {
+  if (!board->find(id, core->access.client_of(request))) {
     core->count_request("/rollouts", 404);
     const auto sent = co_await writer->send(detail_response(404, "Not Found"));
     co_return;
@@ -334,7 +344,7 @@ awaitable<void> serve_http(Core* core, HttpRequest request, ResponseWriter* writ
   } else if (path == "/step") {
     response = co_await step(core, std::move(request), writer);
   } else if (path == "/state") {
-    response = co_await state(core);
+    response = co_await state(core, std::move(request));
   } else if (path == "/health") {
     response = net::json_response(200, R"({"status":"healthy"})");
   } else if (path == "/metadata") {
@@ -348,8 +358,9 @@ awaitable<void> serve_http(Core* core, HttpRequest request, ResponseWriter* writ
     route = "/rollouts/*";
     std::string_view id = std::string_view(path).substr(std::string_view("/rollouts/").size());
     const size_t slash = id.find('/');
-    response =
-        slash == id.npos ? show_rollout(*core, id) : cancel_rollout(*core, id.substr(0, slash));
+    const std::string client = core->access.client_of(request);
+    response = slash == id.npos ? show_rollout(*core, id, client)
+                                : cancel_rollout(*core, id.substr(0, slash), client);
   }
   core->count_request(route, response.status);
   const auto sent = co_await writer->send(std::move(response));

@@ -8,6 +8,20 @@
 #include <utility>
 
 namespace sluice::env {
+namespace {
+
+// About what it takes of memory.
+size_t weight(const RolloutEvent& event) {
+  size_t bytes = 256;
+  for (const auto& field : event.detail) {
+    bytes += 64 + field.key().size();
+    if (const auto* text = field.value().if_string()) bytes += text->size();
+  }
+  return bytes;
+}
+
+}  // namespace
+
 struct RolloutBoard::Record {
   Record(std::string i, net::Shard* shard) : id(std::move(i)), changed(shard) {}
 
@@ -20,6 +34,7 @@ struct RolloutBoard::Record {
   json::Object summary;
   json::Object result;
   std::function<void()> cancel;
+  std::string client;
   const std::string began_at = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)));
   const Clock::time_point began = Clock::now();
   Clock::time_point end;
@@ -27,6 +42,7 @@ struct RolloutBoard::Record {
   bool ended = false;
   uint64_t last_event = 0;
   std::deque<RolloutEvent> events;
+  size_t weight = 0;  // of them
   net::Broadcast changed;
 };
 
@@ -43,16 +59,22 @@ RolloutBoard::Record* RolloutBoard::record(std::string_view id) const {
 void RolloutBoard::add_event(Record& record, std::string kind, json::Object detail) {
   record.events.push_back(
       RolloutEvent{++record.last_event, record.age(), std::move(kind), std::move(detail)});
-  if (record.events.size() > limits_.events_each) record.events.pop_front();
+  record.weight += weight(record.events.back());
+  while (record.events.size() > 1 &&
+         (record.events.size() > limits_.events_each || record.weight > limits_.event_bytes_each)) {
+    record.weight -= weight(record.events.front());
+    record.events.pop_front();
+  }
   record.changed.notify_all();
 }
 
-void RolloutBoard::begin(const std::string& id, json::Object summary,
-                         std::function<void()> cancel) {
+void RolloutBoard::begin(const std::string& id, json::Object summary, std::function<void()> cancel,
+                         std::string client) {
   if (records_.contains(id)) return;
   auto record = std::make_shared<Record>(id, &shard_);
   record->summary = std::move(summary);
   record->cancel = std::move(cancel);
+  record->client = std::move(client);
   records_.emplace(id, std::move(record));
   order_.push_back(id);
 }
@@ -105,18 +127,21 @@ json::Object RolloutBoard::row(const Record& record) const {
   return out;
 }
 
-json::Array RolloutBoard::list(std::string_view state, size_t limit) const {
+json::Array RolloutBoard::list(std::string_view state, size_t limit,
+                               std::string_view client) const {
   json::Array rows;
   for (auto at = order_.rbegin(); at != order_.rend() && rows.size() < limit; ++at) {
-    json::Object one = row(*record(*at));
+    const Record& found = *record(*at);
+    if (found.client != client) continue;
+    json::Object one = row(found);
     if (state.empty() || json::get_string(one, "state") == state) rows.push_back(std::move(one));
   }
   return rows;
 }
 
-std::optional<json::Object> RolloutBoard::find(std::string_view id) const {
+std::optional<json::Object> RolloutBoard::find(std::string_view id, std::string_view client) const {
   const Record* const one = record(id);
-  if (one == nullptr) return std::nullopt;
+  if (one == nullptr || one->client != client) return std::nullopt;
   json::Object out = row(*one);
   json::Array events;
   for (const RolloutEvent& event : one->events) events.push_back(to_json(event));
@@ -125,9 +150,9 @@ std::optional<json::Object> RolloutBoard::find(std::string_view id) const {
   return out;
 }
 
-Result<void> RolloutBoard::cancel(std::string_view id) {
+Result<void> RolloutBoard::cancel(std::string_view id, std::string_view client) {
   Record* const one = record(id);
-  if (one == nullptr) {
+  if (one == nullptr || one->client != client) {
     return Error(ErrorCode::kNotFound, "there is no such rollout", ErrorOrigin::kCaller);
   }
   if (one->ended) {

@@ -34,6 +34,7 @@ struct RolloutEvent {
 struct RolloutBoardLimits {
   size_t ended_rollouts = 1000;
   size_t events_each = 1000;
+  size_t event_bytes_each = 256 * 1024;
 };
 
 class RolloutBoard {
@@ -45,21 +46,22 @@ class RolloutBoard {
 
   // A rollout began. `summary` is shown in lists ("agent", "task_id", "session", ...);
   // "rollout_id", "state", "began_at", "wall_s" and, at its end, what finish() gives are added.
-  // `cancel` is called at most once and not after finish(). Does nothing for an id that is there
-  // already.
-  void begin(const std::string& id, json::Object summary, std::function<void()> cancel);
+  // `cancel` is called at most once and not after finish(). `client`: whose it is; nobody else sees
+  // or cancels it. Does nothing for an id that is there already.
+  void begin(const std::string& id, json::Object summary, std::function<void()> cancel,
+             std::string client = "");
   void event(const std::string& id, std::string kind, json::Object detail);
   // Shown from now on beside the summary ("reward", "error", ...).
   void update(const std::string& id, json::Object fields);
   // It is over; `result` is what one rollout's page shows under "result".
   void finish(const std::string& id, json::Object fields, json::Object result);
 
-  // The newest first. `state` is "running", "cancelling", "ended" or "" for all.
-  json::Array list(std::string_view state, size_t limit) const;
-  std::optional<json::Object> find(std::string_view id) const;
+  // A client's, the newest first. `state` is "running", "cancelling", "ended" or "" for all.
+  json::Array list(std::string_view state, size_t limit, std::string_view client = "") const;
+  std::optional<json::Object> find(std::string_view id, std::string_view client = "") const;
 
   // kNotFound, or kFailedPrecondition if it has ended.
-  Result<void> cancel(std::string_view id);
+  Result<void> cancel(std::string_view id, std::string_view client = "");
 
   // The events behind number `after`, waiting for one if there are none yet; nothing when the
   // rollout has ended and all have been given; kNotFound; kTimedOut at the deadline.

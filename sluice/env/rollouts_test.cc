@@ -71,6 +71,20 @@ TEST_F(RolloutBoardTest, forgets_the_oldest_that_ended_and_the_oldest_events) {
   EXPECT_EQ(one.at("events").at(0).at("number"), 3);
 }
 
+TEST(RolloutBoard, what_events_say_is_bounded_too) {
+  net::Shard shard;
+  RolloutBoard board(shard);
+  board.begin("talks", {}, nullptr);
+  for (int i = 0; i < 500; ++i) {
+    board.event("talks", "agent", {{"kind", "text"}, {"text", std::string(2000, 'x')}});
+  }
+  const json::Object one = *board.find("talks");
+  const json::Array& events = one.at("events").as_array();
+  EXPECT_LT(events.size(), 150U);
+  EXPECT_GT(events.size(), 50U);
+  EXPECT_EQ(events.back().at("number"), 500);
+}
+
 TEST_F(RolloutBoardTest, cancels_once_and_only_what_runs) {
   int cancelled = 0;
   board_.begin("a", {}, [&] { ++cancelled; });
@@ -81,6 +95,24 @@ TEST_F(RolloutBoardTest, cancels_once_and_only_what_runs) {
   board_.finish("a", {}, {});
   EXPECT_EQ(board_.cancel("a").error().code, ErrorCode::kFailedPrecondition);
   EXPECT_EQ(board_.cancel("b").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(RolloutBoardTest, shows_and_cancels_each_clients_own_alone) {
+  int cancelled = 0;
+  board_.begin("a", {}, [&] { ++cancelled; }, "key 1");
+  board_.begin("b", {}, nullptr, "key 2");
+  ASSERT_EQ(board_.list("", 10, "key 1").size(), 1U);
+  EXPECT_EQ(board_.list("", 10, "key 1")[0].at("rollout_id"), "a");
+  EXPECT_TRUE(board_.list("", 10).empty());
+  EXPECT_EQ(board_.list("", 1, "key 1").size(), 1U) << "others' do not use up the limit";
+  EXPECT_TRUE(board_.find("a", "key 1"));
+  for (const char* other : {"key 2", ""}) {
+    EXPECT_FALSE(board_.find("a", other));
+    EXPECT_EQ(board_.cancel("a", other).error().code, ErrorCode::kNotFound);
+  }
+  EXPECT_EQ(cancelled, 0);
+  EXPECT_TRUE(board_.cancel("a", "key 1"));
+  EXPECT_EQ(cancelled, 1);
 }
 
 TEST_F(RolloutBoardTest, gives_events_as_they_come_until_the_end) {

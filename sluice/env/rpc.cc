@@ -86,7 +86,7 @@ awaitable<RpcReply> create_session(Core* core, RpcRequest request, RpcContext co
     result["session_id"] = context.session->id();
     co_return success(std::move(request.id), std::move(result));
   }
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kHttp);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kHttp, std::move(context.client));
   if (!opened) co_return refusal_reply(std::move(request.id), opened.error());
   result["session_id"] = (*opened)->id();
   co_return success(std::move(request.id), std::move(result));
@@ -94,9 +94,11 @@ awaitable<RpcReply> create_session(Core* core, RpcRequest request, RpcContext co
 
 // The session that `params` name, or why not.
 using Found = tl::expected<std::shared_ptr<EnvSession>, RpcReply>;
-Found find_session(Core* core, const RpcRequest& request, const json::Value& wanted) {
+Found find_session(Core* core, const RpcRequest& request, const RpcContext& context,
+                   const json::Value& wanted) {
   const std::string id = python::str(wanted);
-  auto session = wanted.is_string() ? core->sessions.find(id) : nullptr;
+  const std::string& client = context.session ? context.session->client() : context.client;
+  auto session = wanted.is_string() ? core->sessions.find(id, client) : nullptr;
   if (!session) {
     return tl::unexpected(
         rpc_error(request.id, kInvalidParams, fmt::format("Unknown session_id: {}", id)));
@@ -119,7 +121,7 @@ awaitable<RpcReply> close_session(Core* core, RpcRequest request, RpcContext con
     co_return rpc_error(std::move(request.id), kInvalidRequest,
                         "Cannot close active WebSocket-managed session via MCP method");
   }
-  auto found = find_session(core, request, *wanted);
+  auto found = find_session(core, request, context, *wanted);
   if (!found) co_return std::move(found.error());
   const std::shared_ptr<EnvSession> session = *found;
   json::Object result;
@@ -258,7 +260,7 @@ awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext contex
   std::shared_ptr<EnvSession> session = context.session;
   if (const json::Value* wanted = request.params.if_contains("session_id");
       !session && !is_empty(wanted)) {
-    auto found = find_session(core, request, *wanted);
+    auto found = find_session(core, request, context, *wanted);
     if (!found) co_return std::move(found.error());
     session = *found;
   }
@@ -280,7 +282,7 @@ awaitable<RpcReply> handle_rpc(Core* core, RpcRequest request, RpcContext contex
     co_return co_await call_tool_method(core, std::move(request), std::move(session),
                                         std::move(context));
   }
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless);
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kStateless, context.client);
   if (!opened) co_return refusal_reply(std::move(request.id), opened.error());
   session = *opened;
   RpcReply reply = co_await call_tool_method(core, std::move(request), session, std::move(context));

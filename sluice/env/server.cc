@@ -37,7 +37,6 @@ struct Route {
 struct EnvServer::State {
   State(net::Shard& shard, EnvironmentFactory& factory, ServerOptions options, Access access)
       : core(shard, factory, std::move(options), std::move(access)),
-        web(&core),
         http(
             shard,
             [this](HttpRequest request, ResponseWriter* writer) {
@@ -76,6 +75,10 @@ struct EnvServer::State {
       HttpResponse response = detail_response(refusal->status, refusal->message);
       if (refusal->status == 401) response.headers.add("WWW-Authenticate", "Bearer");
       admission.refusal = std::move(response);
+    } else if (head.path() == "/health" && !head.announces_body()) {
+      admission.always = true;
+    } else if (core.access.needs_key()) {
+      admission.connections = with_key;
     }
     return admission;
   }
@@ -144,9 +147,18 @@ struct EnvServer::State {
   static awaitable<void> handle_web(State* self, std::string path, HttpRequest request,
                                     ResponseWriter* writer);
   std::optional<HttpResponse> page(std::string_view path);
+  WebDesk* web_of(const HttpRequest& request) {
+    const std::string client = core.access.client_of(request);
+    auto& desk = web[client];
+    if (!desk) desk = std::make_unique<WebDesk>(&core, client);
+    return desk.get();
+  }
 
   Core core;
-  WebDesk web;
+  // Connections of those who showed a key.
+  const std::shared_ptr<net::BodyBudget> with_key =
+      std::make_shared<net::BodyBudget>(core.options.http.connections);
+  std::map<std::string, std::unique_ptr<WebDesk>> web;  // by client
   std::map<std::string, Route, std::less<>> routes;
   json::Object openapi;
   std::string openapi_text;
@@ -175,8 +187,8 @@ awaitable<void> EnvServer::State::handle_socket(State* self, std::string path, H
   } else if (path == "/mcp") {
     co_await serve_mcp_ws(core, std::move(request), writer);
   } else if (path == "/ws/ui" && core->options.web == WebInterface::kOn) {
-    Conversation show = [self](Core*, net::WebSocket* socket) {
-      return WebDesk::show(&self->web, socket);
+    Conversation show = [web = self->web_of(request)](Core*, net::WebSocket* socket, std::string) {
+      return WebDesk::show(web, socket);
     };
     co_await serve_socket(core, std::move(request), writer, std::move(show), "/ws/ui");
   } else {
@@ -187,6 +199,7 @@ awaitable<void> EnvServer::State::handle_socket(State* self, std::string path, H
 
 awaitable<void> EnvServer::State::handle_web(State* self, std::string path, HttpRequest request,
                                              ResponseWriter* writer) {
+  WebDesk* const web = self->web_of(request);
   HttpResponse response;
   json::Value body;
   if (!request.body.empty()) {
@@ -199,13 +212,13 @@ awaitable<void> EnvServer::State::handle_web(State* self, std::string path, Http
     body = std::move(*parsed);
   }
   if (path == "/web/reset") {
-    response = co_await WebDesk::reset(&self->web, std::move(body));
+    response = co_await WebDesk::reset(web, std::move(body));
   } else if (path == "/web/step") {
-    response = co_await WebDesk::step(&self->web, std::move(body));
+    response = co_await WebDesk::step(web, std::move(body));
   } else if (path == "/web/state") {
-    response = co_await WebDesk::state(&self->web);
+    response = co_await WebDesk::state(web);
   } else {
-    response = self->web.metadata();
+    response = web->metadata();
   }
   co_await send(self, path, std::move(response), writer);
 }
@@ -304,7 +317,7 @@ awaitable<void> EnvServer::stop(Deadline deadline) {
   // Both at once: connections end as their calls do.
   net::TaskGroup tasks(state->core.shard.executor());
   tasks.spawn(state->core.sessions.stop(deadline));
-  tasks.spawn(WebDesk::stop(&state->web));
+  for (const auto& [client, web] : state->web) tasks.spawn(WebDesk::stop(web.get()));
   // What is sent when the last call has ended may still leave.
   const Deadline grace = Deadline::in(deadline.remaining() + std::chrono::seconds(2));
   co_await state->http.stop(grace);

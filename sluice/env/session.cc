@@ -18,8 +18,12 @@ constexpr std::string_view kKinds[] = {"ws", "mcp_ws", "mcp_http", "stateless", 
 
 }  // namespace
 
-EnvSession::EnvSession(EnvSessions* all, std::string id, Kind kind)
-    : all_(all), id_(std::move(id)), kind_(kind), idle_(&all->shard()) {}
+EnvSession::EnvSession(EnvSessions* all, std::string id, Kind kind, std::string client)
+    : all_(all),
+      id_(std::move(id)),
+      kind_(kind),
+      client_(std::move(client)),
+      idle_(&all->shard()) {}
 
 EnvSession::~EnvSession() {
   CHECK(calls_.empty());
@@ -103,7 +107,7 @@ SessionRefusal EnvSessions::at_capacity() const {
           std::move(data)};
 }
 
-awaitable<EnvSessions::Opened> EnvSessions::open(EnvSession::Kind kind) {
+awaitable<EnvSessions::Opened> EnvSessions::open(EnvSession::Kind kind, std::string client) {
   if (stopping_) {
     co_return tl::unexpected(
         SessionRefusal{SessionRefusal::Kind::kStopping, "The server is stopping.", {}});
@@ -117,7 +121,7 @@ awaitable<EnvSessions::Opened> EnvSessions::open(EnvSession::Kind kind) {
                        fmt::format("{} calls without a session are under way already.", stateless_),
                        {}});
   }
-  auto session = std::make_shared<EnvSession>(this, new_uuid(), kind);
+  auto session = std::make_shared<EnvSession>(this, new_uuid(), kind, std::move(client));
   if (counted) {
     table_.emplace(session->id(), session);
     active_gauge_.set(static_cast<double>(table_.size()));
@@ -192,9 +196,10 @@ void EnvSessions::close_later(std::shared_ptr<EnvSession> session, CancelReason 
   tasks_.spawn(close(std::move(session), reason));
 }
 
-std::shared_ptr<EnvSession> EnvSessions::find(std::string_view id) const {
+std::shared_ptr<EnvSession> EnvSessions::find(std::string_view id, std::string_view client) const {
   const auto found = table_.find(id);
   if (found == table_.end() || found->second->closing_) return nullptr;
+  if (found->second->client() != client) return nullptr;
   return found->second;
 }
 

@@ -35,13 +35,16 @@ using ProgressSink = std::function<void(ProgressNote note)>;
 // One call under way.
 class EnvCall final : public CallContext {
  public:
-  EnvCall(net::Shard& shard, std::string session, Deadline deadline, ProgressSink sink)
+  EnvCall(net::Shard& shard, std::string session, std::string client, Deadline deadline,
+          ProgressSink sink)
       : group(shard.executor()),
         session_(std::move(session)),
+        client_(std::move(client)),
         deadline_(deadline),
         sink_(std::move(sink)) {}
 
   const std::string& session() const override { return session_; }
+  std::string client() const override { return client_; }
   Deadline deadline() const override { return deadline_; }
   CancelReason cancelled() const override { return reason_; }
   void progress(double progress, std::optional<double> total, std::string message) override {
@@ -64,7 +67,7 @@ class EnvCall final : public CallContext {
   bool has_turn = false;
 
  private:
-  const std::string session_;
+  const std::string session_, client_;
   const Deadline deadline_;
   ProgressSink sink_;
   CancelReason reason_ = CancelReason::kNone;
@@ -96,11 +99,12 @@ class EnvSession final : public std::enable_shared_from_this<EnvSession> {
  public:
   enum class Kind : uint8_t { kWebSocket, kMcpWebSocket, kHttp, kStateless, kWeb };
 
-  EnvSession(EnvSessions* all, std::string id, Kind kind);
+  EnvSession(EnvSessions* all, std::string id, Kind kind, std::string client);
   ~EnvSession();
 
   const std::string& id() const { return id_; }
   Kind kind() const { return kind_; }
+  const std::string& client() const { return client_; }
   bool ready() const { return environment_ != nullptr; }
   bool busy() const { return !calls_.empty(); }
   Environment& environment() { return *environment_; }
@@ -140,6 +144,7 @@ class EnvSession final : public std::enable_shared_from_this<EnvSession> {
   EnvSessions* const all_;
   const std::string id_;
   const Kind kind_;
+  const std::string client_;
   std::unique_ptr<Environment> environment_;
   Clock::time_point active_ = Clock::now();
   bool closing_ = false;
@@ -171,7 +176,7 @@ class EnvSessions {
   EnvSessions& operator=(const EnvSessions&) = delete;
 
   using Opened = tl::expected<std::shared_ptr<EnvSession>, SessionRefusal>;
-  awaitable<Opened> open(EnvSession::Kind kind);
+  awaitable<Opened> open(EnvSession::Kind kind, std::string client);
 
   // Cancels its calls and closes its environment, and returns when that is done. The slot is free
   // as soon as no call is under way. Idempotent.
@@ -179,8 +184,8 @@ class EnvSessions {
   // The same, not waited for.
   void close_later(std::shared_ptr<EnvSession> session, CancelReason reason);
 
-  // Those that are open or being opened; stateless ones have no id that could be known.
-  std::shared_ptr<EnvSession> find(std::string_view id) const;
+  // A client's, if it is open or being opened; stateless ones have no id that could be known.
+  std::shared_ptr<EnvSession> find(std::string_view id, std::string_view client) const;
 
   size_t active() const { return table_.size(); }
 
@@ -237,8 +242,8 @@ template <class T>
 awaitable<std::optional<Result<T>>> EnvSession::run(
     CallOptions options, std::function<awaitable<Result<T>>(Environment*, CallContext*)> work) {
   const auto self = shared_from_this();
-  const auto call =
-      std::make_shared<EnvCall>(all_->shard(), id_, options.deadline, std::move(options.sink));
+  const auto call = std::make_shared<EnvCall>(all_->shard(), id_, client_, options.deadline,
+                                              std::move(options.sink));
   if (options.handle != nullptr) {
     options.handle->call_ = call;
     if (options.handle->reason_ != CancelReason::kNone) call->cancel(options.handle->reason_);

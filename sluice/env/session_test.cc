@@ -52,7 +52,7 @@ awaitable<void> stop_into(EnvSessions* sessions, Deadline deadline, bool* done) 
 }
 
 awaitable<void> open_into(EnvSessions* sessions, std::optional<Opened>* into) {
-  into->emplace(co_await sessions->open(EnvSession::Kind::kHttp));
+  into->emplace(co_await sessions->open(EnvSession::Kind::kHttp, ""));
 }
 
 class SessionsTest : public ::testing::Test {
@@ -70,12 +70,12 @@ class SessionsTest : public ::testing::Test {
     return *sessions_;
   }
   std::shared_ptr<EnvSession> open(EnvSession::Kind kind = EnvSession::Kind::kHttp) {
-    auto opened = net::testing::run(shard_, sessions().open(kind));
+    auto opened = net::testing::run(shard_, sessions().open(kind, ""));
     EXPECT_TRUE(opened) << opened.error().message;
     return opened ? *opened : nullptr;
   }
   SessionRefusal refused(EnvSession::Kind kind = EnvSession::Kind::kHttp) {
-    auto opened = net::testing::run(shard_, sessions().open(kind));
+    auto opened = net::testing::run(shard_, sessions().open(kind, ""));
     EXPECT_FALSE(opened);
     return opened ? SessionRefusal() : opened.error();
   }
@@ -96,7 +96,8 @@ TEST_F(SessionsTest, gives_slots_and_takes_them_back) {
   const auto first = open(EnvSession::Kind::kWebSocket);
   const auto second = open();
   EXPECT_NE(first->id(), second->id());
-  EXPECT_EQ(sessions().find(second->id()), second);
+  EXPECT_EQ(sessions().find(second->id(), ""), second);
+  EXPECT_EQ(sessions().find(second->id(), "key 1"), nullptr) << "it is another client's";
   const SessionRefusal refusal = refused();
   EXPECT_EQ(refusal.message,
             "Server at capacity: 2/2 sessions active. Cannot accept new connections.");
@@ -106,7 +107,7 @@ TEST_F(SessionsTest, gives_slots_and_takes_them_back) {
                     sessions().close(open(EnvSession::Kind::kStateless), CancelReason::kNone));
   net::testing::run(shard_, sessions().close(first, CancelReason::kClientGone));
   EXPECT_EQ(sessions().active(), 1U);
-  EXPECT_FALSE(sessions().find(first->id()));
+  EXPECT_FALSE(sessions().find(first->id(), ""));
   open();
 }
 
@@ -243,14 +244,14 @@ TEST_F(SessionsTest, http_sessions_that_nobody_uses_end_but_not_in_mid_call) {
   const auto connected = open(EnvSession::Kind::kWebSocket);
   std::optional<Answer> answer;
   shard_.spawn(run_into(busy, {}, wait_for(go), &answer));
-  shard_.run_until([&] { return !sessions().find(idle->id()); });
+  shard_.run_until([&] { return !sessions().find(idle->id(), ""); });
   EXPECT_FALSE(answer);
-  EXPECT_TRUE(sessions().find(busy->id()));
+  EXPECT_TRUE(sessions().find(busy->id(), ""));
   go.notify();
   shard_.run_until([&] { return answer.has_value(); });
   EXPECT_TRUE(**answer);
-  shard_.run_until([&] { return !sessions().find(busy->id()); });
-  EXPECT_TRUE(sessions().find(connected->id()));  // its end would be seen
+  shard_.run_until([&] { return !sessions().find(busy->id(), ""); });
+  EXPECT_TRUE(sessions().find(connected->id(), ""));  // its end would be seen
 }
 
 TEST_F(SessionsTest, an_idle_timeout_is_for_sessions_of_every_kind) {
@@ -263,7 +264,7 @@ TEST_F(SessionsTest, an_idle_timeout_is_for_sessions_of_every_kind) {
   };
   shard_.run_until([&] { return told != CancelReason::kNone; });
   EXPECT_EQ(told, CancelReason::kRequested);
-  EXPECT_TRUE(sessions().find(connected->id()));  // its connection ends it
+  EXPECT_TRUE(sessions().find(connected->id(), ""));  // its connection ends it
   connected->on_end = nullptr;
 }
 

@@ -37,7 +37,7 @@ awaitable<std::optional<net::HttpResponse>> WebDesk::open(WebDesk* self) {
   if (self->stopped_) co_return detail_response(503, "The server is stopping.");
   if (self->session_) co_return std::nullopt;
   self->opening_ = true;
-  auto opened = co_await self->core_->sessions.open(EnvSession::Kind::kWeb);
+  auto opened = co_await self->core_->sessions.open(EnvSession::Kind::kWeb, self->client_);
   self->opening_ = false;
   if (opened) self->session_ = *opened;
   self->changed_.notify_all();

@@ -1,5 +1,5 @@
-// WebDesk: the wire of the page. One environment that all its viewers share, with what was done to
-// it, pushed to each of them.
+// WebDesk: the wire of a client's page. One environment that all its viewers share, with what was
+// done to it, pushed to each of them.
 //
 // On the server's shard.
 #pragma once
@@ -16,7 +16,8 @@ namespace sluice::env {
 
 class WebDesk {
  public:
-  explicit WebDesk(Core* core) : core_(core), changed_(&core->shard) {}
+  WebDesk(Core* core, std::string client)
+      : core_(core), client_(std::move(client)), changed_(&core->shard) {}
 
   // What a body asked for.
   static awaitable<net::HttpResponse> reset(WebDesk* self, json::Value body);
@@ -37,6 +38,7 @@ class WebDesk {
   std::string state_update() const;
 
   Core* const core_;
+  const std::string client_;
   std::shared_ptr<EnvSession> session_;
   bool opening_ = false;
   bool stopped_ = false;

@@ -222,8 +222,8 @@ awaitable<bool> send_answers(WebSocket* socket, Bytes* answers) {
   co_return sent.has_value();
 }
 
-awaitable<SocketClose> converse(Core* core, WebSocket* socket) {
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kWebSocket);
+awaitable<SocketClose> converse(Core* core, WebSocket* socket, std::string client) {
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kWebSocket, std::move(client));
   if (!opened) {
     SessionRefusal& refusal = opened.error();
     const char* const codes[] = {"CAPACITY_REACHED", "FACTORY_ERROR", "SESSION_ERROR"};
@@ -414,8 +414,8 @@ awaitable<void> talk_mcp(McpConversation* talk, std::shared_ptr<EnvSession> sess
   }
 }
 
-awaitable<SocketClose> converse_mcp(Core* core, WebSocket* socket) {
-  auto opened = co_await core->sessions.open(EnvSession::Kind::kMcpWebSocket);
+awaitable<SocketClose> converse_mcp(Core* core, WebSocket* socket, std::string client) {
+  auto opened = co_await core->sessions.open(EnvSession::Kind::kMcpWebSocket, std::move(client));
   if (!opened) {
     std::string text = to_text(refusal_reply(nullptr, opened.error()));
     const auto sent = co_await socket->send(WebSocket::Kind::kText, std::move(text));
@@ -476,7 +476,8 @@ awaitable<void> serve_socket(Core* core, net::HttpRequest request, net::Response
                    websocket::Role::kServer, core->options.websocket);
   SocketClose close;
   try {
-    close = co_await conversation(core, &socket);
+    std::string client = core->access.client_of(request);
+    close = co_await conversation(core, &socket, std::move(client));
   } catch (const std::exception& e) {
     core->log.error("env", "a conversation failed", {{"what", e.what()}});
     close = SocketClose{websocket::kServerError, "internal error"};

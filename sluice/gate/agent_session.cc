@@ -1,17 +1,34 @@
 #include "sluice/gate/agent_session.h"
 
 #include <algorithm>
-
-#include "sluice/llm/history.h"
+#include <utility>
+#include <vector>
 
 namespace sluice::gate {
 namespace {
 
 // A main call with some side calls in flight at once; agents were never seen to retry older ones.
 constexpr size_t kKeptAnswers = 4;
-constexpr size_t kExpectedEchoes = 16;
+constexpr size_t kPastCalls = 16;
+// Of these so many with a small body, or one that no recorder keeps.
+constexpr size_t kBodiesInMemory = 4;
+// Sessions that are searched for one request that goes on from none of its own calls.
+constexpr size_t kTriesElsewhere = 8;
+
+// Whether an answer may stand in a conversation: one that has not grown holds none to itself. Most
+// calls that are none of its continuations are told apart by this alone.
+bool may_be_held(const PastCall& past, const llm::Codec& codec, const llm::Peek& peek) {
+  return peek.messages > past.mark.messages &&
+         peek.conversation.text.size() > past.conversation_size && past.answer &&
+         llm::find_codec(past.call->dialect) == &codec;
+}
 
 }  // namespace
+
+std::string name_of(const llm::SessionKey& session) {
+  // No header's value has a line's end in it.
+  return session.parent.empty() ? session.value : session.value + "\n" + session.parent;
+}
 
 void AgentSession::keep(KeptAnswer answer) {
   answers_.push_back(std::move(answer));
@@ -20,15 +37,19 @@ void AgentSession::keep(KeptAnswer answer) {
 
 const KeptAnswer* AgentSession::resend_of(const ResendMarks& marks, Duration window) const {
   bool last = true;  // of those that were received
+  const KeptAnswer* found = nullptr;
   for (auto it = answers_.rbegin(); it != answers_.rend(); ++it) {
     const bool never = it->received == Received::kNever;
     const bool is_last = !never && std::exchange(last, false);
     if (it->marks.digest != marks.digest || it->marks.dialect != marks.dialect) continue;
-    const bool says_so = marks.retry_count > 0 ||
-                         (!marks.request_id.empty() && marks.request_id == it->marks.request_id);
-    if (never || says_so || (is_last && Clock::now() - it->at < window)) return &*it;
+    // Of several that were asked for alike, the one that is named.
+    if (marks.names(it->marks)) return &*it;
+    const bool recent = is_last && Clock::now() - it->at < window;
+    const bool fits =
+        never || marks.repeats(it->marks) || (recent && !marks.is_another(it->marks, window));
+    if (fits && found == nullptr) found = &*it;
   }
-  return nullptr;
+  return found;
 }
 
 std::shared_ptr<const llm::Answer> AgentSession::received_late(const CallId& call) {
@@ -45,27 +66,71 @@ std::shared_ptr<const llm::Answer> AgentSession::received_late(const CallId& cal
   return answers_.back().answer;
 }
 
-void AgentSession::expect_echo(std::shared_ptr<const llm::Call> call, llm::HistoryMark mark,
-                               size_t conversation_size,
-                               std::shared_ptr<const llm::Answer> answer) {
-  expected_.push_back({std::move(call), mark, conversation_size, std::move(answer)});
-  if (expected_.size() > kExpectedEchoes) expected_.pop_front();
+void AgentSession::remember(PastCall past) {
+  const uint64_t ordinal = past.call->ordinal;
+  past_.push_back(std::move(past));
+  if (past_.size() > kPastCalls) past_.pop_front();
+  // The session's next request is compared with the newest, which stays in memory.
+  for (size_t i = 0; i + 1 < past_.size(); ++i) {
+    PastCall& each = past_[i];
+    if (!each.body || each.put_away || each.call->ordinal > ordinal) continue;
+    each.put_away = each.body->put_away();
+    if (!each.put_away && past_.size() - i > kBodiesInMemory) each.body.reset();
+  }
 }
 
-void AgentSession::look_for_echoes(const llm::Codec& codec, const llm::Peek& peek,
-                                   const std::function<void(const llm::Call&)>& confirmed) {
-  for (auto it = expected_.begin(); it != expected_.end();) {
-    // A conversation that has not grown holds no answer to itself: most calls that are none of its
-    // continuations are told apart by this alone.
-    const bool grown =
-        peek.messages > it->mark.messages && peek.conversation.text.size() > it->conversation_size;
-    if (grown && llm::echoed_choice(codec, it->mark, *it->answer, peek.conversation)) {
-      confirmed(*it->call);
-      it = expected_.erase(it);
-    } else {
-      ++it;
-    }
+AgentSession::Found AgentSession::look_for_echoes(
+    const llm::Codec& codec, const llm::Peek& peek,
+    const std::function<void(const llm::Call&)>& confirmed) {
+  Found found;
+  std::vector<PastCall*> candidates;
+  for (PastCall& each : past_) {
+    if (may_be_held(each, codec, peek)) candidates.push_back(&each);
   }
+  // The latest place first: mostly the answer stands there, and no other is looked for.
+  std::ranges::sort(candidates, std::greater(), [](const PastCall* each) {
+    return std::pair(each->mark.messages, each->call->ordinal);
+  });
+  for (PastCall* const each : candidates) {
+    if (found.past != nullptr && each->confirmed) continue;
+    const auto echo = llm::find_echo(codec, each->mark, *each->answer, peek.conversation);
+    if (!echo) continue;
+    if (found.past == nullptr) found = {each, *echo};
+    if (!std::exchange(each->confirmed, true)) confirmed(*each->call);
+  }
+  return found;
+}
+
+bool AgentSession::may_hold(const llm::Codec& codec, const llm::Peek& peek) const {
+  return std::ranges::any_of(past_,
+                             [&](const PastCall& each) { return may_be_held(each, codec, peek); });
+}
+
+const PastCall* AgentSession::last_of(const Digest& head, const std::string& parent) const {
+  const auto it = std::find_if(past_.rbegin(), past_.rend(), [&](const PastCall& each) {
+    return each.head == head && each.call->session.parent == parent;
+  });
+  return it == past_.rend() || head == Digest() ? nullptr : &*it;
+}
+
+AgentSession::Found AgentSessions::look_elsewhere(
+    const std::string& name, const llm::Codec& codec, const llm::Peek& peek,
+    const std::function<void(const llm::Call&)>& confirmed) {
+  std::vector<Used*> others;
+  for (auto& [other, used] : sessions_) {
+    if (other != name && used.session.may_hold(codec, peek)) others.push_back(&used);
+  }
+  // Those that were used last.
+  std::ranges::sort(others, std::greater(), &Used::at);
+  if (others.size() > kTriesElsewhere) others.resize(kTriesElsewhere);
+  AgentSession::Found found;
+  for (Used* const used : others) {
+    const auto here = used->session.look_for_echoes(codec, peek, confirmed);
+    if (here.past == nullptr) continue;
+    const size_t place = here.past->mark.messages;
+    if (found.past == nullptr || place > found.past->mark.messages) found = here;
+  }
+  return found;
 }
 
 AgentSession* AgentSessions::find(const std::string& name) {

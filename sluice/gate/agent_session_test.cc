@@ -44,6 +44,40 @@ TEST(AgentSessionTest, AnEqualBodyWithinTheWindowIsAResend) {
   EXPECT_EQ(session.resend_of(marks(1), 0s), nullptr) << "a window of 0 turns it off";
 }
 
+TEST(AgentSessionTest, ANewRequestIdWithoutARetryIsAnother) {
+  AgentSession session;
+  session.keep(delivered(1, 0s, "req-1"));
+  EXPECT_EQ(session.resend_of(marks(1, "req-2"), 60s), nullptr);
+  EXPECT_NE(session.resend_of(marks(1, "req-2", 1), 60s), nullptr);
+  EXPECT_NE(session.resend_of(marks(1), 60s), nullptr) << "it says nothing";
+  AgentSession nameless;
+  nameless.keep(delivered(1));
+  EXPECT_EQ(nameless.resend_of(marks(1, "req-2"), 60s), nullptr);
+  // What was never received is not asked for twice.
+  AgentSession lost;
+  lost.keep(undelivered(1));
+  EXPECT_NE(lost.resend_of(marks(1, "req-2"), 0s), nullptr);
+}
+
+TEST(AgentSessionTest, OfSeveralThatAskedTheSameTheOneThatIsNamed) {
+  AgentSession session;
+  const char* const ids[] = {"req-1", "req-2", "req-3"};
+  for (const char* id : ids) {
+    session.keep(delivered(1, 0s, id));
+  }
+  for (const char* id : ids) {
+    EXPECT_EQ(session.resend_of(marks(1, id, 1), 0s)->marks.request_id, id);
+  }
+  EXPECT_EQ(session.resend_of(marks(1, "", 1), 0s)->marks.request_id, "req-3");
+}
+
+TEST(AgentSessionTest, ASubAgentIsASessionOfItsOwn) {
+  EXPECT_EQ(name_of({"s", ""}), "s");
+  EXPECT_NE(name_of({"s", "a"}), name_of({"s", "b"}));
+  EXPECT_NE(name_of({"s", "a"}), name_of({"s", ""}));
+  EXPECT_NE(name_of({"", "sa"}), name_of({"s", "a"}));
+}
+
 TEST(AgentSessionTest, BehindTheWindowOnlyWhatSaysItIsARetry) {
   AgentSession session;
   session.keep(delivered(1, 61s, "req-1"));
@@ -108,14 +142,21 @@ class EchoTest : public ::testing::Test {
     auto call = std::make_shared<llm::Call>();
     call->id = {id};
     const llm::Peek seen = peek(body);
-    session_.expect_echo(
-        call, llm::mark_of(seen), seen.conversation.text.size(),
-        std::make_shared<const llm::Answer>(llm::text_answer(text, llm::Origin::kSampled)));
+    PastCall past;
+    past.call = std::move(call);
+    past.mark = llm::mark_of(seen);
+    past.conversation_size = seen.conversation.text.size();
+    past.answer =
+        std::make_shared<const llm::Answer>(llm::text_answer(text, llm::Origin::kSampled));
+    session_.remember(std::move(past));
   }
+  // The ids that are confirmed, and in the end that of the parent.
   std::vector<std::string> look(const Bytes& body) {
     std::vector<std::string> out;
-    session_.look_for_echoes(*llm::find_codec(llm::Dialect::kChat), peek(body),
-                             [&](const llm::Call& call) { out.push_back(call.id.value); });
+    const auto found =
+        session_.look_for_echoes(*llm::find_codec(llm::Dialect::kChat), peek(body),
+                                 [&](const llm::Call& call) { out.push_back(call.id.value); });
+    out.push_back(found.past == nullptr ? "none" : "of " + found.past->call->id.value);
     return out;
   }
   AgentSession session_;
@@ -123,22 +164,33 @@ class EchoTest : public ::testing::Test {
 
 const Bytes kAsked = R"({"model":"m","messages":[{"role":"user","content":"u"}]})";
 
-TEST_F(EchoTest, AnAnswerIsConfirmedOnceWhenALaterRequestHoldsIt) {
+TEST_F(EchoTest, AnAnswerIsConfirmedOnceAndIsAParentEachTime) {
   expect("main", kAsked, "yes");
   expect("title", kAsked, "A title");
-  EXPECT_TRUE(look(kAsked).empty());
+  EXPECT_EQ(look(kAsked), std::vector<std::string>{"none"});
   const Bytes continued =
       R"({"model":"m","messages":[{"role":"user","content":"u"},{"role":"assistant",)"
       R"("content":"yes"},{"role":"user","content":"more"}]})";
-  EXPECT_EQ(look(continued), std::vector<std::string>{"main"});
-  EXPECT_TRUE(look(continued).empty());
+  EXPECT_EQ(look(continued), (std::vector<std::string>{"main", "of main"}));
+  EXPECT_EQ(look(continued), std::vector<std::string>{"of main"});
+}
+
+TEST_F(EchoTest, TheParentIsTheOneHeldLatestAndAllAreConfirmed) {
+  const Bytes continued =
+      R"({"model":"m","messages":[{"role":"user","content":"u"},{"role":"assistant",)"
+      R"("content":"yes"},{"role":"user","content":"more"}]})";
+  Bytes last = continued;
+  last.replace(last.size() - 2, 2, R"(,{"role":"assistant","content":"no"}]})");
+  expect("second", continued, "no");
+  expect("first", kAsked, "yes");
+  EXPECT_EQ(look(last), (std::vector<std::string>{"second", "first", "of second"}));
 }
 
 TEST_F(EchoTest, ARewrittenHistoryConfirmsNothing) {
   expect("main", kAsked, "yes");
-  EXPECT_TRUE(look(R"({"model":"m","messages":[{"role":"user","content":"u"},)"
-                   R"({"role":"assistant","content":"no, something else was said here"}]})")
-                  .empty());
+  EXPECT_EQ(look(R"({"model":"m","messages":[{"role":"user","content":"u"},)"
+                 R"({"role":"assistant","content":"no, something else was said here"}]})"),
+            std::vector<std::string>{"none"});
 }
 
 TEST_F(EchoTest, ForgetsWhatIsNeverEchoed) {
@@ -146,7 +198,7 @@ TEST_F(EchoTest, ForgetsWhatIsNeverEchoed) {
   expect("last", kAsked, "yes");
   EXPECT_EQ(look(R"({"model":"m","messages":[{"role":"user","content":"u"},)"
                  R"({"role":"assistant","content":"yes"}]})"),
-            std::vector<std::string>{"last"});
+            (std::vector<std::string>{"last", "of last"}));
 }
 
 TEST(AgentSessionsTest, OnlyTheLastUsedAreRemembered) {

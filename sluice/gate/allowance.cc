@@ -89,6 +89,7 @@ Allowance::Refused Allowance::refuse_by_budget() {
                               {budget.tokens, used.tokens, "tokens"},
                               {budget.bytes, used.bytes, "bytes"}});
   if (over) return exhausted(std::move(*over));
+  if (auto full = refuse_by_disk()) return full;
   if (budget.open_calls > 0 && used.open >= budget.open_calls) {
     return exhausted(
         fmt::format("{} calls are open at once, as many as are allowed", budget.open_calls));
@@ -101,8 +102,17 @@ Allowance::Refused Allowance::refuse_by_budget() {
   return std::nullopt;
 }
 
+Allowance::Refused Allowance::refuse_by_disk() {
+  if (!registration_.disk) return std::nullopt;
+  auto over = used_up("the", {{registration_.budget.host_disk, registration_.disk->bytes,
+                               "bytes of this machine's disk"}});
+  if (!over) return std::nullopt;
+  return exhausted(std::move(*over));
+}
+
 Allowance::Refused Allowance::refuse_tool_call() {
   if (auto refused = refuse_all()) return refused;
+  if (auto full = refuse_by_disk()) return full;
   if (out_of_time_) return exhausted(*out_of_time_);
   return refuse_by_rate();
 }

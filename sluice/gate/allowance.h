@@ -24,6 +24,8 @@ class Allowance {
   // No timer is armed from here on. False if it was closed before.
   bool close();
   bool closed() const { return closed_; }
+  // Or is being made to.
+  bool agent_ended() const { return cancelled_ || closed_ || agent_ == Agent::kEnded; }
 
   using Refused = std::optional<llm::Problem>;
   // Each says nothing if it allows what is asked.
@@ -38,6 +40,7 @@ class Allowance {
   static llm::Problem was_cancelled();
 
  private:
+  Refused refuse_by_disk();
   llm::Problem exhausted(std::string reason);
 
   const Registration& registration_;

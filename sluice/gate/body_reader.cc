@@ -3,6 +3,8 @@
 #include <functional>
 #include <utility>
 
+#include "sluice/net/content_coding.h"
+
 namespace sluice::gate {
 
 net::awaitable<BodyReader::Held> BodyReader::read(std::vector<llm::Body> bodies, size_t max) {
@@ -19,6 +21,15 @@ net::awaitable<BodyReader::Held> BodyReader::read(std::vector<llm::Body> bodies,
   };
   co_await pool_.run(std::move(work));
   co_return std::move(*held);
+}
+
+net::awaitable<Result<Bytes>> BodyReader::inflate(std::string coding, Bytes coded, size_t max) {
+  const auto body = std::make_shared<Result<Bytes>>(std::move(coded));
+  std::function<void()> work = [body, max, coding = std::move(coding)] {
+    *body = net::decode_content(coding, **body, max);
+  };
+  co_await inflating_.run(std::move(work));
+  co_return std::move(*body);
 }
 
 }  // namespace sluice::gate

@@ -10,6 +10,7 @@
 #include "sluice/base/digest.h"
 #include "sluice/gate/body_reader.h"
 #include "sluice/gate/call_ids.h"
+#include "sluice/gate/closings.h"
 #include "sluice/gate/events.h"
 #include "sluice/gate/outage_watch.h"
 #include "sluice/gate/ready_queue.h"
@@ -66,6 +67,7 @@ struct Core {
   const CallIds ids;
   ReadyQueue ready;
   CallOwners owners;
+  Closings closings;
   GateTotals totals;
   EventLog events;
   BodyReader bodies;

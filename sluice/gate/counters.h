@@ -18,6 +18,7 @@ struct Counters {
   uint64_t turns = 0;     // delivered
   uint64_t refused = 0;   // before they were calls: by budget, admission or malformed body
   uint64_t rejected = 0;  // a trainer's replies to open calls, which did not fit
+  uint64_t rewrites = 0;  // calls of the trajectory whose history was rewritten before them
   uint64_t open = 0;
   uint64_t tokens = 0;  // of answers that were received, prompts included, as far as usage told
   uint64_t bytes = 0;   // of requests and answers
@@ -49,6 +50,7 @@ struct TotalsOf {
   Figure refused{};   // before they were calls
   Figure rejected{};  // replies of trainers
   Figure confirmed{};
+  Figure rewrites{};
   Figure tokens{};
   Figure request_bytes{};
   Figure put_away_bytes{};  // of calls' bodies, from memory

@@ -167,7 +167,7 @@ class FaultyAgent {
  private:
   static constexpr int kTurns = 6;
   static constexpr std::string_view kContent = "\"content\":\"";
-  static constexpr std::string_view kSignOfLife = "\"choices\":[]}";
+  static constexpr std::string_view kSignOfLife = testing::kChatKeepAlive;
 
   // So little fits between the two that nobody can have sent much of what nobody has read.
   static constexpr size_t kNarrow = 16;

@@ -139,7 +139,19 @@ net::awaitable<void> Operator::close(RolloutId id) {
   const auto rollout = gate->find(id);
   if (!rollout) co_return;
   const bool closed = co_await rollout->close();
-  if (closed) gate->forget(id);
+  if (!closed) co_return;
+  gate->core().closings.put(std::make_shared<const Books>(rollout->books()));
+  gate->forget(id);
+}
+
+void Operator::closed(const RolloutId& id, trace::ResultSummary result) {
+  const auto known = gate_->core().closings.find(id);
+  if (!known) return;
+  auto books = std::make_shared<Books>(*known);
+  books->state = Books::State::kClosed;
+  books->result = std::move(result);
+  gate_->core().closings.put(books);
+  gate_->core().ready.close(std::move(books));
 }
 
 std::optional<Counters> Operator::counters(const RolloutId& id) const {
@@ -156,6 +168,11 @@ net::awaitable<Answering> Operator::answering(RolloutId id) const {
 
 void Operator::stop_asking(const RolloutId& id) const {
   if (const auto rollout = gate_->find(id)) rollout->outages().stop_asking();
+}
+
+net::awaitable<void> Operator::settled(RolloutId id) const {
+  const auto rollout = gate_->find(id);
+  if (rollout) co_await rollout->settled();
 }
 
 std::vector<Item> Trainer::next_batch(size_t max, Duration wait) {
@@ -304,6 +321,18 @@ void Trainer::resume(std::optional<std::string> version) {
 
 TrainerState Trainer::state() const {
   return gate_->core().ready.state();
+}
+
+void Trainer::inspect(const RolloutId& rollout,
+                      std::function<void(std::shared_ptr<const Books>)> told) const {
+  const auto open = gate_->find(rollout);
+  if (!open) return told(gate_->core().closings.find(rollout));
+  open->shard().post(
+      [open, told = std::move(told)] { told(std::make_shared<const Books>(open->books())); });
+}
+
+size_t Trainer::closings() const {
+  return gate_->core().ready.closings();
 }
 
 Totals Trainer::totals() const {

@@ -46,12 +46,17 @@ class Operator {
   // Cancels what is open, closes the rollout's listeners and connections, wakes whoever waits for
   // it. Returns when nothing of it runs any more; at once if it is being closed already.
   net::awaitable<void> close(RolloutId id);
+  // What came of a rollout that was closed, by whoever knows: trainers who ask for closings, and
+  // whoever asks for the rollout, are told so. Any thread.
+  void closed(const RolloutId& id, trace::ResultSummary result);
   std::optional<Counters> counters(const RolloutId& id) const;
   // When its agent has ended. May take GateOptions' upstream_patience, if an upstream fails all
   // that time.
   net::awaitable<Answering> answering(RolloutId id) const;
   // Whoever waits for that waits no longer.
   void stop_asking(const RolloutId& id) const;
+  // Returns when all is counted that is found out beside the loop: rewritten histories.
+  net::awaitable<void> settled(RolloutId id) const;
 
  private:
   friend class Gate;
@@ -128,6 +133,12 @@ class Trainer {
   // if that is still the current one. Cancels rollouts over their `max_version_lag`.
   void resume(std::optional<std::string> version = std::nullopt);
   TrainerState state() const;
+  // Calls `told` once, on any thread: with the books of a rollout that is open, or was closed not
+  // long ago; none for any other.
+  void inspect(const RolloutId& rollout,
+               std::function<void(std::shared_ptr<const Books>)> told) const;
+  // What came of rollouts and waits for a named trainer who lives and asks for such.
+  size_t closings() const;
   // What all rollouts of the gate did so far.
   Totals totals() const;
   // What happens at the gate, as it happens.

@@ -55,7 +55,7 @@ TEST_F(GateTest, AnAgentThatEndsItsSideAfterTheAnswerHasItAllTheSame) {
   agent.stream().set_acknowledge(net::MemoryStream::Acknowledge::kByHand);
   auto future = reply(call->id, "x");
   agent.wait_for("[DONE]");
-  agent.hang_up();
+  agent.finish();
   testing::settle(shard_);
   agent.stream().acknowledge();
   EXPECT_EQ(outcome(std::move(future)), Outcome::kDelivered);
@@ -161,6 +161,72 @@ TEST_F(GateTest, TheBudgetOfOpenCallsHolds) {
   EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
   three.post(kPath, body(4));
   testing::run_until(shard_, [&] { return counters().open == 2; });
+}
+
+TEST_F(GateTest, CallsWhoseAgentIsGoneAreInNobodysWay) {
+  registration_.budget.open_calls = 2;
+  open();
+  auto one = agent(), two = agent(), three = agent(), four = agent(), five = agent();
+  one.post(kPath, body(1));
+  const auto first = next_call();
+  two.post(kPath, body(2));
+  const auto second = next_call();
+  auto told = reply(second->id, "kept");
+  testing::run_until(shard_, [&] { return recorder_.count("answered") == 1; });
+  two.response();
+  EXPECT_EQ(outcome(std::move(told)), Outcome::kDelivered);
+  two.post(kPath, body(3));
+  const auto third = next_call();
+  one.reset();
+  two.reset();
+  testing::settle(shard_);
+  EXPECT_EQ(counters().open, 2u) << "they may come back";
+  // Who was gone first makes room first.
+  three.post(kPath, body(4));
+  testing::run_until(shard_, [&] { return counters().calls == 4; });
+  EXPECT_EQ(counters().ended(Outcome::kUndelivered), 1u);
+  EXPECT_EQ(outcome(reply(first->id, "x")).error().code, ErrorCode::kFailedPrecondition);
+  four.post(kPath, body(5));
+  testing::run_until(shard_, [&] { return counters().calls == 5; });
+  EXPECT_EQ(counters().ended(Outcome::kUndelivered), 2u);
+  EXPECT_EQ(counters().open, 2u);
+  // Those who are there do not.
+  five.post(kPath, body(6));
+  EXPECT_EQ(five.response().status, 400);
+  EXPECT_EQ(counters().open, 2u);
+  EXPECT_EQ(outcome(reply(third->id, "x")).error().code, ErrorCode::kFailedPrecondition);
+}
+
+TEST_F(GateTest, ARequestIsChargedBeforeItsBodyIsLookedAt) {
+  registration_.dialects = {llm::Dialect::kChat, llm::Dialect::kMessages};
+  registration_.budget.calls_per_second = 0.001;  // one, and then none for long
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, "no JSON");
+  EXPECT_THAT(agent.response().body, HasSubstr("could not parse the JSON"));
+  for (const std::string_view path : {kPath, std::string_view("/v1/messages/count_tokens")}) {
+    agent.post(path, "no JSON");
+    EXPECT_THAT(agent.response().body, HasSubstr("more than 0.001 calls a second")) << path;
+  }
+  agent.post(kPath, "nor this", "Content-Encoding: gzip\r\n");
+  EXPECT_THAT(agent.response().body, HasSubstr("more than 0.001 calls a second"));
+  EXPECT_EQ(counters().calls, 0u);
+}
+
+TEST_F(GateTest, TheBudgetOfTheHostsDiskHolds) {
+  const auto disk = std::make_shared<trace::DiskUse>();
+  registration_.budget.host_disk = 1000;
+  registration_.disk = disk;
+  open();
+  auto agent = this->agent();
+  disk->bytes = 999;
+  agent.post(kPath, body(1));
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  agent.response();
+  disk->bytes = 1000;
+  agent.post(kPath, body(2));
+  EXPECT_EQ(agent.response().status, 400);
+  EXPECT_EQ(counters().budget_reason, "the budget of 1000 bytes of this machine's disk is used up");
 }
 
 TEST_F(GateTest, ALoopingAgentIsStoppedByItsRateResendsIncluded) {

@@ -7,22 +7,25 @@
 #include <optional>
 #include <variant>
 
+#include "sluice/gate/books.h"
 #include "sluice/gate/tools.h"
 #include "sluice/llm/call.h"
 
 namespace sluice::gate {
 
-// A rollout's last item for its trainer; given when what was before it is recorded.
+// A rollout's last item for its trainer, but for its closing; given when what was before it is
+// recorded.
 struct Ended {
   RolloutId rollout;
   std::string reason;  // in plain words
+  About about = {};
 };
 inline constexpr std::string_view kAgentEnded = "the agent has ended";
 
 // What a trainer takes.
 struct Item {
-  using What =
-      std::variant<std::shared_ptr<const llm::Call>, std::shared_ptr<const ToolRequest>, Ended>;
+  using What = std::variant<std::shared_ptr<const llm::Call>, std::shared_ptr<const ToolRequest>,
+                            Ended, std::shared_ptr<const Books>>;
   What what;
   uint32_t deliveries = 1;  // how often it was handed out, this time included
   std::string version;      // the policy's, as the last resume() said
@@ -37,6 +40,11 @@ struct Item {
     return tool == nullptr ? nullptr : tool->get();
   }
   const Ended* ended() const { return std::get_if<Ended>(&what); }
+  // What came of a rollout: behind its end, for who asks for such.
+  const Books* closed() const {
+    const auto* closed = std::get_if<3>(&what);
+    return closed == nullptr ? nullptr : closed->get();
+  }
 };
 
 // Who takes. What a named trainer has taken and not answered is given to others when nothing is
@@ -54,6 +62,7 @@ struct Taker {
 struct TakeRequest {
   size_t max = 1;
   std::optional<RolloutId> rollout;  // none: any
+  bool closings = false;             // also what came of rollouts
   Taker taker;
 };
 

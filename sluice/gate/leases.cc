@@ -56,6 +56,13 @@ Clock::time_point Leases::heard_last(Clock::time_point now) const {
   return waits ? now : heard_;
 }
 
+bool Leases::closings_wanted(Clock::time_point now) const {
+  return std::any_of(holders_.begin(), holders_.end(), [&](const auto& one) {
+    const Holder& holder = *one.second;
+    return holder.closings && !holder.name.empty() && holder.expiry() > now;
+  });
+}
+
 size_t Leases::held() const {
   size_t held = 0;
   for (const auto& [name, holder] : holders_) held += holder->held;

@@ -5,6 +5,7 @@
 // Under the ready queue's lock. Internal to the gate.
 #pragma once
 
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -17,9 +18,11 @@ struct Holder {
   std::string name;  // "": this process, which keeps what it takes
   Duration lease{};
   Clock::time_point seen;
-  size_t waits = 0;             // takes of it that wait now: it lives
-  size_t held = 0;              // items
-  std::vector<RolloutId> ends;  // which it has been given since it took last
+  size_t waits = 0;  // takes of it that wait now: it lives
+  size_t held = 0;   // items
+  // Receipts of the ends and closings that it has been given since it took last.
+  std::vector<std::weak_ptr<void>> ends;
+  bool closings = false;  // its last take asked for such
 
   Clock::time_point expiry() const;
 };
@@ -41,6 +44,8 @@ class Leases {
   void heard(Clock::time_point now) { heard_ = now; }
   // When that was last; `now` while a take waits.
   Clock::time_point heard_last(Clock::time_point now) const;
+  // Whether a named trainer that lives asks for closings.
+  bool closings_wanted(Clock::time_point now) const;
   size_t held() const;                           // by all
   size_t trainers(Clock::time_point now) const;  // named, alive, or holding something
 

@@ -38,6 +38,7 @@ Bytes of_call(const CallId& call) {
 
 Ledger::Ledger(const Registration& registration, std::shared_ptr<Core> core)
     : rollout_(registration.id),
+      about_(registration.about),
       core_(std::move(core)),
       shard_(*registration.shard),
       recorder_(registration.recorder) {
@@ -84,6 +85,10 @@ void Ledger::resent(const CallId& call) {
   count(counters_.resends, core_->totals.resends);
   if (++noted_resends_ > kMaxNoted) return;
   event("resend", of_call(call));
+}
+
+void Ledger::rewritten() {
+  count(counters_.rewrites, core_->totals.rewrites);
 }
 
 void Ledger::received(const llm::Answer& answer) {
@@ -166,7 +171,7 @@ void Ledger::announce() {
 
 void Ledger::end(std::string reason) {
   if (end_) return;
-  end_ = std::move(reason);
+  end_ = std::make_shared<const Ended>(Ended{rollout_, std::move(reason), about_});
   at_pass_end();
 }
 
@@ -195,10 +200,10 @@ void Ledger::end_pass() {
   in_pass_ = false;
   if (std::exchange(announce_, false)) core_->ready.announce(rollout_);
   if (told_.empty() && !end_) return;
-  auto tell = [told = std::exchange(told_, {}), end = std::exchange(end_, {}), core = core_,
-               rollout = rollout_](const Result<void>& recorded) {
+  auto tell = [told = std::exchange(told_, {}), end = std::exchange(end_, {}),
+               core = core_](const Result<void>& recorded) {
     for (const Told& each : told) each.pending->recorded(recorded, each.outcome);
-    if (end) core->ready.end(rollout, *end);
+    if (end) core->ready.end(*end);
   };
   if (recorder_ == nullptr) return tell({});
   recorder_->flush(rollout_, shard_, std::move(tell));

@@ -30,6 +30,8 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   void ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail);
   void confirmed(const llm::Call& call);
   void resent(const CallId& call);
+  // A call's history is not what was said before.
+  void rewritten();
   // An agent has all of an answer: what that used of the budget.
   void received(const llm::Answer& answer);
   void received_late(const CallId& call);
@@ -80,17 +82,18 @@ class Ledger : public std::enable_shared_from_this<Ledger> {
   void end_pass();
 
   const RolloutId rollout_;
+  const About about_;
   const std::shared_ptr<Core> core_;
   net::Shard& shard_;
   trace::Recorder* const recorder_;
   Counters counters_;
   uint64_t noted_refusals_ = 0, noted_resends_ = 0;
   bool closed_ = false;
-  bool in_pass_ = false;            // its end will come
-  bool active_ = false;             // something has happened since the pass's last hop
-  bool announce_ = false;           // calls to trainers
-  std::vector<Told> told_;          // at the pass's end
-  std::optional<std::string> end_;  // the same
+  bool in_pass_ = false;              // its end will come
+  bool active_ = false;               // something has happened since the pass's last hop
+  bool announce_ = false;             // calls to trainers
+  std::vector<Told> told_;            // at the pass's end
+  std::shared_ptr<const Ended> end_;  // the same
 };
 
 }  // namespace sluice::gate

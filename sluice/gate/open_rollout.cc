@@ -9,6 +9,7 @@
 #include "sluice/base/core/defer.h"
 #include "sluice/json/splice.h"
 #include "sluice/llm/answer.h"
+#include "sluice/llm/cut_call.h"
 
 namespace sluice::gate {
 namespace {
@@ -50,6 +51,8 @@ OpenRollout::OpenRollout(Registration registration, std::shared_ptr<Core> core,
              [this](const Parked& parked) {
                give_up(parked, "the agent hung up and did not come back");
              }),
+      lineage_(sessions_, calls_.recent(), *ledger_, core_->bodies,
+               registration_.shard->executor()),
       tools_(*this, registration_, *core_, *ledger_, allowance_),
       reads_(registration_.shard->executor()),
       outages_(registration_, *core_) {
@@ -82,7 +85,7 @@ void OpenRollout::stop_admitting(std::string_view why) {
 }
 
 void OpenRollout::agent_exited() {
-  event("exit", "");
+  if (!std::exchange(exited_, true)) event("exit", "");
   stop_admitting(kAgentEnded);
 }
 
@@ -119,6 +122,7 @@ tl::expected<llm::Peek, llm::BadRequest> OpenRollout::peek(Arrival& arrival,
                                                            json::Outline& outline) {
   const auto like = calls_.recent().likeness(arrival.session, *arrival.body);
   json::Document document(*arrival.body);
+  document.check = json::Document::Check::kAll;  // no item is to be what no trainer can read
   document.outline = &outline;
   if (like) {
     document.like = like->outline;
@@ -159,7 +163,16 @@ const PurposeRule* OpenRollout::purpose_of(const llm::Codec& codec, const llm::P
     }
     return &rule;
   }
-  return nullptr;
+  // An agent that offers tools asks without them for what is none of its steps: to sum up, mostly.
+  static const PurposeRule side{.purpose = llm::Purpose::kSummary};
+  return offers_tools_ && !peek.has_tools ? &side : nullptr;
+}
+
+Allowance::Refused OpenRollout::charge() {
+  auto refused = allowance_.refuse_all();
+  if (!refused) refused = allowance_.refuse_by_rate();
+  if (refused) note_refusal(*refused);
+  return refused;
 }
 
 OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
@@ -172,18 +185,20 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
     // Readable, but not without its duplicate fields.
     return refuse(Problem::of(llm::BadRequest{digest.error().message, "", ""}));
   }
-  if (auto over = allowance_.refuse_by_rate()) return refuse(std::move(*over));
   ResendMarks marks{arrival.dialect, *digest, std::move(arrival.request_id), arrival.retry_count};
-  if (auto parked = rejoin(marks, arrival.session, waiter)) return parked;
-  if (AgentSession* const session = sessions_.find(arrival.session.value)) {
+  const std::string name = name_of(arrival.session);
+  if (auto parked = rejoin(marks, name, waiter)) return parked;
+  if (AgentSession* const session = sessions_.find(name)) {
     if (const auto* before = session->resend_of(marks, registration_.resend.window)) {
       ledger_->resent(before->call);
       return *before;
     }
-    session->look_for_echoes(*arrival.codec, *peek,
-                             [this](const llm::Call& call) { ledger_->confirmed(call); });
   }
+  auto descent = lineage_.of({*arrival.codec, arrival.session, *arrival.body, arrival.like, *peek});
   const PurposeRule* rule = purpose_of(*arrival.codec, *peek, arrival.session);
+  // Calls whose agent is gone are in nobody's way who is there.
+  const uint32_t most_open = registration_.budget.open_calls;
+  if (most_open > 0 && counters().open >= most_open) calls_.give_up_one();
   if (auto over = allowance_.refuse_by_budget()) return refuse(std::move(*over));
   const bool for_trainer = !registration_.policy && !(rule != nullptr && rule->canned);
   if (for_trainer && !core_->ready.has_room()) return refuse(Allowance::come_again());
@@ -197,16 +212,17 @@ OpenRollout::Judged OpenRollout::arrive(Arrival arrival, Waiter* waiter) {
     if (!with) return refuse(Problem::of(llm::BadRequest{with.error().message, "tools", ""}));
     changed = std::move(*with);
   }
-  auto parked = park(std::move(arrival), *peek, std::move(marks), rule, std::move(changed), waiter);
+  auto parked = park(std::move(arrival), *peek, std::move(marks), rule, std::move(changed),
+                     std::move(descent), waiter);
   calls_.recent().add(*parked->call, std::move(outline));
   submit(parked, rule);
   return parked;
 }
 
 // The open call that is asked for again.
-OpenRollout::Parked OpenRollout::rejoin(const ResendMarks& marks, const llm::SessionKey& session,
+OpenRollout::Parked OpenRollout::rejoin(const ResendMarks& marks, const std::string& session,
                                         Waiter* waiter) {
-  const Parked parked = calls_.find_same(marks, session.value);
+  const Parked parked = calls_.find_same(marks, session);
   if (!parked) return nullptr;
   ledger_->resent(parked->call->id);
   if (parked->relay) {
@@ -223,7 +239,7 @@ void OpenRollout::join(ParkedCall& parked, Waiter* waiter) {
     // The oldest connection is the one most likely to be dead.
     Waiter* oldest = parked.waiters.front();
     parked.waiters.erase(parked.waiters.begin());
-    oldest->hung_up = true;
+    oldest->displaced = true;
     oldest->wake.notify();
   }
   parked.waiters.push_back(waiter);
@@ -232,11 +248,12 @@ void OpenRollout::join(ParkedCall& parked, Waiter* waiter) {
 
 OpenRollout::Parked OpenRollout::park(Arrival arrival, const llm::Peek& peek, ResendMarks marks,
                                       const PurposeRule* rule,
-                                      std::optional<llm::WithTools> changed, Waiter* waiter) {
+                                      std::optional<llm::WithTools> changed,
+                                      Lineage::Descent descent, Waiter* waiter) {
   auto call = std::make_shared<llm::Call>();
   call->id = core_->ids.fresh();
   call->rollout = registration_.id;
-  call->task = registration_.task;
+  call->task = registration_.about.task;
   call->session = std::move(arrival.session);
   call->dialect = arrival.dialect;
   if (rule != nullptr) call->purpose = rule->purpose;
@@ -250,15 +267,21 @@ OpenRollout::Parked OpenRollout::park(Arrival arrival, const llm::Peek& peek, Re
   parked->marks = std::move(marks);
   parked->mark = llm::mark_of(peek);
   parked->conversation_size = peek.conversation.text.size();
+  parked->history_end = descent.history_end;
+  parked->head = descent.head;
   parked->waiters.push_back(waiter);
   call->like = arrival.like;
+  call->parent = descent.parent;
   call->body = llm::Body(std::move(arrival.body));  // `peek` pointed into it
+  call->own_ids = tool_ids_.own();
   if (changed) call->changed_body = std::make_shared<const Bytes>(std::move(changed->body));
   parked->call = std::move(call);
+  offers_tools_ |= peek.has_tools;
 
   calls_.add(parked);
   core_->owners.add(parked->call->id, weak_from_this());
   ledger_->arrived(*parked->call);
+  lineage_.arrived(parked->call, std::move(descent));
   if (changed) {
     event("tools_added",
           fmt::format(R"({{"call":"{}","tools":{}}})", parked->call->id.value, changed->added));
@@ -380,13 +403,20 @@ Result<void> OpenRollout::answer(const Parked& parked, llm::Answer answer) {
 // What the gate answers by itself is subject to no rule: it is never trainable.
 Result<void> OpenRollout::accept(const Parked& parked, llm::Answer answer) {
   SLUICE_TRY_VOID(llm::complete(answer, *parked->call));
+  if (registration_.cut_calls == CutCalls::kWithheld) withhold_cut_calls(answer, *parked->call);
+  const std::string renamed = tool_ids_.name(answer, *parked->call);
   stamp_versions(*parked, answer);
   ledger_->answered(*parked->call, answer);
+  if (!renamed.empty()) {
+    event("ids_renamed",
+          fmt::format(R"({{"call":"{}","ids":{}}})", parked->call->id.value, renamed));
+  }
   if (answer.origin == llm::Origin::kSampled && !first_version_ && parked->ticket) {
     first_version_ = core_->ready.state().versions;
   }
   parked->answer = std::make_shared<const llm::Answer>(std::move(answer));
   parked->state = State::kAnswered;
+  if (!parked->waiters.empty()) parked->abandoned_until.reset();  // it is being delivered
   outages_.watch().answered(parked->call->ordinal);
   core_->ready.remove(std::exchange(parked->ticket, nullptr));
   for (const auto& pending : parked->pending) ledger_->tell(pending);
@@ -516,16 +546,12 @@ void OpenRollout::delivered(const Parked& parked, Waiter* waiter) {
 // Keeps the answer of a call that has ended, to be sent again and to be recognised.
 void OpenRollout::remember(const ParkedCall& parked, Received received) {
   const llm::Call& call = *parked.call;
-  AgentSession& session = sessions_.open(call.session.value);
-  session.keep({parked.marks, call.session.value, call.id, llm::envelope(call), call.stream,
+  std::string name = name_of(call.session);
+  AgentSession& session = sessions_.open(name);
+  session.keep({parked.marks, std::move(name), call.id, llm::envelope(call), call.stream,
                 parked.answer, received, Clock::now()});
-  // All that recorders need of a call is who it is; its body would be held for long.
-  auto outline = std::make_shared<llm::Call>();
-  outline->id = call.id;
-  outline->rollout = call.rollout;
-  outline->ordinal = call.ordinal;
   // Also of what was not received, as far as is known: an agent that echoes it has it.
-  session.expect_echo(std::move(outline), parked.mark, parked.conversation_size, parked.answer);
+  lineage_.ended(parked, received);
 }
 
 void OpenRollout::received_late(const KeptAnswer& kept) {
@@ -540,7 +566,11 @@ void OpenRollout::received_late(const KeptAnswer& kept) {
 
 void OpenRollout::hung_up(const Parked& parked, Waiter* waiter) {
   detach(parked, waiter);
-  if (parked->state == State::kEnded || !parked->waiters.empty()) return;
+  finished(parked);
+}
+
+void OpenRollout::finished(const Parked& parked) {
+  if (parked->state == State::kEnded || parked->is_awaited()) return;
   if (!calls_.abandon(parked)) give_up(parked, "the agent hung up");
 }
 
@@ -548,6 +578,7 @@ void OpenRollout::relayed(const Parked& parked, Outcome outcome, std::string_vie
   if (parked->state == State::kEnded) return;
   outages_.note_upstream(*parked);
   end(parked, outcome, detail);
+  lineage_.ended(*parked, outcome == Outcome::kDelivered ? Received::kYes : Received::kNever);
 }
 
 void OpenRollout::end(const Parked& parked, Outcome outcome, std::string_view detail) {
@@ -573,6 +604,8 @@ void OpenRollout::end(const Parked& parked, Outcome outcome, std::string_view de
 
 // An answer that nobody got is kept for an agent that comes for it later still.
 void OpenRollout::give_up(const Parked& parked, std::string_view detail) {
+  parked->problem = std::make_unique<const Problem>(Problem::of(
+      ErrorCode::kTimedOut, "no answer came in time behind the end of this connection's requests"));
   end(parked, Outcome::kUndelivered, detail);
   if (parked->answer) remember(*parked, Received::kNever);
 }
@@ -598,6 +631,7 @@ net::awaitable<bool> OpenRollout::close() {
   endpoint_.reset();
   co_await outages_.close();
   co_await reads_.join();
+  co_await lineage_.settled();
   ledger_->end("the rollout was closed");
   co_await ledger_->close();
   co_return true;

@@ -12,9 +12,11 @@
 #include <tl/expected.hpp>
 
 #include "sluice/gate/allowance.h"
+#include "sluice/gate/lineage.h"
 #include "sluice/gate/outages.h"
 #include "sluice/gate/parked_calls.h"
 #include "sluice/gate/policy.h"
+#include "sluice/gate/tool_ids.h"
 #include "sluice/gate/toolbox.h"
 #include "sluice/json/peek.h"
 #include "sluice/net/http_server.h"
@@ -46,6 +48,10 @@ class OpenRollout final : public CallOwner {
   net::Shard& shard() override { return *registration_.shard; }
   json::Peeker& peeker() { return *peeker_; }
   const Counters& counters() const { return ledger_->counters(); }
+  Books books() const {
+    const auto state = allowance_.agent_ended() ? Books::State::kEnded : Books::State::kOpen;
+    return {registration_.id, state, registration_.about, counters(), {}};
+  }
   bool closing() const { return allowance_.closed(); }
   ToolBox& tools() { return tools_; }
   // The server of its listeners, made by gate/http; empty until something is served.
@@ -56,7 +62,10 @@ class OpenRollout final : public CallOwner {
   // The agent says itself that it has ended.
   void agent_exited();
 
-  // Judges a request. A call, new or joined, has `waiter` attached.
+  // What each request of a call, or of a count of tokens, is charged first, before anything is done
+  // with its body; what it is told if it cannot pay.
+  Allowance::Refused charge();
+  // Judges a request that was charged. A call, new or joined, has `waiter` attached.
   // REQUIRES: every such waiter is given to delivered(), hung_up() or detach() before it goes.
   using Judged = std::variant<llm::Problem,                 // told to the agent; no call
                               std::shared_ptr<ParkedCall>,  // wait for its answer
@@ -67,6 +76,13 @@ class OpenRollout final : public CallOwner {
     return calls_.recent().put_away_before(arrival.session);
   }
   BodyReader& bodies() { return core_->bodies; }
+  // Of compressed bodies at most so many are inflated, or wait for that, at a time: false above.
+  bool begin_inflating() {
+    if (inflating_ == kMostInflating) return false;
+    ++inflating_;
+    return true;
+  }
+  void end_inflating() { --inflating_; }
   // Counts and notes a refusal that was decided elsewhere (too large, malformed HTTP).
   void note_refusal(const llm::Problem& problem) { ledger_->refused(problem); }
 
@@ -74,6 +90,9 @@ class OpenRollout final : public CallOwner {
   void delivered(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
   // The agent's side is gone, before the answer or in the middle of it.
   void hung_up(const std::shared_ptr<ParkedCall>& parked, Waiter* waiter);
+  // The agent's side of a waiter has ended (Waiter::finished): it gets an answer that comes within
+  // the grace of an agent that hung up.
+  void finished(const std::shared_ptr<ParkedCall>& parked);
   // An agent has got the kept answer of a call that had ended undelivered.
   void received_late(const KeptAnswer& kept);
   // The waiter leaves; what became of the call is known already.
@@ -105,6 +124,9 @@ class OpenRollout final : public CallOwner {
 
   Outages& outages() { return outages_; }
 
+  // Returns when all is known of the calls up to now that has to be found out.
+  net::awaitable<void> settled() { return lineage_.settled(); }
+
   // Ends everything; returns when nothing of the rollout runs any more. False, and at once, if
   // somebody else is closing it.
   net::awaitable<bool> close();
@@ -121,8 +143,8 @@ class OpenRollout final : public CallOwner {
                                 const llm::SessionKey& session) const;
   llm::Problem refuse(llm::Problem problem);
   Parked park(Arrival arrival, const llm::Peek& peek, ResendMarks marks, const PurposeRule* rule,
-              std::optional<llm::WithTools> changed, Waiter* waiter);
-  Parked rejoin(const ResendMarks& marks, const llm::SessionKey& session, Waiter* waiter);
+              std::optional<llm::WithTools> changed, Lineage::Descent descent, Waiter* waiter);
+  Parked rejoin(const ResendMarks& marks, const std::string& session, Waiter* waiter);
   void join(ParkedCall& parked, Waiter* waiter);
   void submit(const Parked& parked, const PurposeRule* rule);
 
@@ -155,11 +177,17 @@ class OpenRollout final : public CallOwner {
   Allowance allowance_;
   ParkedCalls calls_;
   AgentSessions sessions_;
+  Lineage lineage_;
+  ToolIds tool_ids_;
   ToolBox tools_;
   net::TaskGroup reads_;  // of bodies
   Outages outages_;
   std::vector<llm::ToolDefinition> added_tools_;  // to requests; none if that was not asked for
+  bool offers_tools_ = false;                     // its agent to the model
   std::unique_ptr<net::HttpServer> endpoint_;
+  bool exited_ = false;  // the agent said so
+  static constexpr size_t kMostInflating = 16;
+  size_t inflating_ = 0;
   std::optional<uint64_t> first_version_;   // of the gate's, counted, at the first sampled answer
   const ParkedCall* submitting_ = nullptr;  // whose submit() is running
 };

@@ -30,9 +30,10 @@ struct GateOptions {
   Duration keep_alive = std::chrono::seconds(10);  // between frames while a call is parked
   PlainKeepAlive plain_keep_alive = PlainKeepAlive::kNone;
   Duration delivery_timeout = std::chrono::seconds(30);  // for the peer to acknowledge an answer
-  size_t ready_limit = 100'000;  // calls waiting for the trainer, over all rollouts
+  size_t ready_limit = 100'000;          // calls waiting for the trainer, over all rollouts
+  size_t body_bytes = 32 * 1024 * 1024;  // of a request, inflated: 413 above
   // Of one rollout's requests while they arrive at its own endpoint: 503 above. Such connections
-  // may be 1024, and each body 16 MiB.
+  // may be 1024.
   size_t bodies_bytes = 256 * 1024 * 1024;
   // The bodies of calls that have waited for longer (up to twice as long) are read from the
   // recorder's file when somebody looks at them, and are not in memory; zero: they stay there.

@@ -4,6 +4,7 @@
 // On the rollout's shard. Internal to the gate.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "sluice/gate/agent_session.h"
@@ -52,7 +53,10 @@ class PendingOutcome {
 struct Waiter {
   net::Signal wake;
   bool hung_up = false;  // the agent's side is gone
-  bool due = false;      // for a keep-alive frame
+  // The agent's side has ended (FIN), and whether somebody still reads there is not known.
+  bool finished = false;
+  bool displaced = false;  // others have taken its place
+  bool due = false;        // for a keep-alive frame
 };
 
 // How a relayed answer goes, for who looks before its end.
@@ -73,6 +77,8 @@ struct ParkedCall {
   ResendMarks marks;
   llm::HistoryMark mark;
   size_t conversation_size = 0;
+  size_t history_end = 0;  // see PastCall, as below
+  Digest head;
   State state = State::kOpen;
   bool put_away = false;                 // its body
   ReadyQueue::Ticket ticket;             // if it is a trainer's
@@ -88,6 +94,11 @@ struct ParkedCall {
 
   // Whether an answer may still be given.
   bool is_open() const { return state == State::kOpen && !relay; }
+  // Whether somebody is known to wait for it.
+  bool is_awaited() const {
+    return std::any_of(waiters.begin(), waiters.end(),
+                       [](const Waiter* waiter) { return !waiter->finished; });
+  }
   void wake() {
     for (Waiter* waiter : waiters) waiter->wake.notify();
   }

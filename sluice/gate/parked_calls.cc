@@ -1,11 +1,12 @@
 #include "sluice/gate/parked_calls.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace sluice::gate {
 namespace {
 
-// Of all by which a request is told from others: a session's name counts as its body does.
+// Of all by which a request is told from others: its session's name counts as its body does.
 Digest digest_of(llm::Dialect dialect, const std::string& session, const Digest& body) {
   Digest out = xxh3_128(session);
   out.low ^= body.low + static_cast<uint64_t>(dialect);
@@ -14,7 +15,7 @@ Digest digest_of(llm::Dialect dialect, const std::string& session, const Digest&
 }
 
 Digest digest_of(const llm::Call& call) {
-  return digest_of(call.dialect, call.session.value, call.digest);
+  return digest_of(call.dialect, name_of(call.session), call.digest);
 }
 
 }  // namespace
@@ -31,12 +32,14 @@ void ParkedCalls::add(const Parked& parked) {
   last_ = call.ordinal;
   if (call.body.size() >= llm::Body::kWorthPuttingAway) await_putting_away();
   calls_[call.id.value] = parked;
-  by_digest_[digest_of(call)] = parked;
+  by_digest_.emplace(digest_of(call), parked);
 }
 
 void ParkedCalls::remove(const Parked& parked) {
-  const auto same = by_digest_.find(digest_of(*parked->call));
-  if (same != by_digest_.end() && same->second.lock() == parked) by_digest_.erase(same);
+  const auto [first, last] = by_digest_.equal_range(digest_of(*parked->call));
+  const auto same =
+      std::find_if(first, last, [&](const auto& entry) { return entry.second.lock() == parked; });
+  if (same != last) by_digest_.erase(same);
   calls_.erase(parked->call->id.value);
 }
 
@@ -47,8 +50,21 @@ ParkedCalls::Parked ParkedCalls::find(const CallId& id) const {
 
 ParkedCalls::Parked ParkedCalls::find_same(const ResendMarks& marks,
                                            const std::string& session) const {
-  const auto it = by_digest_.find(digest_of(marks.dialect, session, marks.digest));
-  return it == by_digest_.end() ? nullptr : it->second.lock();
+  const Duration window = registration_.resend.window;
+  Parked left, last;
+  const auto [begin, end] = by_digest_.equal_range(digest_of(marks.dialect, session, marks.digest));
+  for (auto it = begin; it != end; ++it) {
+    const Parked parked = it->second.lock();
+    if (!parked) continue;
+    if (marks.names(parked->marks)) return parked;
+    const uint64_t ordinal = parked->call->ordinal;
+    if (!parked->is_awaited()) {
+      if (!left || ordinal < left->call->ordinal) left = parked;
+    } else if (!marks.is_another(parked->marks, window)) {
+      if (!last || ordinal > last->call->ordinal) last = parked;
+    }
+  }
+  return left ? left : last;
 }
 
 std::vector<ParkedCalls::Parked> ParkedCalls::all() const {
@@ -68,19 +84,32 @@ bool ParkedCalls::abandon(const Parked& parked) {
   return true;
 }
 
+ParkedCalls::Parked ParkedCalls::still(const Abandoned& abandoned) {
+  auto parked = abandoned.parked.lock();
+  const bool gone = parked && parked->state != ParkedCall::State::kEnded &&
+                    parked->abandoned_until == abandoned.until;
+  return gone ? parked : nullptr;
+}
+
 void ParkedCalls::end_abandoned() {
   const auto now = Clock::now();
   while (!abandoned_.empty()) {
-    const auto [until, weak] = abandoned_.front();
-    const auto parked = weak.lock();
-    const bool still =
-        parked && parked->state != ParkedCall::State::kEnded && parked->abandoned_until == until;
-    if (still && until > now) {
+    const Clock::time_point until = abandoned_.front().until;
+    const Parked parked = still(abandoned_.front());
+    if (parked && until > now) {
       grace_timer_.arm(Deadline(until), [this] { end_abandoned(); });
       return;
     }
     abandoned_.pop_front();
-    if (still) give_up_(parked);
+    if (parked) give_up_(parked);
+  }
+}
+
+void ParkedCalls::give_up_one() {
+  while (!abandoned_.empty()) {
+    const Parked parked = still(abandoned_.front());
+    abandoned_.pop_front();
+    if (parked) return give_up_(parked);
   }
 }
 

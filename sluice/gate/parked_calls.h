@@ -30,13 +30,17 @@ class ParkedCalls {
   void remove(const Parked& parked);
   // Nothing if the call has ended.
   Parked find(const CallId& id) const;
-  // The call that a request with these marks asks for again.
+  // The call that a request with these marks asks for again: the one that it names; else one that
+  // nobody waits for; else the last, unless the request is meant to be another.
   Parked find_same(const ResendMarks& marks, const std::string& session) const;
   // A copy: what is done with them may end some.
   std::vector<Parked> all() const;
 
-  // Nobody waits for the call's answer. False if it is not to wait for its agent to come back.
+  // Nobody is known to wait for the call's answer. False if it is not to wait for its agent to come
+  // back.
   bool abandon(const Parked& parked);
+  // Of the calls that nobody waits for, the one that was left first waits no longer.
+  void give_up_one();
 
   // The bodies that the rollout sent last.
   RecentBodies& recent() { return recent_; }
@@ -45,6 +49,13 @@ class ParkedCalls {
   void stop();
 
  private:
+  struct Abandoned {
+    Clock::time_point until;
+    std::weak_ptr<ParkedCall> parked;
+  };
+
+  // Nothing if its agent came back.
+  static Parked still(const Abandoned& abandoned);
   void end_abandoned();
   void await_putting_away();
   void put_away();
@@ -52,15 +63,11 @@ class ParkedCalls {
   const Registration& registration_;
   Core& core_;
   const GiveUp give_up_;
-  std::unordered_map<std::string_view, Parked> calls_;               // the ids are the calls' own
-  std::unordered_map<Digest, std::weak_ptr<ParkedCall>> by_digest_;  // see digest_of()
+  std::unordered_map<std::string_view, Parked> calls_;  // the ids are the calls' own
+  std::unordered_multimap<Digest, std::weak_ptr<ParkedCall>> by_digest_;  // see digest_of()
   RecentBodies recent_{&core_.recent_bytes};
   // Calls whose agent hung up, in order of the time until which they wait for it. An entry counts
   // if its call still names the same time: the agent may have come back meanwhile.
-  struct Abandoned {
-    Clock::time_point until;
-    std::weak_ptr<ParkedCall> parked;
-  };
   std::deque<Abandoned> abandoned_;
   bool stopped_ = false;
   net::Wheel::Timer grace_timer_;

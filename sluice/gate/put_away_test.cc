@@ -82,7 +82,7 @@ TEST_F(PutAwayTest, TheNextOfItsSessionIsStillRecordedAsWhatItAdds) {
   EXPECT_EQ(second->like->ordinal, first->ordinal);
   ASSERT_EQ(outcome(reply(second->id, "yes")), llm::Outcome::kDelivered);
   EXPECT_EQ(disk_->on_loop, 0);
-  EXPECT_EQ(disk_->elsewhere, 1);
+  EXPECT_GE(disk_->elsewhere, 1) << "and once more, where the histories were compared";
   close();
   const auto trace = trace::load(jsonl_->location(id_));
   ASSERT_TRUE(trace);

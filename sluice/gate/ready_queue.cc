@@ -10,7 +10,7 @@
 namespace sluice::gate {
 namespace {
 
-// Ends that no trainer asks for are forgotten beyond this many.
+// Ends that no trainer asks for are forgotten beyond this many, and closings as well.
 constexpr size_t kMaxEnded = 10'000;
 
 // As a point in time that condition variables can take.
@@ -33,12 +33,13 @@ struct ReadyQueue::Entry {
 
 struct ReadyQueue::Lane {
   RolloutId rollout;
+  Lanes* among = nullptr;
   std::list<Ticket> calls, tools;  // that wait
   std::list<Ticket> held;
-  Ticket ended;                                      // waits, or is held
-  std::list<std::shared_ptr<Lane>>::iterator place;  // in line_ or resting_
+  Ticket ended;                                      // its last: waits, or is held
+  std::list<std::shared_ptr<Lane>>::iterator place;  // in its Lanes' line or resting
   bool in_line = false;
-  std::list<Lane*>::iterator place_ended;  // in ended_, if it has ended
+  std::list<Lane*>::iterator place_ended;  // if its rollout has ended
   std::list<Waiting> waiters;              // for this rollout alone
 };
 
@@ -46,6 +47,7 @@ struct ReadyQueue::Waiter {
   size_t max = 1;
   std::shared_ptr<Holder> holder;
   std::shared_ptr<Lane> lane;  // none: any
+  bool closings = false;
   Done done;
   std::list<Waiting>::iterator at;
   bool linked = false;
@@ -70,61 +72,103 @@ class ReadyQueue::Locked {
 
 bool ReadyQueue::has_something(const Lane& lane) const {
   if (!lane.tools.empty() || (!lane.calls.empty() && !paused_)) return true;
-  return lane.ended && !lane.ended->holder;
+  if (!lane.ended || lane.ended->holder) return false;
+  if (lane.among == &lanes_) return true;
+  // A closing comes behind the end.
+  const auto work = find(lanes_, lane.rollout);
+  return !work || (work->ended && work->ended->holder);
+}
+
+std::shared_ptr<ReadyQueue::Lane> ReadyQueue::add(Lanes& among, const RolloutId& rollout) {
+  auto lane = std::make_shared<Lane>();
+  lane->rollout = rollout;
+  lane->among = &among;
+  lane->place = among.resting.insert(among.resting.end(), lane);
+  among.by_id[rollout] = lane;
+  return lane;
+}
+
+std::shared_ptr<ReadyQueue::Lane> ReadyQueue::find(const Lanes& among, const RolloutId& rollout) {
+  const auto it = among.by_id.find(rollout);
+  return it == among.by_id.end() ? nullptr : it->second;
 }
 
 void ReadyQueue::open(const RolloutId& rollout) {
   const Locked locked(*this);
   // The end of an earlier one of that name, which nobody has taken.
-  if (const auto earlier = lanes_.find(rollout); earlier != lanes_.end()) forget(earlier->second);
-  auto lane = std::make_shared<Lane>();
-  lane->rollout = rollout;
-  lane->place = resting_.insert(resting_.end(), lane);
-  lanes_[rollout] = std::move(lane);
+  for (const Lanes* const lanes : {&lanes_, &closings_}) {
+    if (const auto earlier = find(*lanes, rollout)) drop(earlier);
+  }
+  add(lanes_, rollout);
 }
 
-void ReadyQueue::end(const RolloutId& rollout, std::string reason) {
+void ReadyQueue::end(Ended ended) {
   const Locked locked(*this);
-  const auto it = lanes_.find(rollout);
-  if (it == lanes_.end() || it->second->ended) return;
-  const std::shared_ptr<Lane> lane = it->second;
+  const auto lane = find(lanes_, ended.rollout);
+  if (!lane || lane->ended) return;
   for (auto* list : {&lane->calls, &lane->tools, &lane->held}) {
     while (!list->empty()) {
       const Ticket entry = list->front();
       unlink(*entry);
     }
   }
-  const Ended ended{rollout, std::move(reason)};
+  // Whoever takes the end may ask for the closing at once.
+  note_end(*add(closings_, ended.rollout));
+  note_end(*lane);
+  conclude(lane, std::move(ended));
+}
+
+void ReadyQueue::close(std::shared_ptr<const Books> books) {
+  const Locked locked(*this);
+  const auto lane = find(closings_, books->rollout);
+  if (lane && !lane->ended) conclude(lane, std::move(books));
+}
+
+void ReadyQueue::note_end(Lane& lane) {
+  std::list<Lane*>& ended = lane.among->ended;
+  lane.place_ended = ended.insert(ended.end(), &lane);
+  if (ended.size() > kMaxEnded) drop(*ended.front()->place);
+}
+
+// Gives the lane its last item.
+void ReadyQueue::conclude(const std::shared_ptr<Lane>& lane, Item::What last) {
   lane->ended = std::make_shared<Entry>();
-  lane->ended->what = ended;
+  lane->ended->what = last;
   lane->ended->lane = lane.get();
-  lane->place_ended = ended_.insert(ended_.end(), lane.get());
-  if (ended_.size() > kMaxEnded) forget(*ended_.front()->place);
   offer(lane);
-  while (!lane->waiters.empty()) {
-    const Waiting waiter = lane->waiters.front();
-    drop_waiter(waiter);
-    std::vector<Item> news{news_of(ended)};
-    calls_.emplace_back(std::move(waiter->done), std::move(news));
-  }
+  while (!lane->waiters.empty()) tell(lane->waiters.front(), {news_of(last)});
 }
 
 // For who asks for nothing else, when another holds the item.
-Item ReadyQueue::news_of(const Ended& ended) const {
+Item ReadyQueue::news_of(const Item::What& last) const {
   Item item;
-  item.what = ended;
+  item.what = last;
   if (version_) item.version = *version_;
   return item;
 }
 
 // The lane is over: its end was taken, or nobody wants it.
 void ReadyQueue::forget(std::shared_ptr<Lane> lane) {
-  const Ticket end = std::exchange(lane->ended, nullptr);
-  if (end->holder) --end->holder->held;
-  end->lane = nullptr;
-  ended_.erase(lane->place_ended);
-  (lane->in_line ? line_ : resting_).erase(lane->place);
-  lanes_.erase(lane->rollout);
+  if (const Ticket end = std::exchange(lane->ended, nullptr)) {
+    if (end->holder) --end->holder->held;
+    end->lane = nullptr;
+  }
+  Lanes& among = *lane->among;
+  among.ended.erase(lane->place_ended);
+  (lane->in_line ? among.line : among.resting).erase(lane->place);
+  among.by_id.erase(lane->rollout);
+  if (&among == &lanes_) end_was_taken(lane->rollout);
+}
+
+// The same of one that somebody may wait for: he is told of nothing, and asks again.
+void ReadyQueue::drop(std::shared_ptr<Lane> lane) {
+  while (!lane->waiters.empty()) tell(lane->waiters.front(), {});
+  forget(std::move(lane));
+}
+
+// Now there may be its closing.
+void ReadyQueue::end_was_taken(const RolloutId& rollout) {
+  if (const auto closing = find(closings_, rollout)) stand_in_line(*closing);
 }
 
 bool ReadyQueue::has_room() const {
@@ -134,16 +178,15 @@ bool ReadyQueue::has_room() const {
 
 void ReadyQueue::announce(const RolloutId& rollout) {
   const Locked locked(*this);
-  const auto it = lanes_.find(rollout);
-  if (it != lanes_.end() && has_something(*it->second)) offer(std::shared_ptr(it->second));
+  const auto lane = find(lanes_, rollout);
+  if (lane && has_something(*lane)) offer(lane);
 }
 
 ReadyQueue::Ticket ReadyQueue::push(Item::What what, Announce announce) {
   const auto* const call = std::get_if<std::shared_ptr<const llm::Call>>(&what);
   const Locked locked(*this);
-  const auto it = lanes_.find(call != nullptr ? (*call)->rollout : std::get<1>(what)->rollout);
-  if (it == lanes_.end() || it->second->ended) return nullptr;
-  const std::shared_ptr<Lane>& lane = it->second;
+  const auto lane = find(lanes_, call != nullptr ? (*call)->rollout : std::get<1>(what)->rollout);
+  if (!lane || lane->ended) return nullptr;
   auto ticket = std::make_shared<Entry>();
   ticket->what = std::move(what);
   ticket->lane = lane.get();
@@ -192,7 +235,11 @@ void ReadyQueue::offer(const std::shared_ptr<Lane>& lane) {
   serve(lane->waiters);
   if (!has_something(*lane)) return;
   stand_in_line(*lane);
-  serve(waiters_);
+  if (lane->among == &lanes_) return serve(waiters_);
+  // Not everybody asks for closings.
+  const auto asks =
+      std::ranges::find_if(waiters_, [](const Waiting& waiter) { return waiter->closings; });
+  if (asks != waiters_.end()) tell(*asks, collect(**asks));
 }
 
 void ReadyQueue::serve(std::list<Waiting>& waiters) {
@@ -200,26 +247,32 @@ void ReadyQueue::serve(std::list<Waiting>& waiters) {
     const Waiting waiter = waiters.front();
     std::vector<Item> items = collect(*waiter);
     if (items.empty()) return;
-    drop_waiter(waiter);
-    calls_.emplace_back(std::move(waiter->done), std::move(items));
+    tell(waiter, std::move(items));
   }
+}
+
+void ReadyQueue::tell(Waiting waiter, std::vector<Item> items) {
+  drop_waiter(waiter);
+  calls_.emplace_back(std::move(waiter->done), std::move(items));
 }
 
 void ReadyQueue::offer_all() {
   // A copy: who takes an end makes its lane go.
   std::vector<std::shared_ptr<Lane>> lanes;
-  lanes.reserve(lanes_.size());
-  for (const auto& [id, lane] : lanes_) lanes.push_back(lane);
+  lanes.reserve(lanes_.by_id.size() + closings_.by_id.size());
+  for (const Lanes* const among : {&lanes_, &closings_}) {
+    for (const auto& [id, lane] : among->by_id) lanes.push_back(lane);
+  }
   for (const auto& lane : lanes) {
     if (has_something(*lane)) offer(lane);
   }
 }
 
 // The lane that is to be served, which leaves the line.
-std::shared_ptr<ReadyQueue::Lane> ReadyQueue::next_lane() {
-  while (!line_.empty()) {
-    std::shared_ptr<Lane> lane = line_.front();
-    resting_.splice(resting_.end(), line_, line_.begin());
+std::shared_ptr<ReadyQueue::Lane> ReadyQueue::next_lane(Lanes& among) {
+  while (!among.line.empty()) {
+    std::shared_ptr<Lane> lane = among.line.front();
+    among.resting.splice(among.resting.end(), among.line, among.line.begin());
     lane->in_line = false;
     if (has_something(*lane)) return lane;
   }
@@ -228,13 +281,19 @@ std::shared_ptr<ReadyQueue::Lane> ReadyQueue::next_lane() {
 
 std::vector<Item> ReadyQueue::collect(Waiter& waiter) {
   std::vector<Item> out;
+  // First, since there is but one of each rollout.
+  if (waiter.closings && !waiter.lane) collect(waiter, closings_, out);
+  collect(waiter, lanes_, out);
+  return out;
+}
+
+void ReadyQueue::collect(Waiter& waiter, Lanes& among, std::vector<Item>& out) {
   while (out.size() < waiter.max) {
-    const std::shared_ptr<Lane> lane = waiter.lane ? waiter.lane : next_lane();
-    if (!lane || !has_something(*lane)) break;
+    const std::shared_ptr<Lane> lane = waiter.lane ? waiter.lane : next_lane(among);
+    if (!lane || !has_something(*lane)) return;
     out.push_back(take_one(lane, waiter.holder));
     if (has_something(*lane)) stand_in_line(*lane);
   }
-  return out;
 }
 
 Item ReadyQueue::take_one(const std::shared_ptr<Lane>& lane,
@@ -263,7 +322,8 @@ Item ReadyQueue::take_one(const std::shared_ptr<Lane>& lane,
     if (holder->name.empty()) {
       forget(lane);  // in this process nothing is lost on the way
     } else {
-      holder->ends.push_back(lane->rollout);
+      holder->ends.push_back(entry);
+      if (lane->among == &lanes_) end_was_taken(lane->rollout);
     }
   }
   return item;
@@ -283,33 +343,33 @@ void ReadyQueue::put_back(const Ticket& ticket) {
 
 void ReadyQueue::stand_in_line(Lane& lane) {
   if (std::exchange(lane.in_line, true)) return;
-  line_.splice(line_.end(), resting_, lane.place);
+  lane.among->line.splice(lane.among->line.end(), lane.among->resting, lane.place);
 }
 
 // Whoever calls this offers all lanes behind it.
 size_t ReadyQueue::release(const Holder& holder) {
   size_t released = 0;
   if (holder.held == 0) return 0;
-  for (const auto& [id, lane] : lanes_) {
-    // From the last, so that they come to stand in their old order.
-    std::vector<Ticket> mine;
-    for (const Ticket& entry : lane->held) {
-      if (entry->holder.get() == &holder) mine.push_back(entry);
+  for (const Lanes* const among : {&lanes_, &closings_}) {
+    for (const auto& [id, lane] : among->by_id) {
+      // From the last, so that they come to stand in their old order.
+      std::vector<Ticket> mine;
+      for (const Ticket& entry : lane->held) {
+        if (entry->holder.get() == &holder) mine.push_back(entry);
+      }
+      if (lane->ended && lane->ended->holder.get() == &holder) mine.push_back(lane->ended);
+      for (auto it = mine.rbegin(); it != mine.rend(); ++it) put_back(*it);
+      released += mine.size();
     }
-    if (lane->ended && lane->ended->holder.get() == &holder) mine.push_back(lane->ended);
-    for (auto it = mine.rbegin(); it != mine.rend(); ++it) put_back(*it);
-    released += mine.size();
   }
   return released;
 }
 
 // It has asked again, so it has what it was given: ends need no other answer.
 void ReadyQueue::acknowledge_ends(Holder& holder) {
-  for (const RolloutId& rollout : std::exchange(holder.ends, {})) {
-    const auto it = lanes_.find(rollout);
-    if (it == lanes_.end()) continue;
-    const Ticket& end = it->second->ended;
-    if (end && end->holder.get() == &holder) forget(it->second);
+  for (const auto& receipt : std::exchange(holder.ends, {})) {
+    const auto end = std::static_pointer_cast<Entry>(receipt.lock());
+    if (end && end->lane != nullptr && end->holder.get() == &holder) forget(*end->lane->place);
   }
 }
 
@@ -370,17 +430,21 @@ Result<std::vector<Item>> ReadyQueue::take_now(const TakeRequest& request, Waite
   } else {
     acknowledge_ends(*waiter.holder);
   }
+  waiter.closings = waiter.holder->closings = request.closings;
   if (!request.rollout) return collect(waiter);
-  const auto it = lanes_.find(*request.rollout);
-  if (it == lanes_.end()) {
+  waiter.lane = find(lanes_, *request.rollout);
+  const bool ended = !waiter.lane || (waiter.lane->ended && waiter.lane->ended->holder);
+  if (ended && request.closings) {
+    if (const auto closing = find(closings_, *request.rollout)) waiter.lane = closing;
+  }
+  if (!waiter.lane) {
     return Error(ErrorCode::kNotFound, "rollout " + request.rollout->value +
                                            " is not open for a trainer (it has a policy of its "
                                            "own, was never opened, or its end was taken)");
   }
-  waiter.lane = it->second;
   std::vector<Item> items = collect(waiter);
   const Ticket& end = waiter.lane->ended;
-  if (items.empty() && end && request.max > 0) items.push_back(news_of(std::get<Ended>(end->what)));
+  if (items.empty() && end && request.max > 0) items.push_back(news_of(end->what));
   return items;
 }
 
@@ -484,11 +548,20 @@ TrainerState ReadyQueue::state() const {
   state.paused = paused_;
   if (version_) state.version = *version_;
   state.versions = versions_;
-  state.rollouts = line_.size() + resting_.size();
+  state.rollouts = lanes_.by_id.size();
   state.waiting = waiting_;
   state.held = leases_.held();
   state.trainers = leases_.trainers(Clock::now());
   return state;
+}
+
+size_t ReadyQueue::closings() const {
+  const std::lock_guard lock(mutex_);
+  if (!leases_.closings_wanted(Clock::now())) return 0;
+  return static_cast<size_t>(std::ranges::count_if(closings_.by_id, [](const auto& one) {
+    const Ticket& closing = one.second->ended;
+    return closing && !closing->holder;
+  }));
 }
 
 }  // namespace sluice::gate

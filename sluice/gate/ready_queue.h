@@ -36,9 +36,12 @@ class ReadyQueue {
   // Makes the rollout's lane. Until then, and after its end, push() drops.
   // REQUIRES: an earlier lane of that id has ended.
   void open(const RolloutId& rollout);
-  // The rollout's last item; what of it still waits, or is held, is dropped. One taker holds it;
-  // others who ask for this rollout alone are told the same.
-  void end(const RolloutId& rollout, std::string reason);
+  // The last item of the rollout's lane; what of it still waits, or is held, is dropped. One taker
+  // holds it; others who ask for this rollout alone are told the same.
+  void end(Ended ended);
+  // What came of a rollout that has ended: one more item, behind its end, of a lane of its own that
+  // only those are served from who ask for closings.
+  void close(std::shared_ptr<const Books> books);
 
   // Whether one more call fits.
   bool has_room() const;
@@ -79,10 +82,24 @@ class ReadyQueue {
   // Also counts the versions: 0 until the first.
   void resume(std::optional<std::string> version);
   TrainerState state() const;
+  // Closings that wait, if some named trainer that lives asks for such.
+  size_t closings() const;
 
  private:
   class Locked;
+  // Lanes of one kind.
+  struct Lanes {
+    std::unordered_map<RolloutId, std::shared_ptr<Lane>> by_id;
+    // The same lanes: those with items, in the order in which they are served (one may have become
+    // empty since), and the others.
+    std::list<std::shared_ptr<Lane>> line, resting;
+    std::list<Lane*> ended;  // in the order in which their rollouts ended
+  };
 
+  static std::shared_ptr<Lane> add(Lanes& among, const RolloutId& rollout);
+  static std::shared_ptr<Lane> find(const Lanes& among, const RolloutId& rollout);
+  void note_end(Lane& lane);
+  void conclude(const std::shared_ptr<Lane>& lane, Item::What last);
   bool has_something(const Lane& lane) const;
   void offer(const std::shared_ptr<Lane>& lane);
   void offer_all();
@@ -90,25 +107,26 @@ class ReadyQueue {
   Item take_one(const std::shared_ptr<Lane>& lane, const std::shared_ptr<Holder>& holder);
   Result<std::vector<Item>> take_now(const TakeRequest& request, Waiter& waiter, size_t& released);
   std::vector<Item> collect(Waiter& waiter);
-  std::shared_ptr<Lane> next_lane();
-  void stand_in_line(Lane& lane);
+  void collect(Waiter& waiter, Lanes& among, std::vector<Item>& out);
+  std::shared_ptr<Lane> next_lane(Lanes& among);
+  static void stand_in_line(Lane& lane);
+  void end_was_taken(const RolloutId& rollout);
   void unlink(Entry& entry);
   void put_back(const Ticket& ticket);
   size_t release(const Holder& holder);
   size_t expire();
   void acknowledge_ends(Holder& holder);
-  Item news_of(const Ended& ended) const;
+  Item news_of(const Item::What& last) const;
   void forget(std::shared_ptr<Lane> lane);
+  void drop(std::shared_ptr<Lane> lane);
   std::list<Waiting>& waiters_of(const Waiter& waiter);
   void drop_waiter(const Waiting& waiting);
+  void tell(Waiting waiter, std::vector<Item> items);
 
   const size_t limit_;
   mutable std::mutex mutex_;
-  std::unordered_map<RolloutId, std::shared_ptr<Lane>> lanes_;
-  // The same lanes: those with items, in the order in which they are served (one may have become
-  // empty since), and the others.
-  std::list<std::shared_ptr<Lane>> line_, resting_;
-  std::list<Lane*> ended_;      // in order of their end
+  Lanes lanes_;
+  Lanes closings_;              // one of each rollout that has ended
   std::list<Waiting> waiters_;  // for any rollout
   Leases leases_;
   size_t waiting_ = 0;  // calls

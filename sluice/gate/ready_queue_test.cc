@@ -25,6 +25,7 @@ std::shared_ptr<const llm::Call> call(const std::string& rollout, int number) {
 
 std::string name(const Item& item) {
   if (const auto* ended = item.ended()) return ended->rollout.value + ":end";
+  if (const auto* closed = item.closed()) return closed->rollout.value + ":closed";
   if (const auto* tool = item.tool()) return tool->rollout.value + ":" + tool->tool;
   return item.call()->rollout.value + std::to_string(item.call()->ordinal);
 }
@@ -157,7 +158,7 @@ TEST(ReadyQueueTest, TheEndIsTheLastItemAndIsTakenOnce) {
   ReadyQueue queue(100);
   queue.open({"a"});
   queue.push(call("a", 1));
-  queue.end({"a"}, "closed");
+  queue.end({{"a"}, "closed"});
   queue.push(call("a", 2));
   EXPECT_THAT(names(next_batch(queue, 9, 0s)), ElementsAre("a:end"));
   EXPECT_TRUE(next_batch(queue, 9, 0s).empty());
@@ -170,7 +171,7 @@ TEST(ReadyQueueTest, NothingIsLeftOfRolloutsThatAreTakenFromOneByOne) {
     queue.open({rollout});
     queue.push(call(rollout, 1));
     EXPECT_TRUE((*next(queue, rollout, 0s))->call());
-    queue.end({rollout}, "closed");
+    queue.end({{rollout}, "closed"});
     EXPECT_TRUE((*next(queue, rollout, 0s))->ended());
   }
   EXPECT_EQ(queue.state().rollouts, 0u);
@@ -190,7 +191,7 @@ TEST(ReadyQueueTest, AllWhoWaitForARolloutHearOfItsEnd) {
       queue.take(of_a(i), ReadyQueue::How::kWait,
                  [&](auto items) { heard.push_back(name(items->at(0))); });
     }
-    queue.end({"a"}, "closed");
+    queue.end({{"a"}, "closed"});
     EXPECT_THAT(heard, ElementsAre("a:end", "a:end", "a:end"));
     if (trainer.empty()) continue;
     // One of them holds it: who asks meanwhile is told the same, and nobody else is.
@@ -216,7 +217,7 @@ TEST(ReadyQueueTest, IsBoundedOverAllRollouts) {
   queue.push(call("a", 2));
   queue.push(call("a", 3));
   EXPECT_FALSE(queue.has_room());
-  queue.end({"a"}, "");
+  queue.end({{"a"}, ""});
   EXPECT_TRUE(queue.has_room());
 }
 
@@ -235,7 +236,7 @@ TEST(ReadyQueueTest, TheEndWakesWhoeverWaits) {
   ReadyQueue queue(100);
   queue.open({"a"});
   std::thread one([&] { EXPECT_EQ(name(**next(queue, "a", kForever)), "a:end"); });
-  queue.end({"a"}, "closed");
+  queue.end({{"a"}, "closed"});
   one.join();
 }
 
@@ -265,7 +266,7 @@ TEST(ReadyQueueTest, finding_05_many_trainers_wait_side_by_side) {
   }
   push_all(queue);
   while (taken < kRollouts * kCalls) std::this_thread::yield();
-  for (int r = 0; r < kRollouts; ++r) queue.end({"r" + std::to_string(r)}, "closed");
+  for (int r = 0; r < kRollouts; ++r) queue.end({{"r" + std::to_string(r)}, "closed"});
   for (auto& trainer : trainers) trainer.join();
   EXPECT_EQ(taken, kRollouts * kCalls);
 }
@@ -279,7 +280,7 @@ TEST(ReadyQueueTest, finding_05_one_trainer_serves_many_rollouts) {
       for (const Item& item : next_batch(queue, 16, kForever)) {
         ++(item.ended() != nullptr ? ends : taken);
         if (taken == kRollouts * kCalls && ends == 0) {
-          for (int r = 0; r < kRollouts; ++r) queue.end({"r" + std::to_string(r)}, "closed");
+          for (int r = 0; r < kRollouts; ++r) queue.end({{"r" + std::to_string(r)}, "closed"});
         }
       }
     }
@@ -294,11 +295,161 @@ TEST(ReadyQueueTest, EndsThatNobodyTakesAreForgottenInTheEnd) {
   for (int i = 0; i < 10'001; ++i) {
     const RolloutId id{"r" + std::to_string(i)};
     queue.open(id);
-    queue.end(id, "closed");
+    queue.end({id, "closed"});
   }
   EXPECT_EQ(next(queue, "r0", 0s).error().code, ErrorCode::kNotFound);
   EXPECT_EQ(name(**next(queue, "r10000", 0s)), "r10000:end");
   EXPECT_EQ(next_batch(queue, 20'000, 0s).size(), 9'999u);
+}
+
+std::shared_ptr<const Books> books(const std::string& rollout) {
+  auto out = std::make_shared<Books>();
+  out->rollout = {rollout};
+  return out;
+}
+TakeRequest closings(TakeRequest request) {
+  request.closings = true;
+  return request;
+}
+TakeRequest of(const std::string& rollout, TakeRequest request) {
+  request.rollout = RolloutId{rollout};
+  return request;
+}
+
+TEST(ReadyQueueTest, WhatCameOfARolloutIsOneMoreItemForWhoAsksForSuch) {
+  ReadyQueue queue(100);
+  for (const char* rollout : {"a", "b"}) queue.open({rollout});
+  queue.end({{"a"}, "closed"});
+  queue.close(books("a"));
+  queue.close(books("a"));        // once
+  queue.close(books("b"));        // not before its end
+  queue.close(books("unknown"));  // nor of one that no trainer knows
+  // Behind the end, whoever gets that.
+  EXPECT_THAT(take(queue, closings(request("t1", 1h, 1))), ElementsAre("a:end"));
+  EXPECT_THAT(take(queue, request("t2")), ElementsAre());
+  EXPECT_EQ(queue.state().rollouts, 2u);
+  EXPECT_THAT(take(queue, closings(request("t1"))), ElementsAre("a:closed"));
+  EXPECT_EQ(queue.state().rollouts, 1u);
+  // To one taker, and it counts as received when that one takes again.
+  EXPECT_THAT(take(queue, closings(request("t2"))), ElementsAre());
+  EXPECT_EQ(queue.state().held, 1u);
+  EXPECT_THAT(take(queue, closings(request("t1"))), ElementsAre());
+  EXPECT_EQ(queue.state().held, 0u);
+  EXPECT_EQ(queue.give_back("t1"), 0u);
+}
+
+TEST(ReadyQueueTest, AClosingWakesWhoAsksForSuchAndNobodyElse) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.end({{"a"}, "closed"});
+  EXPECT_THAT(take(queue, request("t")), ElementsAre("a:end"));
+  std::vector<std::string> told;
+  const auto wait = [&](const TakeRequest& request) {
+    return queue.take(request, ReadyQueue::How::kWait, [&, who = request.taker.name](auto items) {
+      for (const std::string& each : names(*items)) told.push_back(who + "=" + each);
+    });
+  };
+  const auto first = wait(request("calls"));
+  const auto second = wait(closings(request("all")));
+  const auto third = wait(closings(request("late")));
+  queue.close(books("a"));
+  EXPECT_THAT(told, ElementsAre("all=a:closed"));
+  queue.open({"b"});
+  queue.push(call("b", 1));
+  EXPECT_THAT(told, ElementsAre("all=a:closed", "calls=b1"));
+  queue.cancel(third);
+}
+
+TEST(ReadyQueueTest, ClosingsDoNotWaitBehindCalls) {
+  ReadyQueue queue(100);
+  for (const char* rollout : {"a", "b"}) queue.open({rollout});
+  queue.end({{"a"}, "closed"});
+  EXPECT_THAT(take(queue, closings(request("t"))), ElementsAre("a:end"));
+  queue.push(call("b", 1));
+  queue.close(books("a"));
+  EXPECT_THAT(take(queue, closings(request("t", 1h, 1))), ElementsAre("a:closed"));
+  EXPECT_THAT(take(queue, closings(request("t", 1h, 1))), ElementsAre("b1"));
+}
+
+TEST(ReadyQueueTest, WhoTakesFromOneRolloutWaitsForItsClosingBehindItsEnd) {
+  for (const std::string name : {"", "t"}) {
+    ReadyQueue queue(100);
+    queue.open({"a"});
+    queue.end({{"a"}, "closed"});
+    const TakeRequest mine = of("a", closings(request(name)));
+    EXPECT_THAT(take(queue, mine), ElementsAre("a:end"));
+    std::vector<std::string> told;
+    const auto waiting =
+        queue.take(mine, ReadyQueue::How::kWait, [&](const auto& items) { told = names(*items); });
+    EXPECT_TRUE(told.empty());
+    // Who does not ask for it has had all that there is.
+    EXPECT_EQ(queue.take_within(of("a", request("other")), 0s).error().code, ErrorCode::kNotFound);
+    queue.close(books("a"));
+    EXPECT_THAT(told, ElementsAre("a:closed"));
+    EXPECT_EQ(queue.take_within(mine, 0s).error().code, ErrorCode::kNotFound);
+  }
+}
+
+TEST(ReadyQueueTest, AClosingThatADeadTrainerHeldIsTakenByAnother) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.end({{"a"}, "closed"});
+  queue.close(books("a"));
+  EXPECT_THAT(take(queue, closings(request("t1", 1h, 1))), ElementsAre("a:end"));
+  EXPECT_THAT(take(queue, closings(request("t1", 1ns))), ElementsAre("a:closed"));
+  EXPECT_THAT(take(queue, request("t2")), ElementsAre());
+  auto items = *queue.take_within(closings(request("t2")), 0s);
+  EXPECT_THAT(names(items), ElementsAre("a:closed"));
+  EXPECT_EQ(items[0].deliveries, 2u);
+  // Its connection broke: as if it had not been taken.
+  queue.give_back(items);
+  EXPECT_THAT(take(queue, closings(request("t3"))), ElementsAre("a:closed"));
+}
+
+TEST(ReadyQueueTest, SomebodyLivesWhoWantsTheClosingsThatWait) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.end({{"a"}, "closed"});
+  queue.close(books("a"));
+  take(queue, request("t", 1h));
+  EXPECT_EQ(queue.closings(), 0u) << "nobody asks for it";
+  take(queue, closings(request("dead", 1ns, 0)));
+  EXPECT_EQ(queue.closings(), 0u) << "who asked for it is gone";
+  take(queue, closings(request("t", 1h, 0)));
+  EXPECT_EQ(queue.closings(), 1u);
+  take(queue, closings(request("t", 1h)));
+  EXPECT_EQ(queue.closings(), 0u);
+}
+
+TEST(ReadyQueueTest, ClosingsThatNobodyTakesAreForgottenInTheEnd) {
+  ReadyQueue queue(10);
+  std::optional<size_t> told;
+  ReadyQueue::Waiting waiting;
+  for (int i = 0; i < 10'001; ++i) {
+    const RolloutId id{"r" + std::to_string(i)};
+    queue.open(id);
+    queue.end({id, "closed"});
+    next_batch(queue, 1, 0s);
+    if (i > 0) queue.close(books(id.value));
+    if (i > 0) continue;
+    waiting = queue.take(of("r0", closings(request("t"))), ReadyQueue::How::kWait,
+                         [&](const auto& items) { told = items->size(); });
+  }
+  EXPECT_EQ(told, 0u) << "who waits for one that is forgotten asks again";
+  EXPECT_EQ(queue.take_within(of("r0", closings(request("t"))), 0s).error().code,
+            ErrorCode::kNotFound);
+  EXPECT_EQ(take(queue, closings(request("t", 1h, 20'000))).size(), 10'000u);
+}
+
+TEST(ReadyQueueTest, ARolloutThatIsOpenedAnewHasNothingOfTheEarlierOne) {
+  ReadyQueue queue(100);
+  queue.open({"a"});
+  queue.end({{"a"}, "closed"});
+  queue.close(books("a"));
+  queue.open({"a"});
+  EXPECT_THAT(take(queue, closings(request("t"))), ElementsAre());
+  queue.push(call("a", 1));
+  EXPECT_THAT(take(queue, closings(request("t"))), ElementsAre("a1"));
 }
 
 TEST(ReadyQueueTest, WhatADeadTrainerHeldGoesToTheFrontAgain) {
@@ -346,7 +497,7 @@ TEST(ReadyQueueTest, ATrainerThatStartsAfreshGetsWhatItsNameHeld) {
   for (const char* rollout : {"a", "b", "c"}) queue.open({rollout});
   queue.push(call("a", 1));
   queue.push(call("b", 1));
-  queue.end({"c"}, "closed");
+  queue.end({{"c"}, "closed"});
   EXPECT_EQ(take(queue, request("t")).size(), 3u);
   TakeRequest again = request("t");
   again.taker.start = Taker::Start::kAfresh;
@@ -358,7 +509,7 @@ TEST(ReadyQueueTest, ATrainerThatStartsAfreshGetsWhatItsNameHeld) {
 TEST(ReadyQueueTest, AnEndCountsAsReceivedWhenItsTakerAsksAgain) {
   ReadyQueue queue(100);
   queue.open({"a"});
-  queue.end({"a"}, "closed");
+  queue.end({{"a"}, "closed"});
   EXPECT_THAT(take(queue, request("t")), ElementsAre("a:end"));
   EXPECT_EQ(queue.state().rollouts, 1u);
   EXPECT_THAT(take(queue, request("t")), ElementsAre());
@@ -393,7 +544,7 @@ TEST(ReadyQueueTest, WhatHasEndedIsHeldByNobody) {
   queue.remove(answered);
   queue.remove(nullptr);
   EXPECT_EQ(queue.state().held, 1u);
-  queue.end({"a"}, "closed");
+  queue.end({{"a"}, "closed"});
   EXPECT_EQ(queue.state().held, 0u);
   EXPECT_EQ(queue.give_back("t"), 0u);
   EXPECT_THAT(take(queue, request("t")), ElementsAre("a:end"));
@@ -438,7 +589,7 @@ TEST(ReadyQueueTest, APauseHoldsCallsBackAndNothingElse) {
   tool->rollout = {"a"};
   tool->tool = "search";
   queue.push(std::move(tool));
-  queue.end({"b"}, "closed");
+  queue.end({{"b"}, "closed"});
   EXPECT_THAT(take(queue, request("t")), ElementsAre("a:search", "b:end"));
   std::vector<std::string> told;
   const auto waiting = queue.take(request("t"), ReadyQueue::How::kWait,

@@ -48,6 +48,7 @@ std::optional<llm::Body> RecentBodies::put_away_before(const llm::SessionKey& se
 
 void RecentBodies::drop(std::vector<Entry>::iterator entry) {
   forget_size(*entry);
+  if (entry->ended) entry->body.put_away();  // whoever still holds it
   entries_.erase(entry);
 }
 
@@ -55,6 +56,13 @@ void RecentBodies::forget_size(Entry& entry) {
   if (!std::exchange(entry.in_memory, false)) return;
   bytes_ -= entry.body.size();
   total_->fetch_sub(entry.body.size(), std::memory_order_relaxed);
+}
+
+bool RecentBodies::ended(uint64_t ordinal) {
+  for (Entry& entry : entries_) {
+    if (entry.ordinal == ordinal) return entry.ended = true;
+  }
+  return false;
 }
 
 bool RecentBodies::put_away(uint64_t ordinal) {

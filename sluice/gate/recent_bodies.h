@@ -35,6 +35,8 @@ class RecentBodies {
   std::optional<llm::Body> put_away_before(const llm::SessionKey& session) const;
   // The next of its session is compared with this one.
   void add(const llm::Call& call, json::Outline outline);
+  // The call has ended, and its body is for nobody else; false if it is not here any more.
+  bool ended(uint64_t ordinal);
   // Puts away what came no later than the call `ordinal` and is recorded; true if more is in
   // memory.
   bool put_away(uint64_t ordinal);
@@ -46,6 +48,7 @@ class RecentBodies {
     llm::Body body;
     json::Outline outline;
     bool in_memory = true;
+    bool ended = false;
   };
   const Entry* nearest(const llm::SessionKey& session) const;
   void drop(std::vector<Entry>::iterator entry);

@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "sluice/gate/books.h"
 #include "sluice/gate/tools.h"
 #include "sluice/llm/call.h"
 
@@ -15,8 +16,9 @@ namespace sluice::net {
 class Shard;
 }
 namespace sluice::trace {
+struct DiskUse;
 class Recorder;
-}
+}  // namespace sluice::trace
 
 namespace sluice::gate {
 
@@ -31,6 +33,9 @@ struct Budget {
   uint64_t tokens = 0;           // of delivered answers, prompts included, as far as usage tells
   uint64_t bytes = 0;            // of requests and answers
   Duration time{};               // from admit() on; what is open then is refused too
+  // Written to this machine's disk: requests (what is new of them), events, and what programs
+  // print, where that is kept.
+  uint64_t host_disk = uint64_t{2} << 30;
 };
 
 // How a request is recognised as a resend of an earlier one.
@@ -50,14 +55,15 @@ struct SessionHeaders {
   std::string parent;
 };
 
-// Which calls are not the main trajectory; the first rule that matches decides.
+// Which calls are not the main trajectory; the first rule that matches decides. Where none does, a
+// call without tools of an agent that has offered some is a summary.
 struct PurposeRule {
   llm::Purpose purpose = llm::Purpose::kMain;
-  std::optional<bool> has_tools;
-  std::optional<bool> has_parent_session;
-  std::string system_contains;
+  std::optional<bool> has_tools = {};
+  std::optional<bool> has_parent_session = {};
+  std::string system_contains = {};
   // If set, the gate answers such calls itself with this text (Origin::kCanned).
-  std::optional<std::string> canned;
+  std::optional<std::string> canned = {};
 };
 
 // Which answers are taken. Only what was sampled is ever trainable, so what is said to be sampled
@@ -78,6 +84,10 @@ enum class AnswerDelivery : uint8_t {
   kIncremental,
 };
 
+// Whether an agent gets a tool call that was cut in the middle, at the end of an answer
+// (cut_call.h).
+enum class CutCalls : uint8_t { kWithheld, kSent };
+
 // Whether a rollout's tools are also put into the requests of its agent, as whoever answers sees
 // them, where an agent does not offer them itself.
 enum class ToolsInRequests : uint8_t { kAsSent, kAdded };
@@ -90,17 +100,21 @@ struct Registration {
   ResendRules resend;
   SessionHeaders session_headers;
   std::vector<PurposeRule> purposes;
+  // What requests on its own listeners have to show, for those that others reach, too; "": nothing.
+  std::string key;
   std::vector<std::string> models{"policy"};  // what the agent sees in a list of models
   std::shared_ptr<Policy> policy;             // none: calls park for the trainer
   OriginRule origins;
   AnswerDelivery delivery = AnswerDelivery::kWhole;
+  CutCalls cut_calls = CutCalls::kWithheld;
   std::vector<Tool> tools;
   ToolsInRequests tools_in_requests = ToolsInRequests::kAsSent;
   // Trainer's rollouts: cancelled when so many versions have come since its first answer.
   std::optional<uint64_t> max_version_lag;
-  // A JSON object that says what the rollout is for, handed to trainers with each of its calls.
-  std::shared_ptr<const std::string> task;
+  About about;                          // its task is handed to trainers with each of its calls
   trace::Recorder* recorder = nullptr;  // none: nothing is recorded
+  // What is used of Budget::host_disk; none: that is no limit.
+  std::shared_ptr<const trace::DiskUse> disk;
 };
 
 }  // namespace sluice::gate

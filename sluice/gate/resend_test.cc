@@ -120,7 +120,7 @@ TEST_P(CutTest, InKeepAlive) {
   auto agent = this->agent();
   agent.post(kPath, request());
   const auto call = next_call();
-  agent.wait_for(streamed() ? "\"choices\":[]}" : "\r\n\r\n1\r\n\n");
+  agent.wait_for(streamed() ? testing::kChatKeepAlive : "\r\n\r\n1\r\n\n");
   cut(agent);
   testing::settle(shard_);
   auto future = reply(call->id, "once");
@@ -345,6 +345,85 @@ TEST_F(ResendTest, AnAgentThatDoesNotComeBackLeavesItsCallUndelivered) {
   EXPECT_EQ(answer_next("y"), Outcome::kDelivered);
 }
 
+// An end of the agent's side alone: of a stream the gate finds out what it means, of a plain call
+// it waits as long as for an agent to come back.
+TEST_F(ResendTest, AStreamWhoseAgentEndedItsSideIsOpenForAsLongAsItReads) {
+  registration_.resend.grace = 20ms;
+  options_.keep_alive = 1h;
+  open();
+  auto waits = agent(), gone = agent();
+  waits.post(kPath, streaming(1));
+  const auto first = next_call();
+  gone.post(kPath, streaming(2));
+  const auto second = next_call();
+  waits.wait_for("\r\n\r\n");
+  gone.wait_for("\r\n\r\n");
+  waits.finish();
+  gone.seen();
+  gone.hang_up();
+  testing::run_until(shard_, [&] { return counters().open == 1; });
+  EXPECT_EQ(outcome(reply(second->id, "x")).error().code, ErrorCode::kFailedPrecondition);
+  ASSERT_TRUE(net::testing::run(shard_, net::sleep_for(60ms)));
+  EXPECT_EQ(counters().open, 1u);
+  EXPECT_EQ(outcome(reply(first->id, "once")), Outcome::kDelivered);
+  EXPECT_THAT(waits.response().body, HasSubstr("once"));
+}
+
+TEST_F(ResendTest, APlainCallWhoseAgentEndedItsSideIsAnsweredWithinTheGraceOrToldWhyNot) {
+  registration_.resend.grace = 500ms;  // the answer comes before that, even to a busy machine
+  open();
+  auto answered = agent(), late = agent();
+  answered.post(kPath, body(1));
+  const auto first = next_call();
+  late.post(kPath, body(2));
+  const auto second = next_call();
+  answered.finish();
+  late.finish();
+  testing::settle(shard_);
+  EXPECT_EQ(counters().open, 2u);
+  EXPECT_EQ(outcome(reply(first->id, "once")), Outcome::kDelivered);
+  EXPECT_THAT(answered.response().body, HasSubstr("once"));
+  const auto response = late.response();
+  EXPECT_EQ(response.status, 504);
+  EXPECT_THAT(response.body, HasSubstr("no answer came in time"));
+  EXPECT_EQ(counters().ended(Outcome::kUndelivered), 1u);
+  EXPECT_EQ(outcome(reply(second->id, "x")).error().code, ErrorCode::kFailedPrecondition);
+}
+
+// While it is written to who may be gone, nobody gives the call up.
+TEST_F(ResendTest, AnAnswerOnItsWayIsNotGivenUp) {
+  registration_.resend.grace = 200ms;  // it comes before that, even to a busy machine
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  agent.stream().set_acknowledge(net::MemoryStream::Acknowledge::kByHand);
+  agent.finish();
+  testing::settle(shard_);
+  auto told = reply(call->id, "once");
+  agent.wait_for("once");
+  ASSERT_TRUE(net::testing::run(shard_, net::sleep_for(300ms)));
+  EXPECT_EQ(counters().open, 1u);
+  agent.stream().acknowledge();
+  EXPECT_EQ(outcome(std::move(told)), Outcome::kDelivered);
+}
+
+TEST_F(ResendTest, AnotherConnectionThatWaitsKeepsACallWhoseFirstOnesSideHasEnded) {
+  registration_.resend.grace = 50ms;
+  open();
+  auto first = agent(), second = agent();
+  first.post(kPath, body());
+  const auto call = next_call();
+  second.post(kPath, body());
+  testing::run_until(shard_, [&] { return counters().resends == 1; });
+  first.finish();
+  ASSERT_TRUE(net::testing::run(shard_, net::sleep_for(100ms)));
+  EXPECT_EQ(counters().open, 1u);
+  EXPECT_EQ(outcome(reply(call->id, "once")), Outcome::kDelivered);
+  EXPECT_THAT(first.response().body, HasSubstr("once"));
+  EXPECT_THAT(second.response().body, HasSubstr("once"));
+}
+
 TEST_F(ResendTest, AnAnswerThatNobodyGotIsForTheAgentThatComesForItLate) {
   registration_.resend.grace = 0s;
   registration_.resend.window = 0s;
@@ -433,6 +512,127 @@ TEST_F(ResendTest, ComingBackInTimeStopsTheClock) {
   EXPECT_EQ(outcome(reply(call->id, "x")), Outcome::kDelivered);
 }
 
+// Equal requests on purpose: several samples of one question.
+class OnPurposeTest : public ResendTest {
+ protected:
+  // Asks on a connection of its own.
+  testing::Agent& ask(const std::string& headers = "") {
+    agents_.push_back(std::make_unique<testing::Agent>(shard_, *listener_));
+    agents_.back()->post(kPath, streaming(), headers);
+    testing::settle(shard_);
+    return *agents_.back();
+  }
+  static std::string id(int number) {
+    return "x-client-request-id: r" + std::to_string(number) + "\r\n";
+  }
+
+ private:
+  std::vector<std::unique_ptr<testing::Agent>> agents_;
+};
+
+TEST_F(OnPurposeTest, WithoutAWindowEqualRequestsAreCallsOfTheirOwn) {
+  registration_.resend.window = 0s;
+  open();
+  for (const bool delivered : {false, true}) {
+    auto& one = ask();
+    const auto first = next_call();
+    if (delivered) {
+      EXPECT_EQ(outcome(reply(first->id, "one")), Outcome::kDelivered);
+    }
+    auto& two = ask();
+    const auto second = next_call();
+    EXPECT_EQ(outcome(reply(second->id, "two")), Outcome::kDelivered);
+    if (!delivered) {
+      EXPECT_EQ(outcome(reply(first->id, "one")), Outcome::kDelivered);
+    }
+    EXPECT_THAT(one.response().body, HasSubstr("\"one\""));
+    EXPECT_THAT(two.response().body, HasSubstr("\"two\""));
+  }
+  EXPECT_EQ(counters().calls, 4u);
+  EXPECT_EQ(counters().resends, 0u);
+}
+
+TEST_F(OnPurposeTest, ANewRequestIdIsACallOfItsOwnUnlessItIsARetry) {
+  open();
+  std::vector<testing::Agent*> agents;
+  std::vector<std::shared_ptr<const llm::Call>> calls;
+  for (int i = 0; i < 3; ++i) {
+    agents.push_back(&ask(id(i) + (i == 2 ? "x-stainless-retry-count: 0\r\n" : "")));
+    calls.push_back(next_call());
+  }
+  // Those that say so join: by its name the one that it names, else the last.
+  auto &named = ask(id(0)), &retry = ask(id(7) + "x-stainless-retry-count: 1\r\n");
+  EXPECT_FALSE(a_call_waits());
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const std::string text = "answer " + std::to_string(i);
+    EXPECT_EQ(outcome(reply(calls[i]->id, text)), Outcome::kDelivered);
+    EXPECT_THAT(agents[i]->response().body, HasSubstr(text));
+  }
+  EXPECT_THAT(named.response().body, HasSubstr("answer 0"));
+  EXPECT_THAT(retry.response().body, HasSubstr("answer 2"));
+  // So it is behind the delivery.
+  EXPECT_THAT(ask(id(1)).response().body, HasSubstr("answer 1"));
+  EXPECT_THAT(ask("x-stainless-retry-count: 1\r\n").response().body, HasSubstr("answer 2"));
+  ask(id(8));
+  EXPECT_EQ(answer_next("answer 8"), Outcome::kDelivered);
+  EXPECT_EQ(counters().calls, 4u);
+  EXPECT_EQ(counters().resends, 4u);
+}
+
+// An agent whose connection broke asks anew under a new id, and means the same.
+TEST_F(OnPurposeTest, ACallWhoseConnectionHungUpIsResumedAllTheSame) {
+  registration_.resend.window = 0s;
+  open();
+  auto& one = ask(id(1));
+  const auto first = next_call();
+  auto& two = ask(id(2));
+  const auto second = next_call();
+  one.reset();
+  testing::settle(shard_);
+  two.hang_up();
+  testing::settle(shard_);
+  auto& again = ask(id(3));
+  auto& and_again = ask();
+  EXPECT_FALSE(a_call_waits());
+  EXPECT_EQ(outcome(reply(second->id, "two")), Outcome::kDelivered);
+  EXPECT_EQ(outcome(reply(first->id, "one")), Outcome::kDelivered);
+  EXPECT_THAT(again.response().body, HasSubstr("\"one\"")) << "who was left first";
+  EXPECT_THAT(and_again.response().body, HasSubstr("\"two\""));
+  EXPECT_EQ(counters().calls, 2u);
+  EXPECT_EQ(counters().resends, 2u);
+}
+
+TEST_F(OnPurposeTest, ParallelSubAgentsOfOneSessionHaveASampleEach) {
+  registration_.session_headers = {"x-session-id", "x-agent-id"};
+  open();
+  std::vector<testing::Agent*> agents;
+  std::vector<std::shared_ptr<const llm::Call>> calls;
+  const auto headers = [](int number) {
+    return "x-session-id: s\r\nx-agent-id: agent-" + std::to_string(number) + "\r\n";
+  };
+  for (int i = 0; i < 3; ++i) {
+    agents.push_back(&ask(headers(i)));
+    calls.push_back(next_call());
+  }
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const std::string text = "answer " + std::to_string(i);
+    EXPECT_EQ(outcome(reply(calls[i]->id, text)), Outcome::kDelivered);
+    EXPECT_THAT(agents[i]->response().body, HasSubstr(text));
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(ask(headers(i)).response().body, HasSubstr("answer " + std::to_string(i)));
+  }
+  // Each one's answers are looked for in what it says itself.
+  auto agent = this->agent();
+  agent.post(kPath,
+             R"({"model":"m","messages":[{"role":"user","content":"question 0"},)"
+             R"({"role":"assistant","content":"answer 1"},{"role":"user","content":"more"}]})",
+             headers(1));
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  EXPECT_EQ(recorder_.count("confirmed"), 1u);
+  EXPECT_EQ(counters().calls, 4u);
+}
+
 TEST_F(ResendTest, AskedForByManyConnectionsTheOldestAreLetGo) {
   open();
   std::vector<std::unique_ptr<testing::Agent>> agents;
@@ -441,8 +641,11 @@ TEST_F(ResendTest, AskedForByManyConnectionsTheOldestAreLetGo) {
     agents.back()->post(kPath, streaming());
     agents.back()->wait_for("\r\n\r\n");
   }
-  agents[0]->wait_until_closed();
-  agents[1]->wait_until_closed();
+  for (size_t i = 0; i < 2; ++i) {
+    const auto told = agents[i]->response();
+    EXPECT_THAT(told.body, HasSubstr("this was asked for again"));
+    EXPECT_TRUE(told.body.ends_with("data: [DONE]\n\n"));
+  }
   EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
   for (int i = 2; i < 6; ++i)
     EXPECT_THAT(agents[static_cast<size_t>(i)]->response().body, HasSubstr("\"x\""));

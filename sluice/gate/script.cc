@@ -174,11 +174,12 @@ struct Script::Rule {
   bool matches(Scene& scene) const {
     if (turn && scene.turn != *turn) return false;
     if (purpose && scene.call.purpose != *purpose) return false;
-    if (has_tools && scene.request.tool_names.empty() == *has_tools) return false;
+    const auto& tools = scene.request.tools;
+    if (has_tools && tools.empty() == *has_tools) return false;
     if (last_role && (scene.last == nullptr || scene.last->role != *last_role)) return false;
     if (after_tool && scene.after_tool != *after_tool) return false;
-    if (offers_tool && std::find(scene.request.tool_names.begin(), scene.request.tool_names.end(),
-                                 *offers_tool) == scene.request.tool_names.end()) {
+    if (offers_tool &&
+        std::ranges::find(tools, *offers_tool, &llm::ToolOffer::name) == tools.end()) {
       return false;
     }
     const auto contains = [](const Message* message, const std::string& wanted) {

@@ -24,6 +24,10 @@
 
 namespace sluice::gate::testing {
 
+// How a keep-alive frame of the dialect `chat` ends.
+inline constexpr std::string_view kChatKeepAlive =
+    R"("delta":{},"logprobs":null,"finish_reason":null}]})";
+
 // Runs the shard until `done()`; throws after a time that no working test needs.
 inline void run_until(net::Shard& shard, const std::function<bool()>& done) {
   bool late = false, is_done = false;
@@ -102,8 +106,10 @@ class Agent {
     run_until(shard_, [&] { return closed(); });
   }
 
-  // How the agent leaves.
-  void hang_up() { stream_->finish(); }
+  // Sends no more, and reads on.
+  void finish() { stream_->finish(); }
+  // How the agent leaves: the gate sees the same at first, and a reset when it writes.
+  void hang_up() { stream_->close(); }
   void reset() { stream_->reset(); }
 
  private:

@@ -63,6 +63,7 @@ Totals GateTotals::read() const {
   out.refused = value(refused);
   out.rejected = value(rejected);
   out.confirmed = value(confirmed);
+  out.rewrites = value(rewrites);
   out.tokens = value(tokens);
   out.request_bytes = value(request_bytes);
   out.put_away_bytes = value(put_away_bytes);

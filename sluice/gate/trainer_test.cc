@@ -214,6 +214,70 @@ TEST_F(TrainerTest, ARolloutThatNeverRanIsEndedByItsClose) {
   EXPECT_EQ((*trainer().next(id_, 0s))->ended()->reason, "the rollout was closed");
 }
 
+TEST_F(TrainerTest, WhatCameOfARolloutIsToldByWhoKnowsBehindItsEnd) {
+  registration_.about = {std::make_shared<const std::string>(R"({"id":"t"})"), "t@2", "b/t"};
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("x"), Outcome::kDelivered);
+  gate_->for_operator.stop_admitting(id_);
+  const auto ended = take("t");
+  ASSERT_EQ(ended.size(), 1u);
+  ASSERT_NE(ended[0].ended(), nullptr);
+  EXPECT_EQ(*ended[0].ended()->about.task, R"({"id":"t"})");
+  EXPECT_EQ(ended[0].ended()->about.name, "t@2");
+  EXPECT_EQ(ended[0].ended()->about.group, "b/t");
+  close();
+  TakeRequest request;
+  request.taker.name = "t";
+  request.closings = true;
+  EXPECT_TRUE(trainer().take(request, 0s)->empty()) << "nobody has said so";
+  gate_->for_operator.closed(id_, {0.5, "agent", "exit 1"});
+  EXPECT_EQ(trainer().closings(), 1u);
+  const auto closed = *trainer().take(request, 0s);
+  ASSERT_EQ(closed.size(), 1u);
+  const Books* const books = closed[0].closed();
+  ASSERT_NE(books, nullptr);
+  EXPECT_EQ(books->about.name, "t@2");
+  EXPECT_EQ(books->counters.turns, 1u);
+  EXPECT_EQ(books->result.reward, 0.5);
+  EXPECT_EQ(books->result.error_kind, "agent");
+  EXPECT_EQ(closed[0].ended(), nullptr);
+  EXPECT_EQ(closed[0].call(), nullptr);
+  gate_->for_operator.closed({"unknown"}, {});
+}
+
+TEST_F(TrainerTest, ARolloutsBooksAreToldWhileItIsOpenAndAfter) {
+  open(Agents::kNotYet);
+  const auto books = [this](const RolloutId& id) {
+    std::optional<std::shared_ptr<const Books>> told;
+    trainer().inspect(id, [&](auto books) { told = std::move(books); });
+    testing::run_until(shard_, [&] { return told.has_value(); });
+    return *told;
+  };
+  EXPECT_EQ(books({"unknown"}), nullptr);
+  EXPECT_EQ(books(id_)->state, Books::State::kOpen);
+  gate_->for_operator.admit(id_);
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  EXPECT_EQ(books(id_)->counters.open, 1u);
+  trainer().cancel(id_, "enough");
+  testing::settle(shard_);
+  EXPECT_EQ(books(id_)->state, Books::State::kEnded) << "its agent is being made to end";
+  gate_->for_operator.stop_admitting(id_);
+  close();
+  EXPECT_EQ(books(id_)->state, Books::State::kEnded);
+  EXPECT_TRUE(books(id_)->counters.cancelled);
+  gate_->for_operator.closed(id_, {1.0, "", ""});
+  EXPECT_EQ(books(id_)->state, Books::State::kClosed);
+  EXPECT_EQ(books(id_)->result.reward, 1.0);
+  // One that is opened anew is another.
+  ASSERT_TRUE(gate_->for_operator.open(registration_));
+  EXPECT_EQ(books(id_)->state, Books::State::kOpen);
+  close();
+}
+
 TEST_F(TrainerTest, ACallWhoseAgentIsGoneForGoodIsNotHandedOut) {
   registration_.resend.grace = Duration::zero();
   open();

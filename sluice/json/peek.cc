@@ -29,7 +29,9 @@ ByteView trimmed(ByteView text) {
 // document.
 class Walk {
  public:
-  Walk(ByteView document, const char* parsed) : document_(document), parsed_(parsed) {}
+  // `list` as in Peeker::fields().
+  Walk(ByteView document, const char* parsed, size_t list)
+      : document_(document), parsed_(parsed), wanted_list_(list) {}
 
   Result<Peeker::Fields> run(ondemand::document& root, std::span<const std::string_view> names) {
     Peeker::Fields found(names.size());
@@ -46,10 +48,12 @@ class Walk {
       }
       SLUICE_TRY(found[*name], peek(root, field));
       const Raw& value = found[*name]->value;
-      if (value.is(Type::kArray) && value.text.size() > longest_size_) {
-        longest_ = *name;
-        longest_size_ = value.text.size();
-        longest_elements_.swap(elements_);
+      const bool listed =
+          wanted_list_ == Peeker::kLongest ? value.text.size() > list_size_ : *name == wanted_list_;
+      if (value.is(Type::kArray) && listed) {
+        list_ = *name;
+        list_size_ = value.text.size();
+        list_elements_.swap(elements_);
       }
     }
     const char* behind = nullptr;
@@ -59,11 +63,11 @@ class Walk {
     return found;
   }
 
-  // The longest array among what was found, if there is one, and where its elements begin.
-  std::optional<size_t> longest() const {
-    return longest_size_ > 0 ? std::optional(longest_) : std::nullopt;
+  // The list among what was found, if there is one, and where its elements begin.
+  std::optional<size_t> list() const {
+    return list_size_ > 0 ? std::optional(list_) : std::nullopt;
   }
-  std::vector<size_t> take_elements() { return std::move(longest_elements_); }
+  std::vector<size_t> take_elements() { return std::move(list_elements_); }
 
  private:
   size_t offset(const char* in_parsed) const { return static_cast<size_t>(in_parsed - parsed_); }
@@ -136,6 +140,7 @@ class Walk {
       return bad("an array without its end", out.value_offset);
     }
     out.value = Raw{text, Type::kArray};
+    out.fresh = text.substr(1, text.size() - 2);
     return out;
   }
 
@@ -150,9 +155,10 @@ class Walk {
   ByteView document_;
   const char* parsed_;
   std::vector<size_t> elements_;  // of the array that was peeked into last
-  size_t longest_ = 0;
-  size_t longest_size_ = 0;
-  std::vector<size_t> longest_elements_;
+  const size_t wanted_list_;
+  size_t list_ = 0;
+  size_t list_size_ = 0;
+  std::vector<size_t> list_elements_;
 };
 
 // Where the elements of `text` begin, which is an array of which only the first level is read. Is
@@ -189,7 +195,7 @@ Peeker::Peeker() : state_(std::make_unique<State>()) {}
 Peeker::~Peeker() = default;
 
 Result<Peeker::Fields> Peeker::fields(const Document& given,
-                                      std::span<const std::string_view> names) {
+                                      std::span<const std::string_view> names, size_t list) {
   if (auto known = by_likeness(given, names)) return std::move(*known);
   const Bytes& document = given.bytes;
   const Bytes* parsed = &document;
@@ -205,13 +211,14 @@ Result<Peeker::Fields> Peeker::fields(const Document& given,
     if (error == simdjson::UTF8_ERROR) return bad("the text is not UTF-8", 0);
     if (error == simdjson::EMPTY) return bad("the document is empty,", 0);
     if (error != simdjson::SUCCESS) return bad("malformed", document.size());
-    Walk walk(document, parsed->data());
+    Walk walk(document, parsed->data(), list);
     SLUICE_TRY(Fields found, walk.run(root, names));
+    if (given.check == Document::Check::kAll) SLUICE_TRY_VOID(check(document, 0));
     if (given.outline != nullptr) {
       Outline& out = *given.outline;
       out.names_ = names.data();
       out.document_size_ = document.size();
-      out.longest_ = walk.longest().value_or(names.size());
+      out.list_ = walk.list().value_or(names.size());
       out.elements_ = walk.take_elements();
       out.fields_.clear();
       for (const auto& field : found) {
@@ -237,11 +244,11 @@ std::optional<Peeker::Fields> Peeker::by_likeness(const Document& given,
                                                   std::span<const std::string_view> names) {
   const Outline* const old = given.like;
   if (old == nullptr || old->names_ != names.data() || old->fields_.size() != names.size() ||
-      old->longest_ >= names.size()) {
+      old->list_ >= names.size()) {
     return std::nullopt;
   }
   const ByteView document = given.bytes;
-  const Outline::Field& list = *old->fields_[old->longest_];
+  const Outline::Field& list = *old->fields_[old->list_];
   const size_t open = list.value_offset;
   const size_t close = open + list.size - 1;
   // In the old document what has changed is [prefix, changed), and all of it is inside the array.
@@ -274,6 +281,7 @@ std::optional<Peeker::Fields> Peeker::by_likeness(const Document& given,
   const auto found = elements_of(*state_->parser, copy);
   // Behind a comma that stays there has to be something.
   if (!found || (found->empty() && upper != was.begin())) return std::nullopt;
+  if (given.check == Document::Check::kAll && !check(copy, 1)) return std::nullopt;
 
   std::vector<size_t> elements(was.begin(), first);
   elements.reserve(elements.size() + found->size() + static_cast<size_t>(was.end() - last));
@@ -285,7 +293,7 @@ std::optional<Peeker::Fields> Peeker::by_likeness(const Document& given,
   for (size_t i = 0; i < now.size(); ++i) {
     if (!now[i]) continue;
     Outline::Field& field = *now[i];
-    if (i == old->longest_) {
+    if (i == old->list_) {
       field.size = moved(field.size);
       field.count = elements.size();
     } else if (field.value_offset > open) {
@@ -296,11 +304,13 @@ std::optional<Peeker::Fields> Peeker::by_likeness(const Document& given,
         Peeked{field.name_offset, field.value_offset,
                Raw{document.substr(field.value_offset, field.size), field.type}, field.count};
   }
+  fields[old->list_]->fresh = between;
+  fields[old->list_]->fresh_at = static_cast<size_t>(first - was.begin());
   if (given.outline != nullptr) {
     Outline& out = *given.outline;
     out.names_ = names.data();
     out.document_size_ = document.size();
-    out.longest_ = old->longest_;
+    out.list_ = old->list_;
     out.elements_ = std::move(elements);
     out.fields_ = std::move(now);
   }

@@ -4,6 +4,7 @@
 // A Peeker keeps buffers between documents; one thread at a time.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +21,10 @@ struct Peeked {
   size_t value_offset = 0;  // of the value's first byte
   Raw value;
   size_t count = 0;  // of an array's elements
+  // Those of them that the earlier document had not, without brackets, and which is the first. Of
+  // the list alone (Peeker::fields()) where reading was spared; else all of an array's.
+  ByteView fresh = {};
+  size_t fresh_at = 0;
 };
 
 // What peeking found in a document: enough to peek into one like it without reading again what the
@@ -36,7 +41,7 @@ class Outline {
   const std::string_view* names_ = nullptr;  // that were asked for
   std::vector<std::optional<Field>> fields_;
   size_t document_size_ = 0;
-  size_t longest_ = 0;  // which of the fields is the longest array; past the last if none is
+  size_t list_ = 0;  // which of the fields is the list; past the last if it is no array
   std::vector<size_t> elements_;  // where that one's begin
 };
 
@@ -51,6 +56,9 @@ struct Document {
   size_t prefix = 0, suffix = 0;
   // Gets what was found, if it is wanted.
   Outline* outline = nullptr;
+  // Whether what nobody named is to be JSON as well, to its depths, as read_value() takes it. An
+  // earlier document was.
+  enum class Check : uint8_t { kNamed, kAll } check = Check::kNamed;
 };
 
 class Peeker {
@@ -63,14 +71,16 @@ class Peeker {
   // The fields of `document`'s object called `names`, in that order; nullopt for one that is
   // absent. The views point into `document`. A body with simdjson's padding of spare capacity is
   // read where it is, another one is copied first. Of one that is like an earlier one, in which
-  // the same names (the same objects) were looked for and only the longest array has changed,
-  // nothing is read but the elements that changed.
+  // the same names (the same objects) were looked for and only the list, which is the name at
+  // `list` or the longest array, has changed, nothing is read but the elements that changed.
   //
-  // kInvalidArgument with an offset if the document is no JSON object, as far as the walk sees it;
-  // if it is not UTF-8; if a named field stands there twice (readers disagree about which counts);
-  // if its value is malformed at its first level.
+  // kInvalidArgument with an offset if the document is no JSON object, as far as the walk sees it
+  // or as the document asks; if it is not UTF-8; if a named field stands there twice (readers
+  // disagree about which counts); if its value is malformed at its first level.
   using Fields = std::vector<std::optional<Peeked>>;
-  Result<Fields> fields(const Document& document, std::span<const std::string_view> names);
+  static constexpr size_t kLongest = SIZE_MAX;
+  Result<Fields> fields(const Document& document, std::span<const std::string_view> names,
+                        size_t list = kLongest);
 
  private:
   struct State;

@@ -229,6 +229,79 @@ TEST(PeekLikenessTest, NothingButTheChangedElementsIsRead) {
   EXPECT_EQ((*found)[1]->count, 3u);
 }
 
+// What of `now` nobody named is refused too, whether all of it is read or, by what is known of
+// `before`, what has changed.
+std::string checked_error(const Bytes& before, const Bytes& now) {
+  Peeker peeker;
+  Outline outline;
+  Document first(before);
+  first.check = Document::Check::kAll;
+  first.outline = &outline;
+  EXPECT_TRUE(peeker.fields(first, kNames, 1));
+  Document second(now);
+  second.check = Document::Check::kAll;
+  const auto read = peeker.fields(second, kNames, 1);
+  second.like = &outline;
+  second.prefix = common_prefix(before, now);
+  second.suffix =
+      common_suffix(ByteView(before).substr(second.prefix), ByteView(now).substr(second.prefix));
+  const auto known = peeker.fields(second, kNames, 1);
+  EXPECT_EQ(read.has_value(), known.has_value());
+  if (known) return "";
+  EXPECT_EQ(read.error().message, known.error().message);
+  return known.error().message;
+}
+
+TEST(PeekCheckTest, WhatIsNotNamedIsRefusedToItsDepthsIfThatIsAsked) {
+  const auto document = [](std::string_view element, std::string_view more = "{}") {
+    return Bytes(R"({"model":"m","messages":[{"role":"user"})") + Bytes(element) +
+           R"(],"tools":[{"name":"x","parameters":)" + Bytes(more) + "}]}";
+  };
+  const auto error = [&](std::string_view element) {
+    return checked_error(document(""), document("," + std::string(element)));
+  };
+  EXPECT_EQ(error(R"({"a":[1,{"b":"\u00e9\ud800"}]})"), "");
+  EXPECT_NE(error(R"({"a":[1,{"b":tru}]})"), "");
+  EXPECT_NE(error(R"({"a":[1 2]})"), "");
+  EXPECT_NE(error(R"({"a":"\q"})"), "");
+  EXPECT_NE(error(R"({"a":NaN})"), "");
+  EXPECT_NE(checked_error(document(""), document("", R"({"a":01})")), "");
+  // One limit, counted from the document's own brackets: the list's elements are two down.
+  const auto nested = [](size_t levels) {
+    return std::string(levels, '[') + std::string(levels, ']');
+  };
+  EXPECT_EQ(error(nested(kMaxDepth - 2)), "");
+  EXPECT_NE(error(nested(kMaxDepth - 1)).find("nested too deeply"), std::string::npos);
+  EXPECT_EQ(error("[" + std::string(kMaxNumber, '9') + "]"), "");
+  EXPECT_NE(error("[" + std::string(kMaxNumber + 1, '9') + "]").find("too many characters"),
+            std::string::npos);
+}
+
+TEST(PeekLikenessTest, TellsWhichElementsAreFresh) {
+  const Bytes before =
+      R"({"messages":[{"a":1},{"b":2}],"model":"m","stream":[7,8,9,"long enough"]})";
+  const Bytes now =
+      R"({"messages":[{"a":1},{"b":2} , {"c":3}],"model":"m","stream":[7,8,9,"long enough"]})";
+  Peeker peeker;
+  Outline outline;
+  Document first(before);
+  first.outline = &outline;
+  const auto all = peeker.fields(first, kNames, 1);
+  ASSERT_TRUE(all);
+  EXPECT_EQ((*all)[1]->fresh, R"({"a":1},{"b":2})");
+  EXPECT_EQ((*all)[1]->fresh_at, 0u);
+  Document second(now);
+  second.like = &outline;
+  second.prefix = common_prefix(before, now);
+  second.suffix = before.size() - second.prefix;
+  const auto found = peeker.fields(second, kNames, 1);
+  ASSERT_TRUE(found);
+  // From the last that nothing was seen to change in: what stands behind it has.
+  EXPECT_EQ((*found)[1]->fresh, R"({"b":2} , {"c":3})");
+  EXPECT_EQ((*found)[1]->fresh_at, 1u);
+  EXPECT_EQ((*found)[2]->fresh, "");  // another array, which has not changed
+}
+
 TEST(PeekLikenessTest, OtherNamesAreLookedForAnew) {
   constexpr std::array<std::string_view, 3> kOthers{"stream", "model", "messages"};
   const Bytes document = R"({"messages":[1],"model":"m"})";

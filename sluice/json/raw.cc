@@ -1,7 +1,10 @@
 #include "sluice/json/raw.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
+
+#include "sluice/json/text.h"
 
 namespace sluice::json {
 namespace {
@@ -50,18 +53,15 @@ class Scanner {
 
   bool string() {
     if (!take('"')) return fail("expected a string");
-    while (at_ < text_.size()) {
+    for (;;) {
+      at_ = next_escape(text_, at_);
+      if (at_ + 1 >= text_.size() && peek() != '"') break;
       const char c = text_[at_];
       if (c == '"') {
         ++at_;
         return true;
       }
-      if (static_cast<unsigned char>(c) < 0x20) return fail("a control character in a string");
-      if (c != '\\') {
-        ++at_;
-        continue;
-      }
-      if (at_ + 1 >= text_.size()) break;
+      if (c != '\\') return fail("a control character in a string");
       const char escape = text_[at_ + 1];
       if (escape == 'u') {
         for (size_t i = 2; i < 6; ++i) {
@@ -78,6 +78,15 @@ class Scanner {
     }
     at_ = text_.size();
     return fail("a string without its end");
+  }
+
+  // The value at the position; of an object also what it has under the names.
+  bool value(Raw* out, int depth, std::span<const std::string_view> names, std::span<Raw> members) {
+    if (names.empty() || peek() != '{') return value(out, depth);
+    const size_t start = at_;
+    if (!object(depth, names, members)) return false;
+    *out = Raw{text_.substr(start, at_ - start), Type::kObject};
+    return true;
   }
 
   // Up to the next element or field: true with *more = false at the closing bracket.
@@ -152,6 +161,12 @@ class Scanner {
   }
 
   bool number() {
+    const size_t start = at_;
+    if (!any_number()) return false;
+    return at_ - start <= kMaxNumber || fail("a number of too many characters");
+  }
+
+  bool any_number() {
     take('-');
     if (take('0')) {
       if (is_digit(peek())) return fail("a number with a leading zero");
@@ -179,16 +194,24 @@ class Scanner {
     return false;
   }
 
-  bool object(int depth) {
+  bool object(int depth, std::span<const std::string_view> names = {},
+              std::span<Raw> members = {}) {
     if (depth >= kMaxDepth) return fail("nested too deeply");
     ++at_;
     bool more = false;
     for (bool first = true; separator('}', first, &more); first = false) {
       if (!more) return true;
-      if (!string() || !colon() || !value(nullptr, depth + 1)) return false;
+      const size_t start = at_ + 1;
+      if (!string()) return false;
+      const ByteView name = text_.substr(start, at_ - start - 1);
+      Raw* const wanted = names.empty() ? nullptr : place_of(name, names, members);
+      if (!colon() || !value(wanted, depth + 1)) return false;
     }
     return false;
   }
+
+  static Raw* place_of(ByteView name, std::span<const std::string_view> names,
+                       std::span<Raw> members);
 
   ByteView text_;
   size_t at_ = 0;
@@ -222,7 +245,7 @@ uint32_t hex4(ByteView digits) {
 }
 
 // The content of a string that the scanner has accepted.
-std::string unescape(ByteView body) {
+std::string unescape(ByteView body, Halves halves = Halves::kReplaced) {
   std::string out;
   out.reserve(body.size());
   while (!body.empty()) {
@@ -247,10 +270,61 @@ std::string unescape(ByteView body) {
         body.remove_prefix(6);
       }
     }
-    if (code >= 0xD800 && code <= 0xDFFF) code = 0xFFFD;
+    if (code >= 0xD800 && code <= 0xDFFF && halves == Halves::kReplaced) code = 0xFFFD;
     append_utf8(out, code);
   }
   return out;
+}
+
+Raw* Scanner::place_of(ByteView name, std::span<const std::string_view> names,
+                       std::span<Raw> members) {
+  std::string unescaped;
+  if (name.find('\\') != ByteView::npos) name = unescaped = unescape(name);
+  const auto it = std::find(names.begin(), names.end(), name);
+  return it == names.end() ? nullptr : &members[static_cast<size_t>(it - names.begin())];
+}
+
+Result<Raw> only_value(ByteView text, int depth) {
+  Scanner scanner(text);
+  scanner.skip_space();
+  Raw value;
+  if (!scanner.value(&value, depth)) return scanner.error();
+  scanner.skip_space();
+  if (!scanner.at_end()) {
+    scanner.fail("more than one value");
+    return scanner.error();
+  }
+  return value;
+}
+
+// The value at the scanner's position in `document`, for visit_strings().
+bool visit_value(Scanner& scanner, ByteView document, std::string& path, const VisitString& visit,
+                 int depth) {
+  const bool is_object = scanner.peek() == '{';
+  if (!is_object && scanner.peek() != '[') {
+    Raw value;
+    if (!scanner.value(&value)) return false;
+    if (value.is(Type::kString)) visit(path, value);
+    return true;
+  }
+  if (depth >= kMaxDepth) return false;
+  scanner.take(scanner.peek());
+  const size_t here = path.size();
+  bool more = false;
+  for (bool first = true; scanner.separator(is_object ? '}' : ']', first, &more); first = false) {
+    if (!more) return true;
+    std::string_view name = "*";
+    if (is_object) {
+      const size_t at = scanner.position() + 1;
+      if (!scanner.string()) return false;
+      name = document.substr(at, scanner.position() - at - 1);
+      if (!scanner.colon()) return false;
+    }
+    path.append("/").append(name);
+    if (!visit_value(scanner, document, path, visit, depth + 1)) return false;
+    path.resize(here);
+  }
+  return false;
 }
 
 template <class Number>
@@ -282,25 +356,35 @@ Result<Raw> read_value(ByteView text) {
   if (!is_valid_utf8(text)) {
     return Error(ErrorCode::kInvalidArgument, "JSON: the text is not UTF-8", ErrorOrigin::kCaller);
   }
-  Scanner scanner(text);
-  scanner.skip_space();
-  Raw value;
-  if (!scanner.value(&value)) return scanner.error();
-  scanner.skip_space();
-  if (!scanner.at_end()) {
-    scanner.fail("more than one value");
-    return scanner.error();
-  }
-  return value;
+  return only_value(text, 0);
+}
+
+Result<void> check(ByteView text, int depth) {
+  SLUICE_TRY_VOID(only_value(text, depth));
+  return {};
 }
 
 Result<Raw> first_value(ByteView text, ByteView* rest) {
+  return first_value(text, rest, 0, {}, {});
+}
+
+Result<Raw> first_value(ByteView text, ByteView* rest, int depth,
+                        std::span<const std::string_view> names, std::span<Raw> members) {
   Scanner scanner(text);
   scanner.skip_space();
   Raw value;
-  if (!scanner.value(&value)) return scanner.error();
+  if (!scanner.value(&value, depth, names, members)) return scanner.error();
   *rest = text.substr(scanner.position());
   return value;
+}
+
+bool visit_strings(ByteView document, const VisitString& visit) {
+  Scanner scanner(document);
+  std::string path;
+  scanner.skip_space();
+  if (!visit_value(scanner, document, path, visit, 0)) return false;
+  scanner.skip_space();
+  return scanner.at_end();
 }
 
 Result<std::vector<Raw>> elements(const Raw& array) {
@@ -347,11 +431,11 @@ Result<RawObject> fields(const Raw& object) {
   return scanner.error();
 }
 
-Result<std::string> to_text(const Raw& string) {
+Result<std::string> to_text(const Raw& string, Halves halves) {
   if (!string.is(Type::kString)) return wrong_type(string, Type::kString);
   Scanner scanner(string.text);
   if (!scanner.string() || !scanner.at_end()) return scanner.error();
-  return unescape(string.text.substr(1, string.text.size() - 2));
+  return unescape(string.text.substr(1, string.text.size() - 2), halves);
 }
 
 std::optional<int64_t> to_integer(const Raw& number) {

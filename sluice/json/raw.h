@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +23,8 @@ std::string_view to_string(Type type);
 
 // Deeper nesting than this is refused everywhere in this room.
 inline constexpr int kMaxDepth = 128;
+// So are numbers of more characters: Python reads no whole one of over 4300.
+inline constexpr size_t kMaxNumber = 1000;
 
 struct Raw {
   ByteView text;  // without white space around it: "\"gpt\"", "[1, 2]"
@@ -45,6 +49,10 @@ struct RawObject {
 // with the byte's offset.
 Result<Raw> read_value(ByteView text);
 
+// Whether `text` is exactly one value, `depth` containers down in its document: the same check, but
+// for UTF-8.
+Result<void> check(ByteView text, int depth);
+
 // One level of a container; every child is checked to its depths, but for its UTF-8. The value must
 // be of that type. Offsets in errors count from the value's first byte.
 Result<std::vector<Raw>> elements(const Raw& array);
@@ -55,10 +63,23 @@ Result<std::optional<Raw>> element_at(const Raw& array, size_t index);
 
 // The value that starts at `text`'s first byte that is no white space; `rest` is what follows it.
 Result<Raw> first_value(ByteView text, ByteView* rest);
+// The same for a value that is `depth` containers down in its document. If it is an object, its
+// members called `names` go to `members`, of several the last; what is absent stays as it is.
+Result<Raw> first_value(ByteView text, ByteView* rest, int depth,
+                        std::span<const std::string_view> names, std::span<Raw> members);
+
+// Calls visit() with each string that is a value in `document`, in their order, and with where it
+// stands: the names that lead there as they are written, "*" for an element of an array, as in
+// "/messages/*/content". False, behind those before it, where the document is malformed; UTF-8 is
+// not checked.
+using VisitString = std::function<void(std::string_view path, const Raw& string)>;
+bool visit_strings(ByteView document, const VisitString& visit);
 
 // A string's content. An unpaired surrogate escape becomes U+FFFD: JavaScript writes such escapes
-// for text that was cut in mid-character.
-Result<std::string> to_text(const Raw& string);
+// for text that was cut in mid-character. Or it is kept, in the three bytes that a character of its
+// number would have, for who puts the text together again.
+enum class Halves : uint8_t { kReplaced, kKept };
+Result<std::string> to_text(const Raw& string, Halves halves = Halves::kReplaced);
 
 // A number without fraction or exponent that fits.
 std::optional<int64_t> to_integer(const Raw& number);

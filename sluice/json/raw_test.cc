@@ -26,6 +26,34 @@ TEST(RawTest, ReadsEachTypeWithoutTheSpaceAroundIt) {
   EXPECT_EQ(raw("\n{\t}\r").text, "{\t}");
 }
 
+// Where each string stands and what it is; "broken" at the end if the rest could not be read.
+std::vector<std::string> strings(ByteView text) {
+  std::vector<std::string> out;
+  const bool read = visit_strings(text, [&](std::string_view path, const Raw& string) {
+    out.push_back(std::string(path) + " " + std::string(string.text));
+  });
+  if (!read) out.emplace_back("broken");
+  return out;
+}
+
+TEST(RawTest, VisitsStringsWhereverTheyStand) {
+  using Strings = std::vector<std::string>;
+  EXPECT_EQ(strings(R"( { "a" : [ "x", {"b":"\"y\"", "c":1}, ["z"] ], "d":{"":"v"}, "e":null } )"),
+            (Strings{R"(/a/* "x")", R"(/a/*/b "\"y\"")", R"(/a/*/* "z")", R"(/d/ "v")"}));
+  EXPECT_EQ(strings("\"s\""), Strings{" \"s\""});
+  EXPECT_EQ(strings("[]"), Strings{});
+  EXPECT_EQ(strings(""), Strings{"broken"});
+  EXPECT_EQ(strings(R"(["a",])"), (Strings{"/* \"a\"", "broken"}));
+  EXPECT_EQ(strings(R"({"a" "b"})"), Strings{"broken"});
+  EXPECT_EQ(strings(R"(["a"] 1)"), (Strings{"/* \"a\"", "broken"}));
+  const auto deep = [](int levels) {
+    return std::string(static_cast<size_t>(levels), '[') +
+           std::string(static_cast<size_t>(levels), ']');
+  };
+  EXPECT_EQ(strings(deep(kMaxDepth)), Strings{});
+  EXPECT_EQ(strings(deep(kMaxDepth + 1)), Strings{"broken"});
+}
+
 TEST(RawTest, RefusesWhatIsNoJsonAndSaysWhere) {
   EXPECT_EQ(message(""), "JSON: a value is missing at byte 0");
   EXPECT_EQ(message("[1,]"), "JSON: expected a value at byte 3");

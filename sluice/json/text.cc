@@ -43,7 +43,9 @@ bool needs_escape(unsigned char c) {
   return c < 0x20 || c == '"' || c == '\\';
 }
 
-// The first byte from `at` on that needs an escape. Most text has hardly any, so eight at a time.
+}  // namespace
+
+// Most text has hardly any, so eight at a time.
 size_t next_escape(std::string_view text, size_t at) {
   for (; at + 8 <= text.size(); at += 8) {
     const uint64_t word = eight_bytes(text, at);
@@ -60,14 +62,10 @@ size_t next_escape(std::string_view text, size_t at) {
   return at;
 }
 
-}  // namespace
+namespace {
 
-void append_string(Bytes& out, std::string_view text) {
-  std::string repaired;
-  if (!is_ascii(text) && !is_valid_utf8(text)) {
-    repaired = to_valid_utf8(text);
-    text = repaired;
-  }
+// `text`, which is UTF-8, as JSON wants it.
+void append_valid(Bytes& out, std::string_view text) {
   constexpr std::string_view digits = "0123456789abcdef";
   out.reserve(out.size() + text.size() + 2);
   out.push_back('"');
@@ -99,6 +97,18 @@ void append_string(Bytes& out, std::string_view text) {
   }
   out.append(text.substr(plain));
   out.push_back('"');
+}
+
+}  // namespace
+
+void append_string(Bytes& out, std::string_view text) {
+  if (is_ascii(text)) return append_valid(out, text);
+  std::string repaired;
+  if (!is_valid_utf8(text)) text = repaired = to_valid_utf8(text);
+  Bytes string;
+  append_valid(string, text);
+  escape_line_ends(string);
+  out.append(string);
 }
 
 void append_number(Bytes& out, double number) {

@@ -19,8 +19,19 @@ TEST(TextTest, EscapesWhatJsonMustEscape) {
   EXPECT_EQ(written("plain"), "\"plain\"");
   EXPECT_EQ(written("a\"b\\c\n\r\t\x01\x1f"), R"("a\"b\\c\n\r\t\u0001\u001f")");
   EXPECT_EQ(written(std::string_view("\0", 1)), R"("\u0000")");
-  EXPECT_EQ(written("é😀\u2028"), "\"é😀\u2028\"");
+  EXPECT_EQ(written("é😀"), "\"é😀\"");
   EXPECT_EQ(written("a\xFFz"), "\"a\uFFFDz\"");
+}
+
+// Python's splitlines() cuts an event in two there.
+TEST(TextTest, EscapesWhatEndsALineForUnicodeAlone) {
+  EXPECT_EQ(written("\u0085a\u2028\u2029\n"), R"("\u0085a\u2028\u2029\n")");
+  // Neighbours of theirs, and what only looks like their ends; and behind what is ill-formed.
+  EXPECT_EQ(written("\u2027\u202a\u0084\u00c5"), "\"\u2027\u202a\u0084\u00c5\"");
+  EXPECT_EQ(written("\xE2\u2028"), "\"\uFFFD\\u2028\"");
+  Bytes out = "\u2028";  // what stands there already is not its affair
+  append_string(out, "\u2029");
+  EXPECT_EQ(out, "\u2028\"\\u2029\"");
 }
 
 TEST(TextTest, WhatIsWrittenReadsBack) {

@@ -70,8 +70,11 @@ void append_choice(Bytes& out, const Choice& choice) {
   members.text_if_any("reasoning", choice.message.reasoning);
   members.text_if_any("reasoning_seal", choice.message.reasoning_seal);
   members.text_if_any("refusal", choice.message.refusal);
-  members.list_if_any("tool_calls", choice.message.tool_calls,
-                      [](Bytes& to, const ToolCall& call) { append_json(to, call); });
+  const auto append_call = [](Bytes& to, const ToolCall& call) {
+    append_json(to, call);
+  };
+  members.list_if_any("tool_calls", choice.message.tool_calls, append_call);
+  members.list_if_any("withheld", choice.withheld, append_call);
   members.list_if_any("ids", choice.ids);
   members.list_if_any("logprobs", choice.logprobs);
   members.list_if_any("versions", choice.versions, [](Bytes& to, const VersionSpan& span) {
@@ -101,6 +104,8 @@ void read(Reader& in, Choice& choice) {
   choice.message.refusal = in.text("refusal", "");
   in.objects("tool_calls", Reader::kAny,
              [&](Reader& each) { read(each, choice.message.tool_calls.emplace_back()); });
+  in.objects("withheld", Reader::kAny,
+             [&](Reader& each) { read(each, choice.withheld.emplace_back()); });
   choice.ids = in.figures<int32_t>("ids");
   choice.logprobs = in.figures<float>("logprobs");
   in.objects("versions", Reader::kAny, [&](Reader& each) {
@@ -108,25 +113,50 @@ void read(Reader& in, Choice& choice) {
   });
 }
 
-Result<void> complete(Answer& answer, uint32_t n, std::string_view id_prefix) {
-  if (answer.choices.empty()) return unfit("it has no choice");
-  if (answer.choices.size() > n) {
-    return unfit(fmt::format("it has {} choices, the call asks for {}", answer.choices.size(), n));
-  }
-  for (Choice& choice : answer.choices) {
-    SLUICE_TRY_VOID(check(choice));
-    choice.message.role = Role::kAssistant;
-    for (ToolCall& call : choice.message.tool_calls) {
-      if (call.id.empty()) call.id = std::string(id_prefix) + random_hex(12);
+// The half of a UTF-16 pair that stands in three bytes at `at`; 0 if none does.
+uint32_t half_at(std::string_view text, size_t at) {
+  if (at >= text.size() || text.size() - at < 3) return 0;
+  const auto byte = [&](size_t i) {
+    return static_cast<unsigned char>(text[at + i]);
+  };
+  if (byte(0) != 0xED || byte(1) < 0xA0 || (byte(2) & 0xC0) != 0x80) return 0;
+  return 0xD000 | (byte(1) & 0x3FU) << 6 | (byte(2) & 0x3FU);
+}
+
+bool is_first_half(uint32_t half) {
+  return half >= 0xD800 && half < 0xDC00;
+}
+
+// The text without a first half at its end, which may yet meet the other.
+std::string_view without_half(std::string_view text) {
+  if (text.size() >= 3 && is_first_half(half_at(text, text.size() - 3))) text.remove_suffix(3);
+  return text;
+}
+
+// Adds to a text: halves that meet are a character, and one that stays alone is U+FFFD.
+enum class Ends : uint8_t { kNo, kHere };
+void append_part(std::string& text, std::string_view more, Ends ends) {
+  size_t at = without_half(text).size();
+  text.append(more);
+  while ((at = text.find('\xED', at)) != std::string::npos) {
+    const uint32_t half = half_at(text, at);
+    const uint32_t other = half_at(text, at + 3);
+    if (half == 0) {
+      ++at;
+    } else if (is_first_half(half) && other != 0 && !is_first_half(other)) {
+      const uint32_t code = 0x10000 + ((half - 0xD800) << 10) + (other - 0xDC00);
+      const std::array<char, 4> bytes{
+          static_cast<char>(0xF0 | code >> 18), static_cast<char>(0x80 | (code >> 12 & 0x3F)),
+          static_cast<char>(0x80 | (code >> 6 & 0x3F)), static_cast<char>(0x80 | (code & 0x3F))};
+      text.replace(at, 6, bytes.data(), bytes.size());
+      at += bytes.size();
+    } else if (is_first_half(half) && at + 3 == text.size() && ends == Ends::kNo) {
+      return;
+    } else {
+      text.replace(at, 3, "\xEF\xBF\xBD");
+      at += 3;
     }
-    // A trainer that parses tool calls out of sampled text knows only that sampling stopped; agents
-    // run tools by the finish reason.
-    if (!choice.message.tool_calls.empty() && choice.finish == Finish::kStop) {
-      choice.finish = Finish::kToolCalls;
-    }
   }
-  if (!answer.usage) answer.usage = usage_of_ids(answer);
-  return {};
 }
 
 }  // namespace
@@ -139,14 +169,27 @@ Answer text_answer(std::string text, Origin origin) {
 }
 
 Result<void> complete(Answer& answer, uint32_t n) {
-  return complete(answer, n, "call_");
+  if (answer.choices.empty()) return unfit("it has no choice");
+  if (answer.choices.size() > n) {
+    return unfit(fmt::format("it has {} choices, the call asks for {}", answer.choices.size(), n));
+  }
+  for (Choice& choice : answer.choices) {
+    SLUICE_TRY_VOID(check(choice));
+    choice.message.role = Role::kAssistant;
+    // A trainer that parses tool calls out of sampled text knows only that sampling stopped, and a
+    // server whose parser found none in the end may say that there are some. Agents run tools by
+    // the finish reason; OpenCode asks again, for ever, where it promises what is not there.
+    const bool calls_tools = !choice.message.tool_calls.empty();
+    if (choice.finish == Finish::kStop && calls_tools) choice.finish = Finish::kToolCalls;
+    if (choice.finish == Finish::kToolCalls && !calls_tools) choice.finish = Finish::kStop;
+  }
+  if (!answer.usage) answer.usage = usage_of_ids(answer);
+  return {};
 }
 
 Result<void> complete(Answer& answer, const Call& call) {
-  const Codec* codec = find_codec(call.dialect);
-  if (codec == nullptr) return complete(answer, call.n);
-  SLUICE_TRY_VOID(complete(answer, call.n, codec->tool_id_prefix()));
-  codec->fit(call, answer);
+  SLUICE_TRY_VOID(complete(answer, call.n));
+  if (const Codec* codec = find_codec(call.dialect)) codec->fit(call, answer);
   return {};
 }
 
@@ -161,8 +204,8 @@ Result<void> append(Message& so_far, const Piece& piece) {
                  fmt::format("piece: an answer has at most {} bytes", kMaxSoFar),
                  ErrorOrigin::kCaller);
   }
-  so_far.reasoning.append(piece.reasoning);
-  so_far.text.append(piece.text);
+  append_part(so_far.reasoning, piece.reasoning, piece.text.empty() ? Ends::kNo : Ends::kHere);
+  append_part(so_far.text, piece.text, Ends::kNo);
   return {};
 }
 
@@ -174,8 +217,10 @@ Result<void> continues(const Message& so_far, const Answer& answer) {
   };
   if (answer.choices.size() != 1) return no("they were of one choice");
   const Message& message = answer.choices.front().message;
-  if (!message.reasoning.starts_with(so_far.reasoning)) return no("its reasoning begins otherwise");
-  if (!message.text.starts_with(so_far.text)) return no("its text begins otherwise");
+  if (!message.reasoning.starts_with(without_half(so_far.reasoning))) {
+    return no("its reasoning begins otherwise");
+  }
+  if (!message.text.starts_with(without_half(so_far.text))) return no("its text begins otherwise");
   if (!message.reasoning_seal.empty()) return no("a seal cannot come behind what it seals");
   if (so_far.text.empty()) return {};
   if (message.reasoning != so_far.reasoning) return no("it has more reasoning, behind text");
@@ -185,6 +230,7 @@ Result<void> continues(const Message& so_far, const Answer& answer) {
 
 Message whole_characters(Message so_far) {
   for (std::string* text : {&so_far.reasoning, &so_far.text}) {
+    text->resize(without_half(*text).size());
     // Up to three bytes of a sequence whose first says that there are more.
     for (size_t back = 1; back <= 3 && back <= text->size(); ++back) {
       const auto byte = static_cast<unsigned char>((*text)[text->size() - back]);
@@ -206,7 +252,7 @@ void append_json(Bytes& out, const ToolCall& call) {
   tool.text_if_any("namespace", call.space);
 }
 
-void append_json(Bytes& out, const Answer& answer) {
+void append_json(Bytes& out, const Answer& answer, PromptIds prompt_ids) {
   Members members(out);
   members.text("origin", to_string(answer.origin));
   wire::append_list(members["choices"], answer.choices, append_choice);
@@ -215,7 +261,7 @@ void append_json(Bytes& out, const Answer& answer) {
     usage.number("prompt_tokens", answer.usage->prompt_tokens);
     usage.number("completion_tokens", answer.usage->completion_tokens);
   }
-  members.list_if_any("prompt_ids", answer.prompt_ids);
+  if (prompt_ids == PromptIds::kWritten) members.list_if_any("prompt_ids", answer.prompt_ids);
 }
 
 Result<Answer> answer_from_json(const json::Raw& value, json::Unknown unknown) {

@@ -24,6 +24,8 @@
 
 namespace sluice::llm {
 
+class OwnIds;  // own_ids.h
+
 // The one of an enum's values whose to_string() is `name`.
 template <class Enum, size_t kSize>
 std::optional<Enum> from_string(const std::array<Enum, kSize>& values, std::string_view name) {
@@ -81,12 +83,21 @@ struct Message {
   std::string raw;           // the message as it came, JSON; empty in answers of ours
 };
 
+// A tool that a request offers to the model, in canonical form.
+struct ToolOffer {
+  std::string name;  // as calls of it have it: with the namespace in front, if it is in one
+  std::string description;
+  std::string parameters;  // a JSON schema, as it came; "" if the request gives none
+  std::string kind;        // "function", "custom", or a vendor's own: "web_search", "googleSearch"
+  std::string space;       // its namespace, "" if none
+  std::string raw;         // as it came, JSON
+};
+
 // A request in canonical form. What it does not name is in the call's body.
 struct Request {
   std::string model;
   std::vector<Message> messages;  // system prompts of every dialect are kSystem messages
-  std::vector<std::string> tool_names;
-  std::string tools;        // JSON as it came, "" if none
+  std::vector<ToolOffer> tools;
   std::string tool_choice;  // JSON as it came, "" if none
   std::optional<double> temperature, top_p;
   std::optional<int64_t> top_k;
@@ -129,6 +140,8 @@ struct Likeness {
   uint64_t prefix = 0, suffix = 0;  // bytes at the beginning and the end, which do not overlap
 };
 
+class Parent;
+
 // One intercepted request.
 class Call : public Head {
  public:
@@ -142,18 +155,18 @@ class Call : public Head {
   uint64_t ordinal = 0;  // 1, 2, ... within the rollout, in order of arrival
   std::chrono::system_clock::time_point arrived_at;
   Body body;
-  std::optional<Likeness> like;  // if it has much in common with an earlier one
+  std::optional<Likeness> like;          // if it has much in common with an earlier one
+  std::shared_ptr<const Parent> parent;  // that it goes on from (continuation.h); may be none
   // What whoever answers is asked instead, where the gate has put something into it; may be none.
   std::shared_ptr<const Bytes> changed_body;
+  // The rollout's tool calls that have names of their own to whoever answers; may be none.
+  std::shared_ptr<const OwnIds> own_ids;
   // The vendor's own headers (openai-beta, anthropic-version), for whoever passes the call on.
   // Never credentials.
   std::vector<std::pair<std::string, std::string>> headers;
 
-  // What whoever answers sees.
-  Result<std::shared_ptr<const Bytes>> asked() const {
-    if (changed_body) return changed_body;
-    return body.bytes();
-  }
+  // What whoever answers sees: with its own ids of tool calls where the agent has others.
+  Result<std::shared_ptr<const Bytes>> asked() const;
   // Whether that is there without waiting for a disk.
   bool asked_at_hand() const { return changed_body || body.at_hand(); }
   // The canonical form of that, parsed at the first use. Any thread. An Error if the body, which
@@ -179,8 +192,10 @@ struct VersionSpan {
 };
 
 struct Choice {
-  Message message;
+  Message message;  // as the agent gets it
   Finish finish = Finish::kStop;
+  // Tool calls that the model made behind those of the message, and that the agent does not get.
+  std::vector<ToolCall> withheld;
   std::vector<int32_t> ids;     // the sampled tokens, if they are known
   std::vector<float> logprobs;  // one per id
   std::vector<VersionSpan> versions;

@@ -45,7 +45,7 @@ TEST(CallTest, WhoeverAnswersSeesTheBodyThatTheGateChanged) {
   EXPECT_EQ(*call.asked(), call.body.in_memory());
   call.changed_body = std::make_shared<const Bytes>(
       R"({"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"function":{"name":"x"}}]})");
-  EXPECT_EQ((*call.request())->tool_names, std::vector<std::string>{"x"});
+  EXPECT_EQ((*call.request())->tools.at(0).name, "x");
 }
 
 TEST(CallTest, NamesOfValues) {

@@ -25,18 +25,15 @@ constexpr wire::RoleName kRoleNames[] = {{"system", Role::kSystem}, {"developer"
                                          {"tool", Role::kTool},     {"function", Role::kTool}};
 constexpr size_t kFrame = 512;  // what a plain answer mostly has besides its text, and more
 
-Result<ToolCall> parse_tool_call(const Raw& value) {
-  SLUICE_TRY(const auto fields, json::fields(value));
+ToolCall read_tool_call(const Raw& value) {
   ToolCall call;
-  call.id = string_in(fields, "id");
-  if (const Raw* function = fields.find("function"); function != nullptr) {
-    SLUICE_TRY(const auto inner, json::fields(*function));
-    call.name = string_in(inner, "name");
-    call.arguments = string_in(inner, "arguments");
-  } else if (const Raw* custom = fields.find("custom"); custom != nullptr) {
-    SLUICE_TRY(const auto inner, json::fields(*custom));
-    call.name = string_in(inner, "name");
-    call.arguments = string_in(inner, "input");
+  call.id = string_in(value, "id");
+  if (const auto function = wire::at(value, {"function"})) {
+    call.name = string_in(*function, "name");
+    call.arguments = string_in(*function, "arguments");
+  } else if (const auto custom = wire::at(value, {"custom"})) {
+    call.name = string_in(*custom, "name");
+    call.arguments = string_in(*custom, "input");
     call.kind = ToolCall::Kind::kCustom;
   }
   return call;
@@ -59,9 +56,7 @@ Result<Message> parse_message(const Raw& value) {
   }
   if (const Raw* calls = fields.find("tool_calls"); calls != nullptr && calls->is(Type::kArray)) {
     SLUICE_TRY(const auto list, json::elements(*calls));
-    for (const Raw& element : list) {
-      SLUICE_TRY(message.tool_calls.emplace_back(), parse_tool_call(element));
-    }
+    for (const Raw& element : list) message.tool_calls.push_back(read_tool_call(element));
   }
   message.tool_call_id = string_in(fields, "tool_call_id");
   return message;
@@ -72,16 +67,20 @@ std::string tool_name(const Raw& tool) {
   return function.empty() ? wire::text_at(tool, {"custom", "name"}) : function;
 }
 
-// The tools that take free text.
-Result<std::vector<openai::Declared>> custom_tools(const Raw& tools) {
-  std::vector<openai::Declared> out;
-  SLUICE_TRY(const auto rows, json::elements(tools));
-  for (const Raw& row : rows) {
-    SLUICE_TRY(const auto tool, json::fields(row));
-    const Raw* custom = tool.find("custom");
-    if (custom == nullptr) continue;
-    out.push_back({string_in(*custom, "name"), ToolCall::Kind::kCustom});
+// A tool; without a name if it is none. Custom ones take free text.
+Result<ToolOffer> read_tool(const Raw& row) {
+  SLUICE_TRY(const auto tool, wire::fields_of(row));
+  for (const std::string_view kind : {"function", "custom"}) {
+    const Raw* inner = tool.find(kind);
+    if (inner == nullptr) continue;
+    SLUICE_TRY(const auto function, wire::fields_of(*inner));
+    ToolOffer out = wire::read_function(function, row, {"parameters"});
+    out.kind = kind;
+    return out;
   }
+  ToolOffer out = wire::read_function(tool, row, {});
+  out.kind = string_in(tool, "type");
+  if (out.name.empty()) out.name = out.kind;
   return out;
 }
 
@@ -102,7 +101,7 @@ void append_tool_call(Bytes& out, const ToolCall& call, std::optional<size_t> in
   members.text("type", to_string(call.kind));
   Members tool(members[to_string(call.kind)]);
   tool.text("name", call.name);
-  tool.text(custom ? "input" : "arguments", call.arguments);
+  tool.text(custom ? "input" : "arguments", wire::sent_text(call));
 }
 
 void append_usage(Bytes& out, const Usage& usage) {
@@ -188,10 +187,9 @@ class ChunkWriter {
   }
 
   // A chunk that carries no choice.
-  void bare(const std::optional<Usage>& usage) {
+  void usage(const Usage& usage) {
     begin();
-    out_.push_back(']');
-    if (usage) append_usage(out_.append(",\"usage\":"), *usage);
+    append_usage(out_.append("],\"usage\":"), usage);
     out_.append("}\n\n");
   }
 
@@ -205,6 +203,7 @@ class ChunkWriter {
 };
 
 constexpr Api kApi{.call = "/chat/completions"};
+constexpr std::string_view kToolIds[] = {"/messages/*/tool_calls/*/id", "/messages/*/tool_call_id"};
 
 class ChatCodec final : public openai::OpenAiCodec {
  public:
@@ -216,7 +215,7 @@ class ChatCodec final : public openai::OpenAiCodec {
     enum Index : size_t { kMessages = openai::kFirstOwn, kN, kStreamOptions };
     static constexpr std::array<std::string_view, 6> kNames{"model",    "stream", "tools",
                                                             "messages", "n",      "stream_options"};
-    const auto found = peeker.fields(body, kNames);
+    const auto found = peeker.fields(body, kNames, kMessages);
     if (!found) return openai::unreadable(found.error());
     const auto& field = *found;
     Peek peek;
@@ -243,6 +242,12 @@ class ChatCodec final : public openai::OpenAiCodec {
       peek.stream_usage = usage != nullptr && json::to_bool(*usage).value_or(false);
     }
     if (auto bad = openai::read_stream_and_tools(field, peek)) return *bad;
+    constexpr auto any = [](std::string_view) {
+      return true;
+    };
+    if (auto bad = openai::judge_elements("messages", *field[kMessages], any, kRoleNames)) {
+      return *bad;
+    }
     return peek;
   }
 
@@ -256,10 +261,10 @@ class ChatCodec final : public openai::OpenAiCodec {
       SLUICE_TRY(request.messages.emplace_back(), parse_message(element));
     }
     if (const Raw* tools = fields.find("tools"); tools != nullptr && tools->is(Type::kArray)) {
-      request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
-        if (auto name = tool_name(row); !name.empty()) request.tool_names.push_back(name);
+        SLUICE_TRY(ToolOffer tool, read_tool(row));
+        if (!tool.name.empty()) request.tools.push_back(std::move(tool));
       }
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
@@ -298,15 +303,14 @@ class ChatCodec final : public openai::OpenAiCodec {
     return wire::echo_at(conversation, mark, parse_message, nullptr);
   }
 
+  std::span<const std::string_view> tool_id_paths() const override { return kToolIds; }
+
   void fit(const Call& call, Answer& answer) const override {
     if (!openai::calls_tools(answer)) return;
     // Rare: mostly the name alone tells that there is none.
     const auto asked = call.asked();
     if (!asked || (*asked)->find("\"custom\"") == Bytes::npos) return;
-    const auto request = call.request();
-    if (!request || (*request)->tools.empty()) return;
-    const auto custom = custom_tools(Raw{(*request)->tools, Type::kArray});
-    if (custom) openai::fit(answer, *custom);
+    if (const auto request = call.request()) openai::fit(answer, (*request)->tools);
   }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
@@ -332,7 +336,7 @@ class ChatCodec final : public openai::OpenAiCodec {
     for (size_t i = 0; i < answer.choices.size(); ++i) {
       writer.choice(i, answer.choices[i], i == 0 ? envelope.sent : Sent());
     }
-    if (envelope.stream_usage && answer.usage) writer.bare(answer.usage);
+    if (envelope.stream_usage && answer.usage) writer.usage(*answer.usage);
     return std::move(writer).take() + "data: [DONE]\n\n";
   }
 
@@ -346,7 +350,7 @@ class ChatCodec final : public openai::OpenAiCodec {
 
   std::string keep_alive(const Envelope& envelope) const override {
     ChunkWriter writer(envelope);
-    writer.bare(std::nullopt);
+    writer.delta(0, [](Members&) {});
     return std::move(writer).take();
   }
 

@@ -124,7 +124,7 @@ TEST(ChatParseTest, GivesTheCanonicalForm) {
   EXPECT_EQ(request->messages[3].tool_call_id, "call_1");
   EXPECT_EQ(request->messages[3].raw,
             R"({"role":"tool","tool_call_id":"call_1","content":"Wrote file successfully."})");
-  EXPECT_THAT(request->tool_names, ::testing::ElementsAre("bash", "write"));
+  EXPECT_THAT(testing::tool_names(*request), ::testing::ElementsAre("bash", "write"));
   EXPECT_EQ(request->temperature, 0.7);
   EXPECT_EQ(request->top_p, 0.9);
   EXPECT_EQ(request->max_tokens, 8192);
@@ -146,6 +146,20 @@ TEST(ChatParseTest, JoinsTextPartsAndKeepsOtherPartsRaw) {
   EXPECT_EQ(request->messages[1].reasoning, "hm");
   EXPECT_EQ(request->messages[1].refusal, "no");
   EXPECT_EQ(request->messages[2].role, Role::kSystem);
+}
+
+TEST(ChatParseTest, ToolsHaveOneForm) {
+  EXPECT_THAT(
+      testing::tools_of(
+          chat(), Bytes(R"({"model":"m","messages":[{"role":"user"}],"tools":[)"
+                        R"({"type":"function","function":{"name":"f","description":"d",)"
+                        R"("parameters":{"a": 1}}},{"type":"custom","custom":{"name":"patch"}},)"
+                        R"({"type":"web_search"},{},7]})")),
+      ::testing::ElementsAre(
+          R"(f|d|{"a": 1}|function||)"
+          R"({"type":"function","function":{"name":"f","description":"d","parameters":{"a": 1}}})",
+          R"(patch|||custom||{"type":"custom","custom":{"name":"patch"}})",
+          R"(web_search|||web_search||{"type":"web_search"})"));
 }
 
 TEST(ChatParseTest, MalformedArgumentsAreTextLikeAnyOther) {
@@ -301,10 +315,16 @@ TEST(ChatAnswerTest, RenderingTwiceGivesTheSameBytes) {
   EXPECT_THAT(chat().plain(envelope(call), answer), Not(HasSubstr(call.id.value)));
 }
 
-TEST(ChatAnswerTest, KeepAliveIsAChunkWithoutChoices) {
+// Clients look at a chunk's first choice without asking whether there is one.
+TEST(ChatAnswerTest, KeepAliveIsAChunkThatSaysNothing) {
   const auto frames = events(chat().keep_alive(test_envelope()));
   ASSERT_EQ(frames.size(), 1u);
-  EXPECT_THAT(parsed(frames[0]).at_pointer("/choices").get_array(), IsEmpty());
+  const auto chunk = parsed(frames[0]);
+  EXPECT_EQ(chunk.at_pointer("/object").get_string(), "chat.completion.chunk");
+  ASSERT_EQ(chunk.at_pointer("/choices").get_array().size(), 1u);
+  EXPECT_EQ(chunk.at_pointer("/choices/0/index").get_int64(), 0);
+  EXPECT_THAT(chunk.at_pointer("/choices/0/delta").get_object(), IsEmpty());
+  EXPECT_TRUE(chunk.at_pointer("/choices/0/finish_reason").is_null());
 }
 
 TEST(ChatErrorTest, HasTheVendorsShape) {

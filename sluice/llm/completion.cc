@@ -35,6 +35,11 @@ std::string arguments_of(Reader& function) {
   return function.text("arguments", "");
 }
 
+void read_function(Reader& in, ToolCall& call) {
+  call.name = in.text("name", "");
+  call.arguments = arguments_of(in);
+}
+
 void read(Reader& in, ToolCall& call) {
   call.id = in.text("id", "");
   if (in.find("custom") != nullptr) {
@@ -44,10 +49,7 @@ void read(Reader& in, ToolCall& call) {
       call.arguments = tool.text("input", "");
     });
   } else if (in.find("function") != nullptr) {
-    in.object("function", [&](Reader& tool) {
-      call.name = tool.text("name", "");
-      call.arguments = arguments_of(tool);
-    });
+    in.object("function", [&](Reader& tool) { read_function(tool, call); });
   } else {
     in.fail("function", "is missing");
   }
@@ -118,6 +120,10 @@ void read(Reader& in, Message& message) {
   if (message.reasoning.empty()) message.reasoning = in.text("reasoning", "");
   in.objects("tool_calls", Reader::kAny,
              [&](Reader& each) { read(each, message.tool_calls.emplace_back()); });
+  if (!message.tool_calls.empty()) return;
+  // The one call of older servers, which has no id.
+  in.object("function_call",
+            [&](Reader& each) { read_function(each, message.tool_calls.emplace_back()); });
 }
 
 void read(Reader& in, Choice& choice, std::vector<int32_t>& prompt_ids) {

@@ -91,6 +91,28 @@ TEST(CompletionTest, ArgumentsMayBeAnObjectAndToolsCustom) {
   EXPECT_EQ(calls.at(1).arguments, "*** Begin");
 }
 
+TEST(CompletionTest, TheOneCallOfOlderServersIsACall) {
+  const auto answer = read(R"({"choices":[{"message":{"content":null,
+      "function_call":{"name":"f","arguments":"{\"a\":1}"}},"finish_reason":"function_call"}]})");
+  ASSERT_TRUE(answer) << answer.error().message;
+  EXPECT_EQ(answer->choices.at(0).finish, Finish::kToolCalls);
+  const auto& calls = answer->choices.at(0).message.tool_calls;
+  ASSERT_EQ(calls.size(), 1u);
+  EXPECT_EQ(calls[0].id, "");
+  EXPECT_EQ(calls[0].name, "f");
+  EXPECT_EQ(calls[0].arguments, R"({"a":1})");
+  // Newer servers name both, and say null to the older one.
+  const auto none = read(R"({"choices":[{"message":{"content":"x","function_call":null}}]})");
+  ASSERT_TRUE(none) << none.error().message;
+  EXPECT_TRUE(none->choices.at(0).message.tool_calls.empty());
+  const auto both = read(R"({"choices":[{"message":{
+      "tool_calls":[{"id":"1","function":{"name":"f","arguments":"{}"}}],
+      "function_call":{"name":"f","arguments":"{}"}}}]})");
+  ASSERT_TRUE(both) << both.error().message;
+  EXPECT_EQ(both->choices.at(0).message.tool_calls.size(), 1u);
+  EXPECT_FALSE(read(R"({"choices":[{"message":{"function_call":"f"}}]})"));
+}
+
 TEST(CompletionTest, WhatIsNoCompletionIsRefusedWithTheReason) {
   const auto why = [](std::string_view text) {
     const auto answer = read(text);

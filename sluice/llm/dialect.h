@@ -202,6 +202,8 @@ class Codec {
   // one. Nothing if another's message stands there.
   virtual std::optional<Message> echo_at(const json::Raw& conversation,
                                          const HistoryMark& mark) const = 0;
+  // Adds a message of the assistant's to the one in front of it, where several are one.
+  virtual void join(Message& echo, Message next) const;
   // An element of a conversation in a form that is equal for elements which mean the same, however
   // agents write them from call to call. Most write them the same way.
   virtual std::string canonical(const json::Raw& message) const {
@@ -214,8 +216,10 @@ class Codec {
 
   // The answer side. An answer has at least one choice (see complete() in answer.h).
 
-  // How the ids of tool calls begin.
+  // How the ids of tool calls begin, and where they stand in a request (json::visit_strings()):
+  // those of calls and those of their results.
   virtual std::string_view tool_id_prefix() const { return "call_"; }
+  virtual std::span<const std::string_view> tool_id_paths() const = 0;
   // Writes into the answer what its form depends on and only the request says (which of its tool
   // calls are of custom tools).
   virtual void fit(const Call&, Answer&) const {}

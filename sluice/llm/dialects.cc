@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "sluice/llm/codecs.h"
+#include "sluice/llm/own_ids.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::llm {
@@ -48,6 +49,10 @@ std::string dialect_names() {
   return out;
 }
 
+void Codec::join(Message& echo, Message next) const {
+  wire::join(echo, std::move(next));
+}
+
 std::string Codec::model(std::string_view name) const {
   return wire::object([&](wire::Members& model) { describe(model, name); });
 }
@@ -63,6 +68,17 @@ Result<const Request*> Call::request() const {
   std::call_once(parsed_, [this] { request_ = std::make_unique<Result<Request>>(parse()); });
   if (!*request_) return request_->error();
   return &request_->value();
+}
+
+Result<std::shared_ptr<const Bytes>> Call::asked() const {
+  std::shared_ptr<const Bytes> bytes = changed_body;
+  if (!bytes) {
+    SLUICE_TRY(bytes, body.bytes());
+  }
+  const Codec* const codec = own_ids ? find_codec(dialect) : nullptr;
+  if (codec == nullptr) return bytes;
+  auto own = own_ids->put_back(*codec, *bytes);
+  return own ? std::make_shared<const Bytes>(std::move(*own)) : bytes;
 }
 
 Result<Request> Call::parse() const {

@@ -17,6 +17,7 @@ namespace {
 using json::Raw;
 using json::Type;
 using wire::append_line;
+using wire::fields_of;
 using wire::given;
 using wire::Members;
 using wire::string_in;
@@ -24,6 +25,7 @@ using wire::string_in;
 constexpr wire::RoleName kRoleNames[] = {{"", Role::kUser},
                                          {"user", Role::kUser},
                                          {"function", Role::kUser},
+                                         {"tool", Role::kUser},  // as Google's SDK documents it
                                          {"model", Role::kAssistant}};
 constexpr wire::FinishName kReasons[] = {{Finish::kStop, "STOP"},
                                          {Finish::kLength, "MAX_TOKENS"},
@@ -48,14 +50,16 @@ const Raw* find(const json::RawObject& object, std::string_view camel, std::stri
   return value != nullptr ? value : object.find(snake);
 }
 
-// A list's elements; a single one may stand for a list, as protobuf's JSON allows.
+// A list's elements; a single one may stand for a list, as protobuf's JSON allows. None of what is
+// neither.
 Result<std::vector<Raw>> elements_of(const Raw& value) {
   if (value.is(Type::kObject)) return std::vector<Raw>{value};
+  if (!value.is(Type::kArray)) return std::vector<Raw>();
   return json::elements(value);
 }
 
 Result<ToolCall> read_call(const Raw& value) {
-  SLUICE_TRY(const auto fields, json::fields(value));
+  SLUICE_TRY(const auto fields, fields_of(value));
   ToolCall call;
   call.id = string_in(fields, "id");
   call.name = string_in(fields, "name");
@@ -72,7 +76,7 @@ struct ToolResult {
 
 // What a tool's response says: the text of its "output", "error", ..., else all of it.
 Result<ToolResult> read_response(const Raw& value) {
-  SLUICE_TRY(const auto fields, json::fields(value));
+  SLUICE_TRY(const auto fields, fields_of(value));
   ToolResult out;
   Message& message = out.message;
   message.role = Role::kTool;
@@ -81,8 +85,7 @@ Result<ToolResult> read_response(const Raw& value) {
   const Raw* response = fields.find("response");
   if (!given(response)) return out;
   message.text = response->text;
-  if (!response->is(Type::kObject)) return out;
-  SLUICE_TRY(const auto members, json::fields(*response));
+  SLUICE_TRY(const auto members, fields_of(*response));
   for (const std::string_view name : {"output", "error", "result", "content"}) {
     const Raw* text = members.find(name);
     if (text == nullptr || !text->is(Type::kString)) continue;
@@ -93,7 +96,7 @@ Result<ToolResult> read_response(const Raw& value) {
 }
 
 Result<void> read_part(const Raw& value, Message& message, std::vector<ToolResult>& results) {
-  SLUICE_TRY(const auto part, json::fields(value));
+  SLUICE_TRY(const auto part, fields_of(value));
   const std::string text = string_in(part, "text");
   const Raw* thought = part.find("thought");
   if (thought != nullptr && json::to_bool(*thought).value_or(false)) {
@@ -104,7 +107,7 @@ Result<void> read_part(const Raw& value, Message& message, std::vector<ToolResul
     append_line(message.text, text);
   }
   if (const Raw* seal = find(part, "thoughtSignature", "thought_signature");
-      given(seal) && message.reasoning_seal.empty()) {
+      seal != nullptr && seal->is(Type::kString) && message.reasoning_seal.empty()) {
     SLUICE_TRY(message.reasoning_seal, json::to_text(*seal));
   }
   if (const Raw* call = find(part, "functionCall", "function_call"); given(call)) {
@@ -134,6 +137,7 @@ Result<Parsed> parse_content(const Raw& value, Role otherwise) {
     SLUICE_TRY(message.text, json::to_text(value));
     return out;
   }
+  if (otherwise == Role::kSystem && !value.is(Type::kObject)) return out;
   SLUICE_TRY(const auto fields, json::fields(value));
   const std::string role = string_in(fields, "role");
   if (otherwise != Role::kSystem) {
@@ -153,7 +157,7 @@ Result<Message> parse_alone(const Raw& value) {
 }
 
 // SDKs keep a content for each piece of a stream.
-void join(Message& echo, Message next) {
+void join_pieces(Message& echo, Message next) {
   echo.text.append(std::exchange(next.text, {}));
   wire::join(echo, std::move(next));
 }
@@ -183,18 +187,24 @@ class Ids {
   std::vector<std::pair<std::string, std::string>> waiting_;  // names and ids of the last message's
 };
 
-Result<void> read_tool_names(const Raw& tools, std::vector<std::string>& out) {
+Result<void> read_tools(const Raw& tools, std::vector<ToolOffer>& out) {
   SLUICE_TRY(const auto list, elements_of(tools));
   for (const Raw& element : list) {
-    SLUICE_TRY(const auto tool, json::fields(element));
+    SLUICE_TRY(const auto tool, fields_of(element));
     for (const auto& [name, value] : tool.fields) {
       if (name != "functionDeclarations" && name != "function_declarations") {
-        out.push_back(name);  // the vendor's own tools: "googleSearch"
+        ToolOffer& own = out.emplace_back();  // the vendor's: "googleSearch"
+        own.name = own.kind = name;
+        json::append_string(own.raw.append("{"), name);
+        own.raw.append(":").append(value.text).append("}");
         continue;
       }
-      SLUICE_TRY(const auto functions, json::elements(value));
+      SLUICE_TRY(const auto functions, elements_of(value));
       for (const Raw& function : functions) {
-        out.push_back(string_in(function, "name"));
+        SLUICE_TRY(const auto fields, fields_of(function));
+        ToolOffer offer = wire::read_function(
+            fields, function, {"parametersJsonSchema", "parameters_json_schema", "parameters"});
+        if (!offer.name.empty()) out.push_back(std::move(offer));
       }
     }
   }
@@ -332,6 +342,13 @@ constexpr Api kApi{.own_version = "/v1beta",
                    .key_header = "x-goog-api-key",
                    .key_prefix = ""};
 
+// In both spellings, and where a single part stands for a list.
+constexpr std::string_view kToolIds[] = {
+    "/contents/*/parts/*/functionCall/id",  "/contents/*/parts/*/functionResponse/id",
+    "/contents/*/parts/*/function_call/id", "/contents/*/parts/*/function_response/id",
+    "/contents/*/parts/functionCall/id",    "/contents/*/parts/functionResponse/id",
+    "/contents/*/parts/function_call/id",   "/contents/*/parts/function_response/id"};
+
 class GeminiCodec final : public Codec {
  public:
   std::string_view name() const override { return "gemini"; }
@@ -365,6 +382,15 @@ class GeminiCodec final : public Codec {
         peek.n = static_cast<uint32_t>(*n);
       }
     }
+    const auto judge = [](size_t index,
+                          const wire::ElementHead& head) -> std::optional<BadRequest> {
+      const bool object = head.type == Type::kObject;
+      if (object && wire::role_of(head.role, kRoleNames, "contents")) return std::nullopt;
+      const std::string place = fmt::format("contents[{}]", index);
+      if (!object) return invalid(place, "an object is expected");
+      return BadRequest{"Please use a valid role: user, model.", place + ".role", ""};
+    };
+    if (auto bad = wire::judge_fresh(*field[kContents], judge)) return *bad;
     return std::move(peek);
   }
 
@@ -389,8 +415,7 @@ class GeminiCodec final : public Codec {
       if (!parsed.bare) messages.push_back(std::move(parsed.message));
     }
     if (const Raw* tools = fields.find("tools"); given(tools)) {
-      request.tools = tools->text;
-      SLUICE_TRY_VOID(read_tool_names(*tools, request.tool_names));
+      SLUICE_TRY_VOID(read_tools(*tools, request.tools));
     }
     if (const Raw* choice = find(fields, "toolConfig", "tool_config"); given(choice)) {
       request.tool_choice = choice->text;
@@ -407,8 +432,10 @@ class GeminiCodec final : public Codec {
     static constexpr std::array<std::string_view, 1> kNames{"tools"};
     SLUICE_TRY(const auto found, peeker.fields(body, kNames));
     const Raw own = given(found[0]) ? found[0]->value : Raw();
+    std::vector<ToolOffer> offers;
+    if (!own.text.empty()) SLUICE_TRY_VOID(read_tools(own, offers));
     std::vector<std::string> names;
-    if (!own.text.empty()) SLUICE_TRY_VOID(read_tool_names(own, names));
+    for (ToolOffer& offer : offers) names.push_back(std::move(offer.name));
     const std::string missing = wire::missing_tools(tools, names, append_function);
     if (missing.empty()) return std::optional<WithTools>();
     SLUICE_TRY(const std::string value, with_functions(own, missing));
@@ -441,8 +468,10 @@ class GeminiCodec final : public Codec {
   }
 
   std::optional<Message> echo_at(const Raw& conversation, const HistoryMark& mark) const override {
-    return wire::echo_at(conversation, mark, parse_alone, join);
+    return wire::echo_at(conversation, mark, parse_alone, join_pieces);
   }
+
+  void join(Message& echo, Message next) const override { join_pieces(echo, std::move(next)); }
 
   Admitted<std::string> count_tokens(json::Peeker& peeker, const Bytes& body,
                                      const Target& target) const override {
@@ -456,6 +485,8 @@ class GeminiCodec final : public Codec {
     }
     return count_prompt(peeker, body, target);
   }
+
+  std::span<const std::string_view> tool_id_paths() const override { return kToolIds; }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
     return response(envelope, answer, More::kNo);
@@ -566,7 +597,7 @@ class GeminiCodec final : public Codec {
         "systemInstruction", "system_instruction",
         "generationConfig",  "generation_config",
         "cachedContent",     "cached_content"};
-    auto found = peeker.fields(body, kNames);
+    auto found = peeker.fields(body, kNames, kContents);
     if (!found) return unreadable(found.error());
     Prompt out{{}, std::move(*found)};
     const auto& field = out.field;
@@ -581,9 +612,6 @@ class GeminiCodec final : public Codec {
         field[kContents]->count == 0) {
       return BadRequest{"* GenerateContentRequest.contents: contents is not specified", "contents",
                         ""};
-    }
-    if (!wire::begins_with_object(field[kContents]->value)) {
-      return invalid("contents[0]", "an object is expected");
     }
     peek.conversation = field[kContents]->value;
     peek.messages = field[kContents]->count;

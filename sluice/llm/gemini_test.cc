@@ -95,7 +95,7 @@ TEST(GeminiPeekTest, KnowsBothSpellings) {
   EXPECT_EQ(request->messages[1].text, "hi");
   EXPECT_EQ(request->top_k, 5);
   EXPECT_EQ(request->max_tokens, 7);
-  EXPECT_THAT(request->tool_names, ElementsAre("f"));
+  EXPECT_THAT(testing::tool_names(*request), ElementsAre("f"));
 }
 
 TEST(GeminiPeekTest, NamesTheFieldThatIsMissingOrWrong) {
@@ -134,7 +134,7 @@ TEST(GeminiParseTest, GivesTheCanonicalForm) {
   EXPECT_EQ(request->messages[3].tool_call_id, "call_1");
   EXPECT_EQ(request->messages[3].text, "ok");
   EXPECT_EQ(request->messages[4].text, R"({"odd":[1]})");
-  EXPECT_THAT(request->tool_names, ElementsAre("read_file", "bash", "googleSearch"));
+  EXPECT_THAT(testing::tool_names(*request), ElementsAre("read_file", "bash", "googleSearch"));
   EXPECT_EQ(request->tool_choice, R"({"functionCallingConfig":{"mode":"AUTO"}})");
   EXPECT_EQ(request->temperature, 1.0);
   EXPECT_EQ(request->top_p, 0.95);
@@ -176,10 +176,31 @@ TEST(GeminiParseTest, CallsWithoutIdsAreNumberedAndTheirResultsFindThem) {
   EXPECT_EQ(result(3), " \"4\"");
 }
 
+TEST(GeminiParseTest, ToolsHaveOneForm) {
+  EXPECT_THAT(
+      testing::tools_of(
+          codec(), Bytes(R"({"contents":[{}],"tools":[{"functionDeclarations":[)"
+                         R"({"name":"f","description":"d","parameters":{"type":"OBJECT"}},)"
+                         R"({"name":"g","parametersJsonSchema":{"type":"object"}},{"name":7}]},)"
+                         R"({"google\"Search":{}}, 5]})")),
+      ElementsAre(
+          R"(f|d|{"type":"OBJECT"}|function||)"
+          R"({"name":"f","description":"d","parameters":{"type":"OBJECT"}})",
+          R"(g||{"type":"object"}|function||{"name":"g","parametersJsonSchema":{"type":"object"}})",
+          R"(google"Search|||google"Search||{"google\"Search":{}})"));
+}
+
+TEST(GeminiParseTest, PartsOfNoKnownShapeStayRaw) {
+  const auto request = codec().parse(Bytes(R"({"contents":[{"parts":["x"]},{"parts":7}]})"));
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->messages[0].text, "");
+  EXPECT_EQ(request->messages[0].raw, R"({"parts":["x"]})");
+  EXPECT_EQ(request->messages[1].raw, R"({"parts":7})");
+}
+
 TEST(GeminiParseTest, RefusesWhatPeekDidNotLookInto) {
   EXPECT_FALSE(codec().parse(Bytes(R"({"contents":[{"parts":tru}]})")));
   EXPECT_FALSE(codec().parse(Bytes(R"({"contents":[{"role":"robot","parts":[]}]})")));
-  EXPECT_FALSE(codec().parse(Bytes(R"({"contents":[{"parts":["x"]}]})")));
   EXPECT_FALSE(codec().parse(Bytes(R"({"contents":[1]})")));
   EXPECT_FALSE(codec().parse(Bytes("{}")));
 }
@@ -346,7 +367,7 @@ TEST(GeminiToolsTest, ToolsArePutBehindTheAgentsOwnInTheDialectsShape) {
   EXPECT_EQ(with(R"({"tools":{"googleSearch":{}}})"),
             R"({"tools":[{"googleSearch":{}},)" + both + "]}");
   EXPECT_EQ(with(R"({"tools":[)" + both + "]}"), "nothing");
-  EXPECT_EQ(with(R"({"tools":[7]})"), "invalid_argument");
+  EXPECT_EQ(with(R"({"tools":[7]})"), R"({"tools":[7,)" + both + "]}");
 }
 
 }  // namespace

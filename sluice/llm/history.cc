@@ -1,5 +1,6 @@
 #include "sluice/llm/history.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "sluice/llm/wire.h"
@@ -37,6 +38,16 @@ std::string_view said(const Message& message) {
   return message.text.empty() ? message.refusal : message.text;
 }
 
+// REQUIRES: it is its echo.
+bool is_verbatim(const Message& sampled, const Message& echoed) {
+  const auto same = [](const ToolCall& a, const ToolCall& b) {
+    return a.name == b.name && a.arguments == b.arguments;
+  };
+  return said(sampled) == said(echoed) &&
+         std::equal(sampled.tool_calls.begin(), sampled.tool_calls.end(), echoed.tool_calls.begin(),
+                    echoed.tool_calls.end(), same);
+}
+
 }  // namespace
 
 bool is_echo(const Message& sampled, const Message& echoed) {
@@ -49,14 +60,24 @@ bool is_echo(const Message& sampled, const Message& echoed) {
   return same_words(said(sampled), said(echoed));
 }
 
-std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
-                                    const Answer& answer, const json::Raw& conversation) {
-  const auto echo = codec.echo_at(conversation, mark);
-  if (!echo) return std::nullopt;
+std::optional<Echo> find_echo(const Answer& answer, const Message& echoed) {
   for (size_t i = 0; i < answer.choices.size(); ++i) {
-    if (is_echo(answer.choices[i].message, *echo)) return i;
+    const Message& sampled = answer.choices[i].message;
+    if (is_echo(sampled, echoed)) return Echo{i, is_verbatim(sampled, echoed)};
   }
   return std::nullopt;
+}
+
+std::optional<Echo> find_echo(const Codec& codec, const HistoryMark& mark, const Answer& answer,
+                              const json::Raw& conversation) {
+  const auto echo = codec.echo_at(conversation, mark);
+  return echo ? find_echo(answer, *echo) : std::nullopt;
+}
+
+std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
+                                    const Answer& answer, const json::Raw& conversation) {
+  const auto echo = find_echo(codec, mark, answer, conversation);
+  return echo ? std::optional(echo->choice) : std::nullopt;
 }
 
 bool extends(const json::Raw& earlier, const json::Raw& later) {

@@ -16,8 +16,17 @@ namespace sluice::llm {
 // Gemini's dialect leaves optional, the names of the tools count instead.
 bool is_echo(const Message& sampled, const Message& echoed);
 
-// Which of the answer's choices the later `conversation` holds at `mark`, where the call's own
-// conversation ended; nothing if it does not continue with any of them.
+// An answer found again.
+struct Echo {
+  size_t choice = 0;
+  // Its text, and the names and arguments of its calls, are the bytes that were sent.
+  bool verbatim = false;
+};
+std::optional<Echo> find_echo(const Answer& answer, const Message& echoed);
+// In a later `conversation` at `mark`, where the call's own conversation ended.
+std::optional<Echo> find_echo(const Codec& codec, const HistoryMark& mark, const Answer& answer,
+                              const json::Raw& conversation);
+// Which of the answer's choices that is.
 std::optional<size_t> echoed_choice(const Codec& codec, const HistoryMark& mark,
                                     const Answer& answer, const json::Raw& conversation);
 

@@ -28,10 +28,10 @@ constexpr wire::FinishName kReasons[] = {{Finish::kStop, "end_turn"},
 constexpr wire::ErrorShape kErrors[] = {
     {400, 400, "invalid_request_error"}, {500, 500, "api_error"},
     {401, 401, "authentication_error"},  {403, 403, "permission_error"},
-    {404, 404, "not_found_error"},       {413, 413, "request_too_large"},
-    {429, 429, "rate_limit_error"},      {499, 529, "overloaded_error"},
-    {502, 529, "overloaded_error"},      {503, 529, "overloaded_error"},
-    {504, 504, "timeout_error"}};
+    {404, 404, "not_found_error"},       {409, 409, "invalid_request_error"},
+    {413, 413, "request_too_large"},     {429, 429, "rate_limit_error"},
+    {499, 529, "overloaded_error"},      {502, 529, "overloaded_error"},
+    {503, 529, "overloaded_error"},      {504, 504, "timeout_error"}};
 
 BadRequest missing(std::string_view param) {
   return {fmt::format("{}: Field required", param), std::string(param), ""};
@@ -66,6 +66,7 @@ ToolCall read_call(const json::RawObject& block) {
 
 // One block of a message, into the message or, if it is a tool's result, behind `results`.
 Result<void> read_block(const Raw& value, Message& message, std::vector<Message>& results) {
+  if (!value.is(Type::kObject)) return {};
   SLUICE_TRY(const auto block, json::fields(value));
   const std::string type = string_in(block, "type");
   if (type == "text") {
@@ -150,6 +151,16 @@ void append_canonical(std::string& out, const Raw& value, int levels) {
     }
   }
   out.push_back('}');
+}
+
+// A tool; without a name if it is none. The vendor's own ("bash_20250124") have a type.
+Result<ToolOffer> read_tool(const Raw& row) {
+  SLUICE_TRY(const auto fields, wire::fields_of(row));
+  ToolOffer tool = wire::read_function(fields, row, {"input_schema"});
+  const std::string type = string_in(fields, "type");
+  if (!type.empty() && type != "custom") tool.kind = type;
+  if (tool.name.empty()) tool.name = type;
+  return tool;
 }
 
 void append_tool(Bytes& out, const ToolDefinition& tool) {
@@ -309,7 +320,7 @@ class EventWriter {
     for (const ToolCall& call : message.tool_calls) {
       // The model's own text, whatever it is: so the vendor streams it, and clients judge it.
       open([&](Bytes& out) { append_tool_use(out, call, Fill::kEmpty); });
-      delta("input_json_delta", "partial_json", call.arguments.empty() ? "{}" : call.arguments);
+      delta("input_json_delta", "partial_json", wire::function_arguments(call.arguments));
       close();
     }
   }
@@ -367,6 +378,9 @@ constexpr Api kApi{.call = "/messages",
                    .key_header = "x-api-key",
                    .key_prefix = ""};
 
+constexpr std::string_view kToolIds[] = {"/messages/*/content/*/id",
+                                         "/messages/*/content/*/tool_use_id"};
+
 class MessagesCodec final : public Codec {
  public:
   std::string_view name() const override { return "messages"; }
@@ -391,6 +405,15 @@ class MessagesCodec final : public Codec {
       if (!stream) return invalid("stream", "a valid boolean");
       peek.stream = *stream;
     }
+    const auto judge = [](size_t index,
+                          const wire::ElementHead& head) -> std::optional<BadRequest> {
+      const bool object = head.type == Type::kObject;
+      if (object && wire::role_of(head.role, kRoleNames, "messages")) return std::nullopt;
+      const std::string place = fmt::format("messages.{}", index);
+      if (!object) return invalid(place, "a valid dictionary");
+      return invalid(place + ".role", wire::names_of(kRoleNames));
+    };
+    if (auto bad = wire::judge_fresh(*field[kMessages], judge)) return *bad;
     return std::move(peek);
   }
 
@@ -410,10 +433,10 @@ class MessagesCodec final : public Codec {
       if (!parsed.bare) request.messages.push_back(std::move(parsed.message));
     }
     if (const Raw* tools = fields.find("tools"); given(tools)) {
-      request.tools = tools->text;
       SLUICE_TRY(const auto rows, json::elements(*tools));
       for (const Raw& row : rows) {
-        request.tool_names.push_back(string_in(row, "name"));
+        SLUICE_TRY(ToolOffer tool, read_tool(row));
+        if (!tool.name.empty()) request.tools.push_back(std::move(tool));
       }
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
@@ -445,8 +468,11 @@ class MessagesCodec final : public Codec {
   }
 
   std::string canonical(const Raw& message) const override {
+    // A system prompt is content by itself.
+    const bool bare = !message.is(Type::kObject) && json::read_value(message.text);
+    const std::string holder = bare ? "{\"content\":" + std::string(message.text) + "}" : "";
     std::string out;
-    append_canonical(out, message, 3);
+    append_canonical(out, bare ? Raw{holder, Type::kObject} : message, 3);
     return out;
   }
 
@@ -461,6 +487,7 @@ class MessagesCodec final : public Codec {
   }
 
   std::string_view tool_id_prefix() const override { return "toolu_"; }
+  std::span<const std::string_view> tool_id_paths() const override { return kToolIds; }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {
     const Choice& choice = answer.choices.front();
@@ -554,7 +581,7 @@ class MessagesCodec final : public Codec {
   static Admitted<Prompt> read_prompt(json::Peeker& peeker, const json::Document& body) {
     static constexpr std::array<std::string_view, kCount> kNames{
         "model", "messages", "system", "tools", "max_tokens", "stream", "thread"};
-    auto found = peeker.fields(body, kNames);
+    auto found = peeker.fields(body, kNames, kMessages);
     if (!found) {
       return BadRequest{"The request body is not valid JSON: " + found.error().message, "", ""};
     }
@@ -575,7 +602,6 @@ class MessagesCodec final : public Codec {
     if (field[kMessages]->count == 0) {
       return BadRequest{"messages: at least one message is required", "messages", ""};
     }
-    if (!wire::begins_with_object(messages)) return invalid("messages.0", "a valid dictionary");
     peek.conversation = messages;
     peek.messages = field[kMessages]->count;
 

@@ -127,7 +127,7 @@ TEST(MessagesParseTest, GivesTheCanonicalForm) {
   EXPECT_EQ(request->messages[5].tool_call_id, "call_1");
   EXPECT_EQ(request->messages[5].text, "ok");
   EXPECT_THAT(request->messages[5].raw, HasSubstr("\"AA\""));
-  EXPECT_THAT(request->tool_names, ElementsAre("Bash", "Edit"));
+  EXPECT_THAT(testing::tool_names(*request), ElementsAre("Bash", "Edit"));
   EXPECT_EQ(request->tool_choice, R"({"type":"auto"})");
   EXPECT_EQ(request->temperature, 0.5);
   EXPECT_EQ(request->top_p, 0.9);
@@ -149,10 +149,31 @@ TEST(MessagesParseTest, ResultsAndWordsInOneMessageAreTakenApart) {
   EXPECT_THAT(parsed->messages[2].raw, HasSubstr("new_block"));
 }
 
+TEST(MessagesParseTest, ToolsHaveOneForm) {
+  EXPECT_THAT(
+      testing::tools_of(
+          codec(),
+          Bytes(request(R"({"role":"user","content":"x"})",
+                        R"(,"tools":[{"name":"f","description":"d","input_schema":{"a": 1}},)"
+                        R"({"type":"custom","name":"g"},)"
+                        R"({"type":"bash_20250124","name":"bash"},{"type":"toolset"},{},7])"))),
+      ElementsAre(
+          R"(f|d|{"a": 1}|function||{"name":"f","description":"d","input_schema":{"a": 1}})",
+          R"(g|||function||{"type":"custom","name":"g"})",
+          R"(bash|||bash_20250124||{"type":"bash_20250124","name":"bash"})",
+          R"(toolset|||toolset||{"type":"toolset"})"));
+}
+
+TEST(MessagesParseTest, BlocksOfNoKnownShapeStayRaw) {
+  const auto read = codec().parse(Bytes(request(R"({"role":"user","content":[1]})")));
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->messages[0].text, "");
+  EXPECT_EQ(read->messages[0].raw, R"({"role":"user","content":[1]})");
+}
+
 TEST(MessagesParseTest, RefusesWhatPeekDidNotLookInto) {
   EXPECT_FALSE(codec().parse(Bytes(request(R"({"role":"user","content":tru})"))));
   EXPECT_FALSE(codec().parse(Bytes(request(R"({"role":"robot","content":"x"})"))));
-  EXPECT_FALSE(codec().parse(Bytes(request(R"({"role":"user","content":[1]})"))));
   EXPECT_FALSE(codec().parse(Bytes(request("1"))));
   EXPECT_FALSE(codec().parse(Bytes(R"({"model":"m"})")));
 }

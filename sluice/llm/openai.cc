@@ -67,13 +67,29 @@ std::optional<BadRequest> read_conversation(std::string_view name, const json::P
         fmt::format("Invalid '{}': empty array. Expected an array with minimum length 1.", name),
         std::string(name), "empty_array"};
   }
-  if (!wire::begins_with_object(field.value)) {
-    return BadRequest{fmt::format("Invalid type for '{}[0]': expected an object.", name),
-                      fmt::format("{}[0]", name), "invalid_type"};
-  }
   peek.conversation = field.value;
   peek.messages = field.count;
   return std::nullopt;
+}
+
+std::optional<BadRequest> judge_elements(std::string_view name, const json::Peeked& field,
+                                         bool (*is_message)(std::string_view type),
+                                         std::span<const wire::RoleName> roles) {
+  return wire::judge_fresh(
+      field, [&](size_t index, const wire::ElementHead& head) -> std::optional<BadRequest> {
+        const bool object = head.type == json::Type::kObject;
+        if (object && (!is_message(head.kind) || wire::role_of(head.role, roles, name))) {
+          return std::nullopt;
+        }
+        const std::string place = fmt::format("{}[{}]", name, index);
+        if (!object) {
+          return BadRequest{fmt::format("Invalid type for '{}': expected an object.", place), place,
+                            "invalid_type"};
+        }
+        return BadRequest{fmt::format("Invalid value: '{}'. Supported values are: {}.", head.role,
+                                      wire::names_of(roles)),
+                          place + ".role", "invalid_value"};
+      });
 }
 
 bool calls_tools(const Answer& answer) {
@@ -81,13 +97,14 @@ bool calls_tools(const Answer& answer) {
                      [](const Choice& choice) { return !choice.message.tool_calls.empty(); });
 }
 
-void fit(Answer& answer, std::span<const Declared> tools) {
+void fit(Answer& answer, std::span<const ToolOffer> tools) {
   for (Choice& choice : answer.choices) {
     for (ToolCall& call : choice.message.tool_calls) {
       const auto tool = std::find_if(tools.begin(), tools.end(),
-                                     [&](const Declared& each) { return each.name == call.name; });
+                                     [&](const ToolOffer& each) { return each.name == call.name; });
       if (tool == tools.end()) continue;  // the agent says that it has no such tool
-      call.kind = tool->kind;
+      const bool custom = tool->kind == "custom";
+      call.kind = custom ? ToolCall::Kind::kCustom : ToolCall::Kind::kFunction;
       call.space = tool->space;
     }
   }

@@ -25,23 +25,22 @@ using Field = std::optional<json::Peeked>;
 Admitted<std::string> read_model(const Field& field);
 // `stream` and `tools`, into `peek`; what is wrong with them, if something is.
 std::optional<BadRequest> read_stream_and_tools(std::span<const Field> fields, Peek& peek);
-// A list of objects that is not empty, as the conversation; what is wrong with it, if something is.
+// A list that is not empty, as the conversation; what is wrong with it, if something is.
 std::optional<BadRequest> read_conversation(std::string_view name, const json::Peeked& field,
                                             Peek& peek);
+// What is wrong with its elements: all are objects, and those whose `type` is one of a message have
+// one of `roles`.
+std::optional<BadRequest> judge_elements(std::string_view name, const json::Peeked& field,
+                                         bool (*is_message)(std::string_view type),
+                                         std::span<const std::pair<std::string_view, Role>> roles);
 
 int error_status(const Problem& problem);
 // {"message":...,"type":...,"param":...,"code":...}
 void append_error_object(Bytes& out, const Problem& problem);
 
-// A tool that a request declares.
-struct Declared {
-  std::string name;
-  ToolCall::Kind kind = ToolCall::Kind::kFunction;
-  std::string space = {};
-};
 bool calls_tools(const Answer& answer);
 // Writes into an answer's tool calls what their tools were declared to be.
-void fit(Answer& answer, std::span<const Declared> tools);
+void fit(Answer& answer, std::span<const ToolOffer> tools);
 
 // What the two codecs do alike.
 class OpenAiCodec : public Codec {

@@ -45,7 +45,7 @@ Result<void> read_reasoning(const json::RawObject& item, Message& message) {
   // The text itself where a server gives it, else the summary.
   for (const std::string_view name : {"content", "summary"}) {
     const Raw* parts = item.find(name);
-    if (!given(parts) || !message.reasoning.empty()) continue;
+    if (parts == nullptr || !parts->is(Type::kArray) || !message.reasoning.empty()) continue;
     SLUICE_TRY(const auto list, json::elements(*parts));
     for (const Raw& part : list) {
       append_line(message.reasoning, string_in(part, "text"));
@@ -65,13 +65,17 @@ Result<Message> parse_message_item(const json::RawObject& item) {
   return message;
 }
 
+bool is_message(std::string_view type) {
+  return type.empty() || type == "message";
+}
+
 // One item as a message of its own. What this does not know is the model's if it is a call, a
 // tool's if it is an output, else the user's; its content is in `raw` alone.
 Result<Message> parse_item(const Raw& value) {
   SLUICE_TRY(const auto item, json::fields(value));
   const std::string type = string_in(item, "type");
   Message message;
-  if (type == "message" || type.empty()) {
+  if (is_message(type)) {
     SLUICE_TRY(message, parse_message_item(item));
   } else if (type == "function_call" || type == "custom_tool_call") {
     message.role = Role::kAssistant;
@@ -101,27 +105,25 @@ void add_item(Message& message, Message item) {
 
 // --- Tools ---------------------------------------------------------------------------------------
 
-Result<void> read_tools(const Raw& tools, std::string_view space,
-                        std::vector<openai::Declared>& out) {
+Result<void> read_tools(const Raw& tools, std::string_view space, std::vector<ToolOffer>& out) {
   SLUICE_TRY(const auto list, json::elements(tools));
   for (const Raw& element : list) {
-    SLUICE_TRY(const auto tool, json::fields(element));
-    const std::string type = string_in(tool, "type");
-    const std::string name = string_in(tool, "name");
+    SLUICE_TRY(const auto tool, wire::fields_of(element));
+    ToolOffer offer = wire::read_function(tool, element, {"parameters"});
+    offer.kind = string_in(tool, "type");
     const Raw* inner = tool.find("tools");
-    if (type == "namespace" && space.empty() && inner != nullptr && inner->is(Type::kArray)) {
-      SLUICE_TRY_VOID(read_tools(*inner, name, out));
+    if (offer.kind == "namespace" && space.empty() && inner != nullptr && inner->is(Type::kArray)) {
+      SLUICE_TRY_VOID(read_tools(*inner, offer.name, out));
       continue;
     }
-    openai::Declared declared;
     // The vendor's own tools (web_search, ...) have a type and no name.
-    declared.name = name.empty() ? type : name;
-    if (type == "custom") declared.kind = ToolCall::Kind::kCustom;
+    if (offer.name.empty()) offer.name = offer.kind;
+    if (offer.name.empty()) continue;
     if (!space.empty()) {
-      declared.space = space;
-      declared.name = fmt::format("{}{}{}", space, kBetween, declared.name);
+      offer.space = space;
+      offer.name = fmt::format("{}{}{}", space, kBetween, offer.name);
     }
-    out.push_back(std::move(declared));
+    out.push_back(std::move(offer));
   }
   return {};
 }
@@ -169,6 +171,7 @@ void note_item(const Raw& item, Said& said) {
 }
 
 constexpr Api kApi{.call = "/responses", .count = "/responses/input_tokens"};
+constexpr std::string_view kToolIds[] = {"/input/*/call_id"};
 
 class ResponsesCodec final : public openai::OpenAiCodec {
  public:
@@ -188,7 +191,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
     static constexpr std::array<std::string_view, 9> kNames{
         "model",        "stream", "tools",     "input", "instructions", "previous_response_id",
         "conversation", "prompt", "background"};
-    const auto found = peeker.fields(body, kNames);
+    const auto found = peeker.fields(body, kNames, kInput);
     if (!found) return openai::unreadable(found.error());
     const auto& field = *found;
     Peek peek;
@@ -227,6 +230,9 @@ class ResponsesCodec final : public openai::OpenAiCodec {
       }
       peek.system = field[kInstructions]->value;
     }
+    if (auto bad = openai::judge_elements("input", *field[kInput], is_message, kRoleNames)) {
+      return *bad;
+    }
     return peek;
   }
 
@@ -246,10 +252,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
     }
     SLUICE_TRY_VOID(parse_input(*input, request.messages));
     if (const Raw* tools = fields.find("tools"); given(tools)) {
-      request.tools = tools->text;
-      std::vector<openai::Declared> declared;
-      SLUICE_TRY_VOID(read_tools(*tools, "", declared));
-      for (openai::Declared& tool : declared) request.tool_names.push_back(std::move(tool.name));
+      SLUICE_TRY_VOID(read_tools(*tools, "", request.tools));
     }
     request.tool_choice = wire::text_in(fields, "tool_choice");
     SLUICE_TRY_VOID(wire::read_sampling(fields, {"", "max_output_tokens", ""}, request));
@@ -302,8 +305,7 @@ class ResponsesCodec final : public openai::OpenAiCodec {
     if (!item) return std::string(message.text);
     const std::string type = string_in(*item, "type");
     const Raw* content = item->find("content");
-    if ((type != "message" && !type.empty()) || string_in(*item, "role") != "user" ||
-        content == nullptr) {
+    if (!is_message(type) || string_in(*item, "role") != "user" || content == nullptr) {
       return std::string(message.text);
     }
     if (content->is(Type::kArray)) {
@@ -332,14 +334,11 @@ class ResponsesCodec final : public openai::OpenAiCodec {
     });
   }
 
+  std::span<const std::string_view> tool_id_paths() const override { return kToolIds; }
+
   void fit(const Call& call, Answer& answer) const override {
     if (!openai::calls_tools(answer)) return;
-    const auto request = call.request();
-    if (!request || (*request)->tools.empty()) return;
-    std::vector<openai::Declared> declared;
-    // What parse() could read is readable.
-    if (!read_tools(Raw{(*request)->tools, Type::kArray}, "", declared)) return;
-    openai::fit(answer, declared);
+    if (const auto request = call.request()) openai::fit(answer, (*request)->tools);
   }
 
   std::string plain(const Envelope& envelope, const Answer& answer) const override {

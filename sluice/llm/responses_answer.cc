@@ -101,7 +101,7 @@ void append_call(Members& members, const ToolCall& call, std::string_view status
     members.text("namespace", call.space);
   }
   members.text("name", name);
-  members.text(custom ? "input" : "arguments", stage == Stage::kDone ? call.arguments : "");
+  members.text(custom ? "input" : "arguments", stage == Stage::kDone ? wire::sent_text(call) : "");
 }
 
 void append_item(Bytes& out, const Item& item, const Choice& choice, Stage stage) {
@@ -365,7 +365,7 @@ void EventWriter::content(const Item& item, const Message& message, size_t from,
 
 void EventWriter::arguments(const Item& item) {
   const bool custom = item.call->kind == ToolCall::Kind::kCustom;
-  const std::string_view text = item.call->arguments;
+  const std::string_view text = wire::sent_text(*item.call);
   if (!text.empty()) {
     item_event(
         custom ? "response.custom_tool_call_input.delta" : "response.function_call_arguments.delta",

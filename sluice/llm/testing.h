@@ -113,6 +113,24 @@ inline Answer busy_answer() {
   return answer;
 }
 
+inline std::vector<std::string> tool_names(const Request& request) {
+  std::vector<std::string> out;
+  for (const ToolOffer& tool : request.tools) out.push_back(tool.name);
+  return out;
+}
+// "name|description|parameters|kind|namespace|raw" of each.
+inline std::vector<std::string> tools_of(const Codec& codec, const Bytes& body) {
+  const auto request = codec.parse(body);
+  EXPECT_TRUE(request) << (request ? "" : request.error().message);
+  std::vector<std::string> out;
+  if (!request) return out;
+  for (const ToolOffer& tool : request->tools) {
+    out.push_back(tool.name + "|" + tool.description + "|" + tool.parameters + "|" + tool.kind +
+                  "|" + tool.space + "|" + tool.raw);
+  }
+  return out;
+}
+
 // The conversation in `body`, and where the answer to it will be echoed.
 struct Conversation {
   Conversation(const Codec& codec, std::string_view text, const Target& target = {}) : body(text) {

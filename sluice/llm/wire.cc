@@ -38,6 +38,11 @@ Result<json::RawObject> object_in(const Bytes& body) {
   return json::fields(root);
 }
 
+Result<json::RawObject> fields_of(const Raw& value) {
+  if (!value.is(Type::kObject)) return json::RawObject();
+  return json::fields(value);
+}
+
 std::string string_in(const json::RawObject& fields, std::string_view name) {
   const Raw* value = fields.find(name);
   if (value == nullptr || !value->is(Type::kString)) return std::string();
@@ -65,9 +70,31 @@ Result<std::vector<Raw>> list_in(const json::RawObject& fields, std::string_view
   return Error(ErrorCode::kInvalidArgument, std::string(name) + ": missing", ErrorOrigin::kAgent);
 }
 
-bool begins_with_object(const Raw& array) {
-  const auto first = json::element_at(array, 0);
-  return first && *first && (*first)->is(Type::kObject);
+std::optional<BadRequest> judge_fresh(const json::Peeked& conversation, const Judge& judge) {
+  constexpr int kDepth = 2;  // in the body's object and its array
+  static constexpr std::array<std::string_view, 2> kMembers{"role", "type"};
+  ByteView rest = trimmed(conversation.fresh);
+  for (size_t index = conversation.fresh_at; !rest.empty(); ++index) {
+    std::array<Raw, kMembers.size()> members;
+    const auto element = json::first_value(rest, &rest, kDepth, kMembers, members);
+    if (!element) break;  // who asked for the check of all of it knows already
+    ElementHead head{element->type, {}, {}};
+    if (members[0].is(Type::kString)) head.role = json::to_text(members[0]).value_or("");
+    if (members[1].is(Type::kString)) head.kind = json::to_text(members[1]).value_or("");
+    if (auto bad = judge(index, head)) return bad;
+    rest = trimmed(rest);
+    rest = rest.starts_with(',') ? rest.substr(1) : ByteView();
+  }
+  return std::nullopt;
+}
+
+std::string names_of(std::span<const RoleName> roles) {
+  std::string out;
+  for (const auto& [name, role] : roles) {
+    if (!name.empty())
+      fmt::format_to(std::back_inserter(out), "{}'{}'", out.empty() ? "" : ", ", name);
+  }
+  return out;
 }
 
 Result<std::vector<std::string>> strings_of(const Raw& value) {
@@ -97,6 +124,19 @@ Result<void> read_content(const Raw& content, Message& message) {
     }
   }
   return {};
+}
+
+ToolOffer read_function(const json::RawObject& function, const Raw& raw,
+                        std::initializer_list<std::string_view> schemas) {
+  ToolOffer tool;
+  tool.name = string_in(function, "name");
+  tool.description = string_in(function, "description");
+  for (const std::string_view name : schemas) {
+    if (tool.parameters.empty()) tool.parameters = text_in(function, name);
+  }
+  tool.kind = "function";
+  tool.raw = raw.text;
+  return tool;
 }
 
 std::optional<Raw> at(const Raw& value, std::initializer_list<std::string_view> names) {
@@ -323,15 +363,21 @@ std::string seal_of(const Message& message) {
                                         : message.reasoning_seal;
 }
 
+std::string_view function_arguments(std::string_view arguments) {
+  return trimmed(arguments).empty() ? "{}" : arguments;
+}
+
 void append_arguments(Bytes& out, std::string_view arguments) {
-  if (trimmed(arguments).empty()) {
-    out.append("{}");
-    return;
-  }
+  arguments = function_arguments(arguments);
   const auto value = json::read_value(arguments);
   if (value && value->is(Type::kObject)) {
-    // Line breaks, which JSON allows between its parts, would end a line of an event.
-    for (const char c : value->text) out.push_back(c == '\n' || c == '\r' ? ' ' : c);
+    // Line breaks, which JSON allows between its parts, would end a line of an event; and so would
+    // others in its strings.
+    Bytes object(value->text);
+    std::replace_if(
+        object.begin(), object.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+    escape_line_ends(object);
+    out.append(object);
     return;
   }
   Members(out).text("INVALID_JSON", arguments);

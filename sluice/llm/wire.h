@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -33,14 +34,25 @@ std::string string_in(const json::RawObject& fields, std::string_view name);
 // The same of an object that need not be one.
 std::string string_in(const json::Raw& object, std::string_view name);
 
+// The members of what should be an object; none of what is not.
+Result<json::RawObject> fields_of(const json::Raw& value);
+
 // The value under `name` as it came, "" if it is absent or null.
 std::string text_in(const json::RawObject& fields, std::string_view name);
 
 // The elements of the list under `name`, which must be there.
 Result<std::vector<json::Raw>> list_in(const json::RawObject& fields, std::string_view name);
 
-// Whether an array has an object as its first element.
-bool begins_with_object(const json::Raw& array);
+// Has `judge` look at each element of a conversation that no earlier request had, until it says
+// that one is wrong. What is let in is what the canonical form can read.
+struct ElementHead {
+  json::Type type = json::Type::kNull;
+  std::string role, kind;  // what it has under "role" and "type"; "" if that is no string
+};
+using Judge = std::function<std::optional<BadRequest>(size_t index, const ElementHead& head)>;
+std::optional<BadRequest> judge_fresh(const json::Peeked& conversation, const Judge& judge);
+// "'system', 'user'": the names, for people.
+std::string names_of(std::span<const std::pair<std::string_view, Role>> roles);
 
 // The strings in a string or in an array of strings.
 Result<std::vector<std::string>> strings_of(const json::Raw& value);
@@ -86,6 +98,11 @@ struct ErrorShape {
   std::string_view type;
 };
 const ErrorShape& shape_of(int http, std::span<const ErrorShape> shapes);
+
+// A tool in canonical form, of the kind "function": name, description, and the schema under the
+// first of these names that is there.
+ToolOffer read_function(const json::RawObject& function, const json::Raw& raw,
+                        std::initializer_list<std::string_view> schemas);
 
 // --- Changing ------------------------------------------------------------------------------------
 
@@ -263,8 +280,17 @@ inline void note_sent(Sent& sent, const Message& so_far) {
   sent.text = so_far.text.size();
 }
 
+// A function's arguments as they are sent: the model's own text, or {} if that is blank. Clients
+// parse it.
+std::string_view function_arguments(std::string_view arguments);
+// The text of a call that may be of a custom tool, whose input may be blank.
+inline std::string_view sent_text(const ToolCall& call) {
+  const bool custom = call.kind == ToolCall::Kind::kCustom;
+  return custom ? std::string_view(call.arguments) : function_arguments(call.arguments);
+}
+
 // A tool call's arguments as an object, for dialects whose arguments are objects: the text itself
-// if it is one, {} if it is empty, else {"INVALID_JSON": text}. (So Anthropic's documentation has
+// if it is one, {} if it is blank, else {"INVALID_JSON": text}. (So Anthropic's documentation has
 // agents wrap what their model wrote wrongly; a tool refuses it by its schema, and the model gets
 // to read what it did.)
 void append_arguments(Bytes& out, std::string_view arguments);

@@ -76,6 +76,13 @@ TEST(ArgumentsTest, AreAnObjectWhateverTheModelWrote) {
   EXPECT_EQ(written("[1]"), R"({"INVALID_JSON":"[1]"})");
   EXPECT_EQ(written("{} {}"), R"({"INVALID_JSON":"{} {}"})");
   EXPECT_EQ(written("\xff"), "{\"INVALID_JSON\":\"\xEF\xBF\xBD\"}");
+  EXPECT_EQ(written("{\"a\":\"\u2028\"}"), R"({"a":"\u2028"})");
+}
+
+TEST(ArgumentsTest, OfACustomToolAreWhatTheyAre) {
+  EXPECT_EQ(sent_text({"c", "ls", " \n"}), "{}");
+  EXPECT_EQ(sent_text({"c", "ls", " {oops"}), " {oops");
+  EXPECT_EQ(sent_text({"c", "patch", " \n", ToolCall::Kind::kCustom}), " \n");
 }
 
 TEST(EventTest, IsOneFrame) {

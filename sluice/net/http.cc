@@ -89,9 +89,13 @@ std::string HttpRequest::parameter(std::string_view name) const {
 }
 
 std::optional<std::string_view> HttpRequest::bearer() const {
-  constexpr std::string_view kBearer = "Bearer ";
+  // The scheme is of any case, and blanks end it (RFC 9110, section 11.4).
   const std::string_view shown = headers.get_or("Authorization", "");
-  return shown.starts_with(kBearer) ? std::optional(shown.substr(kBearer.size())) : std::nullopt;
+  const size_t end = shown.find(' ');
+  if (end == std::string_view::npos || !equal_ignoring_case(shown.substr(0, end), "Bearer")) {
+    return std::nullopt;
+  }
+  return shown.substr(std::min(shown.find_first_not_of(' ', end), shown.size()));
 }
 
 bool HttpRequest::announces_body() const {

@@ -60,7 +60,8 @@ struct HttpRequest {
   std::string_view query() const;
   // What the query says of `name`, percent-decoded; "" if nothing.
   std::string parameter(std::string_view name) const;
-  // The key in "Authorization: Bearer KEY"; nothing if no key is shown in this way.
+  // The key in "Authorization: Bearer KEY", the scheme in any case; nothing if no key is shown in
+  // this way.
   std::optional<std::string_view> bearer() const;
   // Whether the head says that a body of some bytes follows, read or not.
   bool announces_body() const;

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
 
@@ -96,6 +98,7 @@ struct UrlConnector {
   Shard* shard;
   BlockingPool* names;
   Url url;
+  AddressCheck check;
   std::optional<TlsContext> tls;  // read once, at the first connection
 };
 
@@ -111,8 +114,8 @@ awaitable<Result<std::unique_ptr<Stream>>> connect_url(std::shared_ptr<UrlConnec
     if (!*context) co_return context->error();
     self->tls = std::move(**context);
   }
-  auto stream =
-      co_await connect_tcp(self->shard, self->names, self->url.host, self->url.port, deadline);
+  auto stream = co_await connect_tcp(self->shard, self->names, self->url.host, self->url.port,
+                                     self->check, deadline);
   if (!stream || !self->url.tls) co_return stream;
   co_return co_await connect_tls(self->shard, std::move(*stream), *self->tls, self->url.host,
                                  deadline);
@@ -120,8 +123,9 @@ awaitable<Result<std::unique_ptr<Stream>>> connect_url(std::shared_ptr<UrlConnec
 
 }  // namespace
 
-Connector url_connector(Shard& shard, BlockingPool& names, const Url& url) {
-  auto self = std::make_shared<UrlConnector>(UrlConnector{&shard, &names, url, std::nullopt});
+Connector url_connector(Shard& shard, BlockingPool& names, const Url& url, AddressCheck check) {
+  auto self = std::make_shared<UrlConnector>(
+      UrlConnector{&shard, &names, url, std::move(check), std::nullopt});
   return [self = std::move(self)](Deadline deadline) {
     return connect_url(self, deadline);
   };
@@ -378,6 +382,13 @@ awaitable<Result<void>> read_answer(std::shared_ptr<Connection> c, Exchange* x, 
   co_return x->failed(ErrorCode::kProtocol, "too many interim answers");
 }
 
+// Whether a call's connection broke before any byte of an answer; not because it was cancelled.
+awaitable<bool> broke_unheard(ErrorCode error, bool heard) {
+  if (error != ErrorCode::kClosed || heard) co_return false;
+  const auto cancellation = co_await boost::asio::this_coro::cancellation_state;
+  co_return cancellation.cancelled() == boost::asio::cancellation_type::none;
+}
+
 awaitable<Result<void>> exchange(std::shared_ptr<Connection> c, Exchange* x) {
   auto written = co_await write_request(c, x);
   if (written) co_return co_await read_answer(c, x, x->limits->first_byte_timeout);
@@ -589,12 +600,9 @@ awaitable<Result<std::unique_ptr<HttpIncoming>>> HttpClient::call(HttpRequest re
     if (!answered) {
       c->close();
       Error error = std::move(answered).error();
-      const bool stale = error.code == ErrorCode::kClosed && !x.heard;
-      if (!stale) co_return error;
-      if (x.written && !is_idempotent(request.method)) {
-        error.retryable = true;
-        co_return error;
-      }
+      const bool stale = co_await broke_unheard(error.code, x.heard);
+      error.retryable |= stale;
+      if (!stale || (x.written && !is_idempotent(request.method))) co_return error;
       c = nullptr;
       x.written = false;
     }
@@ -603,10 +611,12 @@ awaitable<Result<std::unique_ptr<HttpIncoming>>> HttpClient::call(HttpRequest re
     const Deadline connected_by = deadline.earlier(Deadline::in(state->limits.connect_timeout));
     SLUICE_CO_TRY(auto stream, co_await state->connector(connected_by));
     c = std::make_shared<Connection>(state->shard, std::move(stream));
-    const auto answered = co_await exchange(c, &x);
+    auto answered = co_await exchange(c, &x);
     if (!answered) {
       c->close();
-      co_return answered.error();
+      Error error = std::move(answered).error();
+      error.retryable |= co_await broke_unheard(error.code, x.heard);
+      co_return error;
     }
   }
   if (x.answer.framing == wire::Framing::kSized && x.answer.length > state->limits.body_bytes) {

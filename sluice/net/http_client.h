@@ -5,8 +5,8 @@
 // A call is repeated, once and on a new connection, in one case only: its connection was a kept one
 // that turned out to be closed, nothing of an answer came, and the server cannot have acted on the
 // request, because not all of it could be written, or will not mind, because the method is
-// idempotent (RFC 9110, section 9.2.2). A POST that was written whole is the caller's to repeat:
-// its kClosed error is then `retryable`.
+// idempotent (RFC 9110, section 9.2.2). Any other call of whose answer nothing came before its
+// connection broke is the caller's to repeat: its kClosed error is then `retryable`.
 //
 // Lives on one shard; every member runs there. Calls may run side by side, each on its connection.
 #pragma once
@@ -16,6 +16,7 @@
 #include <string>
 
 #include "sluice/base/core/deadline.h"
+#include "sluice/net/address.h"
 #include "sluice/net/http.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/stream.h"
@@ -37,8 +38,9 @@ struct Url {
 // Opens one connection to the origin.
 using Connector = std::function<awaitable<Result<std::unique_ptr<Stream>>>(Deadline deadline)>;
 
-// TCP, with TLS (system trust store, host name checked) if the URL says https.
-Connector url_connector(Shard& shard, BlockingPool& names, const Url& url);
+// TCP, with TLS (system trust store, host name checked) if the URL says https. What the host's name
+// leads to is judged by `check`, if there is one, at each connection.
+Connector url_connector(Shard& shard, BlockingPool& names, const Url& url, AddressCheck check = {});
 
 struct HttpClientLimits {
   size_t header_bytes = 64 * 1024;

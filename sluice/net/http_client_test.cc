@@ -323,12 +323,13 @@ TEST_F(HttpClientTest, NothingIsRepeatedOnAFreshConnectionOrAfterTheFirstByte) {
   servers_[0]->close();
   shard_.run_until([&] { return fresh.done(); });
   EXPECT_EQ(fresh.result->error().code, ErrorCode::kClosed);
-  EXPECT_FALSE(fresh.result->error().retryable);
+  EXPECT_TRUE(fresh.result->error().retryable);
   EXPECT_EQ(servers_.size(), 1u);
 
   ASSERT_TRUE(answer(get(), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
   const auto cut = answer(get(), "HTTP/1.1 200", Then::kClose);
   EXPECT_EQ(cut.error().code, ErrorCode::kClosed);
+  EXPECT_FALSE(cut.error().retryable);
   EXPECT_EQ(servers_.size(), 2u);
 }
 
@@ -521,6 +522,34 @@ TEST(HttpClientRealTest, TalksToOurServerOverTcp) {
     ASSERT_TRUE(refused) << refused.error().message;
     EXPECT_EQ(refused->status, 413);
   }
+  testing::run(shard, server.stop(Deadline::in(5s)));
+}
+
+TEST(HttpClientRealTest, ConnectsToNothingThatIsRefusedWhenTheNameIsLookedUp) {
+  Shard shard;
+  BlockingPool names(1);
+  auto listener = listen_tcp(shard, "127.0.0.1", 0);
+  ASSERT_TRUE(listener);
+  const std::string port = (*listener)->address().substr(10);
+  HttpServer server(shard, [](HttpRequest request, ResponseWriter* writer) {
+    return echo(std::move(request), writer);
+  });
+  server.serve(std::move(*listener));
+  std::vector<std::string> judged;
+  const AddressCheck check = [&](const std::string& address) -> Result<void> {
+    judged.push_back(address);
+    return Error(ErrorCode::kPermissionDenied, address + " is refused");
+  };
+  for (const char* host : {"localhost", "127.0.0.1", "2130706433"}) {
+    judged.clear();
+    const auto url = Url::parse("http://" + std::string(host) + ":" + port);
+    HttpClient client(shard, url_connector(shard, names, *url, check), "localhost");
+    const auto got = testing::run(shard, client.fetch({"GET", "/", {}, {}}, Deadline::in(20s)));
+    ASSERT_FALSE(got) << host;
+    EXPECT_EQ(got.error().code, ErrorCode::kPermissionDenied) << host;
+    EXPECT_EQ(judged.size(), 1u) << host;
+  }
+  EXPECT_EQ(server.connections(), 0u);
   testing::run(shard, server.stop(Deadline::in(5s)));
 }
 

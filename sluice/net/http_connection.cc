@@ -76,6 +76,20 @@ void HttpConnection::make_room(size_t max) {
   }
 }
 
+void HttpConnection::be_stranger() {
+  if (place_ || is_linked()) return;
+  state_->strangers.push_back(*this);
+  if (state_->strangers.size() <= limits().strangers) return;
+  auto* const first = static_cast<HttpConnection*>(&state_->strangers.front());
+  first->no_stranger();
+  first->close();
+}
+
+// Whether its request may be let in, as far as the number of such connections goes.
+bool HttpConnection::has_place() const {
+  return place_ || state_->open.size() - state_->strangers.size() < limits().connections;
+}
+
 void HttpConnection::arm(Wait wait, Duration timeout) {
   wait_ = wait;
   timer_.arm(Deadline::in(timeout), [this] { on_timer(); });
@@ -102,8 +116,10 @@ awaitable<void> HttpConnection::run(std::shared_ptr<HttpConnection> self) {
         if (!have_body) break;
       }
       self->timer_.disarm();
+      if (!self->always_) self->no_stranger();
       const bool keep = co_await self->answer();
       if (!keep) break;
+      self->be_stranger();
     }
   } catch (const std::exception& e) {
     self->state_->options.log.error("net", "a connection failed", {{"what", e.what()}});
@@ -154,7 +170,7 @@ awaitable<bool> HttpConnection::read_head() {
       consume(*size);
       if (!fault) {
         // Here, since what awaits it has a frame that lives as long as the handler.
-        if (!state_->options.admit) co_return true;
+        if (!state_->options.admit && has_place()) co_return true;
         co_return co_await admit();
       }
       co_await refuse(std::move(*fault), 0);
@@ -166,14 +182,32 @@ awaitable<bool> HttpConnection::read_head() {
   }
 }
 
+// False if there is none. Who shows another key on the same connection is another client from then
+// on.
+bool HttpConnection::take_place(std::shared_ptr<BodyBudget> of_client) {
+  if (!has_place()) return false;
+  if (of_client == nullptr || of_client == place_) return true;
+  if (!of_client->take(1)) return false;
+  if (place_) place_->give_back(1);
+  place_ = std::move(of_client);
+  no_stranger();
+  return true;
+}
+
 // What the server's owner answers to the head alone, if that is to refuse it.
 std::optional<HttpResponse> HttpConnection::turned_away() {
   try {
-    Admission admission = state_->options.admit(head_.request);
+    Admission admission;
+    if (state_->options.admit) admission = state_->options.admit(head_.request);
+    if (admission.refusal) return std::move(admission.refusal);
+    always_ = admission.always;
+    if (!always_ && !take_place(std::move(admission.connections))) {
+      return shape_refusal(503, "too many connections are open");
+    }
     if (admission.budget) {
       held_ = std::make_unique<HeldBody>(&state_->bodies, std::move(admission.budget));
     }
-    return std::move(admission.refusal);
+    return std::nullopt;
   } catch (const std::exception& e) {
     state_->options.log.error("net", "admitting a request failed", {{"what", e.what()}});
   }

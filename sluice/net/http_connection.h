@@ -10,6 +10,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include <boost/intrusive/list.hpp>
+
 #include "sluice/net/http_options.h"
 #include "sluice/net/http_wire.h"
 #include "sluice/net/shard.h"
@@ -53,6 +55,9 @@ class HeldBody {
 
 class HttpConnection;
 
+// A connection's place among the strangers (HttpLimits::strangers), if it has one.
+struct Stranger : boost::intrusive::list_base_hook<> {};
+
 struct HttpServerState {
   HttpServerState(Shard& s, HttpHandler h, HttpServerOptions o)
       : shard(s),
@@ -76,6 +81,7 @@ struct HttpServerState {
   bool stopping = false;
   std::list<std::shared_ptr<Listener>> listeners;
   std::unordered_set<HttpConnection*> open;
+  boost::intrusive::list<Stranger> strangers;  // who came first is in front
   std::vector<Bytes> spare_buffers;
   std::time_t date_of = 0;
   std::string date_text;
@@ -83,14 +89,17 @@ struct HttpServerState {
 };
 
 // One connection. Owned by the coroutines that serve it.
-class HttpConnection final : public std::enable_shared_from_this<HttpConnection> {
+class HttpConnection final : public std::enable_shared_from_this<HttpConnection>, private Stranger {
  public:
   HttpConnection(HttpServerState* state, std::unique_ptr<Stream> stream)
       : state_(state), stream_(std::move(stream)), timer_(state->shard.wheel()) {
     state_->open.insert(this);
+    be_stranger();
   }
   ~HttpConnection() {
     release_buffer();
+    no_stranger();
+    if (place_) place_->give_back(1);
     state_->open.erase(this);
   }
 
@@ -106,6 +115,11 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   enum class Wait : uint8_t { kRequest, kHead, kBody, kHandler, kWrite, kLinger };
 
   const HttpLimits& limits() const { return state_->options.limits; }
+  void be_stranger();
+  void no_stranger() {
+    if (is_linked()) state_->strangers.erase(state_->strangers.iterator_to(*this));
+  }
+  bool has_place() const;
   ByteView pending() const { return ByteView(in_).substr(begin_, end_ - begin_); }
   void consume(size_t n) { begin_ += n; }
   void release_buffer();
@@ -115,6 +129,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
 
   awaitable<bool> read_head();
   uint64_t unread_body() const;
+  bool take_place(std::shared_ptr<BodyBudget> of_client);
   std::optional<HttpResponse> turned_away();
   awaitable<bool> admit();
   [[gnu::noinline]] bool take_buffered_body();
@@ -151,7 +166,9 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   size_t end_ = 0;
   // The request being served; from the handler's start on only its method and target.
   wire::RequestHead head_;
-  std::unique_ptr<HeldBody> held_;  // of a body that is being read
+  std::unique_ptr<HeldBody> held_;     // of a body that is being read
+  std::shared_ptr<BodyBudget> place_;  // of its client's connections
+  bool always_ = false;                // of the request being served: Admission::always
 };
 
 class HttpConnection::Writer final : public ResponseWriter {

@@ -21,7 +21,12 @@ struct HttpLimits {
   // that came whole with its head does not count: its handler has it at once.
   // REQUIRES: at least body_bytes.
   size_t bodies_bytes = 256 * 1024 * 1024;
-  size_t connections = 10'000;  // further ones are accepted and closed at once
+  size_t connections = 10'000;  // whose request was let in: 503 above
+  // Beside those: connections that have shown nothing yet, or nothing that was let in. For one more
+  // the one that came first is closed, so that whoever says at once what it wants is heard, however
+  // many say nothing.
+  // REQUIRES: at least 1.
+  size_t strangers = 1'000;
   Duration header_timeout = std::chrono::seconds(20);  // from a request's first byte: 408
   // For each further 4 KiB of a body (or its rest): 408. So it is also the least speed.
   Duration body_idle_timeout = std::chrono::seconds(30);
@@ -34,8 +39,8 @@ struct HttpLimits {
 };
 
 // How many bytes of bodies may be in the reading at once. A server has one over all its connections
-// (HttpLimits::bodies_bytes); those of one client may have another besides (Admission). Lives on
-// the server's shard.
+// (HttpLimits::bodies_bytes); those of one client may have another besides (Admission). So it is
+// with connections, which count one each. Lives on the server's shard.
 class BodyBudget {
  public:
   explicit BodyBudget(size_t limit) : limit_(limit) {}
@@ -58,6 +63,11 @@ class BodyBudget {
 struct Admission {
   std::optional<HttpResponse> refusal;  // the answer, and the connection's last
   std::shared_ptr<BodyBudget> budget;   // its client's own, if it has one
+  // Its client's own of connections: 503 above. From then on the connection is no stranger.
+  std::shared_ptr<BodyBudget> connections;
+  // It is let in whatever the server is busy with, and its connection stays a stranger: for what
+  // asks whether the server lives.
+  bool always = false;
 };
 
 struct HttpServerOptions {

@@ -1,5 +1,7 @@
 // What the server refuses: by its grammar, its limits, its owner and its clock.
 #include <functional>
+#include <map>
+#include <memory>
 
 #include "sluice/net/http_server_testing.h"
 
@@ -360,21 +362,119 @@ TEST_F(HttpServerTest, AClientThatDoesNotReadIsClosed) {
   shard_.run_until([&] { return server().connections() == 0; });
 }
 
-TEST_F(HttpServerTest, ConnectionsOverTheLimitAreClosedAtOnce) {
-  options_.limits.connections = 2;
-  auto first = connect();
-  auto second = connect();
+constexpr std::string_view kPark = "GET /park HTTP/1.1\r\nHost: h\r\n\r\n";
+constexpr std::string_view kEcho = "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n";
+
+TEST_F(HttpServerTest, RequestsOverTheLimitOfConnectionsAre503) {
+  options_.limits.connections = 1;
+  auto first = connect(), second = connect(), third = connect();
+  send(*first, Bytes(kPark));
+  send(*second, Bytes(kEcho));
+  EXPECT_THAT(second->take_unread(), StartsWith("HTTP/1.1 503 "));
+  shard_.run_until([&] { return second->peer_gone(); });
+  app_.go.notify();
   shard_.context().poll();
-  auto third = connect();
+  EXPECT_THAT(first->take_unread(), EndsWith("parked"));
+  send(*third, Bytes(kEcho));
+  EXPECT_THAT(third->take_unread(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, ThoseWhoSayNothingMakeRoomForThoseWhoCome) {
+  options_.limits.strangers = 3;
+  options_.limits.connections = 5;
+  auto parked = connect();
+  send(*parked, Bytes(kPark));
+  std::vector<std::unique_ptr<MemoryStream>> silent;
+  for (int i = 0; i < 20; ++i) {
+    silent.push_back(connect());
+    if (i % 2 == 0) send(*silent.back(), "GET /echo HT");
+    shard_.context().poll();
+    auto client = connect();
+    send(*client, Bytes(kEcho));
+    EXPECT_THAT(client->take_unread(), StartsWith("HTTP/1.1 200 ")) << i;
+    client->close();
+    shard_.context().poll();
+  }
+  for (size_t i = 0; i < silent.size(); ++i) EXPECT_EQ(silent[i]->peer_gone(), i < 18) << i;
+  EXPECT_EQ(server().connections(), 3u);
+  // Whoever is being served is left alone, and when it was it is like the others.
+  EXPECT_FALSE(parked->peer_gone());
+  app_.go.notify();
   shard_.context().poll();
-  EXPECT_TRUE(third->peer_gone());
-  EXPECT_FALSE(second->peer_gone());
-  EXPECT_EQ(server().connections(), 2u);
-  first->close();
-  shard_.run_until([&] { return server().connections() == 1; });
-  auto fourth = connect();
+  EXPECT_THAT(parked->take_unread(), EndsWith("parked"));
+  EXPECT_FALSE(parked->peer_gone());
+  for (int i = 0; i < 3; ++i) silent.push_back(connect());
   shard_.context().poll();
-  EXPECT_FALSE(fourth->peer_gone());
+  EXPECT_TRUE(parked->peer_gone());
+}
+
+TEST_F(HttpServerTest, WhoeverWasRefusedAndLingersIsAStranger) {
+  options_.limits.strangers = 2;
+  options_.admit = [](const HttpRequest&) {
+    Admission admission;
+    admission.refusal = json_response(401, "{}");
+    return admission;
+  };
+  std::vector<std::unique_ptr<MemoryStream>> refused;
+  for (int i = 0; i < 5; ++i) {
+    refused.push_back(connect());
+    send(*refused.back(), "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n");
+    EXPECT_THAT(refused.back()->take_unread(), StartsWith("HTTP/1.1 401 "));
+  }
+  shard_.context().poll();
+  for (size_t i = 0; i < refused.size(); ++i) EXPECT_EQ(refused[i]->peer_gone(), i < 3) << i;
+}
+
+// Clients with a number of connections of their own, and what asks whether the server lives.
+TEST_F(HttpServerTest, OneClientsConnectionsAreBoundedAndNoOtherSuffers) {
+  options_.limits.strangers = 2;
+  options_.limits.connections = 4;
+  std::map<std::string, std::shared_ptr<BodyBudget>, std::less<>> clients;
+  for (const char* name : {"a", "b"}) clients[name] = std::make_shared<BodyBudget>(2);
+  options_.admit = [&](const HttpRequest& head) {
+    Admission admission;
+    const auto client = clients.find(head.query());
+    if (client != clients.end()) admission.connections = client->second;
+    admission.always = head.query() == "health";
+    return admission;
+  };
+  const auto ask = [&](MemoryStream& stream, std::string_view who) {
+    send(stream, "GET /echo?" + std::string(who) + " HTTP/1.1\r\nHost: h\r\n\r\n");
+    return stream.take_unread().substr(9, 3);
+  };
+  auto one = connect();
+  EXPECT_EQ(ask(*one, "a"), "200");
+  auto two = connect();
+  EXPECT_EQ(ask(*two, "a"), "200");
+  EXPECT_EQ(ask(*one, "a"), "200") << "once for a connection, not for a request";
+  EXPECT_EQ(clients["a"]->held(), 2u);
+  auto three = connect();
+  EXPECT_EQ(ask(*three, "a"), "503");
+  auto other = connect();
+  EXPECT_EQ(ask(*other, "b"), "200");
+
+  // They are idle, and no strangers for whom others make room.
+  std::vector<std::unique_ptr<MemoryStream>> silent;
+  for (int i = 0; i < 5; ++i) silent.push_back(connect());
+  shard_.context().poll();
+  for (auto* stream : {one.get(), two.get(), other.get()}) EXPECT_FALSE(stream->peer_gone());
+
+  // Another key on the same connection is another client; a place is free again when one ends.
+  EXPECT_EQ(ask(*two, "b"), "200");
+  EXPECT_EQ(clients["a"]->held(), 1u);
+  EXPECT_EQ(clients["b"]->held(), 2u);
+  other->close();
+  shard_.run_until([&] { return clients["b"]->held() == 1; });
+
+  // All are taken; it lives all the same.
+  auto again = connect();
+  EXPECT_EQ(ask(*again, "a"), "200");
+  auto four = connect();
+  EXPECT_EQ(ask(*four, "b"), "200");
+  auto five = connect();
+  EXPECT_EQ(ask(*five, "health"), "200");
+  EXPECT_EQ(ask(*five, "health"), "200");
+  EXPECT_EQ(ask(*five, "a"), "503");
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ awaitable<void> HttpServerState::accept_from(HttpServerState* state,
       }
       break;
     }
-    if (state->stopping || state->open.size() >= state->options.limits.connections) {
+    if (state->stopping) {
       (*accepted)->close();
       continue;
     }

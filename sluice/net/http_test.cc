@@ -86,5 +86,22 @@ TEST(JsonResponseTest, SaysWhatItIs) {
   EXPECT_EQ(response.body, "{}");
 }
 
+TEST(HttpRequestTest, AKeyIsShownByBearerInAnyCase) {
+  const auto key = [](std::string value) {
+    HttpRequest request;
+    request.headers.add("Authorization", std::move(value));
+    return std::string(request.bearer().value_or("none"));
+  };
+  for (const char* value : {"Bearer k", "bearer k", "BEARER k", "Bearer   k"}) {
+    EXPECT_EQ(key(value), "k") << value;
+  }
+  EXPECT_EQ(key("Bearer "), "");
+  EXPECT_EQ(key("Bearer a b"), "a b");
+  for (const char* value : {"", "Bearer", "k", "Basic k", "Bearerk", "Bearer\tk"}) {
+    EXPECT_EQ(key(value), "none") << value;
+  }
+  EXPECT_FALSE(HttpRequest().bearer());
+}
+
 }  // namespace
 }  // namespace sluice::net

@@ -404,6 +404,12 @@ Result<std::vector<std::string>> look_up(const std::string& host) {
 awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(Shard* shard, BlockingPool* names,
                                                        std::string host, uint16_t port,
                                                        Deadline deadline) {
+  return connect_tcp(shard, names, std::move(host), port, AddressCheck(), deadline);
+}
+
+awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(Shard* shard, BlockingPool* names,
+                                                       std::string host, uint16_t port,
+                                                       AddressCheck check, Deadline deadline) {
   const std::string name = fmt::format("{}:{}", host, port);
   Result<std::vector<std::string>> addresses = std::vector<std::string>{host};
   error_code not_numeric;
@@ -417,6 +423,9 @@ awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(Shard* shard, BlockingPoo
       co_return Error(ErrorCode::kUnavailable,
                       fmt::format("connect to {}: {}", name, addresses.error().message));
     }
+  }
+  if (check) {
+    for (const std::string& address : *addresses) SLUICE_CO_TRY_VOID(check(address));
   }
   Error last;
   for (const std::string& address : *addresses) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "sluice/base/core/fd.h"
+#include "sluice/net/address.h"
 #include "sluice/net/shard.h"
 #include "sluice/net/stream.h"
 
@@ -40,6 +41,11 @@ Result<std::vector<std::string>> look_up(const std::string& host);
 awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(Shard* shard, BlockingPool* names,
                                                        std::string host, uint16_t port,
                                                        Deadline deadline);
+// The same, if all the addresses pass `check`: one that does not, and the name is not to be
+// trusted.
+awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(Shard* shard, BlockingPool* names,
+                                                       std::string host, uint16_t port,
+                                                       AddressCheck check, Deadline deadline);
 
 awaitable<Result<std::unique_ptr<Stream>>> connect_unix(Shard* shard, std::string path,
                                                         Deadline deadline);

@@ -218,6 +218,7 @@ struct Engine::State : std::enable_shared_from_this<Engine::State> {
       auto made = co_await make(self.get(), ordered);
       if (made) {
         RolloutOptions options = std::move(*made);
+        options.name = ordered->order.name;
         self->watch_start(ordered, options);
         Rollout::Parts parts{*ordered->shard, self->parts.backend, self->parts.gate,
                              options.recorder ? *options.recorder : self->parts.recorder,

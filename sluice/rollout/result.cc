@@ -56,6 +56,7 @@ json::Object calls_json(const gate::Counters& calls) {
   out["refused"] = calls.refused;
   out["rejected"] = calls.rejected;
   out["failed"] = calls.ended(llm::Outcome::kFailed);
+  out["rewrites"] = calls.rewrites;
   return out;
 }
 

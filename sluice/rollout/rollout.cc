@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
 #include "sluice/agent/fresh.h"
+#include "sluice/base/id.h"
 #include "sluice/json/text.h"
 #include "sluice/json/value.h"
 #include "sluice/rollout/verdict.h"
@@ -15,8 +17,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// What the agent sends as its key. The listener says which rollout a call belongs to; the key is
-// not checked and opens nothing.
+// What the agent sends as its key where nobody else reaches its listener: that says which rollout a
+// call belongs to, and the key is not checked and opens nothing.
 constexpr char kPlaceholderKey[] = "sluice-no-key-needed";
 
 // Longer than all the phases' own time-outs together would be; the sandbox ends itself then.
@@ -51,7 +53,7 @@ class Rollout::Impl final : public agent::Hooks {
     const Task& task = *options_.task;
     result.rollout = options_.id;
     result.task = task.id;
-    if (options_.group) result.group = options_.group->id();
+    result.group = options_.group ? options_.group->id() : options_.group_id;
     result.agent = options_.spec->title();
     result.backend = parts_.backend.name();
     result.mode = options_.policy.mode;
@@ -62,16 +64,18 @@ class Rollout::Impl final : public agent::Hooks {
 
     trace::RolloutInfo info;
     info.task = task.id;
+    info.name = options_.name;
     info.agent = result.agent;
     info.group = result.group;
     info.mode = result.mode;
     info.policy = result.policy;
+    info.disk = disk_;
     parts_.recorder.opened(options_.id, info);
     parts_.log.info("rollout", "opened",
                     {{"rollout", options_.id.value}, {"task", task.id}, {"agent", result.agent}});
 
     gate::Answering answering;
-    auto opened = open_at_gate();
+    auto opened = open_at_gate(result.group);
     if (opened) {
       // What is open at the gate is closed there, whatever happens.
       try {
@@ -82,7 +86,12 @@ class Rollout::Impl final : public agent::Hooks {
         result.report.error =
             Error(ErrorCode::kInternal, fmt::format("a bug of Sluice's: {}", e.what()));
       }
+      co_await parts_.gate.settled(options_.id);
       if (const auto counters = parts_.gate.counters(options_.id)) result.calls = *counters;
+      if (disk_full_ && !std::exchange(result.calls.budget_exhausted, true)) {
+        result.calls.budget_reason =
+            fmt::format("the budget of {} bytes of this machine's disk is used up", host_disk());
+      }
       co_await parts_.gate.close(options_.id);
     } else {
       result.report.error = std::move(opened).error();
@@ -92,12 +101,14 @@ class Rollout::Impl final : public agent::Hooks {
     judge(result, answering);
     result.wall = Clock::now() - began;
     result.trace = parts_.recorder.location(options_.id);
-    parts_.recorder.closed(
-        options_.id, {result.reward, std::string(to_string(result.error_kind)), result.error});
+    trace::ResultSummary summary{result.reward, std::string(to_string(result.error_kind)),
+                                 result.error};
+    parts_.recorder.closed(options_.id, summary);
     const auto flushed = co_await trace::flushed(&parts_.recorder, &parts_.shard, options_.id);
     if (!flushed) {
       result.report.warnings.push_back("the trace is incomplete: " + flushed.error().message);
     }
+    parts_.gate.closed(options_.id, std::move(summary));
     parts_.log.info("rollout", "closed",
                     {{"rollout", options_.id.value},
                      {"error_kind", to_string(result.error_kind)},
@@ -129,7 +140,7 @@ class Rollout::Impl final : public agent::Hooks {
     if (!event.tool.empty()) detail["tool"] = event.tool;
     if (!event.id.empty()) detail["id"] = event.id;
     if (!event.status.empty()) detail["status"] = event.status;
-    record("agent", std::move(detail));
+    if (has_disk(event.text.size())) record("agent", std::move(detail));
     if (options_.on_agent_event) options_.on_agent_event(event);
   }
 
@@ -138,7 +149,7 @@ class Rollout::Impl final : public agent::Hooks {
     agent::Endpoint endpoint;
     endpoint.url = fmt::format("http://127.0.0.1:{}/rollout/{}", port_of(listener->address()),
                                options_.id.value);
-    endpoint.key = kPlaceholderKey;
+    endpoint.key = key_.empty() ? kPlaceholderKey : key_;
     SLUICE_CO_TRY_VOID(parts_.gate.serve(options_.id, std::move(listener)));
     co_return endpoint;
   }
@@ -162,11 +173,14 @@ class Rollout::Impl final : public agent::Hooks {
   }
 
   // An agent that cannot be offered the task's tools is refused before there is a sandbox.
-  Result<void> open_at_gate() {
+  Result<void> open_at_gate(const std::string& group) {
     SLUICE_TRY_VOID(agent::check_host_tools(*options_.spec, host_tools()));
     SLUICE_TRY_VOID(agent::check_options(*options_.spec, options_.task->options));
     SLUICE_TRY_VOID(agent::check_verify(*options_.task, parts_.backend.capabilities()));
-    return parts_.gate.open(registration());
+    gate::Registration registration = this->registration();
+    registration.about = {std::make_shared<const std::string>(about(*options_.task)), options_.name,
+                          group};
+    return parts_.gate.open(std::move(registration));
   }
 
   agent::HostTools host_tools() const {
@@ -183,16 +197,18 @@ class Rollout::Impl final : public agent::Hooks {
     registration.resend = spec.resend;
     registration.session_headers = spec.session_headers;
     registration.purposes = spec.purposes;
+    registration.key = key_;
     registration.models = {options_.model};
     registration.policy = options_.policy.policy;
     registration.tools = options_.task->tools;
     const GateRules& rules = options_.task->gate;
     registration.origins.accept = rules.accept;
     registration.delivery = rules.delivery;
+    registration.cut_calls = rules.cut_calls;
     registration.max_version_lag = rules.max_version_lag;
     registration.tools_in_requests = rules.tools_in_requests;
     registration.recorder = &parts_.recorder;
-    registration.task = std::make_shared<const std::string>(about(*options_.task));
+    registration.disk = disk_;
     return registration;
   }
 
@@ -212,7 +228,17 @@ class Rollout::Impl final : public agent::Hooks {
     phases.insert(phases.begin(), {"prepare", Duration{}, took});
   }
 
-  agent::Plan make_plan() const {
+  uint64_t host_disk() const { return options_.task->budget.host_disk; }
+
+  // Whether the rollout may write so much more to this machine's disk. From the first no on its
+  // budget is used up.
+  bool has_disk(uint64_t bytes) {
+    if (host_disk() == 0 || disk_->bytes + bytes <= host_disk()) return true;
+    disk_full_ = true;
+    return false;
+  }
+
+  agent::Plan make_plan() {
     const Task& task = *options_.task;
     agent::Plan plan;
     static_cast<agent::Work&>(plan) = task;
@@ -223,9 +249,17 @@ class Rollout::Impl final : public agent::Hooks {
     plan.sandbox.keep_files_in = options_.keep_files_in;
     plan.own_verifier = static_cast<bool>(options_.verifier);
     plan.model = options_.model;
-    if (options_.max_output) plan.max_output = *options_.max_output;
+    if (const auto& cap = options_.max_tokens_cap) {
+      plan.max_output = std::min(plan.max_output.value_or(*cap), *cap);
+    }
     plan.dialect = options_.dialect;
     plan.host_tools = host_tools();
+    plan.outputs.files = options_.output_files;
+    plan.outputs.take = [this](uint64_t bytes) {
+      if (!has_disk(bytes)) return false;
+      disk_->bytes += bytes;
+      return true;
+    };
     return plan;
   }
 
@@ -268,11 +302,29 @@ class Rollout::Impl final : public agent::Hooks {
     result.error_kind = blamed.kind;
     result.error = std::move(blamed.error);
     if (counts(result.error_kind) || result.error_kind == ErrorKind::kPolicy) give_verdict(result);
+    warn_of_what_has_no_effect(report);
     for (const std::string* told : {&answering.outage, &answering.doubt}) {
       if (!told->empty()) report.warnings.push_back(*told);
     }
+    if (const uint64_t rewrites = result.calls.rewrites; rewrites > 0) {
+      report.warnings.push_back(fmt::format(
+          "the agent rewrote its history in {} call{}: what was sampled before is not what these "
+          "were answered behind (events `rewritten` of the trace)",
+          rewrites, rewrites == 1 ? "" : "s"));
+    }
     for (const std::string& why : result.calls.rejections) {
       report.warnings.push_back("a reply of the trainer was rejected: " + why);
+    }
+  }
+
+  void warn_of_what_has_no_effect(agent::Report& report) const {
+    const Task& task = *options_.task;
+    const agent::Spec& spec = *options_.spec;
+    for (const auto& [name, value] : {std::pair("context_window", task.context_window),
+                                      std::pair("max_output", task.max_output)}) {
+      if (!value || agent::uses(spec, name, task.options)) continue;
+      report.warnings.push_back(
+          fmt::format("{0} has no effect: {1}'s spec does not use {{{0}}}", name, spec.name));
     }
   }
 
@@ -312,6 +364,12 @@ class Rollout::Impl final : public agent::Hooks {
   std::shared_ptr<Group::Turn> turn_;  // while it asks for the group's preparation
   std::unique_ptr<agent::Driver> driver_;
   std::optional<std::string> cancelled_;
+  // Where sandboxes share the machine's network, whoever is on it reaches the listener.
+  const std::string key_ = options_.task->sandbox.network == sandbox::Network::kOpen
+                               ? "rollout." + random_hex(24)
+                               : std::string();
+  const std::shared_ptr<trace::DiskUse> disk_ = std::make_shared<trace::DiskUse>();
+  bool disk_full_ = false;
   std::string phase_;
   Clock::time_point phase_began_;
 };

@@ -33,16 +33,20 @@ struct PolicyChoice {
 
 struct RolloutOptions {
   RolloutId id = RolloutId::fresh();
+  std::string name;              // of its order, which the engine sets
+  std::string group_id;          // of attempts at one task; "" if none, or that of `group`
   std::shared_ptr<Group> group;  // whose preparation it shares; none: it prepares for itself
   std::shared_ptr<const Task> task;
   std::shared_ptr<const agent::Spec> spec;
   std::string bundle_path;
   std::string model = "policy";
-  std::optional<int64_t> max_output;  // tokens of one answer, for agents that can be told
+  std::optional<int64_t> max_tokens_cap;  // of one answer, whatever the task says of max_output
   llm::Dialect dialect = llm::Dialect::kChat;
   PolicyChoice policy;
   Verifier verifier;
   std::string keep_files_in;
+  // Writes what programs print, where that is much; none: only the last of it is kept.
+  std::shared_ptr<net::BlockingPool> output_files;
   // Records this one instead of the engine's recorder, which it may pass everything on to.
   std::shared_ptr<trace::Recorder> recorder;
   // Called on the rollout's shard, for whoever shows the rollout live. What they throw ends the

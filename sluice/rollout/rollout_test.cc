@@ -59,6 +59,15 @@ net::awaitable<Exit> call_then_hang(FakeProcess* self) {
   co_return Exit{};
 }
 
+// Its second request has another beginning than the first.
+net::awaitable<Exit> rewrite_history(FakeProcess* self) {
+  co_await call_gate(shard_of_test, self, "hi");
+  std::string content =
+      R"(Ho"},{"role":"assistant","content":"hello"},{"role":"user","content":"more)";
+  co_await call_gate(shard_of_test, self, std::move(content));
+  co_return Exit{};
+}
+
 net::awaitable<Exit> leave_reward(FakeProcess* self, std::string text) {
   self->machine().put("/home/user/logs/verifier/reward.txt", std::move(text), 1001);
   co_return Exit{};
@@ -82,6 +91,41 @@ class Out final : public gate::Policy {
   }
 };
 
+// Without its key, with another's, and with its own.
+net::awaitable<Exit> call_with_keys(FakeProcess* self) {
+  std::string own;
+  for (const auto& [name, value] : self->command().env) {
+    if (name == "GATE_KEY") own = value;
+  }
+  std::string statuses;
+  for (const std::string& key : {std::string(), own + "0", own}) {
+    std::string content = "after " + statuses;
+    std::string shown = key;
+    const int status =
+        co_await call_gate(shard_of_test, self, std::move(content), std::move(shown));
+    statuses += std::to_string(status) + " ";
+  }
+  self->machine().put("/home/user/workdir/statuses", statuses + own);
+  co_return Exit{};
+}
+
+net::awaitable<Exit> print_an_event(FakeProcess* self) {
+  Bytes line = R"({"type":"text","text":"longer than ten bytes"})"
+               "\n";
+  const auto written = co_await self->write(sandbox::Channel::kOut, std::move(line));
+  static_cast<void>(written);
+  co_return co_await call_once(self);
+}
+
+net::awaitable<Exit> print_then_call(FakeProcess* self) {
+  for (int i = 0; i < 5; ++i) {
+    Bytes piece(100'000, 'x');
+    const auto written = co_await self->write(sandbox::Channel::kOut, std::move(piece));
+    static_cast<void>(written);
+  }
+  co_return co_await call_once(self);
+}
+
 class RolloutTest : public ::testing::Test {
  protected:
   RolloutTest() {
@@ -99,12 +143,16 @@ class RolloutTest : public ::testing::Test {
     auto spec = agent::parse_spec(spec_, "caller.toml");
     EXPECT_TRUE(spec) << spec.error().message;
     RolloutOptions options;
+    options.name = name_;
+    options.group_id = "b/t1";
+    options.max_tokens_cap = max_tokens_cap_;
     options.task = std::make_shared<const Task>(task_);
     options.spec = std::make_shared<const agent::Spec>(std::move(*spec));
     options.policy = {"interception_gate", "script", policy_};
     options.verifier = std::move(verifier);
     options.on_phase = on_phase_;
     options.on_agent_event = on_agent_event_;
+    options.output_files = output_files_;
     Rollout rollout({shard_, backend_, gate_.for_operator, recorder_, Logger()}, options);
     if (cancel_after_) {
       timer_.arm(Deadline::in(*cancel_after_), [&] { rollout.cancel("interrupted"); });
@@ -139,8 +187,12 @@ class RolloutTest : public ::testing::Test {
   Task task_;
   std::shared_ptr<gate::Policy> policy_;
   std::string spec_ = testing::kCallerSpec;
+  std::string name_;
+  std::optional<int64_t> max_tokens_cap_;
+  std::vector<std::string> warnings_;
   std::function<void(std::string_view)> on_phase_;
   std::function<void(const agent::AgentEvent&)> on_agent_event_;
+  std::shared_ptr<net::BlockingPool> output_files_;
   std::optional<Duration> cancel_after_;
   net::Wheel::Timer timer_{shard_.wheel()};
 };
@@ -152,6 +204,26 @@ TEST_F(RolloutTest, AnAgentIsAnsweredAtTheGateAndItsWorkVerified) {
   EXPECT_EQ(result.calls.calls, 1u);
   EXPECT_EQ(result.calls.turns, 1u);
   EXPECT_EQ(result.report.files.at("status"), "200");
+}
+
+TEST_F(RolloutTest, OnASharedNetworkAnEndpointWantsItsRolloutsKey) {
+  spec_.replace(spec_.find("timeout_s = 5\n"), 14,
+                "timeout_s = 5\nenv = { GATE_KEY = \"{key}\" }\n");
+  backend_.on("caller http", call_with_keys);
+  const auto statuses = [&] {
+    const RolloutResult result = run();
+    EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+    return result.report.files.at("statuses");
+  };
+  EXPECT_EQ(statuses(), "200 200 200 sluice-no-key-needed");
+  task_.sandbox.network = sandbox::Network::kOpen;
+  const std::string one = statuses(), other = statuses();
+  EXPECT_THAT(one, ::testing::StartsWith("401 401 200 rollout."));
+  EXPECT_THAT(other, ::testing::StartsWith("401 401 200 rollout."));
+  EXPECT_NE(one, other) << "each has its own";
+  for (const auto& entry : recorder_.entries()) {
+    EXPECT_THAT(entry.detail, ::testing::Not(HasSubstr("rollout."))) << "no key is recorded";
+  }
 }
 
 // First its calls' ends are recorded, then its own.
@@ -246,6 +318,49 @@ TEST_F(RolloutTest, ABrokenTaskIsTheTasksFault) {
   EXPECT_FALSE(result.report.agent);
 }
 
+TEST_F(RolloutTest, WhatAnAgentPrintsIsKeptUpToTheBudgetOfTheHostsDisk) {
+  backend_.on("caller http", print_then_call);
+  RolloutResult result = run();
+  EXPECT_EQ(result.report.agent->whole.out, nullptr) << "nobody keeps it";
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+  output_files_ = std::make_shared<net::BlockingPool>(1);
+  result = run();
+  EXPECT_EQ(result.report.agent->whole.out->size(), 500'000u);
+  EXPECT_EQ(result.report.agent->out.size(), agent::Printed::kTail);
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+  task_.budget.host_disk = 300'000;
+  result = run();
+  EXPECT_LE(result.report.agent->whole.out->size(), 300'000u);
+  EXPECT_GE(result.report.agent->whole.out->size(), 200'000u);
+  EXPECT_EQ(result.error_kind, ErrorKind::kBudget);
+  EXPECT_EQ(result.error,
+            "refused by its budget: the budget of 300000 bytes of this machine's disk is used up");
+  EXPECT_EQ(result.reward, 1.0) << "as verified";
+  EXPECT_THAT(result.report.warnings, Contains(HasSubstr("is kept in part")));
+}
+
+// An agent that prints events for ever fills no trace.
+TEST_F(RolloutTest, EventsOfAnAgentAreRecordedUpToTheBudgetOfTheHostsDisk) {
+  spec_ += R"([[events]]
+match = { "/type" = "text" }
+kind = "text"
+text = "/text"
+)";
+  backend_.on("caller http", print_an_event);
+  EXPECT_EQ(run().error_kind, ErrorKind::kNone);
+  EXPECT_EQ(recorder_.count("event:agent"), 1u);
+  task_.budget.host_disk = 10;
+  int shown = 0;
+  on_agent_event_ = [&](const agent::AgentEvent&) {
+    ++shown;
+  };
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kBudget) << result.error;
+  EXPECT_EQ(result.reward, 1.0);
+  EXPECT_EQ(recorder_.count("event:agent"), 1u) << "none of the second";
+  EXPECT_EQ(shown, 1);
+}
+
 TEST_F(RolloutTest, ABudgetEndsTheAgentAndIsNamed) {
   backend_.on("caller http", call_until_refused);
   task_.budget.calls = 3;
@@ -327,6 +442,16 @@ TEST_F(RolloutTest, WhereWhoeverAnswersCouldNotItIsThePolicysAndHasNoReward) {
   EXPECT_THAT(json, HasSubstr(R"("error_kind":"policy")"));
 }
 
+TEST_F(RolloutTest, AnAgentThatRewritesItsHistoryIsSeen) {
+  backend_.on("caller http", rewrite_history);
+  const RolloutResult result = run();
+  EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+  EXPECT_EQ(result.calls.rewrites, 1u);
+  EXPECT_THAT(result.report.warnings,
+              Contains(HasSubstr("the agent rewrote its history in 1 call:")));
+  EXPECT_THAT(to_json(result), HasSubstr(R"("rewrites":1)"));
+}
+
 TEST_F(RolloutTest, RejectedRepliesAreToldWithTheirReasons) {
   policy_ = nullptr;
   reply_twice();
@@ -339,6 +464,64 @@ TEST_F(RolloutTest, RejectedRepliesAreToldWithTheirReasons) {
   // The second one was fine.
   EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
   EXPECT_EQ(result.calls.turns, 1u);
+}
+
+TEST_F(RolloutTest, ItsTrainerIsToldOfWhatItIsAndOfWhatCameOfIt) {
+  policy_ = nullptr;
+  name_ = "t1@2";
+  task_.metadata = R"({"level":3})";
+  reply_twice();
+  const RolloutResult result = run();
+  EXPECT_EQ(result.group, "b/t1");
+  gate::TakeRequest request;
+  request.max = 9;
+  request.closings = true;
+  auto items = *gate_.for_trainer.take(request, 0s);
+  ASSERT_EQ(items.size(), 1u);
+  ASSERT_NE(items[0].ended(), nullptr);
+  const gate::About& about = items[0].ended()->about;
+  EXPECT_EQ(*about.task, R"({"id":"t1","metadata":{"level":3}})");
+  EXPECT_EQ(about.name, "t1@2");
+  EXPECT_EQ(about.group, "b/t1");
+  items = *gate_.for_trainer.take(request, 0s);
+  ASSERT_EQ(items.size(), 1u);
+  const gate::Books* const closed = items[0].closed();
+  ASSERT_NE(closed, nullptr);
+  EXPECT_EQ(closed->rollout, result.rollout);
+  EXPECT_EQ(closed->about.group, "b/t1");
+  EXPECT_EQ(closed->result.reward, 1.0);
+  EXPECT_EQ(closed->result.error_kind, "");
+  EXPECT_EQ(closed->counters.turns, 1u);
+}
+
+TEST_F(RolloutTest, TheAgentIsToldOfTheModelsLimitsUnderTheCap) {
+  const auto told = [this] {
+    const RolloutResult result = run();
+    EXPECT_EQ(result.error_kind, ErrorKind::kNone) << result.error;
+    warnings_ = result.report.warnings;
+    std::string said;
+    for (const std::string& command : backend_.last().commands()) {
+      if (command.starts_with("caller http")) said = command.substr(command.rfind(' ') + 1);
+    }
+    return said;
+  };
+  EXPECT_EQ(told(), "8192");
+  task_.max_output = 2048;
+  EXPECT_EQ(told(), "2048");
+  max_tokens_cap_ = 4096;
+  EXPECT_EQ(told(), "2048");
+  max_tokens_cap_ = 1000;
+  EXPECT_EQ(told(), "1000");
+  task_.max_output.reset();
+  max_tokens_cap_ = 20'000;
+  EXPECT_EQ(told(), "20000");
+  EXPECT_TRUE(warnings_.empty());
+  // This one's spec has no use for it.
+  task_.context_window = 32768;
+  told();
+  ASSERT_EQ(warnings_.size(), 1u);
+  EXPECT_EQ(warnings_[0],
+            "context_window has no effect: caller's spec does not use {context_window}");
 }
 
 net::awaitable<Result<std::optional<double>>> find_nothing(sandbox::Sandbox* sandbox, const Task*) {

@@ -137,6 +137,11 @@ void read_agent(TomlReader& root, Task& task) {
   if (!in) return;
   task.approvals = approvals_named(in->one_of("approvals", {"default", "bypass"}).value_or(""));
   task.env = in->string_map("env");
+  task.context_window = in->integer("context_window", 1, agent::kMostTokens);
+  task.max_output = in->integer("max_output", 1, agent::kMostTokens);
+  if (const auto fits = agent::check_tokens(task); !fits) {
+    in->mistake("max_output", fits.error().message);
+  }
   // Values of any type: a string as it is, the rest as JSON, which the agent's spec may ask for.
   if (auto options = in->table("options")) {
     for (const std::string& name : options->keys()) {
@@ -229,6 +234,9 @@ void read_budget(TomlReader& root, gate::Budget& budget) {
   budget.calls_per_second =
       in->number("calls_per_second", 0, 1e6).value_or(budget.calls_per_second);
   budget.time = in->seconds("time_s", Duration::zero(), 720h).value_or(budget.time);
+  if (const auto mb = in->integer("host_disk_mb", 0, 1'000'000'000)) {
+    budget.host_disk = static_cast<uint64_t>(*mb) << 20;
+  }
 }
 
 void read_gate(TomlReader& root, GateRules& rules) {
@@ -239,6 +247,9 @@ void read_gate(TomlReader& root, GateRules& rules) {
   }
   if (const auto delivery = in->one_of("delivery", {"whole", "incremental"})) {
     rules.delivery = delivery_named(*delivery);
+  }
+  if (const auto cut = in->one_of("cut_calls", {"withheld", "sent"})) {
+    rules.cut_calls = *cut == "sent" ? gate::CutCalls::kSent : gate::CutCalls::kWithheld;
   }
   if (const auto lag = in->integer("max_version_lag", 0, 1'000'000)) {
     rules.max_version_lag = static_cast<uint64_t>(*lag);

@@ -20,6 +20,7 @@ namespace sluice::rollout {
 struct GateRules {
   gate::OriginRule::Accept accept = gate::OriginRule::Accept::kAny;
   gate::AnswerDelivery delivery = gate::AnswerDelivery::kWhole;
+  gate::CutCalls cut_calls = gate::CutCalls::kWithheld;
   std::optional<uint64_t> max_version_lag;
   gate::ToolsInRequests tools_in_requests = gate::ToolsInRequests::kAsSent;
 };

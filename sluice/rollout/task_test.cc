@@ -52,6 +52,8 @@ setup_hosts = ["example.org"]
 approvals = "bypass"
 env = { A = "1" }
 options = { system_prompt = "short", steps = 5, tools = { task = false } }
+context_window = 32768
+max_output = 2048
 [limits]
 memory_mb = 512
 cpus = 1.5
@@ -70,6 +72,8 @@ k = [1, "two"]
   EXPECT_EQ(task->approvals, agent::Approvals::kBypass);
   EXPECT_EQ(task->options.at("system_prompt"), "short");
   EXPECT_EQ(task->options.at("steps"), "5");
+  EXPECT_EQ(task->context_window, 32768);
+  EXPECT_EQ(task->max_output, 2048);
   EXPECT_EQ(task->agent_timeout, 500ms);
   EXPECT_EQ(task->budget.calls, 7u);
   EXPECT_EQ(task->sandbox.limits.cpu_millis->value, 1500u);
@@ -79,10 +83,26 @@ k = [1, "two"]
   EXPECT_NE(task->metadata.find("two"), std::string::npos);
 }
 
+TEST(TaskTest, AnAnswerFitsIntoTheWindow) {
+  const std::string agent = "instruction = \"x\"\n[agent]\n";
+  EXPECT_TRUE(parse_task(agent + "max_output = 131072", "task.toml", "/"));
+  EXPECT_TRUE(parse_task(agent + "context_window = 10", "task.toml", "/"));
+  EXPECT_EQ(mistake(agent + "context_window = 0"),
+            "task.toml:3: agent.context_window: is 0; must be from 1 to 1073741824");
+  EXPECT_EQ(mistake(agent + "max_output = 131073"),
+            "task.toml:3: agent.max_output: max_output, 131073, is more than the context window, "
+            "131072: set context_window as well");
+  EXPECT_NE(
+      mistake(agent + "context_window = 100\nmax_output = 101").find("the context window, 100"),
+      std::string::npos);
+}
+
 TEST(TaskTest, ABudgetAndTheGatesRules) {
   const auto plain = parse_task("instruction = 'x'", "task.toml", "/");
   EXPECT_EQ(plain->budget.calls, gate::Budget().calls);
+  EXPECT_EQ(plain->budget.host_disk, 2u << 30);
   EXPECT_EQ(plain->gate.delivery, gate::AnswerDelivery::kWhole);
+  EXPECT_EQ(plain->gate.cut_calls, gate::CutCalls::kWithheld);
   EXPECT_FALSE(plain->gate.max_version_lag);
   const auto task = parse_task(R"(
 instruction = "x"
@@ -95,9 +115,11 @@ calls_per_second = 0.5
 tokens = 1000
 bytes = 0
 time_s = 90.5
+host_disk_mb = 5
 [gate]
 accept = "sampled"
 delivery = "incremental"
+cut_calls = "sent"
 max_version_lag = 0
 tools_in_requests = true
 )",
@@ -109,15 +131,17 @@ tools_in_requests = true
   EXPECT_EQ(task->budget.tokens, 1000u);
   EXPECT_EQ(task->budget.bytes, 0u);
   EXPECT_EQ(task->budget.time, 90500ms);
+  EXPECT_EQ(task->budget.host_disk, 5u << 20);
   EXPECT_EQ(task->gate.accept, gate::OriginRule::Accept::kSampledOnly);
   EXPECT_EQ(task->gate.delivery, gate::AnswerDelivery::kIncremental);
+  EXPECT_EQ(task->gate.cut_calls, gate::CutCalls::kSent);
   EXPECT_EQ(task->gate.max_version_lag, 0u);
   EXPECT_EQ(task->gate.tools_in_requests, gate::ToolsInRequests::kAdded);
   EXPECT_EQ(mistake("instruction = \"x\"\n[budget]\ntokens = -1"),
             "task.toml:3: budget.tokens: is -1; must be from 0 to 1125899906842624");
   EXPECT_EQ(mistake("instruction = \"x\"\n[budget]\nseconds = 1"),
             "task.toml:3: budget.seconds: unknown key; known here: bytes, calls, "
-            "calls_per_second, open_calls, time_s, tokens");
+            "calls_per_second, host_disk_mb, open_calls, time_s, tokens");
   EXPECT_EQ(mistake("instruction = \"x\"\n[gate]\naccept = \"all\""),
             "task.toml:3: gate.accept: is \"all\"; must be one of: any, sampled");
 }

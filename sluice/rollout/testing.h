@@ -36,9 +36,9 @@ inline net::awaitable<Result<std::unique_ptr<net::Stream>>> connect_inside(
 }
 
 // The status of one chat call to the endpoint that the caller's command line names; 0 if there was
-// none. Equal contents would be taken for resends.
+// none. Equal contents would be taken for resends. "" shows no key.
 inline net::awaitable<int> call_gate(net::Shard* shard, sandbox::fake::FakeProcess* self,
-                                     std::string content) {
+                                     std::string content, std::string key = "") {
   auto url = net::Url::parse(self->command().argv.at(1));
   if (!url) co_return 0;
   const uint16_t port = url->port;
@@ -50,6 +50,7 @@ inline net::awaitable<int> call_gate(net::Shard* shard, sandbox::fake::FakeProce
   request.method = "POST";
   request.target = url->path + "/chat/completions";
   request.headers.add("Content-Type", "application/json");
+  if (!key.empty()) request.headers.add("Authorization", "Bearer " + key);
   request.body = R"({"model":"policy","messages":[{"role":"user","content":")" + content + "\"}]}";
   const auto response =
       co_await client.fetch(std::move(request), Deadline::in(std::chrono::seconds(3)));

@@ -22,6 +22,12 @@ guest::CommandRequest to_request(Command& command) {
   request.input = std::move(command.input);
   request.deadline = command.deadline;
   request.output_cap = command.output_cap;
+  if (command.take) {
+    request.take = [take = std::move(command.take)](guest::OutputChannel from, Bytes piece) {
+      const auto channel = from == guest::OutputChannel::kOut ? Channel::kOut : Channel::kErr;
+      return take(channel, std::move(piece));
+    };
+  }
   return request;
 }
 

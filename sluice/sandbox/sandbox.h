@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -74,6 +75,8 @@ using Env = std::vector<std::pair<std::string, std::string>>;
 // Bytes of a shell's script, or of any other argument or variable: the kernel takes no more.
 inline constexpr size_t kMaxArgument = 128 * 1024 - 1;
 
+enum class Channel : uint8_t { kOut, kErr };
+
 struct Command {
   std::vector<std::string> argv;  // argv[0] is looked up in the command's own PATH
   Env env;                        // the whole environment: nothing is inherited
@@ -84,6 +87,8 @@ struct Command {
   // Per channel. Of more the beginning and the end are kept (half of it, at most 1 MiB), and it is
   // said so.
   size_t output_cap = 16 * 1024 * 1024;
+  // exec: gets what is printed as it comes, a piece of each channel at a time, instead of Output.
+  std::function<awaitable<void>(Channel channel, Bytes piece)> take;
   enum class ImagePath : uint8_t { kAdded, kLeftOut };
   ImagePath image_path = ImagePath::kAdded;  // to PATH, what an image wants there
 
@@ -102,7 +107,7 @@ struct Output {
 // A command in the background. Destroying it does not end the command (kill_all does).
 class Job {
  public:
-  enum class Channel : uint8_t { kOut, kErr };
+  using Channel = sandbox::Channel;
 
   virtual ~Job() = default;
 

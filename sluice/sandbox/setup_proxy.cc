@@ -1,15 +1,13 @@
 #include "sluice/sandbox/setup_proxy.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <cctype>
 #include <set>
 #include <utility>
 
+#include "sluice/net/address.h"
 #include "sluice/net/http_wire.h"
 #include "sluice/net/socket.h"
 
@@ -257,31 +255,6 @@ Result<void> check_setup_hosts(const std::vector<std::string>& hosts) {
   return {};
 }
 
-bool is_public_address(const std::string& address) {
-  in_addr four{};
-  if (::inet_pton(AF_INET, address.c_str(), &four) == 1) {
-    const uint32_t ip = ntohl(four.s_addr);
-    const auto within = [ip](uint32_t net, int bits) {
-      return (ip >> (32 - bits)) == (net >> (32 - bits));
-    };
-    // RFC 6890 and what came after it: this network, private, shared, loopback, link-local (the
-    // clouds' metadata), protocol assignments, documentation, relays, benchmarks, multicast,
-    // reserved.
-    return !(within(0x00000000, 8) || within(0x0a000000, 8) || within(0x64400000, 10) ||
-             within(0x7f000000, 8) || within(0xa9fe0000, 16) || within(0xac100000, 12) ||
-             within(0xc0000000, 24) || within(0xc0000200, 24) || within(0xc0586300, 24) ||
-             within(0xc0a80000, 16) || within(0xc6120000, 15) || within(0xc6336400, 24) ||
-             within(0xcb007100, 24) || within(0xe0000000, 4) || within(0xf0000000, 4));
-  }
-  in6_addr six{};
-  if (::inet_pton(AF_INET6, address.c_str(), &six) != 1) return false;
-  const uint8_t* b = six.s6_addr;
-  // Global unicast only, and none that wraps another address (Teredo, 6to4) or is for documents.
-  return (b[0] & 0xe0) == 0x20 && !(b[0] == 0x20 && b[1] == 0x02) &&
-         !(b[0] == 0x20 && b[1] == 0x01 && b[2] < 0x02) &&
-         !(b[0] == 0x20 && b[1] == 0x01 && b[2] == 0x0d && b[3] == 0xb8);
-}
-
 std::unique_ptr<SetupProxy> SetupProxy::start(net::Shard* shard,
                                               std::unique_ptr<net::Listener> listener,
                                               SetupProxyOptions options) {
@@ -290,7 +263,7 @@ std::unique_ptr<SetupProxy> SetupProxy::start(net::Shard* shard,
   state->listener = std::move(listener);
   state->options = std::move(options);
   if (!state->options.look_up) state->options.look_up = net::look_up;
-  if (!state->options.may_reach) state->options.may_reach = is_public_address;
+  if (!state->options.may_reach) state->options.may_reach = net::is_public_address;
   shard->spawn(serve(state));
   return std::unique_ptr<SetupProxy>(new SetupProxy(std::move(state)));
 }

@@ -32,8 +32,6 @@ struct SetupProxyOptions {
 
 // kInvalidArgument, with what is wrong, for a list that holds no host or what is none.
 Result<void> check_setup_hosts(const std::vector<std::string>& hosts);
-// A globally routable unicast address, by its numeric form. False for what is no address.
-bool is_public_address(const std::string& address);
 
 // What a request's head, up to and with its empty line, asks for.
 struct SetupRequest {

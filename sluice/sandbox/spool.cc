@@ -12,6 +12,7 @@
 namespace sluice::sandbox {
 namespace {
 
+constexpr size_t kSavePiece = 256 * 1024;
 // The first is on a disk; the second may be memory.
 constexpr const char* kPlaces[] = {"/var/tmp", "/tmp"};
 
@@ -67,6 +68,21 @@ awaitable<Result<Bytes>> Spool::read(uint64_t at, size_t max) const {
   if (n == 0) co_return Error(ErrorCode::kIo, "a sandbox's files have become shorter");
   bytes.resize(static_cast<size_t>(n));
   co_return bytes;
+}
+
+Result<void> Spool::save(const std::string& path, unsigned mode) const {
+  const Fd to(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
+  if (!to) return errno_error("create " + path, errno);
+  Bytes piece(kSavePiece, '\0');
+  for (uint64_t at = 0; at < size_;) {
+    const ssize_t n = TEMP_FAILURE_RETRY(
+        ::pread(file_.get(), piece.data(), piece.size(), static_cast<off_t>(at)));
+    if (n <= 0) return errno_error("copy to " + path, n < 0 ? errno : EIO);
+    auto written = write_all(to.get(), ByteView(piece).substr(0, static_cast<size_t>(n)));
+    if (!written) return std::move(written).error().within(path);
+    at += static_cast<uint64_t>(n);
+  }
+  return {};
 }
 
 }  // namespace sluice::sandbox

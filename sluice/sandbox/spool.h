@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "sluice/base/core/bytes.h"
 #include "sluice/base/core/fd.h"
@@ -27,6 +28,8 @@ class Spool {
   awaitable<Result<void>> append(Bytes piece);
   // The next bytes from there on, `max` at most; empty at the end.
   awaitable<Result<Bytes>> read(uint64_t at, size_t max) const;
+  // All of it into a file. Blocks.
+  Result<void> save(const std::string& path, unsigned mode) const;
 
  private:
   Result<void> write(ByteView piece);

@@ -49,6 +49,17 @@ TEST(SpoolTest, GivesWhatItWasGivenToAnyNumber) {
   EXPECT_EQ(*run(shard, spool->read(1'000'000, 10)), "");
 }
 
+TEST(SpoolTest, IsSavedWhole) {
+  net::Shard shard;
+  const auto spool = std::make_shared<Spool>(std::make_shared<net::BlockingPool>(1));
+  ASSERT_TRUE(run(shard, spool->append(Bytes(700'000, 'x') + "end")));
+  const std::string path = ::testing::TempDir() + "/saved-spool";
+  ASSERT_TRUE(spool->save(path, 0600));
+  EXPECT_EQ(*read_file(path, 1 << 20), Bytes(700'000, 'x') + "end");
+  EXPECT_EQ(spool->save("/nowhere/at/all", 0600).error().code, ErrorCode::kNotFound);
+  std::filesystem::remove(path);
+}
+
 TEST(SpoolTest, ItsFileHasNoNameAndGoesWithIt) {
   net::Shard shard;
   auto spool = std::make_unique<Spool>(std::make_shared<net::BlockingPool>(1));

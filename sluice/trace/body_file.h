@@ -41,6 +41,7 @@ class BodyFile {
   // REQUIRES: open.
   Result<void> append(std::span<const ArrivedBody> bodies,
                       std::vector<std::shared_ptr<const Parts>>& where);
+  uint64_t size() const { return end_; }
   // Gives back what was reserved and not needed.
   void close();
 

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "sluice/base/core/check.h"
@@ -18,8 +19,10 @@
 #include "sluice/json/raw.h"
 #include "sluice/json/text.h"
 #include "sluice/llm/answer.h"
+#include "sluice/llm/continuation.h"
 #include "sluice/llm/wire.h"
 #include "sluice/trace/body_file.h"
+#include "sluice/trace/prompts.h"
 
 namespace sluice::trace {
 namespace {
@@ -79,6 +82,18 @@ void append_parts(Bytes& out, const Parts& parts) {
   }
 }
 
+// The last members of an answer.
+void append_prompt(Bytes& out, const TurnIds& turn, Prompts& prompts) {
+  const auto beginning = prompts.beginning_of(turn);
+  if (beginning) {
+    out.append(",\"prompt_after\":\"").append(beginning->call.value).append("\"");
+  }
+  const std::span<const int32_t> ids = turn.prompt;
+  llm::wire::append_list(out.append(",\"prompt_ids\":"),
+                         ids.subspan(beginning ? beginning->ids : 0));
+  prompts.kept(turn, beginning);
+}
+
 }  // namespace
 
 // What was told of a rollout and is not written yet.
@@ -88,8 +103,10 @@ struct JsonlRecorder::Said {
   // Of each of the bodies: where in the lines its reference begins, and how long that is up to the
   // parts, which the writer puts in.
   std::vector<std::pair<size_t, size_t>> references;
+  // The ids of prompts, each with where in the lines the writer puts in what is to be kept of them.
+  std::vector<std::pair<size_t, TurnIds>> prompts;
   std::vector<std::pair<net::Shard*, Flushed>> flushes;
-  size_t bytes = 0;  // of lines and bodies
+  size_t bytes = 0;  // of lines, bodies and ids
   bool closed = false;
   bool events_left_out = false;
 
@@ -98,6 +115,7 @@ struct JsonlRecorder::Said {
     lines.clear();
     bodies.clear();
     references.clear();
+    prompts.clear();
     flushes.clear();
     bytes = 0;
     closed = events_left_out = false;
@@ -115,9 +133,12 @@ struct JsonlRecorder::Told {
 struct JsonlRecorder::Batch {
   std::vector<std::shared_ptr<Track>> tracks;
   Said said;
-  Bytes lines;
   std::vector<std::shared_ptr<const Parts>> where;
   std::vector<Told> told;
+  DiskUse* disk = nullptr;  // the track's
+
+  Bytes lines;                                   // as they are written
+  size_t composed = 0, bodies = 0, prompts = 0;  // of what was said, so far
 };
 
 // One rollout.
@@ -130,8 +151,9 @@ struct JsonlRecorder::Track {
 
   std::mutex mutex;  // of what those who tell and the writer share
   Said said;
-  bool queued = false;     // stands in the queue
-  bool forgotten = false;  // is, or will be at once, no longer the recorder's
+  std::shared_ptr<DiskUse> disk;  // never another, once there is one
+  bool queued = false;            // stands in the queue
+  bool forgotten = false;         // is, or will be at once, no longer the recorder's
 
   // The time of day, since the epoch. One clock is enough to read for each line; the other is
   // looked at again every second, as it may be set.
@@ -153,6 +175,7 @@ struct JsonlRecorder::Track {
   Fd lines;
   uint64_t lines_size = 0;
   BodyFile bodies;
+  Prompts prompts;             // that are written
   std::optional<Error> error;  // the first
   std::optional<Error> lost;   // why something is not there that was told since the last flush
   bool closed = false;
@@ -193,9 +216,10 @@ class JsonlRecorder::Line : private Locked, public llm::wire::Members {
   ~Line() {
     close();
     said().lines.push_back('\n');
-    const size_t more = said().lines.size() - bytes + body_bytes_;
+    const size_t more = said().lines.size() - bytes + held_bytes_;
     said().bytes += more;
     track->waiting += more;
+    if (track->disk) track->disk->bytes += more;
     const bool much = recorder_.queued_bytes_.fetch_add(more) + more > kMuch;
     recorder_.enqueue(track, much ? Hurry::kAtOnce : Hurry::kNone);
   }
@@ -204,11 +228,12 @@ class JsonlRecorder::Line : private Locked, public llm::wire::Members {
   void word(std::string_view name, std::string_view value) {
     (*this)[name].append("\"").append(value).append("\"");
   }
+  void count_in(std::shared_ptr<DiskUse> disk) { track->disk = std::move(disk); }
   // The call's body, of which the writer finds out where it lies.
   void body(const llm::Call& call) {
     auto held = call.body.in_memory();
     CHECK(held != nullptr);  // nobody else can have put it away
-    body_bytes_ = held->size();
+    held_bytes_ = held->size();
     Bytes& out = (*this)["body"];
     const size_t at = out.size();
     append_reference(out, call);
@@ -216,11 +241,21 @@ class JsonlRecorder::Line : private Locked, public llm::wire::Members {
     out.append(kReferenceEnd);
     said().bodies.push_back({call.ordinal, call.body, std::move(held), call.like});
   }
+  // Of the ids of its prompt the writer finds out what is new.
+  void answer(const llm::Call& call, const llm::Answer& answer) {
+    Bytes& out = (*this)["answer"];
+    llm::append_json(out, answer, llm::PromptIds::kLeftOut);
+    if (answer.prompt_ids.empty()) return;
+    TurnIds turn{call.id, answer.prompt_ids, std::nullopt};
+    if (answer.choices.size() == 1) turn.completion = answer.choices.front().ids;
+    held_bytes_ = turn.prompt.size() * sizeof(int32_t);
+    said().prompts.emplace_back(out.size() - 1, std::move(turn));
+  }
   Said& said() { return track->said; }
 
  private:
   JsonlRecorder& recorder_;
-  size_t body_bytes_ = 0;
+  size_t held_bytes_ = 0;
 };
 
 JsonlRecorder::JsonlRecorder(std::string directory, Logger log)
@@ -300,9 +335,11 @@ bool JsonlRecorder::has_room(const RolloutId& rollout, size_t bytes) const {
 
 void JsonlRecorder::opened(const RolloutId& rollout, const RolloutInfo& info) {
   Line line(*this, rollout, "opened");
-  line.number("version", 2);
+  line.count_in(info.disk);
+  line.number("version", kTraceVersion);
   line.text("rollout", rollout.value);
   line.text("task", info.task);
+  line.text_if_any("name", info.name);
   line.text("agent", info.agent);
   line.text_if_any("group", info.group);
   line.text("mode", info.mode);
@@ -315,6 +352,7 @@ void JsonlRecorder::arrived(const llm::Call& call) {
   line.number("ordinal", static_cast<int64_t>(call.ordinal));
   line.text_if_any("session", call.session.value);
   line.text_if_any("parent_session", call.session.parent);
+  if (call.parent) line.word("parent", call.parent->id().value);
   line.word("dialect", to_string(call.dialect));
   line.word("purpose", to_string(call.purpose));
   llm::Head::visit(call, [&](std::string_view name, const auto& value) {
@@ -326,7 +364,7 @@ void JsonlRecorder::arrived(const llm::Call& call) {
 void JsonlRecorder::answered(const llm::Call& call, const llm::Answer& answer) {
   Line line(*this, call.rollout, "answered");
   line.word("call", call.id.value);
-  llm::append_json(line["answer"], answer);
+  line.answer(call, answer);
 }
 
 void JsonlRecorder::ended(const llm::Call& call, llm::Outcome outcome, std::string_view detail) {
@@ -412,6 +450,7 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
   {
     const std::lock_guard lock(track.mutex);
     std::swap(said, track.said);
+    batch.disk = track.disk.get();
     track.queued = false;
   }
   if (!said.lines.empty() && !track.lines && !track.error) {
@@ -420,7 +459,11 @@ void JsonlRecorder::write(Track& track, Batch& batch) {
       fail(track, std::move(opened).error());
     }
   }
+  const uint64_t before = track.lines_size + track.bodies.size();
   if (!said.lines.empty() && track.lines) append(track, batch);
+  if (batch.disk != nullptr) {
+    batch.disk->bytes += track.lines_size + track.bodies.size() - before - said.bytes;
+  }
   if (!said.lines.empty() && !track.lines) track.lost = track.error;
   if (said.events_left_out && !track.error) {
     fail(track, Error(ErrorCode::kExhausted, "the disk was so slow that events were left out"));
@@ -449,33 +492,52 @@ void JsonlRecorder::append(Track& track, Batch& batch) {
     if (auto done = track.bodies.append(said.bodies, batch.where); !done) {
       fail(track, std::move(done).error().within("while appending requests to a trace"));
     }
-    batch.lines.clear();
-    size_t copied = 0;
-    for (size_t i = 0; i < said.references.size(); ++i) {
-      const auto [at, size] = said.references[i];
-      batch.lines.append(said.lines, copied, at - copied);
-      if (batch.where[i]) {
-        append_parts(batch.lines.append(said.lines, at, size), *batch.where[i]);
-        copied = at + size;
-      } else {
-        batch.lines.append("null");
-        copied = at + size + kReferenceEnd.size();
-      }
-    }
-    batch.lines.append(said.lines, copied);
   }
-  Bytes& text = said.bodies.empty() ? said.lines : batch.lines;
-  escape_line_ends(text);
-  ByteView lines = text;
-  auto done = append_lines(track, lines);
+  batch.composed = batch.bodies = batch.prompts = 0;
+  Prompts written = track.prompts;
+  auto done = append_lines(track, compose(track, batch, said.lines.size()));
   if (done) return;
   fail(track, std::move(done).error().within("while appending to a trace"));
-  // What of it fits.
-  while (!lines.empty()) {
-    const ByteView line = lines.substr(0, lines.find('\n') + 1);
-    (void)append_lines(track, line);
-    lines.remove_prefix(line.size());
+  // What of it fits. Nothing may be built on what does not.
+  batch.composed = batch.bodies = batch.prompts = 0;
+  while (batch.composed < said.lines.size()) {
+    track.prompts = written;
+    const size_t end = said.lines.find('\n', batch.composed) + 1;
+    if (append_lines(track, compose(track, batch, end))) written = track.prompts;
   }
+  track.prompts = std::move(written);
+}
+
+// What was said, from where that ended last up to `end`, with what only the writer knows put in.
+ByteView JsonlRecorder::compose(Track& track, Batch& batch, size_t end) {
+  const Said& said = batch.said;
+  Bytes& out = batch.lines;
+  out.clear();
+  const auto place = [end](const auto& places, size_t index) {
+    return index < places.size() ? std::min(places[index].first, end) : end;
+  };
+  for (;;) {
+    const size_t body = place(said.references, batch.bodies);
+    const size_t prompt = place(said.prompts, batch.prompts);
+    const size_t next = std::min(body, prompt);
+    out.append(said.lines, batch.composed, next - batch.composed);
+    batch.composed = next;
+    if (next == end) break;
+    if (next == prompt) {
+      append_prompt(out, said.prompts[batch.prompts++].second, track.prompts);
+      continue;
+    }
+    const size_t size = said.references[batch.bodies].second;
+    const auto& parts = batch.where[batch.bodies++];
+    if (parts) {
+      append_parts(out.append(said.lines, body, size), *parts);
+    } else {
+      out.append("null");
+    }
+    batch.composed += size + (parts ? 0 : kReferenceEnd.size());
+  }
+  escape_line_ends(out);
+  return out;
 }
 
 // All of them or nothing: what a full disk cut short is taken back.

@@ -1,6 +1,7 @@
 // JsonlRecorder: a rollout's trace as two append-only files, DIR/ROLLOUT.jsonl (one event a line)
 // and DIR/ROLLOUT.bodies (the exact request bytes, to which the lines refer by offset; of what a
-// body repeats of an earlier one, only where that stands). Their format is in docs/trace.md;
+// body repeats of an earlier one, only where that stands; of what a prompt's token ids repeat of an
+// earlier turn, only which that is). Their format is in docs/trace.md;
 // reader.h reads them back.
 //
 // Whoever tells it something makes the line, in memory, and leaves it to the writer: one thread,
@@ -72,6 +73,7 @@ class JsonlRecorder final : public Recorder {
   void run();
   void write(Track& track, Batch& batch);
   void append(Track& track, Batch& batch);
+  static ByteView compose(Track& track, Batch& batch, size_t end);
   Result<void> open_files(Track& track) const;
   Result<void> append_lines(Track& track, ByteView lines) const;
   void fail(Track& track, Error error);

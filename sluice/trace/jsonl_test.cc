@@ -10,65 +10,21 @@
 #include <fstream>
 #include <thread>
 
-#include "sluice/base/core/fd.h"
 #include "sluice/llm/answer.h"
+#include "sluice/trace/files_testing.h"
 #include "sluice/trace/memory.h"
-#include "sluice/trace/reader.h"
-#include "sluice/trace/testing.h"
 
 namespace sluice::trace {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class TraceTest : public ::testing::Test {
- protected:
-  TraceTest() {
-    std::string pattern = ::testing::TempDir() + "sluice-test-trace-XXXXXX";
-    base_ = ::mkdtemp(pattern.data());
-    directory_ = base_ + "/a/b";
-  }
-  ~TraceTest() override { std::filesystem::remove_all(base_); }
-
-  std::shared_ptr<llm::Call> call(Bytes body) {
-    auto call = std::make_shared<llm::Call>();
-    call->id = CallId::fresh();
-    call->rollout = rollout_;
-    call->model = "m\"1";
-    call->ordinal = ++calls_;
-    call->stream = true;
-    call->session = {"ses_1", "ses_0"};
-    call->digest = xxh3_128(body);
-    call->body = llm::Body(std::make_shared<const Bytes>(std::move(body)));
-    return call;
-  }
-
-  // All that was told to `recorder`.
-  Trace load_trace(Recorder& recorder) {
-    EXPECT_TRUE(testing::flush(recorder, rollout_));
-    return load_trace();
-  }
-  Trace load_trace() {
-    auto trace = load(directory_ + "/" + rollout_.value + ".jsonl");
-    EXPECT_TRUE(trace) << trace.error().message;
-    return trace.value_or(Trace());
-  }
-  Bytes lines(Recorder& recorder) {
-    EXPECT_TRUE(testing::flush(recorder, rollout_));
-    return lines();
-  }
-  Bytes lines() { return *read_file(directory_ + "/" + rollout_.value + ".jsonl", 1 << 20); }
-
-  std::string base_;
-  std::string directory_;
-  RolloutId rollout_{"r1"};
-  uint64_t calls_ = 0;
-};
+using testing::TraceTest;
 
 TEST_F(TraceTest, ReadsBackWhatWasRecorded) {
   JsonlRecorder recorder(directory_, Logger());
-  recorder.opened(rollout_, {"hello", "opencode 1.18.33", "g1", "interception_gate", "script"});
+  recorder.opened(rollout_,
+                  {"hello", "opencode 1.18.33", "g1", "interception_gate", "script", "hello@2"});
   // Bytes that would break a line, if they stood in one.
   Bytes hostile("{\"model\":\"m\",\"x\":\"\n\r\n{\\\"type\\\":\\\"closed\\\"}\xFF");
   hostile.push_back('\0');
@@ -94,6 +50,7 @@ TEST_F(TraceTest, ReadsBackWhatWasRecorded) {
   EXPECT_EQ(trace.info.task, "hello");
   EXPECT_EQ(trace.info.agent, "opencode 1.18.33");
   EXPECT_EQ(trace.info.group, "g1");
+  EXPECT_EQ(trace.info.name, "hello@2");
   EXPECT_EQ(trace.info.policy, "script");
   ASSERT_EQ(trace.calls.size(), 2u);
   const CallRecord& record = trace.calls[0];

@@ -52,6 +52,7 @@ class Loader {
 
   Trace finish() && { return std::move(trace_); }
   bool understood() const { return understood_; }
+  int64_t version() const { return version_; }
 
  private:
   bool take(json::Reader& line) {
@@ -59,9 +60,10 @@ class Loader {
     if (type.empty()) return false;
     understood_ = true;
     if (type == "opened") {
+      version_ = std::max(version_, line.figure("version"));
       trace_.rollout.value = line.text("rollout", "");
-      trace_.info = {line.text("task", ""), line.text("agent", ""), line.text("group", ""),
-                     line.text("mode", ""), line.text("policy", "")};
+      trace_.info = {line.text("task", ""), line.text("agent", ""),  line.text("group", ""),
+                     line.text("mode", ""), line.text("policy", ""), line.text("name", "")};
       return true;
     }
     if (type == "closed") {
@@ -103,6 +105,7 @@ class Loader {
     if (call.id.empty() || by_id_.contains(call.id)) return false;
     call.ordinal = line.figure<uint64_t>("ordinal");
     call.session = {line.text("session", ""), line.text("parent_session", "")};
+    call.parent.value = line.text("parent", "");
     call.dialect = llm::dialect_from(line.text("dialect", "")).value_or(llm::Dialect::kChat);
     call.purpose = line.one_of("purpose", llm::kPurposes, llm::Purpose::kMain);
     llm::Head::visit(call, [&](std::string_view name, auto& value) { read(line, name, value); });
@@ -129,6 +132,11 @@ class Loader {
       if (raw == nullptr) return false;
       auto answer = llm::answer_from_json(*raw);
       if (!answer) return false;
+      const std::string after = json::Reader(*raw, "").text("prompt_after", "");
+      const auto before = by_id_.find(CallId{after});
+      if (!after.empty() && before == by_id_.end()) return false;
+      call.prompt_after.reset();
+      if (!after.empty()) call.prompt_after = before->second;
       call.answer = std::move(*answer);
       call.answered_ms = ms(line);
     } else if (type == "ended") {
@@ -144,6 +152,7 @@ class Loader {
   Trace trace_;
   std::unordered_map<CallId, size_t> by_id_;
   bool understood_ = false;
+  int64_t version_ = 0;  // none is named
 };
 
 }  // namespace
@@ -178,6 +187,40 @@ Result<Bytes> Trace::body(const CallRecord& call) const {
   return body;
 }
 
+Result<std::vector<int32_t>> Trace::prompt_ids(const CallRecord& call) const {
+  std::vector<const CallRecord*> turns{&call};  // from the last to the first
+  size_t size = 0;
+  for (;;) {
+    const CallRecord& turn = *turns.back();
+    const bool last = turns.size() == 1;
+    if (!turn.answer || (!last && turn.answer->choices.size() != 1)) {
+      return Error(last ? ErrorCode::kNotFound : ErrorCode::kProtocol,
+                   "the trace does not hold the ids of this call's prompt");
+    }
+    size += turn.answer->prompt_ids.size();
+    if (!last) size += turn.answer->choices.front().ids.size();
+    if (!turn.prompt_after) break;
+    if (turns.size() > calls.size() || *turn.prompt_after >= calls.size()) {
+      return Error(ErrorCode::kProtocol, "the turns of this prompt lead nowhere");
+    }
+    turns.push_back(&calls[*turn.prompt_after]);
+  }
+  if (size > kMaxTrace / sizeof(int32_t)) {
+    return Error(ErrorCode::kTooLarge,
+                 "the trace claims a prompt of " + std::to_string(size) + " tokens");
+  }
+  std::vector<int32_t> ids;
+  ids.reserve(size);
+  for (auto turn = turns.rbegin(); turn != turns.rend(); ++turn) {
+    const llm::Answer& answer = *(*turn)->answer;
+    ids.insert(ids.end(), answer.prompt_ids.begin(), answer.prompt_ids.end());
+    if (*turn == &call) break;
+    const auto& completion = answer.choices.front().ids;
+    ids.insert(ids.end(), completion.begin(), completion.end());
+  }
+  return ids;
+}
+
 Result<Trace> load(const std::string& path) {
   SLUICE_TRY(const Bytes text, read_file(path, kMaxTrace));
   return parse(text, path);
@@ -192,6 +235,12 @@ Result<Trace> parse(std::string_view lines, std::string path) {
   }
   if (!loader.understood()) {
     return Error(ErrorCode::kInvalidArgument, path + " is not a trace", ErrorOrigin::kCaller);
+  }
+  if (loader.version() > kTraceVersion) {
+    return Error(ErrorCode::kUnsupported,
+                 path + " is of version " + std::to_string(loader.version()) +
+                     "; this program reads 1 to " + std::to_string(kTraceVersion),
+                 ErrorOrigin::kCaller);
   }
   return std::move(loader).finish();
 }

@@ -16,6 +16,7 @@ struct CallRecord : llm::Head {
   CallId id;
   uint64_t ordinal = 0;
   llm::SessionKey session;
+  CallId parent;  // that it goes on from; "" if there is none
   llm::Dialect dialect = llm::Dialect::kChat;
   llm::Purpose purpose = llm::Purpose::kMain;
   std::string digest;
@@ -26,7 +27,11 @@ struct CallRecord : llm::Head {
 
   std::string arrived_at;  // UTC, as written
   double arrived_ms = 0;   // since the rollout was opened, on the monotonic clock
+  // Of a prompt that begins with that and the completion of an earlier turn, `prompt_ids` are only
+  // what comes behind them, and `prompt_after` is that turn's place among the trace's calls:
+  // Trace::prompt_ids() has all.
   std::optional<llm::Answer> answer;
+  std::optional<size_t> prompt_after;
   double answered_ms = 0;
   std::optional<llm::Outcome> outcome;  // none: the recording process died first
   std::string detail;
@@ -53,9 +58,12 @@ struct Trace {
   const CallRecord* find(const CallId& id) const;
   // The request's bytes, exactly as they came.
   Result<Bytes> body(const CallRecord& call) const;
+  // The token ids of the prompt, if whoever answered gave them.
+  Result<std::vector<int32_t>> prompt_ids(const CallRecord& call) const;
 };
 
-// kNotFound, or kInvalidArgument if the file is no trace. A torn line is counted, not an error.
+// kNotFound, kInvalidArgument if the file is no trace, or kUnsupported if it is of a version that
+// did not exist yet. A torn line is counted, not an error.
 Result<Trace> load(const std::string& path);
 
 // The same from a .jsonl file's content; `path` is where body() looks.

@@ -13,6 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CHECK(!call.id.empty());
     CHECK(trace->find(call.id) == &call);
     CHECK(!trace->body(call).has_value());
+    const auto prompt = trace->prompt_ids(call);
+    CHECK(!prompt || prompt->size() >= call.answer->prompt_ids.size());
   }
   return 0;
 }

@@ -22,7 +22,10 @@
 // whoever tells it something.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -34,12 +37,24 @@
 
 namespace sluice::trace {
 
+// Of the format (docs/trace.md). What reads it takes this and all before it.
+inline constexpr int kTraceVersion = 3;
+
+// What a rollout has written to this machine's disk. Any thread.
+struct DiskUse {
+  std::atomic<uint64_t> bytes = 0;
+};
+
 struct RolloutInfo {
   std::string task;
   std::string agent;  // "opencode 1.18.33"
   std::string group;  // "" if none
   std::string mode;   // "interception_gate", "black_box"
   std::string policy;
+  std::string name = {};  // of its order: "task@3"; "" if none
+  // Whoever keeps files adds what is written to them from here on; requests count whole until it is
+  // known how much of them is new. None: nobody counts.
+  std::shared_ptr<DiskUse> disk = nullptr;
 };
 
 // Something worth keeping that is no call: a phase's end, a warning, an agent's own event.

@@ -57,12 +57,14 @@ class UpstreamRelay final : public gate::Relay {
       : upstream_(std::move(upstream)), call_(std::move(call)) {}
 
   net::awaitable<Result<void>> open() override {
-    net::HttpRequest request = make_request();
-    SLUICE_CO_TRY(const auto asked, call_->asked());
-    SLUICE_CO_TRY(request.body,
-                  rewritten(upstream_->peeker, call_->dialect, *asked, upstream_->options.rewrite));
     const Deadline deadline = Deadline::in(upstream_->options.timeout);
-    SLUICE_CO_TRY(incoming_, co_await upstream_->client.call(std::move(request), deadline));
+    auto answered = co_await ask(deadline);
+    // A connection that broke under the request, with nothing said: as a restart or a balancer's
+    // time-out does it. Once.
+    if (!answered && answered.error().code == ErrorCode::kClosed && answered.error().retryable) {
+      answered = co_await ask(deadline);
+    }
+    SLUICE_CO_TRY(incoming_, std::move(answered));
     const int status = incoming_->status();
     if (status >= 300 && status < 400) {
       co_return Error(ErrorCode::kProtocol,
@@ -87,6 +89,14 @@ class UpstreamRelay final : public gate::Relay {
   net::awaitable<Result<Bytes>> read_some() override { return incoming_->read_some(); }
 
  private:
+  net::awaitable<Result<std::unique_ptr<net::HttpIncoming>>> ask(Deadline deadline) {
+    net::HttpRequest request = make_request();
+    SLUICE_CO_TRY(const auto asked, call_->asked());
+    SLUICE_CO_TRY(request.body,
+                  rewritten(upstream_->peeker, call_->dialect, *asked, upstream_->options.rewrite));
+    co_return co_await upstream_->client.call(std::move(request), deadline);
+  }
+
   net::HttpRequest make_request() const {
     const llm::Codec& codec = *llm::find_codec(call_->dialect);
     net::HttpRequest request;
@@ -162,7 +172,8 @@ Result<std::shared_ptr<gate::Policy>> make_passthrough(net::Shard& shard, net::C
 Result<std::shared_ptr<gate::Policy>> make_passthrough(net::Shard& shard, net::BlockingPool& names,
                                                        PassthroughOptions options) {
   SLUICE_TRY(const net::Url url, net::Url::parse(options.base_url));
-  return make_passthrough(shard, net::url_connector(shard, names, url), std::move(options));
+  net::Connector connector = net::url_connector(shard, names, url, options.check);
+  return make_passthrough(shard, std::move(connector), std::move(options));
 }
 
 }  // namespace sluice::upstream

@@ -24,11 +24,15 @@ using llm::Rewrite;
 using llm::Thinking;
 
 struct PassthroughOptions {
-  std::string base_url;  // up to and with the version: "https://api.example.com/v1"
-  std::string key;       // sent in the header that the call's dialect has for it; "" sends none
-  Rewrite rewrite;       // the trace has bodies as agents sent them
+  std::string base_url;     // up to and with the version: "https://api.example.com/v1"
+  std::string key;          // sent in the header that the call's dialect has for it; "" sends none
+  Rewrite rewrite;          // the trace has bodies as agents sent them
+  net::AddressCheck check;  // of what the URL's host leads to; none: all are asked
   Duration timeout = std::chrono::hours(1);  // of one call, its body included
   net::HttpClientLimits limits;
+
+  // How long the endpoint may say nothing, before an answer and in it.
+  void set_silence(Duration most) { limits.first_byte_timeout = limits.idle_timeout = most; }
 };
 
 // kInvalidArgument if the URL or the key cannot be used.

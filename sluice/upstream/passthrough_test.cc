@@ -24,7 +24,7 @@ class PassthroughTest : public gate::testing::GateFixture {
       return serve(this, std::move(request), writer);
     });
     server_->serve(std::move(listener));
-    PassthroughOptions options;
+    PassthroughOptions options = asked_;
     options.base_url = "https://model.example/api/v1";
     options.key = "sk-real";
     auto policy = make_passthrough(
@@ -55,7 +55,17 @@ class PassthroughTest : public gate::testing::GateFixture {
 
   static net::awaitable<void> serve(PassthroughTest* self, net::HttpRequest request,
                                     net::ResponseWriter* writer) {
-    self->requests_.push_back(std::move(request));
+    const bool probes = request.method == "GET";
+    (probes ? self->probes_ : self->requests_).push_back(std::move(request));
+    if (self->breaks_ > 0 && !probes) {
+      --self->breaks_;
+      co_return writer->abort();
+    }
+    if (self->silent_) {
+      writer->on_peer_closed([self](net::PeerClose) { self->client_gone_ = true; });
+      const auto waited = co_await net::wait_for(&self->go_on_);
+      if (!waited || self->client_gone_) co_return;
+    }
     if (self->pieces_.empty()) {
       net::HttpResponse response = self->response_;
       const auto sent = co_await writer->send(std::move(response));
@@ -71,6 +81,7 @@ class PassthroughTest : public gate::testing::GateFixture {
       const auto waited = co_await net::wait_for(&self->go_on_);
       if (!waited) co_return;
     }
+    if (self->cut_) co_return writer->abort();
     if (ok) ok = co_await writer->finish();
   }
 
@@ -82,19 +93,23 @@ class PassthroughTest : public gate::testing::GateFixture {
 
   net::MemoryListener* upstream_listener_ = nullptr;
   std::optional<net::HttpServer> server_;
-  std::vector<net::HttpRequest> requests_;
+  std::vector<net::HttpRequest> requests_, probes_;
   net::HttpResponse response_ =
       net::json_response(200, R"({"id":"from upstream","choices":[{"message":{}}]})");
   std::vector<Bytes> pieces_;  // sent one by one, each followed by a wait for go_on_
   net::Signal go_on_;
   bool client_gone_ = false;
   bool unreachable_ = false;
+  int breaks_ = 0;       // so many requests are answered by a broken connection
+  bool silent_ = false;  // nothing is answered before go_on_
+  bool cut_ = false;     // behind the pieces, instead of an end
+  PassthroughOptions asked_;
 };
 
 TEST_F(PassthroughTest, ForwardsTheBodyToTheOneUrlWithTheRealKey) {
   open_gate();
   auto agent = this->agent();
-  const std::string request = "{ \"messages\":[{}],\"model\":\"m\"\n}";
+  const std::string request = "{ \"messages\":[{\"role\":\"user\"}],\"model\":\"m\"\n}";
   agent.post(kPath, request,
              "Authorization: Bearer agents-own\r\nx-api-key: agents-own\r\nCookie: c=1\r\n"
              "X-Forwarded-Host: evil.example\r\nOpenAI-Beta: v2\r\nAccept-Encoding: gzip\r\n");
@@ -226,9 +241,8 @@ TEST_F(PassthroughTest, AProbeTellsAnAnswerFromAnOutage) {
     response_ = net::json_response(status, "{}");
     EXPECT_TRUE(probe()) << status;
   }
-  EXPECT_EQ(requests_.back().method, "GET");
-  EXPECT_EQ(requests_.back().target, "/api/v1/models");
-  EXPECT_EQ(requests_.back().headers.get("x-api-key"), "sk-real");
+  EXPECT_EQ(probes_.back().target, "/api/v1/models");
+  EXPECT_EQ(probes_.back().headers.get("x-api-key"), "sk-real");
   for (const int status : {307, 401, 429, 500, 502, 503}) {
     response_ = net::json_response(status, "{}");
     const auto answered = probe();
@@ -280,6 +294,86 @@ TEST_F(PassthroughTest, AnUnreachableUpstreamIs503) {
   const auto response = agent.response();
   EXPECT_EQ(response.status, 503);
   EXPECT_THAT(response.body, Not(HasSubstr("model.example")));
+}
+
+TEST_F(PassthroughTest, AConnectionThatBreaksBeforeAnyByteIsTriedAgainOnce) {
+  open_gate();
+  auto agent = this->agent();
+  for (const bool kept : {false, true}) {  // the connection, from the call before
+    breaks_ = 1;
+    requests_.clear();
+    agent.post(kPath, body(kept));
+    const auto response = agent.response();
+    EXPECT_EQ(response.status, 200) << kept;
+    EXPECT_EQ(response.body, R"({"id":"from upstream","choices":[{"message":{}}]})");
+    ASSERT_EQ(requests_.size(), 2u);
+    EXPECT_EQ(requests_[0].body, requests_[1].body);
+    EXPECT_EQ(requests_[1].headers.get("Authorization"), "Bearer sk-real");
+  }
+  EXPECT_EQ(counters().calls, 2u);
+
+  breaks_ = 100;
+  requests_.clear();
+  agent.post(kPath, body(2));
+  EXPECT_EQ(agent.response().status, 503);
+  EXPECT_EQ(requests_.size(), 2u) << "once";
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(llm::Outcome::kFailed), 1u);
+}
+
+TEST_F(PassthroughTest, WhatWasCutBeforeItsFinishIsUndeliveredAndNotAskedForAgain) {
+  pieces_ = {"data: one\n\n"};
+  cut_ = true;
+  response_.headers = {{"Content-Type", "text/event-stream"}};
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  agent.wait_for("data: one");
+  go_on_.notify();
+  agent.wait_until_closed();
+  EXPECT_THAT(agent.seen(), Not(HasSubstr("\r\n0\r\n\r\n")));
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(llm::Outcome::kUndelivered), 1u);
+  EXPECT_EQ(requests_.size(), 1u);
+}
+
+TEST_F(PassthroughTest, SilenceHasADeadlineOfItsOwn) {
+  asked_.set_silence(50ms);
+  open_gate();
+  auto agent = this->agent();
+  silent_ = true;
+  agent.post(kPath, streaming(1));
+  EXPECT_EQ(agent.response().status, 504);
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(llm::Outcome::kFailed), 1u);
+  EXPECT_EQ(requests_.size(), 1u) << "it may be at work";
+  gate::testing::run_until(shard_, [&] { return client_gone_; });
+  go_on_.notify();
+  gate::testing::settle(shard_);
+
+  silent_ = false;
+  pieces_ = {"data: one\n\n"};  // and never more
+  response_.headers = {{"Content-Type", "text/event-stream"}};
+  auto second = this->agent();
+  second.post(kPath, streaming(2));
+  second.wait_until_closed();
+  EXPECT_THAT(second.seen(), HasSubstr("data: one"));
+  gate::testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(llm::Outcome::kUndelivered), 1u);
+  EXPECT_THAT(recorder_.entries().back().detail, HasSubstr("stopped coming"));
+}
+
+TEST_F(PassthroughTest, AnAgentThatLeavesBeforeAnythingCameIsNotAskedForAgain) {
+  silent_ = true;
+  open_gate();
+  auto agent = this->agent();
+  agent.post(kPath, streaming());
+  gate::testing::run_until(shard_, [&] { return !requests_.empty(); });
+  agent.reset();
+  gate::testing::run_until(shard_, [&] { return counters().open == 0 && client_gone_; });
+  gate::testing::settle(shard_);
+  EXPECT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(counters().ended(llm::Outcome::kUndelivered), 1u);
 }
 
 TEST_F(PassthroughTest, TheAgentsLeavingCancelsTheUpstreamCall) {

@@ -23,14 +23,19 @@ TURNS = (("write", {"filePath": "/home/user/workdir/hello.py", "content": "print
 
 
 class Provider(LocalDockerProvider):
-    """OpenEnv's, whose start_container() has no place for options of `docker run`."""
+    """OpenEnv's, whose start_container() has no place for options of `docker run`. The image listens
+    on every address, so a model endpoint of a private one has to be configured."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._model = model
 
     def start_container(self, image, port=None, env_vars=None, **_):
         self._container_name = self._generate_container_name(image)
         port = port or self._find_available_port()
         self._container_id = subprocess.run(
             ["docker", "run", "-d", "--name", self._container_name, "-p", f"{port}:8000", *OPTIONS,
-             image], capture_output=True, text=True, check=True).stdout.strip()
+             "-e", f"VLLM_URL={self._model.url}", image], capture_output=True, text=True, check=True).stdout.strip()
         return f"http://localhost:{port}"
 
 
@@ -40,16 +45,16 @@ class Client(MCPToolClient):
 
 
 async def main(image, host):
-    env = await Client.from_docker_image(image, provider=Provider())
-    try:
-        with Upstream(*TURNS, key=KEY, host=host) as model:
+    with Upstream(*TURNS, key=KEY, host=host) as model:
+        env = await Client.from_docker_image(image, provider=Provider(model))
+        try:
             await env.reset()
             print(await env.call_tool(
                 "run_rollout", agent="opencode", base_url=model.url, api_key=KEY, model="m",
                 instruction="Write hello.py, which prints hello.",
                 verify=["python3 hello.py | grep -x hello"]))
-    finally:
-        await env.close()
+        finally:
+            await env.close()
 
 
 if __name__ == "__main__":

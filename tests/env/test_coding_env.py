@@ -423,10 +423,14 @@ def test_finding_49_on_a_shared_network_the_server_refuses_an_agent(upstream, pl
                 env={"SLUICE_KEYS": key, **TRAINER}) as served:
         served.headers["Authorization"] = f"Bearer {key}"
         probe, tried = try_routes(served)
-        result = call(served, arguments(upstream, [CALL, {"run": probe}, {"run": LOOK}],
+        # Others reach the agent's own endpoint there: it wants the rollout's key, which the agent has.
+        strange = {"post": CALL["post"].replace("hi", "ho"), "headers": {"Authorization": "Bearer x"}}
+        result = call(served, arguments(upstream, [CALL, strange, {"run": probe}, {"run": LOOK}],
                                         setup=[probe], verify=["true"]))
     assert result["reward"] == 1.0, result
     assert json.loads(result["setup_results"][0]["stdout"]) == {"401": tried}
+    assert result["llm"]["calls"] == 1
+    assert json.loads(result["agent_log_tail"].splitlines()[-3])["status"] == 401
     by_agent = json.loads(result["agent_log_tail"].splitlines()[-2])["stdout"]
     assert json.loads(by_agent) == {"401": tried}
     # Nor does it learn a key.

@@ -13,6 +13,7 @@ import urllib.request
 
 import pytest
 
+from coding_rollouts import call
 from openenv_clients import client
 from serving import BUILD, SOURCE, Served, wait_for
 from upstream import Upstream
@@ -81,7 +82,37 @@ def test_budgets_of_a_rollout_and_of_all_are_settings(tmp_path, upstream, text, 
         assert result["error"].endswith("refused by its budget: " + reason)
 
 
+def test_what_agents_are_told_of_their_model_is_a_setting(tmp_path, upstream):
+    agents = tmp_path / "agents"
+    agents.mkdir()
+    (agents / "teller.toml").write_text((AGENTS / "caller.toml").read_text().replace(
+        'name = "caller"', 'name = "teller"').replace(
+        '"{base_url}"]', '"{base_url}", "{context_window}", "{max_output}"]'))
+    config = tmp_path / "serve.toml"
+    config.write_text("context_window = 32768\nmax_output = 2048\n")
+    look = {"run": "tr '\\0' ' ' < /proc/$PPID/cmdline"}
+
+    def told(served, **more):
+        with client(served.url) as env:
+            result = json.loads(env.call_tool("run_rollout", **task(
+                upstream, look, **{"agent": "teller", **more})))
+        assert result["error"] is None, result
+        return re.search(r" (\d+ \d+) ", result["agent_log_tail"])[1]
+
+    for flags, more, numbers in (
+            ([], {}, "131072 4096"), (["--config", config], {}, "32768 2048"),
+            (["--config", config, "--max-output", 9000], {}, "32768 9000"),
+            (["--config", config], {"max_tokens_cap": 77}, "32768 77")):
+        with Served("sluice", "serve", "--port", 0, "--data", tmp_path / "data", "--agents-dir",
+                    agents, *flags) as served:
+            assert told(served, **more) == numbers
+            assert upstream.requests[-1]["max_tokens"] == int(numbers.split()[1])
+
+
 @pytest.mark.parametrize("text, said", [
+    ("context_window = 0", "serve.toml:1: context_window"),
+    ("max_output = 200000", "is more than the context window"),
+    ("max_body_mb = 0", "serve.toml:1: max_body_mb"),
     ("max_sessions = 0", "serve.toml:1: max_sessions"), ("\nbogus = 1", "serve.toml:2: bogus"),
     ("[budget]\ncall = 1", "serve.toml:2: budget.call"), ('[gate]\naccept = "x"', "gate.accept"),
     ('policy = "script:x"', "--policy script:x: must be trainer"),
@@ -97,7 +128,7 @@ def test_mistakes_in_the_file_are_named_with_their_line(tmp_path, text, said):
     (["--max-sessions", "0"], "--max-sessions"), (["--drain-s", "-1"], "--drain-s"),
     (["--mode", "half"], "mode"), (["--key-file", "/nonexistent"], "key file"),
     (["--network", "open"], "--key-file"), (["--total-time-s", "nan"], "--total-time-s"),
-    (["--host", "not an address"], "address"),
+    (["--host", "not an address"], "address"), (["--max-body-mb", "2000"], "--max-body-mb"),
 ])
 def test_mistakes_in_flags_are_named(flags, said):
     assert said in refused("--port", 0, *flags)
@@ -303,6 +334,95 @@ def test_keys_guard_every_route_but_health(tmp_path):
         with client(f"http://any:{KEY}@{served.address}") as env:
             env.reset()
     assert KEY not in (tmp_path / "log").read_text()
+
+
+def test_each_key_sees_and_cancels_its_own_rollouts_only(tmp_path, upstream):
+    keys = {"SLUICE_KEYS": f"{KEY},another-{KEY}", "ENABLE_WEB_INTERFACE": "true"}
+    mine, theirs = ({"Authorization": f"Bearer {key}"} for key in (KEY, "another-" + KEY))
+    with serve(tmp_path, env=keys) as served:
+        def ask(who, path, body=None, method=None):
+            return served.fetch(path, body, method, headers=who)
+
+        def start(who, steps):
+            message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+                "name": "run_rollout", "arguments": task(upstream, *steps)}}
+            return threading.Thread(target=ask, args=(who, "/mcp", message), daemon=True)
+
+        calls = [start(mine, [{"sleep": 50}]), start(theirs, [])]
+        for one in calls:
+            one.start()
+        calls[1].join(60)
+
+        def running():
+            return ask(mine, "/rollouts?state=running")[1]["rollouts"]
+
+        wait_for(running, 30)
+        here = ask(mine, "/rollouts")[1]["rollouts"]
+        there = ask(theirs, "/rollouts")[1]["rollouts"]
+        assert len(here) == len(there) == 1 and here[0]["rollout_id"] != there[0]["rollout_id"]
+        rollout = here[0]["rollout_id"]
+        for path in (f"/rollouts/{rollout}", f"/rollouts/{rollout}/events"):
+            assert ask(theirs, path)[0] == 404
+        assert ask(theirs, f"/rollouts/{rollout}/cancel", {}, "POST")[0] == 404
+        assert running()
+        assert ask(mine, f"/rollouts/{there[0]['rollout_id']}")[0] == 404
+        # Nor can another's session be used or closed, or the page's environment be seen.
+        def rpc(who, method, params=None):
+            return ask(who, "/mcp", {"jsonrpc": "2.0", "id": 1, "method": method,
+                                     "params": params or {}})[1]
+
+        session = rpc(mine, "openenv/session/create")["result"]
+        for method in ("openenv/session/close", "tools/list"):
+            assert "Unknown session_id" in rpc(theirs, method, session)["error"]["message"]
+        assert rpc(mine, "openenv/session/close", session)["result"]["closed"] is True
+        ask(mine, "/web/reset", {"episode_id": "mine"})
+        assert ask(mine, "/web/state")[1]["episode_id"] == "mine"
+        assert ask(theirs, "/web/state")[1]["episode_id"] != "mine"
+        assert ask(mine, f"/rollouts/{rollout}/cancel", {}, "POST")[0] == 200
+        calls[0].join(60)
+        assert ask(mine, f"/rollouts/{rollout}")[1]["error_kind"] == "cancelled"
+
+
+def test_the_servers_key_goes_to_its_own_upstream_alone(tmp_path, upstream):
+    env = {"VLLM_URL": upstream.url, "VLLM_API_KEY": "upstream-key", "VLLM_MODEL": "m"}
+    with Upstream("thief", key="upstream-key") as other, serve(tmp_path, env=env) as served:
+        given = {"agent": "caller", "endpoint": "vllm", "instruction": json.dumps([CALL]),
+                 "verify": ["true"]}
+        assert call(served, given)["reward"] == 1
+        assert call(served, dict(given, base_url=upstream.url + "/"))["reward"] == 1
+        said = call(served, dict(given, base_url=other.url))
+        assert "this server's own key goes to its own base_url alone" in said
+        assert other.requests == []
+        # Whoever brings a key has it sent where it says.
+        assert call(served, dict(given, base_url=other.url, api_key="upstream-key"))["reward"] == 1
+        assert len(other.requests) == 1
+
+
+def test_what_lies_inside_is_no_upstream_of_clients_elsewhere(tmp_path, upstream):
+    given = {"agent": "caller", "api_key": "upstream-key", "model": "m", "verify": ["true"],
+             "instruction": json.dumps([CALL])}
+    port = upstream.url.rsplit(":", 1)[1]
+    names = [upstream.url, f"http://localhost:{port}", f"http://2130706433:{port}",
+             f"http://[::ffff:127.0.0.1]:{port}"]
+    far = ("--host", "0.0.0.0", "--no-keys")
+    before = len(upstream.requests)
+    with serve(tmp_path, *far) as served:
+        for url in [*names, "http://10.0.0.1", "http://169.254.169.254/latest"]:
+            result = call(served, dict(given, base_url=url))
+            assert result["error_kind"] == "task" and "--allow-upstreams" in result["error"], result
+            assert result["sandbox_id"] == ""
+    assert len(upstream.requests) == before
+    # On loopback clients are on this machine themselves; the clouds' metadata stays out of reach.
+    with serve(tmp_path) as served:
+        assert call(served, dict(given, base_url=upstream.url))["reward"] == 1
+        result = call(served, dict(given, base_url="http://169.254.169.254/latest"))
+        assert "a link-local address" in result["error"], result
+    with serve(tmp_path, *far, "--allow-upstreams", f"127.0.0.1:{port.split('/')[0]}") as served:
+        assert call(served, dict(given, base_url=upstream.url))["reward"] == 1
+        assert call(served, dict(given, base_url=names[1]))["reward"] is None
+    with serve(tmp_path, *far, env={"OPENAI_BASE_URL": upstream.url}) as served:
+        assert call(served, dict(given, base_url=upstream.url))["reward"] == 1
+    assert "--allow-upstreams" in refused("--port", 0, "--allow-upstreams", "http://x")
 
 
 def test_foreign_pages_are_refused(tmp_path):

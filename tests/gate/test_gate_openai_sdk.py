@@ -185,7 +185,7 @@ def test_bad_requests(server):
         client.embeddings.create(model="m", input="x")
     with pytest.raises(openai.APIStatusError) as caught:
         client.chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "x" * (16 << 20)}]
+            model="m", messages=[{"role": "user", "content": "x" * (32 << 20)}]
         )
     assert caught.value.status_code == 413
     assert server.stop()["calls"] == 0

@@ -261,7 +261,7 @@ class Notes final : public trace::Recorder {
       for (const llm::Message& message : (*parsed)->messages) messages.push_back(shown(message));
       out["messages"] = std::move(messages);
       json::Array tools;
-      for (const std::string& name : (*parsed)->tool_names) tools.emplace_back(name);
+      for (const llm::ToolOffer& tool : (*parsed)->tools) tools.emplace_back(tool.name);
       out["tool_names"] = std::move(tools);
     } else {
       out["error"] = parsed.error().message;

@@ -57,6 +57,23 @@ def test_parallel_tools_and_reasoning(client, server, get):
     assert turn["tool_calls"][1]["arguments"] == "{broken"
 
 
+@pytest.mark.parametrize("get", [ask, stream])
+def test_blank_arguments_are_an_empty_object(client, server, get):
+    server.script(answer("", ("call_blank1", "bash", ""), ("call_blank2", "bash", " \n"),
+                         finish="tool_calls", keep_alives=1))
+    calls = get(client, tools=TOOLS).choices[0].message.tool_calls
+    assert [call.function.arguments for call in calls] == ["{}", "{}"]
+
+
+def test_a_keep_alive_chunk_has_a_choice_that_says_nothing(client, server):
+    server.script(answer("late", keep_alives=2))
+    chunks = list(ask(client, stream=True))
+    # As examples read a stream.
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "late"
+    assert [chunk.choices[0].finish_reason for chunk in chunks].count("stop") == 1
+    assert chunks[0].choices[0].delta.role is None and chunks[2].choices[0].delta.role
+
+
 def test_custom_tools(client, server):
     step = answer("", ("call_1", "patch", "*** Begin Patch"), ("call_2", "write", "{}"),
                   finish="tool_calls")

@@ -67,6 +67,16 @@ def test_keep_alives_are_events_and_the_numbers_go_on(client, server):
     assert response.output_text == "Hello"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_blank_arguments_are_an_empty_object(client, server, streamed):
+    server.script(answer("", ("call_1", "bash", " \n"), ("call_2", "apply_patch", ""),
+                         finish="tool_calls"))
+    response = stream(client, tools=TOOLS)[1] if streamed else ask(client, tools=TOOLS)
+    first, second = response.output
+    # Of a function: free text may be blank.
+    assert (first.arguments, second.input) == ("{}", "")
+
+
 BUSY = answer("Both.", ("call_1", "write", '{"path": "a\\u00e9"}'), ("call_2", "bash", "{broken"),
               reasoning="First a file.", seal="c2VhbA==", finish="tool_calls")
 

@@ -55,7 +55,12 @@ class Trace:
                 calls[line["call"]] = dict(line, body=body, answer=None, outcome=None,
                                            confirmed=False)
             elif line["type"] == "answered":
-                calls[line["call"]]["answer"] = line["answer"]
+                answer = calls[line["call"]]["answer"] = dict(line["answer"])
+                if (after := answer.pop("prompt_after", None)) is not None:
+                    before = calls[after]["answer"]
+                    (choice,) = before["choices"]
+                    answer["prompt_ids"] = (before["prompt_ids"] + choice.get("ids", []) +
+                                            answer["prompt_ids"])
             elif line["type"] == "ended":
                 calls[line["call"]]["outcome"] = line["outcome"]
             elif line["type"] == "confirmed":

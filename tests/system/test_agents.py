@@ -58,6 +58,7 @@ class InEveryDialect:
     # How it is told to write the program and to run it: a tool and its arguments for each turn.
     turns = [("write", PROGRAM), ("bash", {"command": "sh primes.sh 5", "description": "d"})]
     shown_tools = None  # if it calls them otherwise
+    base = "{base_url}"  # what its spec tells it to put its paths behind
 
     def hello(self, dialect, policy=None):
         return self.run_rollout(HELLO / "task.toml", policy or self.turns_script(), self.agent,
@@ -93,6 +94,11 @@ class InEveryDialect:
                 # Each answer was found again in the request after it.
                 self.assertEqual([call["confirmed"] for call in calls],
                                  [True] * (turns - 1) + [False])
+                # Each goes on from the one before it, and nothing of that was rewritten.
+                self.assertEqual([call.get("parent") for call in calls],
+                                 [None] + [call["call"] for call in calls[:-1]])
+                self.assertEqual(rollout.trace.events("rewritten"), [])
+                self.assertEqual(rollout.result["llm"]["rewrites"], 0)
                 self.assertIn(INSTRUCTION, user_texts(dialect, json.loads(calls[0]["body"])))
                 tools = [event["tool"] for event in rollout.trace.events("agent")
                          if event["kind"] == "tool"]
@@ -114,9 +120,20 @@ class InEveryDialect:
                     relays = rollout.trace.events("relay")
                     self.assertEqual([relay["status"] for relay in relays], [200] * len(steps))
                     self.assertTrue(all(relay["answer_bytes"] > 0 for relay in relays))
+                    self.assertEqual(rollout.result["llm"]["rewrites"], 0)
                     # What reached the endpoint is what the agent sent.
                     sent = [call["body"].decode() for call in rollout.trace.calls()]
                     self.assertEqual([call["body"] for call in upstream.calls()], sent)
+
+    def changed_spec(self, old, new):
+        text = (SOURCE / "agents" / f"{self.agent}.toml").read_text()
+        self.assertIn(old, text)
+        return self.file(f"{self.agent}.toml", text.replace(old, new))
+
+    def test_a_slash_too_many_in_its_base_url_is_none(self):
+        agent = self.changed_spec(self.base, self.base + "/")
+        self.check(self.run_rollout(HELLO / "task.toml", self.turns_script(), agent, "--dialect",
+                                    self.dialects[0], *self.flags))
 
     def test_what_ends_an_agent_ends_it_at_once(self):
         refusing = self.script('[[rules]]\nrefuse = "enough"\n')
@@ -124,10 +141,74 @@ class InEveryDialect:
             with self.subTest(dialect=dialect):
                 rollout = self.hello(dialect, refusing)
                 self.assertEqual(rollout.result["llm"],
-                                 {"calls": 1, "turns": 0, "resends": 0, "refused": 0, "rejected": 0})
+                                 {"calls": 1, "turns": 0, "resends": 0, "refused": 0, "rejected": 0, "failed": 0,
+                                  "rewrites": 0})
                 self.assertFalse(rollout.result["agent_ok"])
                 self.assertEqual(rollout.result["reward"], 0.0)
 
+
+    # How it runs a command: a tool and the argument that is the command.
+    shell = ("bash", "command")
+
+    def shell_rule(self, turn, *commands, text="Next.", more=""):
+        """A rule of a script: calls of its shell, each of the id `x`. A command without its end is
+        cut in the middle."""
+        tool, name = self.shell
+        calls = []
+        for command in commands:
+            arguments = json.dumps({"description": "d", name: command} if tool.lower() == "bash"
+                                   else {name: command})
+            if command.endswith("..."):
+                arguments = arguments.removesuffix('..."}')
+            calls.append(f"""
+                [[rules.tool_calls]]
+                id = "x"
+                name = "{tool}"
+                arguments_text = {json.dumps(arguments)}
+            """)
+        return f"[[rules]]\nwhen = {{ turn = {turn} }}\ntext = '{text}'\n{more}\n" + "".join(calls)
+
+    def run_script(self, dialect, verify, *rules):
+        task = self.task(f"instruction = 'go'\nverify = [{json.dumps(verify)}]\n")
+        return self.run_rollout(task, self.script("".join(rules) + '[[rules]]\ntext = "Done."\n'),
+                                self.agent, "--dialect", dialect, *self.flags)
+
+    def test_calls_of_one_id_are_all_run(self):
+        """Two of one id in an answer, and again in the next: to the agent each is another."""
+        for dialect in self.dialects:
+            with self.subTest(dialect=dialect):
+                rollout = self.run_script(
+                    dialect, "test \"$(sort ran | tr -d '\\n')\" = onethreetwo",
+                    self.shell_rule(1, "echo one >> ran", "echo two >> ran"),
+                    self.shell_rule(2, "echo three >> ran"))
+                self.check(rollout)
+                calls = rollout.trace.calls()
+                self.assertEqual([call["confirmed"] for call in calls], [True, True, False])
+                ids = [tool["id"] for call in calls
+                       for tool in call["answer"]["choices"][0].get("tool_calls", [])]
+                self.assertEqual(ids[0], "x")
+                self.assertEqual(len(set(ids)), 3)
+                renamed = rollout.trace.events("ids_renamed")
+                self.assertEqual([event["ids"] for event in renamed], [{ids[1]: "x"}, {ids[2]: "x"}])
+
+    def test_calls_that_are_promised_and_do_not_come_are_not_waited_for(self):
+        for dialect in self.dialects:
+            with self.subTest(dialect=dialect):
+                rollout = self.run_script(
+                    dialect, "true", '[[rules]]\ntext = "I will look."\nfinish = "tool_calls"\n')
+                self.check(rollout)
+                self.assertEqual(rollout.result["llm"]["calls"], 1)
+
+    def test_a_call_that_was_cut_is_not_run(self):
+        for dialect in self.dialects:
+            with self.subTest(dialect=dialect):
+                rollout = self.run_script(
+                    dialect, "test ! -e ran",
+                    self.shell_rule(1, "touch ran; echo ...", more="finish = 'length'"))
+                self.assertEqual(rollout.result["reward"], 1.0, rollout.stdout)
+                (choice,) = rollout.trace.calls()[0]["answer"]["choices"]
+                self.assertNotIn("tool_calls", choice)
+                self.assertIn("touch ran", choice["withheld"][0]["arguments"])
 
     # The option by which it is told not to think, and what of its requests says so, by dialect.
     not_to_think = ""
@@ -169,8 +250,10 @@ class OpenCode(InEveryDialect, SystemTest):
 class ClaudeCode(InEveryDialect, SystemTest):
     agent = "claude_code"
     dialects = ["messages"]
+    base = "{gate}"
     flags = ("--approvals", "bypass")
     turns = [("Bash", {"command": COMMAND, "description": "d"})]
+    shell = ("Bash", "command")
     prompts = [prompt.replace("/help me", "Help me") for prompt in InEveryDialect.prompts]
     not_to_think = "disable_thinking=1"
     thinking_in = {"messages": lambda body: "thinking" not in body}
@@ -193,8 +276,18 @@ class Codex(InEveryDialect, SystemTest):
     flags = ("--approvals", "bypass")
     turns = [("exec_command", {"cmd": COMMAND})]
     shown_tools = ["command_execution"]
+    shell = ("exec_command", "cmd")
     not_to_think = "reasoning_effort=none"
     thinking_in = {"responses": lambda body: body["reasoning"]["effort"] == "none"}
+
+    def test_told_to_dial_for_websocket_it_goes_on_by_http_at_once(self):
+        asked = 'wire_api = "responses"\n'
+        agent = self.changed_spec(asked, asked + "supports_websockets = true\n")
+        rollout = self.run_rollout(HELLO / "task.toml", self.turns_script(), agent, *self.flags)
+        self.check(rollout)
+        dials = [event for event in rollout.trace.events("refused") if "WebSocket" in json.dumps(event)]
+        self.assertEqual(len(dials), 1, dials)
+        self.assertEqual(rollout.result["llm"]["refused"], 1)
 
 
 class Pi(InEveryDialect, SystemTest):

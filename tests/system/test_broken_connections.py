@@ -93,7 +93,7 @@ content = '''
         turns = 4
         self.assertEqual(rollout.result["llm"], {"calls": turns, "turns": turns,
                                                  "resends": sum(map(bool, CUTS)), "refused": 0,
-                                                 "rejected": 0})
+                                                 "rejected": 0, "failed": 0, "rewrites": 0})
         for kind in "arrived", "answered", "ended":
             ids = [line["call"] for line in rollout.trace.of(kind)]
             self.assertEqual(sorted(ids), sorted(call["call"] for call in calls), kind)

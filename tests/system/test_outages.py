@@ -306,7 +306,7 @@ class Upstreams(OutageTest):
         self.assertEqual((rollout.result["error_kind"], rollout.result["reward"]), ("agent", 1.0))
         self.assertEqual(rollout.result["llm"]["turns"], 0)
         (call,) = rollout.trace.calls()
-        self.assertEqual(call["outcome"], "failed")
+        self.assertEqual(call["outcome"], "undelivered")
 
     def test_recovery_in_mid_rollout(self):
         modes = iter(["broken", "cuts", "well"])

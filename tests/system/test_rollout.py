@@ -26,6 +26,22 @@ def chat(text, **more):
     return json.dumps({"model": "policy", "messages": [{"role": "user", "content": text}], **more})
 
 
+TELLER = """
+name = "teller"
+version = "1"
+description = "says what it is told of its model"
+needs = ["sh"]
+[install]
+commands = ["true"]
+program = "sh"
+[run]
+command = ["{program}", "-c", "echo told {context_window} {max_output}"]
+prompt = "stdin"
+timeout_s = 20
+[dialects.chat]
+path = "/v1"
+"""
+
 SECRETS = {name: f"secret-of-{name}-'$(leak)'" for name in (
     "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "SLUICE_TRAINER_KEY", "SLUICE_OPERATOR_KEY")}
 
@@ -89,7 +105,8 @@ class OpenCode(SystemTest):
         self.assertEqual(len(calls), 3)
         self.assertEqual({call["outcome"] for call in calls}, {"delivered"})
         self.assertEqual(self.rollout.result["llm"],
-                         {"calls": 3, "turns": 3, "resends": 0, "refused": 0, "rejected": 0, "failed": 0})
+                         {"calls": 3, "turns": 3, "resends": 0, "refused": 0, "rejected": 0, "failed": 0,
+                          "rewrites": 0})
 
     def test_history_is_append_only_and_holds_each_answer(self):
         calls = self.rollout.trace.calls()
@@ -171,6 +188,33 @@ class Endings(SystemTest):
         self.assertIsNone(rollout.result["error_kind"])
         self.assertIn("reward   null", rollout.stdout)
         self.assertEqual(rollout.code, 0)
+
+    def test_an_agent_is_told_of_its_models_limits_under_every_policy(self):
+        teller = self.file("teller.toml", TELLER)
+        policies = {self.script(ONE_ANSWER): [], "passthrough:http://127.0.0.1:9/v1": [],
+                    "trainer": ["--trainer-listen", "127.0.0.1:0"]}
+        both = "[agent]\ncontext_window = 32768\nmax_output = 2048\n"
+        for policy, flags in policies.items():
+            for text, more, told in (("", [], "131072 8192"), (both, [], "32768 2048"),
+                                     (both, ["--max-output", "4096"], "32768 4096"),
+                                     ("", ["--context-window", "4096"], "4096 4096")):
+                rollout = self.run_rollout(self.task(f"instruction = 'x'\n{text}"), policy, teller,
+                                           *flags, *more)
+                self.assertEqual((rollout.directory / "agent.stdout").read_text(), f"told {told}\n",
+                                 rollout.stderr)
+                self.assertEqual(rollout.result["warnings"], [])
+        rollout = self.run_rollout(self.task("instruction = 'x'\n"), "passthrough:http://127.0.0.1:9/v1",
+                                   teller, "--max-tokens-cap", "1000", "--max-output", "3000")
+        self.assertEqual((rollout.directory / "agent.stdout").read_text(), "told 131072 1000\n")
+        # One that cannot be told.
+        rollout = self.run_rollout(self.task("instruction = '[]'\n"), self.script(ONE_ANSWER), "caller",
+                                   "--context-window", "4096")
+        self.assertIn("context_window has no effect: caller's spec does not use {context_window}",
+                      rollout.result["warnings"])
+        rollout = self.run_rollout(self.task("instruction = 'x'\n"), self.script(ONE_ANSWER), teller,
+                                   "--max-output", "200000")
+        self.assertEqual(rollout.code, 2)
+        self.assertIn("max_output, 200000, is more than the context window, 131072", rollout.stderr)
 
     def test_an_agent_that_never_calls(self):
         rollout = self.caller([], 'verify = ["true"]')
@@ -370,7 +414,7 @@ class Bodies(SystemTest):
         steps = [{"post": "this is not JSON"}, {"post": "{}"}, {"post": "[1]"},
                  {"post": '{"model": "m", "messages": "x"}'},
                  {"post": '{"model":"m","messages":[{"role":"user","content":"' + "x" * 1024 + '"}], "pad": "',
-                  "times": 20 * 1024},
+                  "times": 40 * 1024},
                  {"post": chat("still alive")}]
         text = f"instruction = '''{json.dumps(steps)}'''\n"
         rollout = self.run_rollout(self.task(text), self.script(ONE_ANSWER), "caller")

@@ -1,7 +1,10 @@
 """The trainer API from outside: `sluice gate serve` for agents in sandboxes of others, and `sluice run
 --policy trainer`. The trainer and the agents here are plain HTTP clients."""
 
+import contextlib
 import http.client
+import importlib.util
+import io
 import json
 import os
 import re
@@ -52,21 +55,22 @@ def completion(text, ids=(7, 8)):
             "prompt_token_ids": [1, 2, 3], "usage": {"prompt_tokens": 3, "completion_tokens": len(ids)}}
 
 
-def chat(text):
-    return {"model": "policy", "messages": [{"role": "user", "content": text}]}
+def chat(said):
+    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+    return {"model": "policy", "messages": messages}
 
 
 class Agent(threading.Thread):
     """One call, answered some time."""
 
-    def __init__(self, registered, text):
+    def __init__(self, registered, said):
         super().__init__(daemon=True)
         self.client = Client(registered["url"], registered["key"])
-        self.text = text
+        self.said = said
         self.start()
 
     def run(self):
-        self.status, self.answer = self.client.ask("POST", "/v1/chat/completions", chat(self.text))
+        self.status, self.answer = self.client.ask("POST", "/v1/chat/completions", chat(self.said))
 
     def content(self):
         self.join(60)
@@ -185,6 +189,30 @@ class GateServe(SystemTest):
                     self.assertEqual(len(trace.of(kind)), len(agents), kind)
                 self.assertEqual({call["outcome"] for call in trace.calls()}, {"delivered"})
 
+    def test_a_trainers_prompts_are_written_once(self):
+        registered = self.register(id="mine")
+        prompt, prompts = list(range(1000)), []
+        for turn in range(8):
+            agent = Agent(registered, f"question {turn}")
+            (item,) = self.take()
+            answer = completion("x", ids=[7, turn])
+            answer["prompt_token_ids"] = list(prompt)
+            prompts.append(list(prompt))
+            told = self.trainer.post("/v1/reply", {"call": item["id"], "completion": answer})
+            self.assertTrue(told["results"][0]["accepted"])
+            agent.join(20)
+            prompt += [7, turn, 100 + turn]
+        path = self.tmp / "traces" / "mine.jsonl"
+        trace = Trace(path)
+        written = [line["answer"] for line in trace.of("answered")]
+        self.assertEqual([answer["prompt_ids"] for answer in written],
+                         [prompts[0]] + [[100 + turn] for turn in range(7)])
+        calls = trace.calls()
+        self.assertEqual([answer.get("prompt_after") for answer in written],
+                         [None] + [call["call"] for call in calls[:-1]])
+        self.assertEqual([call["answer"]["prompt_ids"] for call in calls], prompts)
+        self.assertEqual(trace.of("opened")[0]["version"], 3)
+
     def state(self):
         return self.trainer.ask("GET", "/v1/state")[1]
 
@@ -194,6 +222,23 @@ class GateServe(SystemTest):
         while self.state()["waiting"] == 0:
             self.assertLess(time.monotonic(), deadline, "no call came")
             time.sleep(0.01)
+
+    def test_what_a_rollout_may_write_to_the_disk_is_bounded(self):
+        registered = self.register(id="mine", budget={"host_disk_mb": 1})
+        for letter in "abcd":
+            agent = Agent(registered, letter * 300_000)
+            (item,) = self.take()
+            self.trainer.post("/v1/reply", {"call": item["id"], "completion": completion("y"),
+                                            "wait_s": 20})
+            self.assertEqual(agent.content(), "y")
+        status, refused = Client(registered["url"], registered["key"]).ask(
+            "POST", "/v1/chat/completions", chat("one more"))
+        self.assertEqual(status, 400, refused)
+        books = self.operator.ask("GET", "/v1/rollouts/mine")[1]
+        self.assertEqual(books["budget_reason"],
+                         "the budget of 1048576 bytes of this machine's disk is used up")
+        written = sum(file.stat().st_size for file in (self.tmp / "traces").iterdir())
+        self.assertLess(written, 1536 * 1024)
 
     def test_a_pause_holds_calls_back(self):
         registered = self.register()
@@ -230,6 +275,101 @@ class GateServe(SystemTest):
         self.assertEqual(json.loads(recorded["body"]), chat("hello?"))
         self.assertEqual(trace.events("tools_added"),
                          [{"call": item["id"], "tools": item["body"]["tools"]}])
+
+    def test_no_request_of_an_agent_stops_the_example_of_a_trainer(self):
+        registered = self.register(dialects=["chat", "gemini"], budget={"calls_per_second": 0})
+        trainer = subprocess.Popen([sys.executable, SOURCE / "examples" / "trainer.py", self.api_url],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   env={**os.environ, **KEYS}, text=True)
+        self.addCleanup(trainer.stderr.close)
+        self.addCleanup(end, trainer)
+        agent = Client(registered["url"], registered["key"])
+        message = '{"role":"user","content":"x"}'
+
+        def ask(body, path="/v1/chat/completions"):
+            connection = http.client.HTTPConnection(agent.url.netloc, timeout=60)
+            self.addCleanup(connection.close)
+            connection.request("POST", agent.url.path + path, body.encode(),
+                               {"Authorization": "Bearer " + agent.key})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+        for more in ('{"role":"critic","content":"y"}', "7", '{"role":"user","content":NaN}',
+                     '{"role":"user","n":' + "9" * 5000 + "}",
+                     '{"role":"user","x":' + "[" * 2000 + "]" * 2000 + "}"):
+            self.assertEqual(ask('{"model":"m","messages":[' + message + "," + more + "]}")[0], 400, more)
+        for more in (r'{"role":"user","content":"\ud800"}', '{"role":"user","content":[1,null,{}]}',
+                     '{"role":"assistant","tool_calls":[7]}',
+                     '{"role":"user","content":"' + "\u00e9" * 1_000_000 + '"}'):
+            status, said = ask('{"model":"m","messages":[' + message + "," + more + "]}")
+            self.assertEqual(status, 200, said)
+            self.assertIn("You said", said)
+        gemini = {"contents": [
+            {"role": "user", "parts": [{"text": "weather?"}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "w", "args": {}}}]},
+            {"role": "tool", "parts": [
+                {"functionResponse": {"name": "w", "response": {"result": "sunny"}}}]}]}
+        status, said = ask(json.dumps(gemini), "/v1beta/models/m:generateContent")
+        self.assertEqual((status, "You said: sunny" in said), (200, True), said)
+        self.assertIsNone(trainer.poll(), "the trainer is gone")
+
+    def test_a_trainer_may_number_tool_calls_as_it_likes(self):
+        registered = self.register(id="mine")
+        messages = [{"role": "user", "content": "go"}]
+        for _ in range(2):
+            agent = Agent(registered, messages)
+            (item,) = self.take(canonical=True)
+            answer = completion("", ids=[7])
+            answer["choices"][0]["message"]["tool_calls"] = [
+                {"id": f"call:{i}", "type": "function", "function": {"name": "run", "arguments": ""}}
+                for i in range(2)]
+            self.trainer.post("/v1/reply", {"call": item["id"], "completion": answer, "wait_s": 20})
+            agent.join(20)
+            message = agent.answer["choices"][0]["message"]
+            messages = messages + [message] + [
+                {"role": "tool", "tool_call_id": call["id"], "content": "ok"}
+                for call in message["tool_calls"]]
+        Agent(registered, messages)
+        (item,) = self.take(canonical=True)
+        self.trainer.post("/v1/reply", {"call": item["id"], "completion": completion("done"),
+                                        "wait_s": 20})
+
+        def ids(said):
+            return [call["id"] for message in said for call in message.get("tool_calls", [])]
+
+        def results(said):
+            return [message["tool_call_id"] for message in said if message["role"] == "tool"]
+
+        self.assertEqual(len(set(ids(messages))), 4)
+        for said in item["body"]["messages"], item["request"]["messages"]:
+            self.assertEqual(ids(said), ["call:0", "call:1"] * 2)
+            self.assertEqual(results(said), ids(said))
+        trace = Trace(self.tmp / "traces" / "mine.jsonl")
+        calls = trace.calls()
+        self.assertEqual(json.loads(calls[2]["body"])["messages"], messages)
+        self.assertEqual([call["confirmed"] for call in calls], [True, True, False])
+        self.assertEqual(trace.events("ids_renamed"), [
+            {"call": call["call"], "ids": dict(zip(names, ["call:0", "call:1"]))}
+            for call, names in zip(calls, (ids(messages)[:2], ids(messages)[2:]))])
+
+    def test_what_was_cut_inside_a_tool_call_goes_out_without_it(self):
+        for rule, calls in (("withheld", 0), ("sent", 1)):
+            registered = self.register(id=rule, cut_calls=rule)
+            agent = Agent(registered, "go")
+            (item,) = self.take()
+            answer = completion("Well.")
+            answer["choices"][0]["finish_reason"] = "length"
+            answer["choices"][0]["message"]["tool_calls"] = [
+                {"id": "c", "type": "function", "function": {"name": "run", "arguments": '{"a": "b'}}]
+            self.trainer.post("/v1/reply", {"call": item["id"], "completion": answer, "wait_s": 20})
+            agent.join(20)
+            (choice,) = agent.answer["choices"]
+            self.assertEqual(choice["finish_reason"], "length")
+            self.assertEqual(len(choice["message"].get("tool_calls", [])), calls)
+            (call,) = Trace(self.tmp / "traces" / f"{rule}.jsonl").calls()
+            recorded = call["answer"]
+            self.assertEqual((recorded["origin"], recorded["choices"][0]["ids"]), ("sampled", [7, 8]))
+            self.assertEqual(len(recorded["choices"][0].get("withheld", [])), 1 - calls)
 
     def test_metrics_state_and_health(self):
         self.register()
@@ -377,6 +517,41 @@ class Start(SystemTest):
             self.assertIn(flags[0], done.stderr)
 
 
+class Example(unittest.TestCase):
+    def test_it_survives_every_item(self):
+        spec = importlib.util.spec_from_file_location("trainer", SOURCE / "examples" / "trainer.py")
+        example = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(example)
+        call = {"type": "call", "rollout": "r", "ordinal": 1, "dialect": "chat"}
+        items = [{**call, "id": "1", "request": {"messages": [{"role": "user", "text": "hello"}]}},
+                 {**call, "id": "2", "body_base64": "AA==", "request_error": "JSON: malformed"},
+                 {**call, "id": "3", "body_error": "the trace is gone", "request_error": "the trace is gone"},
+                 {**call, "id": "4", "request": {"messages": []}},
+                 {**call, "id": "5"},
+                 {"type": "tool", "id": "6", "rollout": "r", "tool": "x", "arguments": {}, "time_left_s": 1},
+                 {"type": "something_new", "rollout": "r"},
+                 {"type": "ended", "rollout": "r", "reason": "the agent has ended"}]
+
+        class Gate:
+            replies = None
+
+            def post(self, path, message):
+                if path == "/v1/reply":
+                    self.replies = message["replies"]
+                    return {"results": [{"call": reply["call"], "accepted": True} for reply in self.replies]}
+                if self.replies is not None:
+                    raise OSError("it has ended")
+                return {"items": items}
+
+        gate = Gate()
+        with self.assertRaisesRegex(OSError, "it has ended"), contextlib.redirect_stdout(io.StringIO()):
+            example.train(gate)
+        self.assertEqual([(reply["call"], *(set(reply) - {"call"})) for reply in gate.replies],
+                         [("1", "answer"), ("2", "refusal"), ("3", "refusal"), ("4", "refusal"),
+                          ("5", "refusal"), ("6", "tool_result")])
+        self.assertIn("JSON: malformed", gate.replies[1]["refusal"]["message"])
+
+
 class RunWithTrainer(SystemTest):
     def begin(self, task, agent, *flags):
         """A rollout that runs, and its trainer."""
@@ -426,6 +601,59 @@ class RunWithTrainer(SystemTest):
             self.assertEqual([event["text_bytes"] for event in trace.events("unfinished")], [2])
             self.assertEqual(trace.events("cancelled"), [{"reason": "stale: 1 versions behind"}])
             self.assertEqual(result["llm"]["turns"], 1)
+
+    def test_a_trainer_is_told_what_came_of_each_rollout_and_which_attempts_belong_together(self):
+        run, trainer = self.begin(self.three_calls('verify = ["true", "false"]\n'), "caller",
+                                  "--repeat", "2")
+        told = {"ended": {}, "closed": {}}
+        while len(told["closed"]) < 2:
+            taken = trainer.post("/v1/next_batch", {"max": 8, "wait_s": 30, "rollouts": True})
+            for item in taken["items"]:
+                if item["type"] == "call":
+                    trainer.post("/v1/reply", {"call": item["id"], "completion": completion("x")})
+                else:
+                    told[item["type"]][item["rollout"]] = item
+        self.assertEqual(run.wait(60), 0)
+        lines = [json.loads(line) for line in (self.out / "results.jsonl").read_text().splitlines()]
+        self.assertEqual({line["name"] for line in lines}, {"t@1", "t@2"})
+        self.assertEqual(len({line["group"] for line in lines}), 1)
+        for line in lines:
+            result = line["result"]
+            (opened,) = Trace(result["trace"]).of("opened")
+            ended, closed = (told[kind].pop(result["rollout_id"]) for kind in ("ended", "closed"))
+            self.assertEqual((opened["name"], opened["group"]), (line["name"], line["group"]))
+            self.assertEqual(result["group_id"], line["group"])
+            for item in ended, closed:
+                self.assertEqual(item["task"], {"id": "t"})
+                self.assertEqual((item["name"], item["group"]), (line["name"], line["group"]))
+            self.assertEqual((closed["reward"], closed["error_kind"], closed["error"]),
+                             (0.5, None, None))
+            self.assertEqual(closed["llm"]["turns"], 3)
+        self.assertEqual(told, {"ended": {}, "closed": {}})
+
+    def test_a_trainer_that_is_busy_at_the_end_is_waited_for(self):
+        run, trainer = self.begin(self.three_calls('verify = ["true"]\n'), "caller")
+        take = {"max": 8, "wait_s": 30, "rollouts": True}
+        ended = None
+        while not ended:
+            for item in trainer.post("/v1/next_batch", take)["items"]:
+                if item["type"] == "call":
+                    trainer.post("/v1/reply", {"call": item["id"], "completion": completion("x")})
+                else:
+                    ended = item
+        self.assertEqual((ended["type"], ended["name"]), ("ended", "t"))
+        self.assertNotIn("group", ended)
+        deadline = time.monotonic() + 60
+        while not (self.out / "result.json").exists():
+            self.assertLess(time.monotonic(), deadline, "it did not end")
+            time.sleep(0.01)
+        path = f"/v1/rollouts/{ended['rollout']}"
+        for key in KEYS.values():
+            status, books = Client(trainer.url.geturl(), key).ask("GET", path)
+            self.assertEqual((status, books["state"], books["reward"]), (200, "closed", 1.0))
+        (closed,) = trainer.post("/v1/next_batch", take)["items"]
+        self.assertEqual((closed["type"], closed["reward"]), ("closed", 1.0))
+        self.assertEqual(run.wait(60), 0)
 
     def test_the_limit_that_ended_a_rollout_is_named(self):
         for text, flags, reason in (

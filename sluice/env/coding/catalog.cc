@@ -18,6 +18,12 @@ std::string with_version(std::string url) {
   return url;
 }
 
+// Where the server's key of that kind may go.
+std::string configured_url(const EndpointKind& kind, const Variables& variables) {
+  return with_version(
+      first_of("", variables(std::string(kind.base_url_variable)), kind.default_base_url));
+}
+
 Error missing(std::string_view kind, std::string_view what, std::string_view variable) {
   return {ErrorCode::kInvalidArgument,
           fmt::format("{}: no {} (set {} env var or pass {}=...)", kind, what, variable, what),
@@ -46,9 +52,17 @@ Result<Endpoint> resolve_endpoint(std::string_view kind, Endpoint given,
       return variables(std::string(name));
     };
     Endpoint endpoint;
-    endpoint.base_url = with_version(
-        first_of(std::move(given.base_url), variable(row.base_url_variable), row.default_base_url));
-    endpoint.key = first_of(std::move(given.key), variable(row.key_variable), row.default_key);
+    const std::string ours = configured_url(row, variables);
+    const std::string key = variable(row.key_variable);
+    endpoint.base_url = given.base_url.empty() ? ours : with_version(std::move(given.base_url));
+    if (given.key.empty() && !key.empty() && endpoint.base_url != ours) {
+      return Error(ErrorCode::kInvalidArgument,
+                   fmt::format("{}: this server's own key goes to its own base_url alone; pass "
+                               "api_key=... with a base_url of yours",
+                               kind),
+                   ErrorOrigin::kCaller);
+    }
+    endpoint.key = first_of(std::move(given.key), key, row.default_key);
     endpoint.model =
         first_of(std::move(given.model), variable(row.model_variable), row.default_model);
     endpoint.thinking_off = row.thinking_off;
@@ -61,6 +75,15 @@ Result<Endpoint> resolve_endpoint(std::string_view kind, Endpoint given,
                fmt::format("unknown endpoint kind: {}; expected one of {}",
                            python::repr(json::Value(kind)), endpoint_names()),
                ErrorOrigin::kCaller);
+}
+
+std::vector<std::string> configured_urls(const Variables& variables) {
+  std::vector<std::string> urls;
+  for (const EndpointKind& kind : endpoint_kinds()) {
+    std::string url = configured_url(kind, variables);
+    if (!url.empty()) urls.push_back(std::move(url));
+  }
+  return urls;
 }
 
 json::Array catalog_summary(const Variables& variables) {

@@ -1,6 +1,6 @@
 // Catalog: the model endpoints that a rollout may name instead of giving a URL, a key and a model.
 // Each takes what was given explicitly, else what the server's environment variables say, else a
-// default.
+// default; but whoever gives a URL of his own gives the key, too.
 //
 // Plain values and functions; any thread.
 #pragma once
@@ -35,9 +35,13 @@ struct Endpoint {
 };
 
 // `given` holds what was given explicitly, "" for what was not. kInvalidArgument names what is
-// missing and where it may be set.
+// missing and where it may be set. A key of the variables goes with the base URL of the same kind's
+// variable or default, and with no other.
 Result<Endpoint> resolve_endpoint(std::string_view kind, Endpoint given,
                                   const Variables& variables);
+
+// The base URLs of variables and defaults.
+std::vector<std::string> configured_urls(const Variables& variables);
 
 // A row for each kind, with whether a rollout could name it as things are; no keys.
 json::Array catalog_summary(const Variables& variables);

@@ -40,6 +40,45 @@ TEST(Catalog, what_is_given_comes_before_variables_and_these_before_defaults) {
   EXPECT_EQ(endpoint->model, "m");
 }
 
+TEST(Catalog, the_servers_key_goes_with_the_servers_url_alone) {
+  const auto set = variables({{"OPENAI_API_KEY", "sk-secret"},
+                              {"VLLM_URL", "http://gpu:8000"},
+                              {"VLLM_API_KEY", "sk-secret"},
+                              {"HF_ROUTER_BASE_URL", "http://mine/v1"}});
+  Endpoint given;
+  // Its own words for the same URL.
+  for (const char* same :
+       {"https://api.openai.com/v1", "https://api.openai.com/v1/", "https://api.openai.com"}) {
+    given.base_url = same;
+    const auto endpoint = resolve_endpoint("openai", given, set);
+    ASSERT_TRUE(endpoint) << same;
+    EXPECT_EQ(endpoint->key, "sk-secret");
+  }
+  for (const char* other :
+       {"https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com/v1/x",
+        "https://api.openai.com.evil.example/v1", "https://api.openai.com@evil.example/v1"}) {
+    given.base_url = other;
+    const std::string said = error_of(resolve_endpoint("openai", given, set));
+    EXPECT_EQ(said,
+              "openai: this server's own key goes to its own base_url alone; pass api_key=... with "
+              "a base_url of yours")
+        << other;
+  }
+  given.base_url = "https://evil.example/v1";
+  EXPECT_NE(error_of(resolve_endpoint("vllm", given, set)), "");
+  given.key = "mine";
+  const auto own = resolve_endpoint("vllm", given, set);
+  ASSERT_TRUE(own);
+  EXPECT_EQ(own->key, "mine");
+  // What stands for a key where none is needed is no secret.
+  const auto keyless = resolve_endpoint("vllm", {"http://theirs:1", "", "", false}, variables({}));
+  ASSERT_TRUE(keyless);
+  EXPECT_EQ(keyless->key, "intercepted");
+  EXPECT_EQ(configured_urls(set),
+            (std::vector<std::string>{"http://gpu:8000/v1", "https://api.openai.com/v1",
+                                      "http://mine/v1"}));
+}
+
 TEST(Catalog, defaults_are_openenvs) {
   const auto vllm = resolve_endpoint("vllm", {}, variables({{"VLLM_URL", "http://gpu:8000/"}}));
   ASSERT_TRUE(vllm);

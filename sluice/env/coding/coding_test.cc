@@ -189,6 +189,17 @@ TEST_F(CodingTest, a_black_box_rollout_asks_its_upstream_and_is_verified) {
   EXPECT_EQ(listed[0].at("reward"), 1.0);
 }
 
+TEST_F(CodingTest, an_upstream_that_clients_may_not_name_is_refused_before_there_is_a_sandbox) {
+  options_.check_upstream = [](const std::string& base_url) -> Result<void> {
+    return Error(ErrorCode::kPermissionDenied, base_url + " is inside");
+  };
+  const json::Object result = run();
+  EXPECT_EQ(result.at("error"), "ValueError: base_url: http://up/v1 is inside");
+  EXPECT_EQ(result.at("error_kind"), "task");
+  EXPECT_EQ(result.at("reward"), nullptr);
+  EXPECT_TRUE(recorder_.entries().empty());
+}
+
 TEST_F(CodingTest, the_cap_on_tokens_reaches_the_agent_and_zero_is_none) {
   arguments_["max_tokens_cap"] = 123;
   run();
@@ -196,6 +207,26 @@ TEST_F(CodingTest, the_cap_on_tokens_reaches_the_agent_and_zero_is_none) {
   arguments_["max_tokens_cap"] = 0;
   run();
   EXPECT_THAT(backend_.last().commands(), ::testing::Contains(HasSubstr("/v1 8192")));
+}
+
+TEST_F(CodingTest, a_servers_longest_answer_stands_where_the_caps_default_would) {
+  options_.defaults.max_output = 16'000;
+  const auto told = [this](int64_t cap) {
+    arguments_["max_tokens_cap"] = cap;
+    run();
+    std::string said;
+    for (const std::string& command : backend_.last().commands()) {
+      if (command.starts_with("caller http")) said = command.substr(command.rfind(' ') + 1);
+    }
+    return said;
+  };
+  EXPECT_EQ(told(4096), "16000");
+  EXPECT_EQ(asked_.max_tokens_cap, 16'000);
+  EXPECT_EQ(told(123), "123");
+  EXPECT_EQ(told(20'000), "16000");
+  EXPECT_EQ(asked_.max_tokens_cap, 20'000);
+  EXPECT_EQ(told(0), "16000");
+  EXPECT_EQ(asked_.max_tokens_cap, std::nullopt);
 }
 
 TEST_F(CodingTest, defect_08_what_a_rollout_asks_of_its_calls_goes_to_the_upstream) {

@@ -55,10 +55,11 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
         options_(options),
         black_box_(request.mode == kBlackBox),
         context_(context),
+        client_(context->client()),
         upstream_{request.endpoint.base_url, request.endpoint.key, request.disable_thinking,
                   request.max_tokens_cap, std::nullopt} {
     rollout_.model = request.endpoint.model.empty() ? "policy" : request.endpoint.model;
-    rollout_.max_output = request.max_tokens_cap;
+    rollout_.max_tokens_cap = request.max_tokens_cap;
     rollout_.dialect = dialect_for(request.spec, request.mode);
     rollout_.policy.mode = request.mode;
     rollout_.policy.name = black_box_ ? "passthrough" : "trainer";
@@ -163,9 +164,10 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
 
   void begin(const std::string& id, rollout::OrderId order) {
     begun_ = id;
-    parts_.board.begin(id, summary_, [engine = &parts_.engine, order] {
+    const auto cancel = [engine = &parts_.engine, order] {
       engine->cancel(order, "cancelled over /rollouts");
-    });
+    };
+    parts_.board.begin(id, summary_, cancel, client_);
   }
 
   void tell(double progress, std::string message) {
@@ -214,6 +216,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
 
   static awaitable<Result<void>> ready(std::shared_ptr<Ordered> self, rollout::OrderId order) {
     if (!self->black_box_) SLUICE_CO_TRY_VOID(co_await self->trainer_comes());
+    SLUICE_CO_TRY_VOID(co_await self->check_upstream());
     SLUICE_CO_TRY_VOID(co_await self->check_image());
     SLUICE_CO_TRY_VOID(co_await self->find_bundle());
     self->rollout_.id = RolloutId::fresh();
@@ -239,6 +242,16 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
                          "RuntimeError: the call ended while the rollout waited for a trainer");
       }
     }
+    co_return Result<void>();
+  }
+
+  awaitable<Result<void>> check_upstream() {
+    Result<void> fine;
+    std::function<void()> work = [this, &fine] {
+      fine = options_.check_upstream(upstream_.base_url);
+    };
+    if (black_box_ && options_.check_upstream) co_await parts_.pool.run(std::move(work));
+    if (!fine) co_return refuse("task", "ValueError: base_url: " + fine.error().message);
     co_return Result<void>();
   }
 
@@ -318,6 +331,7 @@ class RolloutDesk::Ordered : public std::enable_shared_from_this<Ordered> {
 
   // The server's shard's.
   CallContext* context_;  // null when the call has ended
+  const std::string client_;
   const std::vector<std::string_view> phases_ = agent::Driver::phases();
   double progress_ = 0;
   json::Object summary_;  // for the board
@@ -357,6 +371,8 @@ Result<void> RolloutDesk::check(RolloutRequest* request) const {
     return refused(
         "RuntimeError: interception_gate needs a trainer, and this server has no trainer API");
   }
+  const auto& told = options_.defaults.max_output;
+  if (told && request->max_tokens_cap == default_max_tokens_cap()) request->max_tokens_cap = told;
   if (request->template_name.empty()) return {};
   auto image = find_template(options_.templates_directory, request->template_name);
   if (!image) return refused("ValueError: " + image.error().message);

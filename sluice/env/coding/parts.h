@@ -45,6 +45,8 @@ struct CodingOptions {
   rollout::Task defaults;
   Duration step_timeout = std::chrono::seconds(900);
   MakeUpstream upstream;
+  // Whether clients may name it; blocks. May be empty: they may name any.
+  std::function<Result<void>(const std::string& base_url)> check_upstream;
   // The bundle of an agent on this host, installed if need be; blocks. May be empty for agents
   // without one.
   std::function<Result<std::string>(const agent::Spec& spec)> bundle;

@@ -69,6 +69,10 @@ int64_t default_top_logprobs() {
   return default_of("top_logprobs").as_int64();
 }
 
+int64_t default_max_tokens_cap() {
+  return default_of("max_tokens_cap").as_int64();
+}
+
 std::vector<std::string> agent_names(const agent::Registry& registry) {
   std::vector<std::string> names;
   for (const agent::Registry::Entry& entry : registry.list()) {
@@ -118,7 +122,8 @@ Result<RolloutRequest> parse_request(const json::Object& arguments, const agent:
   request.task_id = text(arguments, "task_id");
   request.disable_thinking =
       json::get_bool(arguments, "disable_thinking").value_or(endpoint.thinking_off);
-  const int64_t cap = json::get_integer(arguments, "max_tokens_cap").value_or(4096);
+  const int64_t cap =
+      json::get_integer(arguments, "max_tokens_cap").value_or(default_max_tokens_cap());
   if (cap > 0) request.max_tokens_cap = cap;
   const auto top = json::get_integer(arguments, "top_logprobs");
   if (top && *top >= 0) request.top_logprobs = top;

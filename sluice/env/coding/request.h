@@ -41,6 +41,8 @@ std::vector<std::string> agent_names(const agent::Registry& registry);
 // client which sends every default does not, so it is not asked of a model endpoint, which may
 // refuse it.
 int64_t default_top_logprobs();
+// The same of max_tokens_cap. A server may have another, which then stands in its place.
+int64_t default_max_tokens_cap();
 
 // `arguments` fit the tool's input schema; what is left out has its default. An error's message is
 // told to the client.

@@ -177,7 +177,22 @@ const Attack kAttacks[] = {
      at_agents(400)},
     {"compressed_bomb",
      [](const Target& t) {
+       // A good request of 40 MiB, by brotli.
+       const Bytes bomb = *from_base64(
+           "y///P4CM1GLNGe7UInt4W4tFxzEOWB/2axsm1D2Hh19OrCW5sRzGAV1GVn8YqU7jhvd/F////+CXAIjDIgDd+z/"
+           "+"
+           "///BLwEQhwUAuvd//P//g18CIA4LAHTv//j//we/BEAcFgDo3v+FDQB+yb4ukTJClABAzwA=");
+       return t.post("Content-Encoding: br\r\n" + Target::length(bomb), bomb);
+     },
+     {413, 413, 400}},
+    {"compressed_nonsense",
+     [](const Target& t) {
        return t.post("Content-Encoding: gzip\r\nContent-Length: 2\r\n", "xx");
+     },
+     everywhere(400)},
+    {"compressed_as_nobody_knows",
+     [](const Target& t) {
+       return t.post("Content-Encoding: deflate\r\nContent-Length: 2\r\n", "xx");
      },
      {415, 415, 400}},
 
@@ -303,7 +318,7 @@ class HostileFixture : public testing::GateFixture {
         out.others = keys_.own;
         break;
     }
-    out.body_limit = (door == Door::kTrainer ? 64 : 16) * kMiB;
+    out.body_limit = (door == Door::kTrainer ? 64 : 32) * kMiB;
     return out;
   }
 

@@ -204,6 +204,18 @@ TEST_F(McpTest, finding_50_a_looping_agent_is_stopped_at_tools_too) {
   EXPECT_GE(refused, 5);
 }
 
+TEST_F(McpTest, NoToolRunsWhenTheHostsDiskIsUsedUp) {
+  tool("search", echo());
+  const auto disk = std::make_shared<trace::DiskUse>();
+  registration_.budget.host_disk = 1000;
+  registration_.disk = disk;
+  open();
+  EXPECT_FALSE(is_error(call("search", R"({"q":"x"})")));
+  disk->bytes = 1000;
+  EXPECT_TRUE(is_error(call("search", R"({"q":"x"})")));
+  EXPECT_EQ(recorder_.count("event:tool"), 1u);
+}
+
 // ---- the plain route, and /exit
 
 TEST_F(McpTest, finding_76_the_plain_route_answers_as_the_original_did) {
@@ -239,6 +251,9 @@ TEST_F(McpTest, AnAgentMaySayThatItHasEnded) {
   ASSERT_EQ(items.size(), 1u);
   EXPECT_NE(items[0].ended(), nullptr);
   EXPECT_EQ(post(kPath, body()).status, 400);
+  // However often: the trace has it once.
+  EXPECT_EQ(post("/v1/exit", "").status, 200);
+  EXPECT_EQ(recorder_.count("event:exit"), 1u);
 }
 
 // ---- what cannot be a tool

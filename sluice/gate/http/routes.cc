@@ -52,6 +52,11 @@ Route unless(std::string_view method, std::string_view allowed, Route route) {
   return route;
 }
 
+bool is_websocket(const net::HttpRequest& request) {
+  return request.method == "GET" &&
+         net::equal_ignoring_case(request.headers.get_or("Upgrade", ""), "websocket");
+}
+
 // What the dialects have at a path, if they do. Google puts a verb behind a model's name, in which
 // others may have a colon as well: what nobody serves may yet be a model.
 std::optional<Route> of_dialects(const net::HttpRequest& request, std::string_view path) {
@@ -66,6 +71,10 @@ std::optional<Route> of_dialects(const net::HttpRequest& request, std::string_vi
     const bool call = endpoint->kind == Endpoint::Kind::kCall;
     Route found = of(call ? Kind::kCall : Kind::kCount, dialect);
     found.target = std::move(endpoint->target);
+    if (call && is_websocket(request)) {
+      found.kind = Kind::kWebSocket;
+      return found;
+    }
     return unless(request.method, "POST", std::move(found));
   }
   return std::nullopt;
@@ -110,8 +119,20 @@ Route find(const net::HttpRequest& request, const std::string& path, const Rollo
 
 }  // namespace
 
+std::string tidy_path(std::string_view path) {
+  const bool tidy = path.find("//") == path.npos && (path.size() <= 1 || !path.ends_with('/'));
+  if (tidy) return std::string(path);
+  std::string out;
+  out.reserve(path.size());
+  for (const char c : path) {
+    if (c != '/' || !out.ends_with('/')) out.push_back(c);
+  }
+  if (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  return out;
+}
+
 Route route(const net::HttpRequest& request, const RolloutId& rollout) {
-  const auto path = net::percent_decode(request.path());
+  const auto path = net::percent_decode(tidy_path(request.path()));
   if (!path) return of(Kind::kUnknown, vendor_of(request));
   Route found = find(request, *path, rollout);
   if (is_plain(*path)) found.errors = Route::Errors::kPlain;

@@ -25,6 +25,7 @@ struct Route {
     kAlive,         // HEAD of the root: is anybody there?
     kOtherRollout,  // below /rollout/ID of another one
     kWrongMethod,   // known, but not by this method: `allow`
+    kWebSocket,     // a call's path, dialed to speak WebSocket
     kUnknown,
   };
   // In which shape errors are told: in the dialect's, or as {"error": "..."} where the path, below
@@ -38,6 +39,10 @@ struct Route {
   std::string_view allow;
 };
 
+// Where bases and paths meet there may be a slash too many: those count as one, and none at the
+// end.
 Route route(const net::HttpRequest& request, const RolloutId& rollout);
+// A path so read, still percent-encoded.
+std::string tidy_path(std::string_view path);
 
 }  // namespace sluice::gate::http

@@ -57,6 +57,62 @@ TEST(RoutesTest, EveryDialectsCallsAndCounts) {
   }
 }
 
+// "http://gate/rollout/r0/" + "/v1/chat/completions", and the like.
+TEST(RoutesTest, ASlashTooManyIsNone) {
+  using llm::Dialect;
+  struct Row {
+    std::string_view path;
+    Kind kind;
+    Dialect dialect;
+  };
+  for (const Row& row : {
+           Row{"/v1/chat/completions", Kind::kCall, Dialect::kChat},
+           Row{"/v1/responses", Kind::kCall, Dialect::kResponses},
+           Row{"/v1/responses/input_tokens", Kind::kCount, Dialect::kResponses},
+           Row{"/v1/messages", Kind::kCall, Dialect::kMessages},
+           Row{"/v1/messages/count_tokens", Kind::kCount, Dialect::kMessages},
+           Row{"/v1beta/models/m:generateContent", Kind::kCall, Dialect::kGemini},
+           Row{"/v1beta/models/m:countTokens", Kind::kCount, Dialect::kGemini},
+           Row{"/mcp", Kind::kMcp, Dialect::kChat},
+           Row{"/v1/tools/search", Kind::kTool, Dialect::kChat},
+           Row{"/v1/exit", Kind::kExit, Dialect::kChat},
+       }) {
+    for (const std::string base : {"", "/rollout/r0"}) {
+      std::string everywhere = base + std::string(row.path);
+      for (size_t at = 0; (at = everywhere.find('/', at)) != std::string::npos; at += 2) {
+        everywhere.insert(at, "/");
+      }
+      for (const std::string& path : {base + "/" + std::string(row.path),
+                                      base + std::string(row.path) + "/", everywhere + "//"}) {
+        const Route found = routed("POST", path + "?beta=true");
+        EXPECT_EQ(found.kind, row.kind) << path;
+        EXPECT_EQ(found.dialect, row.dialect) << path;
+        EXPECT_EQ(found.tool, row.kind == Kind::kTool ? "search" : "") << path;
+      }
+    }
+  }
+  EXPECT_EQ(kind("GET", "//v1/models/"), Kind::kModels);
+  EXPECT_EQ(routed("GET", "/v1/models/org/name/").target.model, "org/name");
+  EXPECT_EQ(kind("HEAD", "//"), Kind::kAlive);
+  EXPECT_EQ(kind("HEAD", "/rollout//r0/"), Kind::kAlive);
+  EXPECT_EQ(kind("POST", "//rollout//r1//v1/chat/completions"), Kind::kOtherRollout);
+  // What is escaped is part of a name.
+  EXPECT_EQ(routed("GET", "/v1/models/org%2F%2Fname").target.model, "org//name");
+  EXPECT_EQ(kind("POST", "/v1/chat/completions%2F"), Kind::kUnknown);
+}
+
+TEST(RoutesTest, ADialForWebSocketIsToldFromAWrongMethod) {
+  const auto dialed = [](std::string_view method, std::string_view path, std::string upgrade) {
+    return routed(method, path, {{"Connection", "Upgrade"}, {"Upgrade", std::move(upgrade)}}).kind;
+  };
+  EXPECT_EQ(dialed("GET", "/v1/responses", "websocket"), Kind::kWebSocket);
+  EXPECT_EQ(dialed("GET", "/rollout/r0/responses", "WebSocket"), Kind::kWebSocket);
+  EXPECT_EQ(dialed("GET", "/v1/responses", "h2c"), Kind::kWrongMethod);
+  EXPECT_EQ(dialed("POST", "/v1/responses", "websocket"), Kind::kCall);
+  EXPECT_EQ(dialed("GET", "/v1/models", "websocket"), Kind::kModels);
+  EXPECT_EQ(dialed("GET", "/rollout/r1/v1/responses", "websocket"), Kind::kOtherRollout);
+}
+
 TEST(RoutesTest, GeminisUrlsNameTheModelAndTheFraming) {
   const Route whole = routed("POST", "/v1beta/models/org%2Fm:generateContent?alt=json");
   EXPECT_EQ(whole.target.model, "org/m");
@@ -130,7 +186,7 @@ TEST(RoutesTest, ProbesAndUnknownPaths) {
   EXPECT_EQ(kind("HEAD", "/api/hello"), Kind::kAlive);
   EXPECT_EQ(kind("HEAD", "/rollout/r0"), Kind::kAlive);
   for (const char* path : {"/", "", "/v1", "/v1/", "/health", "/v1/chat", "/v1chat/completions",
-                           "/v1/v1/chat/completions", "/v1/chat/completions/", "/v1/models/",
+                           "/v1/v1/chat/completions", "/v1/chat/completions%2F", "/v1/models%2F",
                            "/%zz", "/v1/chat/completions%00"}) {
     EXPECT_EQ(kind("GET", path), Kind::kUnknown) << path;
   }

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "sluice/gate/http/heard.h"
 #include "sluice/gate/http/mcp.h"
 #include "sluice/gate/http/routes.h"
 #include "sluice/json/text.h"
+#include "sluice/net/content_coding.h"
 
 namespace sluice::gate::http {
 namespace {
@@ -145,7 +147,7 @@ class Delivery final : public RelayProgress {
     writer_->on_peer_closed([this](net::PeerClose how) {
       // While an answer is relayed, the end of the agent's side may be no more than that.
       if (how == net::PeerClose::kFin && relayed_) return;
-      waiter_.hung_up = true;
+      (how == net::PeerClose::kFin ? waiter_.finished : waiter_.hung_up) = true;
       waiter_.wake.notify();
     });
   }
@@ -182,7 +184,9 @@ class Delivery final : public RelayProgress {
     return out;
   }
 
-  bool waits() const { return parked_->state == State::kOpen && !waiter_.hung_up; }
+  bool waits() const {
+    return parked_->state == State::kOpen && !waiter_.hung_up && !waiter_.displaced;
+  }
 
   // Until the call is answered or ended, or the agent is gone; then whatever that comes to. Its
   // frame is what a parked call costs, so it waits in one place, whatever it waits for; all that is
@@ -203,6 +207,7 @@ class Delivery final : public RelayProgress {
     // At once: some agents give up on a call without headers after a minute.
     if (stream() && !writer_->started()) return start_stream();
     if (Bytes piece = next_piece(); !piece.empty()) return send_piece(std::move(piece));
+    if (waiter_.finished && !std::exchange(saw_finish_, true)) return find_out();
     if (waiter_.due) return send_keep_alive();
     arm_keep_alive();
     return waiter_.wake.wait();
@@ -223,11 +228,27 @@ class Delivery final : public RelayProgress {
     if (!started) waiter_.hung_up = true;
   }
 
+  bool has_frames() const {
+    return stream() || rollout_->options().plain_keep_alive == PlainKeepAlive::kWhiteSpace;
+  }
+
+  // The agent's side has ended: it may be gone, or wait for its answer. A frame tells, for a kernel
+  // whose process is gone resets the connection; where there are none, who knows.
+  [[gnu::noinline]] awaitable<void> find_out() {
+    if (!has_frames()) {
+      rollout_->finished(parked_);
+      co_return;
+    }
+    co_await send_keep_alive();
+    const Deadline deadline = Deadline::in(rollout_->options().delivery_timeout);
+    const auto drained = co_await writer_->drained(deadline);
+    waiter_.finished = false;
+    if (!drained) waiter_.hung_up = true;
+  }
+
   [[gnu::noinline]] void arm_keep_alive() {
-    const GateOptions& options = rollout_->options();
-    const bool frames = stream() || options.plain_keep_alive == PlainKeepAlive::kWhiteSpace;
-    if (!frames || keep_alive_.armed()) return;
-    keep_alive_.arm(Deadline::in(options.keep_alive), [this] {
+    if (!has_frames() || keep_alive_.armed()) return;
+    keep_alive_.arm(Deadline::in(rollout_->options().keep_alive), [this] {
       waiter_.due = true;
       waiter_.wake.notify();
     });
@@ -258,6 +279,12 @@ class Delivery final : public RelayProgress {
     if (waiter_.hung_up) {
       rollout_->hung_up(parked_, &waiter_);
       writer_->abort();
+      co_return;
+    }
+    if (waiter_.displaced) {
+      const Problem problem =
+          Problem::of(ErrorCode::kAlreadyExists, "this was asked for again, and is answered there");
+      co_await send_problem(problem);
       co_return;
     }
     // A call that another connection's delivery has ended is answered here all the same.
@@ -413,7 +440,9 @@ class Delivery final : public RelayProgress {
       outcome = Outcome::kUndelivered;
       why = "the agent hung up: " + why;
     } else if (!part || !part->empty()) {
-      outcome = Outcome::kFailed;
+      // Of what was cut the agent has a part, and may go on with that.
+      const bool cut = relayed_->first_byte && relayed_->status < 400;
+      outcome = cut ? Outcome::kUndelivered : Outcome::kFailed;
       why = part.value_or(why);
     }
     rollout_->relayed(parked_, outcome, why);
@@ -462,6 +491,7 @@ class Delivery final : public RelayProgress {
   net::Wheel::Timer keep_alive_;
   std::shared_ptr<ParkedCall> parked_;
   bool concluded_ = false;
+  bool saw_finish_ = false;
   uint32_t keep_alives_ = 0;
   llm::Sent sent_;
   std::unique_ptr<Relayed> relayed_;
@@ -472,6 +502,8 @@ awaitable<void> send_problem(std::shared_ptr<OpenRollout> rollout, Route route, 
   rollout->note_refusal(problem);
   net::HttpResponse response = error_response(route, status, problem);
   if (!route.allow.empty()) response.headers.add("Allow", std::string(route.allow));
+  if (status == 415) response.headers.add("Accept-Encoding", std::string(net::kContentCodings));
+  if (status == 426) response.headers.add("Upgrade", "HTTP/1.1");  // RFC 9110, section 15.5.22
   co_await writer->send_or_abort(std::move(response));
 }
 
@@ -483,6 +515,34 @@ net::HttpResponse count_tokens(OpenRollout& rollout, const llm::Codec& codec,
   const Problem problem = Problem::of(counted.error());
   rollout.note_refusal(problem);
   return error_response(codec, problem);
+}
+
+awaitable<void> serve_body(std::shared_ptr<OpenRollout> rollout, const Route& route,
+                           net::HttpRequest request, ResponseWriter* writer) {
+  const llm::Codec& codec = *llm::find_codec(route.dialect);
+  if (route.kind == Route::Kind::kCount) {
+    return writer->send_or_abort(count_tokens(*rollout, codec, route.target, request.body));
+  }
+  Arrival arrival = arrival_of(*rollout, route, std::move(request));
+  return Delivery::run(std::move(rollout), codec, writer, std::move(arrival));
+}
+
+// Once it is inflated a body is like any other.
+awaitable<void> serve_coded(std::shared_ptr<OpenRollout> rollout, Route route, std::string coding,
+                            net::HttpRequest request, ResponseWriter* writer) {
+  const size_t max = rollout->options().body_bytes;
+  Bytes coded = std::move(request.body);
+  auto body = co_await rollout->bodies().inflate(std::move(coding), std::move(coded), max);
+  rollout->end_inflating();
+  if (!body) {
+    const int status = body.error().code == ErrorCode::kTooLarge ? 413 : 400;
+    Problem problem = Problem::of(body.error().code, body.error().message);
+    co_await send_problem(std::move(rollout), std::move(route), std::move(problem), status, writer);
+    co_return;
+  }
+  request.body = std::move(*body);
+  awaitable<void> rest = serve_body(std::move(rollout), route, std::move(request), writer);
+  co_await std::move(rest);
 }
 
 }  // namespace
@@ -506,16 +566,22 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
             fmt::format("this endpoint does not speak the dialect {}", to_string(found.dialect)),
             404);
       }
-      const std::string_view encoding = request.headers.get_or("Content-Encoding", "identity");
-      if (!net::equal_ignoring_case(encoding, "identity")) {
-        return refuse(ErrorCode::kInvalidArgument, "compressed request bodies are not accepted",
-                      415);
+      if (auto refused = rollout->charge()) {
+        return writer->send_or_abort(error_response(codec, *refused));
       }
-      if (found.kind == Route::Kind::kCount) {
-        return writer->send_or_abort(count_tokens(*rollout, codec, found.target, request.body));
+      std::string coding(request.headers.get_or("Content-Encoding", "identity"));
+      if (net::equal_ignoring_case(coding, "identity")) {
+        return serve_body(std::move(rollout), found, std::move(request), writer);
       }
-      Arrival arrival = arrival_of(*rollout, found, std::move(request));
-      return Delivery::run(std::move(rollout), codec, writer, std::move(arrival));
+      if (!net::is_content_coding(coding)) {
+        return refuse(ErrorCode::kInvalidArgument,
+                      fmt::format("a body is sent as it is, or as {}", net::kContentCodings), 415);
+      }
+      if (!rollout->begin_inflating()) {
+        return refuse(ErrorCode::kUnavailable, "too many compressed bodies at once", 503);
+      }
+      return serve_coded(std::move(rollout), std::move(found), std::move(coding),
+                         std::move(request), writer);
     }
     case Route::Kind::kModels:
       return writer->send_or_abort(net::json_response(200, codec.models(registration.models)));
@@ -541,6 +607,10 @@ awaitable<void> handle(std::shared_ptr<OpenRollout> rollout, net::HttpRequest re
       return refuse(ErrorCode::kInvalidArgument,
                     fmt::format("{} is not allowed here; use {}", request.method, found.allow),
                     405);
+    case Route::Kind::kWebSocket:
+      // Codex then goes on by HTTP at once; after another error it dials for seconds.
+      return refuse(ErrorCode::kInvalidArgument, "WebSocket is not spoken here; POST to this path",
+                    426);
     case Route::Kind::kOtherRollout:
       return refuse(ErrorCode::kNotFound, "rollout not found", 404);
     case Route::Kind::kUnknown:

@@ -6,6 +6,7 @@
 
 #include "sluice/gate/testing.h"
 #include "sluice/json/value.h"
+#include "sluice/net/coded_testing.h"
 
 namespace sluice::gate {
 namespace {
@@ -77,12 +78,12 @@ TEST_F(ServeTest, KeepAliveFramesComeWhileACallIsParked) {
   auto agent = this->agent();
   agent.post(kPath, streaming());
   const auto call = next_call();
-  agent.wait_for("\"choices\":[]}\n\n");
+  agent.wait_for(std::string(testing::kChatKeepAlive) + "\n\n");
   const size_t first = agent.seen().size();
   testing::run_until(shard_, [&] { return agent.seen().size() > first; });
   EXPECT_EQ(outcome(reply(call->id, "late")), llm::Outcome::kDelivered);
   const std::string body = agent.response().body;
-  EXPECT_GT(body.find("late"), body.find("\"choices\":[]}"));
+  EXPECT_GT(body.find("late"), body.find(testing::kChatKeepAlive));
 }
 
 TEST_F(ServeTest, APlainCallIsLeftInSilenceUnlessAskedOtherwise) {
@@ -179,17 +180,77 @@ TEST_F(ServeTest, BadRequestsGetTheVendorsErrorAndNeverReachATrainer) {
   EXPECT_EQ(refused(R"({"model":"m"})"), "400 \"messages\"");
   EXPECT_EQ(refused(R"({"model":"m","messages":[]})"), "400 \"messages\"");
   EXPECT_EQ(refused(R"({"model":"m","messages":[{}],"n":-1})"), "400 \"n\"");
-  EXPECT_EQ(refused("\x1f\x8b\x08", "Content-Encoding: gzip\r\n"), "415 null");
+  EXPECT_EQ(refused("\x1f\x8b\x08", "Content-Encoding: gzip\r\n"), "400 null");
+  EXPECT_EQ(refused(body(), "Content-Encoding: br\r\n"), "400 null");
+  EXPECT_EQ(refused("", "Content-Encoding: zstd\r\n"), "400 null");
   EXPECT_FALSE(a_call_waits());
   EXPECT_EQ(counters().calls, 0u);
-  EXPECT_EQ(counters().refused, 10u);
+  EXPECT_EQ(counters().refused, 12u);
   EXPECT_EQ(recorder_.count("arrived"), 0u);
-  EXPECT_EQ(recorder_.count("event:refused"), 10u);
+  EXPECT_EQ(recorder_.count("event:refused"), 12u);
+}
+
+// Whatever a body came in, what it is are the bytes inside: a resend in another coding is one.
+TEST_F(ServeTest, CompressedBodiesAreReadAsWhatTheyWere) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto plain = next_call();
+  EXPECT_EQ(outcome(reply(plain->id, "once")), llm::Outcome::kDelivered);
+  const std::string answer = agent.response().body;
+  for (const auto& [coding, bytes] : net::testing::coded_question()) {
+    agent.post(kPath, bytes, "Content-Encoding: " + std::string(coding) + "\r\n");
+    EXPECT_EQ(agent.response().body, answer) << coding;
+  }
+  EXPECT_EQ(counters().calls, 1u);
+  EXPECT_EQ(counters().resends, 3u);
+
+  registration_.resend.window = 0s;
+  close();
+  open();
+  for (const auto& [coding, bytes] : net::testing::coded_question()) {
+    auto fresh = this->agent();
+    fresh.post(kPath, bytes, "content-encoding: " + std::string(coding) + "\r\n");
+    const auto call = next_call();
+    EXPECT_EQ(**call->body.bytes(), body()) << coding;
+    EXPECT_EQ(call->digest, plain->digest) << coding;
+    EXPECT_EQ(outcome(reply(call->id, "x")), llm::Outcome::kDelivered);
+    EXPECT_THAT(fresh.response().body, HasSubstr("\"x\""));
+  }
+}
+
+TEST_F(ServeTest, ACodingThatIsNotKnownIs415AndSaysWhichAre) {
+  open();
+  auto agent = this->agent();
+  for (const char* coding : {"deflate", "gzip, br", "aes128gcm"}) {
+    agent.post(kPath, body(), "Content-Encoding: " + std::string(coding) + "\r\n");
+    const auto response = agent.response();
+    EXPECT_EQ(response.status, 415) << coding;
+    EXPECT_THAT(response.head, HasSubstr("Accept-Encoding: zstd, gzip, br\r\n"));
+  }
+  EXPECT_EQ(counters().calls, 0u);
+}
+
+TEST_F(ServeTest, ADialForWebSocketIs426) {
+  registration_.dialects = {llm::Dialect::kResponses};
+  open();
+  auto agent = this->agent();
+  agent.send(
+      "GET /rollout/r0/v1/responses HTTP/1.1\r\nHost: gate\r\nConnection: Upgrade\r\nUpgrade: "
+      "websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+      "dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+  const auto response = agent.response();
+  EXPECT_EQ(response.status, 426);
+  EXPECT_THAT(response.head, HasSubstr("Upgrade: HTTP/1.1\r\n"));
+  EXPECT_EQ(at(response.body, "/error/type"), "\"invalid_request_error\"");
+  // The same connection goes on by HTTP.
+  agent.post("/rollout/r0/v1/responses", R"({"model":"m","input":"hi"})");
+  EXPECT_EQ(answer_next("x"), llm::Outcome::kDelivered);
 }
 
 TEST_F(ServeTest, ABodyOverTheLimitIs413InTheVendorsShape) {
   open();
-  const size_t limit = 16 << 20;
+  const size_t limit = 32 << 20;
   auto small = agent();
   std::string largest = body();
   largest.insert(1, limit - largest.size(), ' ');
@@ -203,6 +264,41 @@ TEST_F(ServeTest, ABodyOverTheLimitIs413InTheVendorsShape) {
   EXPECT_EQ(response.status, 413);
   EXPECT_EQ(at(response.body, "/error/type"), "\"invalid_request_error\"");
   EXPECT_EQ(counters().refused, 1u);
+}
+
+TEST_F(ServeTest, TheLimitIsASettingAndHoldsForWhatIsInflated) {
+  options_.body_bytes = 1000;
+  open();
+  const auto status = [&](std::string_view body, std::string_view headers = "") {
+    auto agent = this->agent();
+    agent.post(kPath, body, headers);
+    const auto response = agent.response();
+    EXPECT_THAT(response.body, HasSubstr("the body is over 1000 bytes"));
+    EXPECT_EQ(at(response.body, "/error/type"), "\"invalid_request_error\"");
+    return response.status;
+  };
+  EXPECT_EQ(status(std::string(1001, ' ')), 413);
+  for (const auto& [coding, bytes] : net::testing::coded_filler()) {
+    EXPECT_EQ(status(bytes, "Content-Encoding: " + std::string(coding) + "\r\n"), 413) << coding;
+  }
+  EXPECT_EQ(counters().refused, 4u);
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  EXPECT_EQ(answer_next("x"), llm::Outcome::kDelivered);
+}
+
+// Of compressed bodies only so many are inflated at once: a place is free again when one was.
+TEST_F(ServeTest, CompressedBodiesComeOneAfterTheOtherWithoutEnd) {
+  registration_.budget = {.calls = 0, .open_calls = 0, .calls_per_second = 0};
+  registration_.policy = testing::answering("x");
+  open();
+  auto agent = this->agent();
+  for (int i = 0; i < 20; ++i) {
+    agent.post(kPath, net::testing::coded_question()[0].bytes, "Content-Encoding: gzip\r\n");
+    EXPECT_EQ(agent.response().status, 200) << i;
+    agent.post(kPath, "nonsense", "Content-Encoding: gzip\r\n");
+    EXPECT_EQ(agent.response().status, 400) << i;
+  }
 }
 
 TEST_F(ServeTest, ModelsProbesAndUnknownPaths) {
@@ -381,7 +477,7 @@ TEST_F(RelayTest, AStreamThatEndsBeforeItsFinishIsNoTurn) {
   agent.post(kPath, streaming());
   EXPECT_EQ(agent.response().body, "data: 1\n\ndata: [DONE]\n\n");
   testing::run_until(shard_, [&] { return counters().open == 0; });
-  EXPECT_EQ(counters().ended(llm::Outcome::kFailed), 1u);
+  EXPECT_EQ(counters().ended(llm::Outcome::kUndelivered), 1u);
   EXPECT_EQ(counters().turns, 0u);
   EXPECT_EQ(ended_detail(), "the stream ended before its finish: status 200, 23 bytes");
 }
@@ -458,7 +554,7 @@ TEST_F(RelayTest, AnAnswerThatBreaksOffIsSeenAsBroken) {
   EXPECT_THAT(agent.seen(), HasSubstr("data: 1"));
   EXPECT_THAT(agent.seen(), Not(HasSubstr("\r\n0\r\n\r\n")));
   testing::run_until(shard_, [&] { return counters().open == 0; });
-  EXPECT_EQ(counters().ended(llm::Outcome::kFailed), 1u);
+  EXPECT_EQ(counters().ended(llm::Outcome::kUndelivered), 1u);
 }
 
 TEST_F(RelayTest, TheAgentsLeavingCancelsItAndAnEqualRequestIsANewCall) {
@@ -501,6 +597,27 @@ TEST_F(RelayTest, AskedAgainWhileOpenItIsSuperseded) {
   testing::run_until(shard_, [&] { return counters().open == 0; });
   EXPECT_EQ(counters().ended(llm::Outcome::kSuperseded), 1u);
   EXPECT_EQ(counters().ended(llm::Outcome::kDelivered), 1u);
+}
+
+TEST_F(RelayTest, AskedForOnPurposeTwiceItIsTwoCalls) {
+  registration_.resend.window = 0s;
+  int relays = 0;
+  open_with([&] {
+    auto relay = std::make_unique<testing::FakeRelay>(
+        200, std::vector<Result<Bytes>>{Bytes("data: " + std::to_string(++relays) + "\n\n")});
+    if (relays == 1) relay->wait_before_end = &never_;
+    return relay;
+  });
+  auto first = agent(), second = agent();
+  first.post(kPath, streaming());
+  first.wait_for("data: 1");
+  second.post(kPath, streaming());
+  EXPECT_EQ(second.response().body, "data: 2\n\n");
+  never_.notify();
+  EXPECT_EQ(first.response().body, "data: 1\n\n");
+  EXPECT_EQ(counters().calls, 2u);
+  EXPECT_EQ(counters().resends, 0u);
+  EXPECT_EQ(counters().ended(llm::Outcome::kSuperseded), 0u);
 }
 
 TEST_F(RelayTest, TheRolloutsEndCancelsIt) {

@@ -2,23 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "sluice/gate/http/routes.h"
 #include "sluice/gate/http/serve.h"
+#include "sluice/gate/http/shown_key.h"
 #include "sluice/net/wheel.h"
 
 namespace sluice::gate::http {
 namespace {
 
 using net::awaitable;
-
-// The key that a request shows, in whichever way its vendor's clients send one.
-std::string key_of(const net::HttpRequest& request) {
-  if (const auto key = request.bearer()) return std::string(*key);
-  for (const std::string_view name : {"x-api-key", "x-goog-api-key"}) {
-    if (const auto value = request.headers.get(name)) return std::string(*value);
-  }
-  return request.parameter("key");
-}
 
 // In the shape that whose client asks reads.
 net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode kind,
@@ -27,32 +22,26 @@ net::HttpResponse refusal(const net::HttpRequest& request, int status, ErrorCode
                         llm::Problem::of(kind, std::move(message)));
 }
 
-net::HttpResponse unauthenticated(const net::HttpRequest& request) {
-  const Error error = RolloutKeys::unauthenticated();
-  // The plain routes have a word of their own for it.
-  const bool plain = route(request, RolloutId()).errors == Route::Errors::kPlain;
-  net::HttpResponse response =
-      refusal(request, 401, error.code, plain ? "Unauthorized" : error.message);
-  response.headers.add("WWW-Authenticate", "Bearer");
-  return response;
-}
-
 // Open to everybody on purpose, for load balancers and start-up scripts: it tells that there is a
 // server, and nothing of what it holds or does. A body of nobody's is not read for it.
+bool is_health(const net::HttpRequest& head) {
+  return tidy_path(head.path()) == "/health";
+}
 bool is_open_to_all(const net::HttpRequest& head) {
-  return head.path() == "/health" && !head.announces_body();
+  return is_health(head) && !head.announces_body();
 }
 
 }  // namespace
 
 struct SharedEndpoint::Rollout {
-  Rollout(RolloutKeys::Holder h, size_t bodies_bytes, net::Wheel& wheel, trace::Recorder* r)
+  Rollout(RolloutKeys::Holder h, const Options& options, net::Wheel& wheel, trace::Recorder* r)
       : holder(std::move(h)),
-        bodies(std::make_shared<net::BodyBudget>(bodies_bytes)),
+        bodies(std::make_shared<net::BodyBudget>(options.rollout_bodies_bytes)),
+        connections(std::make_shared<net::BodyBudget>(options.rollout_connections)),
         end(wheel),
         recorder(r) {}
   const RolloutKeys::Holder holder;  // of its key
-  const std::shared_ptr<net::BodyBudget> bodies;
+  const std::shared_ptr<net::BodyBudget> bodies, connections;
   net::Wheel::Timer end;
   trace::Recorder* const recorder;  // may be none
   bool closing = false;
@@ -75,6 +64,7 @@ SharedEndpoint::~SharedEndpoint() = default;
 net::HttpServerOptions SharedEndpoint::server_options() {
   net::HttpServerOptions options;
   options.log = options_.log;
+  options.limits.body_bytes = options_.body_bytes;
   options.limits.bodies_bytes = options_.bodies_bytes;
   options.admit = [this](const net::HttpRequest& head) {
     return admit(head);
@@ -115,16 +105,19 @@ Result<SharedEndpoint::Opened> SharedEndpoint::open(Registration registration, D
                                     "id, or leave it out"),
                  ErrorOrigin::kCaller);
   }
+  const auto disk = std::make_shared<trace::DiskUse>();
+  registration.disk = disk;
   SLUICE_TRY_VOID(gate_.open(std::move(registration)));
   if (recorder != nullptr) {
-    recorder->opened(
-        id,
-        {.task = "", .agent = "", .group = "", .mode = "interception_gate", .policy = "trainer"});
+    trace::RolloutInfo info;
+    info.mode = "interception_gate";
+    info.policy = "trainer";
+    info.disk = disk;
+    recorder->opened(id, info);
   }
   gate_.admit(id);
   const auto holder = RolloutKeys::fresh_holder(id);
-  auto rollout =
-      std::make_unique<Rollout>(holder, options_.rollout_bodies_bytes, shard_.wheel(), recorder);
+  auto rollout = std::make_unique<Rollout>(holder, options_, shard_.wheel(), recorder);
   rollout->end.arm(Deadline::in(lifetime), [this, id] { tasks_.spawn(expire(id)); });
   rollouts_[id] = std::move(rollout);
   const auto expires = now() + std::chrono::ceil<std::chrono::seconds>(lifetime);
@@ -149,6 +142,7 @@ awaitable<bool> SharedEndpoint::close(RolloutId rollout, std::string_view why) {
     // What it could not write it has told its log.
     [[maybe_unused]] const auto recorded = co_await trace::flushed(recorder, &shard_, rollout);
   }
+  gate_.closed(rollout, {});
   rollouts_.erase(rollout);
   co_return true;
 }
@@ -168,24 +162,44 @@ awaitable<void> SharedEndpoint::stop(Deadline deadline) {
 
 tl::expected<SharedEndpoint::Asker, net::HttpResponse> SharedEndpoint::asker_of(
     const net::HttpRequest& head) const {
-  const auto holder = keys_.check(key_of(head), now());
-  if (!holder) return tl::unexpected(unauthenticated(head));
-  const auto open = rollouts_.find(holder->rollout);
-  auto found = gate_.find(holder->rollout);
-  if (!found || open == rollouts_.end()) {
-    return tl::unexpected(refusal(head, 404, ErrorCode::kNotFound, "rollout not found"));
+  // In whichever ways vendors' clients send keys. An agent may show others beside ours (those of
+  // services that it has an account with): what fits counts.
+  const std::string in_query = head.parameter("key");
+  const std::array<std::string_view, 4> shown{head.bearer().value_or(""),
+                                              head.headers.get_or("x-api-key", ""),
+                                              head.headers.get_or("x-goog-api-key", ""), in_query};
+  const bool several = std::ranges::count(shown, std::string_view()) + 1 < std::ssize(shown);
+  bool was_ours = false;
+  std::optional<Asker> of_another;  // than the path names
+  for (const std::string_view key : shown) {
+    if (key.empty()) continue;
+    const auto holder = keys_.check(key, now());
+    if (!holder) continue;
+    const auto open = rollouts_.find(holder->rollout);
+    auto found = gate_.find(holder->rollout);
+    if (!found || open == rollouts_.end()) {
+      was_ours = true;
+      continue;
+    }
+    // The key of an earlier rollout of that id ended with it.
+    if (!open->second->holder.is(*holder)) continue;
+    Asker asker{std::move(found), open->second->bodies, open->second->connections};
+    if (!several || route(head, holder->rollout).kind != Route::Kind::kOtherRollout) return asker;
+    if (!of_another) of_another = std::move(asker);
   }
-  // The key of an earlier rollout of that id ended with it.
-  if (!open->second->holder.is(*holder)) return tl::unexpected(unauthenticated(head));
-  return Asker{std::move(found), open->second->bodies};
+  if (of_another) return std::move(*of_another);
+  if (!was_ours) return tl::unexpected(unauthenticated(head));
+  return tl::unexpected(refusal(head, 404, ErrorCode::kNotFound, "rollout not found"));
 }
 
 net::Admission SharedEndpoint::admit(const net::HttpRequest& head) const {
   net::Admission admission;
-  if (is_open_to_all(head)) return admission;
+  admission.always = is_open_to_all(head);
+  if (admission.always) return admission;
   auto asker = asker_of(head);
   if (asker) {
     admission.budget = std::move(asker->bodies);
+    admission.connections = std::move(asker->connections);
   } else {
     admission.refusal = std::move(asker).error();
   }
@@ -194,7 +208,7 @@ net::Admission SharedEndpoint::admit(const net::HttpRequest& head) const {
 
 // No coroutine, as http::handle().
 awaitable<void> SharedEndpoint::handle(net::HttpRequest request, net::ResponseWriter* writer) {
-  if (request.path() == "/health") {
+  if (is_health(request)) {
     return writer->send_or_abort(net::json_response(200, R"({"status":"ok"})"));
   }
   // Once more: while the body came the key may have expired, and the rollout been closed.

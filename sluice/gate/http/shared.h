@@ -1,7 +1,7 @@
 // SharedEndpoint: one listener for agents of many rollouts, for people whose sandboxes are their
 // own. Each request shows its rollout's key (Authorization: Bearer, x-api-key, x-goog-api-key, or
-// Gemini's ?key=), which is checked before anything else, and before the request's body is read;
-// below /rollout/ID that must be the rollout's own.
+// Gemini's ?key=; whatever else is shown beside it), which is checked before anything else, and
+// before the request's body is read; below /rollout/ID that must be the rollout's own.
 //
 // Lives on one shard, as do the rollouts opened here; every member runs there.
 #pragma once
@@ -26,10 +26,12 @@ class SharedEndpoint {
     size_t max_rollouts = 10'000;
     trace::Recorder* recorder = nullptr;       // of rollouts that name none
     std::function<RolloutKeys::Time()> clock;  // by which keys expire; none: the system's
+    size_t body_bytes = 32 * 1024 * 1024;      // of a request: 413 above
     // Of requests while they arrive, of one rollout and in all: 503 above. One rollout's cannot use
     // up what others need.
     size_t rollout_bodies_bytes = 64 * 1024 * 1024;
     size_t bodies_bytes = 1024 * 1024 * 1024;
+    size_t rollout_connections = 1024;  // 503 above
     Logger log;
   };
 
@@ -63,7 +65,7 @@ class SharedEndpoint {
   struct Rollout;
   struct Asker {
     std::shared_ptr<OpenRollout> rollout;
-    std::shared_ptr<net::BodyBudget> bodies;
+    std::shared_ptr<net::BodyBudget> bodies, connections;
   };
   // Whose agent a request comes from, or what it is told instead.
   tl::expected<Asker, net::HttpResponse> asker_of(const net::HttpRequest& head) const;

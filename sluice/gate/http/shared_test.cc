@@ -29,6 +29,7 @@ class SharedTest : public ::testing::Test {
   http::SharedEndpoint::Options options() {
     http::SharedEndpoint::Options options;
     options.max_rollouts = 3;
+    options.rollout_connections = 4;
     options.clock = [this] {
       return now_;
     };
@@ -41,6 +42,7 @@ class SharedTest : public ::testing::Test {
     registration.policy = testing::answering("for " + id);
     registration.dialects = {llm::Dialect::kChat, llm::Dialect::kMessages, llm::Dialect::kGemini};
     registration.origins.tokens = OriginRule::Tokens::kWaived;
+    registration.budget = {.calls = 0, .open_calls = 0, .calls_per_second = 0};
     return *shared_.open(std::move(registration), lifetime);
   }
 
@@ -74,6 +76,56 @@ TEST_F(SharedTest, AKeyOpensItsRolloutInEveryWayItsVendorsClientsSendIt) {
               HasSubstr("for a"));
   EXPECT_THAT(ask("/v1beta/models/m:generateContent?alt=sse&key=" + a.key, "").body,
               HasSubstr("for a"));
+}
+
+// Agents show what they have: a key of another service, an old one of ours, ours.
+TEST_F(SharedTest, WhicheverKeyFitsCountsWhateverIsShownBesideIt) {
+  const auto a = open("a"), b = open("b", 10s);
+  const std::string right[] = {bearer(a.key), "authorization: bearer " + a.key + "\r\n",
+                               "Authorization: BEARER   " + a.key + "\r\n",
+                               "x-api-key: " + a.key + "\r\n", "x-goog-api-key: " + a.key + "\r\n"};
+  const auto name_of = [](const std::string& field) {
+    return field.substr(0, field.find(':'));
+  };
+  const std::pair<std::string, std::string> paths[] = {
+      {"/v1/chat/completions", ""},
+      {"/v1/messages", "anthropic-version: 2023-06-01\r\n"},
+      {"/v1beta/models/m:generateContent", ""}};
+  for (const std::string& key : {std::string("some-other-services-token"), a.key + "0", b.key}) {
+    if (key == b.key) now_ += 10s;  // which is over
+    for (const std::string& field : right) {
+      for (const std::string name :
+           {"Authorization: Bearer", "Authorization: Basic", "x-api-key:", "x-goog-api-key:"}) {
+        std::string beside = name + " " + key + "\r\n";
+        if (net::equal_ignoring_case(name_of(beside), name_of(field))) beside.clear();
+        for (const auto& [path, more] : paths) {
+          for (const std::string base : {"", "/rollout/a"}) {
+            EXPECT_THAT(ask(base + path + "?key=" + key, more + beside + field).body,
+                        HasSubstr("for a"))
+                << base << path << " " << beside << field;
+          }
+        }
+      }
+    }
+    for (const auto& [path, more] : paths) {
+      EXPECT_THAT(
+          ask(path + "?key=" + a.key, more + bearer(key) + "x-api-key: " + key + "\r\n").body,
+          HasSubstr("for a"))
+          << path;
+    }
+  }
+  EXPECT_EQ(ask("/v1/chat/completions?key=x", bearer("x") + "x-api-key: x\r\n").status, 401);
+}
+
+TEST_F(SharedTest, OfTwoGoodKeysThatOfThePathsRolloutCounts) {
+  const auto a = open("a"), b = open("b");
+  const std::string keys = bearer(a.key) + "x-api-key: " + b.key + "\r\n";
+  EXPECT_THAT(ask("/rollout/a/v1/chat/completions", keys).body, HasSubstr("for a"));
+  EXPECT_THAT(ask("/rollout/b/v1/chat/completions", keys).body, HasSubstr("for b"));
+  EXPECT_THAT(ask("/v1/chat/completions", keys).body, HasSubstr("for a"));
+  EXPECT_EQ(ask("/rollout/z/v1/chat/completions", keys).status, 404);
+  EXPECT_TRUE(net::testing::run(shard_, shared_.close({"a"})));
+  EXPECT_THAT(ask("/v1/chat/completions", keys).body, HasSubstr("for b"));
 }
 
 TEST_F(SharedTest, ATrainerIsToldWhyARolloutHasEnded) {
@@ -184,6 +236,31 @@ TEST_F(SharedTest, finding_08_health_is_open_and_tells_nothing) {
   const auto response = agent.response();
   EXPECT_EQ(response.status, 200);
   EXPECT_EQ(response.body, R"({"status":"ok"})");
+}
+
+TEST_F(SharedTest, ARolloutsConnectionsAreBoundedAndHealthIsNot) {
+  const auto a = open("a"), b = open("b");
+  const auto asking = [&](const std::string& key) {
+    auto agent = std::make_unique<testing::Agent>(shard_, *listener_);
+    agent->post("/v1/messages", kBody, bearer(key) + "anthropic-version: 2023-06-01\r\n");
+    return agent;
+  };
+  std::vector<std::unique_ptr<testing::Agent>> agents;
+  for (int i = 0; i < 4; ++i) {
+    agents.push_back(asking(a.key));
+    EXPECT_EQ(agents.back()->response().status, 200) << i;
+  }
+  const auto refused = asking(a.key)->response();
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_THAT(refused.body, HasSubstr(R"({"type":"error","error":{)"));
+  EXPECT_EQ(asking(b.key)->response().status, 200);
+  testing::Agent health(shard_, *listener_);
+  health.get("/health");
+  EXPECT_EQ(health.response().status, 200);
+  // An agent that goes makes room.
+  agents.pop_back();
+  testing::settle(shard_);
+  EXPECT_EQ(asking(a.key)->response().status, 200);
 }
 
 TEST_F(SharedTest, AClosedRolloutIsGone) {

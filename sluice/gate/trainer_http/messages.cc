@@ -7,10 +7,12 @@
 #include <iterator>
 
 #include "sluice/base/metrics.h"
+#include "sluice/json/non_numbers.h"
 #include "sluice/json/reader.h"
 #include "sluice/json/text.h"
 #include "sluice/llm/answer.h"
 #include "sluice/llm/completion.h"
+#include "sluice/llm/continuation.h"
 #include "sluice/llm/wire.h"
 
 namespace sluice::gate::trainer_http {
@@ -63,13 +65,31 @@ void append_request(Bytes& out, const llm::Request& request) {
     // Images, and whatever else no other member says.
     if (!message.raw.empty()) one.raw("raw", message.raw);
   });
-  if (!request.tools.empty()) members.raw("tools", request.tools);
+  members.list_if_any("tools", request.tools, [](Bytes& to, const llm::ToolOffer& tool) {
+    Members one(to);
+    one.text("name", tool.name);
+    one.text_if_any("description", tool.description);
+    if (!tool.parameters.empty()) one.raw("parameters", tool.parameters);
+    one.text("kind", tool.kind);
+    one.text_if_any("namespace", tool.space);
+    one.raw("raw", tool.raw);
+  });
   if (!request.tool_choice.empty()) members.raw("tool_choice", request.tool_choice);
   if (request.temperature) json::append_number(members["temperature"], *request.temperature);
   if (request.top_p) json::append_number(members["top_p"], *request.top_p);
   if (request.top_k) members.number("top_k", *request.top_k);
   if (request.max_tokens) members.number("max_tokens", *request.max_tokens);
   members.list_if_any("stop", request.stop);
+}
+
+void append_parent(Members& members, const llm::Parent& parent) {
+  using llm::Continuation;
+  members.text("parent", parent.id().value);
+  const auto how = parent.how();
+  members.text("continues", how ? to_string(how->how) : "unknown");
+  if (how && how->how == Continuation::How::kRewritten) {
+    members.number("rewritten_from", static_cast<int64_t>(how->from));
+  }
 }
 
 void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical canonical) {
@@ -89,6 +109,7 @@ void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical 
     llm::wire::append_value(members[name], value);
   });
   members.text("digest", call.digest.hex());
+  if (call.parent) append_parent(members, *call.parent);
   // What was only peeked into on its way in may be broken deeper down; it is then handed on as
   // bytes.
   if (const auto asked = call.asked(); !asked) {
@@ -98,9 +119,58 @@ void append_call(Bytes& out, const Item& item, const llm::Call& call, Canonical 
   } else {
     members.text("body_base64", to_base64(**asked));
   }
-  if (canonical == Canonical::kYes) {
-    if (const auto request = call.parse()) append_request(members["request"], *request);
+  if (canonical == Canonical::kNo) return;
+  if (const auto request = call.parse()) {
+    append_request(members["request"], *request);
+  } else {
+    members.text("request_error", request.error().message);
   }
+}
+
+void append_about(Members& members, const About& about) {
+  if (about.task) members.raw("task", *about.task);
+  members.text_if_any("name", about.name);
+  members.text_if_any("group", about.group);
+}
+
+void append_counters(Members& members, const Counters& counters) {
+  members.number("calls", counters.calls);
+  members.number("open", counters.open);
+  members.number("turns", counters.turns);
+  members.number("resends", counters.resends);
+  members.number("rewrites", counters.rewrites);
+  members.number("refused", counters.refused);
+  members.number("rejected", counters.rejected);
+  members.number("tokens", counters.tokens);
+  members.number("bytes", counters.bytes);
+  members.number("tool_calls", counters.tool_calls);
+  members.flag("budget_exhausted", counters.budget_exhausted);
+  if (counters.budget_exhausted) members.text("budget_reason", counters.budget_reason);
+  members.flag("cancelled", counters.cancelled);
+  Members outcomes(members["outcomes"]);
+  for (const llm::Outcome outcome : llm::kOutcomes) {
+    outcomes.number(to_string(outcome), counters.ended(outcome));
+  }
+}
+
+void append_result(Members& members, const trace::ResultSummary& result) {
+  if (result.reward) {
+    json::append_number(members["reward"], *result.reward);
+  } else {
+    members.raw("reward", "null");
+  }
+  members.text_or_null("error_kind", result.error_kind);
+  members.text_or_null("error", result.error);
+}
+
+void append_closed(Bytes& out, const Books& books) {
+  Members members(out);
+  members.text("type", "closed");
+  members.text("rollout", books.rollout.value);
+  append_about(members, books.about);
+  append_result(members, books.result);
+  Members counters(members["llm"]);
+  append_counters(counters, books.counters);
 }
 
 void append_tool(Bytes& out, const Item& item, const ToolRequest& tool) {
@@ -134,10 +204,17 @@ void read(Reader& in, ToolResult& result) {
   result.failed = in.flag("failed").value_or(false);
 }
 
+std::string part_in(Reader& in, std::string_view name) {
+  const json::Raw* const value = in.find(name);
+  if (value == nullptr) return {};
+  auto text = json::to_text(*value, json::Halves::kKept);
+  if (!text) in.fail(name, "must be a string");
+  return std::move(text).value_or(std::string());
+}
+
 void read(Reader& in, llm::Piece& piece) {
-  in.set_max_text(Reader::kAny);
-  piece.reasoning = in.text("reasoning", "");
-  piece.text = in.text("text", "");
+  piece.reasoning = part_in(in, "reasoning");
+  piece.text = part_in(in, "text");
 }
 
 // A completion's own object cannot say which version of the policy it is of.
@@ -184,8 +261,25 @@ Result<ReplyMessage> reply_from(Reader& in, std::string call) {
   return out;
 }
 
-RepliesMessage::Each each_from(Reader& in) {
+// Where a message was no JSON: Python's NaN, Infinity and -Infinity, for which null stands there.
+struct Flaws {
+  const char* text = nullptr;
+  std::vector<size_t> places = {};
+
+  size_t in(const json::Raw& value) const {
+    if (places.empty()) return 0;
+    const auto begin = static_cast<size_t>(value.text.data() - text);
+    return static_cast<size_t>(std::count_if(places.begin(), places.end(), [&](size_t place) {
+      return place >= begin && place - begin < value.text.size();
+    }));
+  }
+};
+
+RepliesMessage::Each each_from(Reader& in, const json::Raw& reply, const Flaws& flaws) {
   std::string call = in.text("call", "");
+  if (flaws.in(reply) > 0) {
+    return {call, wrong("reply", "is no JSON: NaN, Infinity and -Infinity are no numbers")};
+  }
   return {call, reply_from(in, call)};
 }
 
@@ -197,6 +291,7 @@ void read(Reader& in, Budget& budget) {
   budget.tokens = in.count("tokens").value_or(budget.tokens);
   budget.bytes = in.count("bytes").value_or(budget.bytes);
   budget.time = in.seconds("time_s", kMaxLifetime).value_or(budget.time);
+  budget.host_disk = in.count("host_disk_mb", 1e9).value_or(budget.host_disk >> 20) << 20;
 }
 
 void read(Reader& in, ResendRules& resend) {
@@ -256,6 +351,30 @@ std::string trainer_in(Reader& in, std::string_view otherwise) {
   return std::move(name).value_or(std::string(otherwise));
 }
 
+Result<RepliesMessage> replies_in(const json::Raw& raw, const Flaws& flaws) {
+  Reader in(raw, "", kRefused, kMaxText);
+  RepliesMessage out;
+  out.trainer = trainer_in(in, "");
+  out.for_outcome = in.seconds("wait_s", kMaxWait);
+  if (in.find("replies") == nullptr) {
+    // What is wrong with the message is no mistake of its reply.
+    SLUICE_TRY_VOID(in.so_far());
+    out.replies.push_back(each_from(in, raw, flaws));
+    return out;
+  }
+  const auto replies = in.list("replies", kMaxReplies);
+  SLUICE_TRY_VOID(in.finish());
+  out.replies.reserve(replies.size());
+  size_t flawed = 0;
+  for (const json::Raw& each : replies) {
+    Reader reply(each, "", kRefused, kMaxText);
+    out.replies.push_back(each_from(reply, each, flaws));
+    flawed += flaws.in(each);
+  }
+  if (flawed < flaws.places.size()) return wrong("JSON", "NaN and Infinity are no numbers");
+  return out;
+}
+
 }  // namespace
 
 void append_item(Bytes& out, const Item& item, Canonical canonical) {
@@ -263,12 +382,15 @@ void append_item(Bytes& out, const Item& item, Canonical canonical) {
     append_call(out, item, *call, canonical);
   } else if (const ToolRequest* tool = item.tool()) {
     append_tool(out, item, *tool);
+  } else if (const Books* closed = item.closed()) {
+    append_closed(out, *closed);
   } else {
     const Ended& ended = *item.ended();
     Members members(out);
     members.text("type", "ended");
     members.text("rollout", ended.rollout.value);
     members.text("reason", ended.reason);
+    append_about(members, ended.about);
   }
 }
 
@@ -297,24 +419,13 @@ Bytes opened_json(const http::SharedEndpoint::Opened& opened, std::string_view b
   });
 }
 
-Bytes counters_json(const Counters& counters) {
+Bytes books_json(const Books& books) {
   return object([&](Members& members) {
-    members.number("calls", counters.calls);
-    members.number("open", counters.open);
-    members.number("turns", counters.turns);
-    members.number("resends", counters.resends);
-    members.number("refused", counters.refused);
-    members.number("rejected", counters.rejected);
-    members.number("tokens", counters.tokens);
-    members.number("bytes", counters.bytes);
-    members.number("tool_calls", counters.tool_calls);
-    members.flag("budget_exhausted", counters.budget_exhausted);
-    if (counters.budget_exhausted) members.text("budget_reason", counters.budget_reason);
-    members.flag("cancelled", counters.cancelled);
-    Members outcomes(members["outcomes"]);
-    for (const llm::Outcome outcome : llm::kOutcomes) {
-      outcomes.number(to_string(outcome), counters.ended(outcome));
-    }
+    members.text("rollout", books.rollout.value);
+    members.text("state", to_string(books.state));
+    append_about(members, books.about);
+    if (books.state == Books::State::kClosed) append_result(members, books.result);
+    append_counters(members, books.counters);
   });
 }
 
@@ -350,6 +461,7 @@ Bytes metrics_text(const TrainerState& state, const Totals& totals,
   metric("refused_total", "Requests refused before they were calls.", totals.refused);
   metric("rejected_total", "Trainers' replies to open calls that did not fit.", totals.rejected);
   metric("confirmed_total", "Answers found again in later requests.", totals.confirmed);
+  metric("rewrites_total", "Calls whose agent had rewritten its history.", totals.rewrites);
   metric("tokens_total", "Tokens of delivered answers, prompts included.", totals.tokens);
   metric("request_bytes_total", "Bytes of calls' bodies.", totals.request_bytes);
   metric("put_away_bytes_total",
@@ -383,30 +495,19 @@ Result<TakeMessage> take_from_json(ByteView body) {
   taker.lease = in.seconds("lease_s", kMaxLease).value_or(taker.lease);
   if (in.flag("afresh").value_or(false)) taker.start = Taker::Start::kAfresh;
   if (in.flag("canonical").value_or(false)) out.canonical = Canonical::kYes;
+  out.request.closings = in.flag("rollouts").value_or(false);
   SLUICE_TRY_VOID(in.finish());
   return out;
 }
 
 Result<RepliesMessage> replies_from_json(ByteView body) {
-  SLUICE_TRY(const json::Raw raw, json::read_value(body));
-  Reader in(raw, "", kRefused, kMaxText);
-  RepliesMessage out;
-  out.trainer = trainer_in(in, "");
-  out.for_outcome = in.seconds("wait_s", kMaxWait);
-  if (in.find("replies") == nullptr) {
-    // What is wrong with the message is no mistake of its reply.
-    SLUICE_TRY_VOID(in.so_far());
-    out.replies.push_back(each_from(in));
-    return out;
-  }
-  const auto replies = in.list("replies", kMaxReplies);
-  SLUICE_TRY_VOID(in.finish());
-  out.replies.reserve(replies.size());
-  for (const json::Raw& each : replies) {
-    Reader reply(each, "", kRefused, kMaxText);
-    out.replies.push_back(each_from(reply));
-  }
-  return out;
+  const auto raw = json::read_value(body);
+  if (raw) return replies_in(*raw, {});
+  // As Python writes it? One such reply spoils no other.
+  const auto mended = json::without_non_numbers(body);
+  const auto again = json::read_value(mended.text);
+  if (mended.places.empty() || !again) return raw.error();
+  return replies_in(*again, {mended.text.data(), mended.places});
 }
 
 Result<RegisterMessage> registration_from_json(ByteView body) {
@@ -433,6 +534,7 @@ Result<RegisterMessage> registration_from_json(ByteView body) {
   if (in.is_second("delivery", {"whole", "incremental"})) {
     registration.delivery = AnswerDelivery::kIncremental;
   }
+  if (in.is_second("cut_calls", {"withheld", "sent"})) registration.cut_calls = CutCalls::kSent;
   read_parts(in, "purposes", 64, registration.purposes);
   read_parts(in, "tools", kMaxTools, registration.tools);
   if (in.flag("tools_in_requests").value_or(false)) {

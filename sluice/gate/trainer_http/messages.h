@@ -32,7 +32,7 @@ struct ReplyResult {
 Bytes results_json(const std::vector<ReplyResult>& results);
 // A rollout that was registered, whose agent reaches the gate below `base_url`.
 Bytes opened_json(const http::SharedEndpoint::Opened& opened, std::string_view base_url);
-Bytes counters_json(const Counters& counters);
+Bytes books_json(const Books& books);
 Bytes state_json(const TrainerState& state, const Totals& totals);
 // In Prometheus's text form.
 Bytes metrics_text(const TrainerState& state, const Totals& totals,

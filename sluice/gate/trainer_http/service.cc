@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <iterator>
 
 #include "sluice/base/digest.h"
 #include "sluice/gate/body_reader.h"
 #include "sluice/gate/events.h"
 #include "sluice/gate/trainer_http/messages.h"
+#include "sluice/llm/continuation.h"
 #include "sluice/net/sse.h"
 #include "sluice/net/wait.h"
 #include "sluice/net/wheel.h"
@@ -23,6 +25,7 @@ using net::ResponseWriter;
 constexpr size_t kMinKey = 16;
 constexpr size_t kMaxEventsAtOnce = 256;
 constexpr size_t kMaxWatchers = 64;
+constexpr size_t kConnections = 4096;  // of those who show one key
 constexpr auto kLeaseCheck = std::chrono::seconds(1);
 constexpr auto kDrain = std::chrono::seconds(10);
 
@@ -63,6 +66,13 @@ struct Taking {
   std::optional<Result<std::vector<Item>>> taken;
   bool over = false;  // the client is gone, or has waited long enough
   bool gone = false;
+};
+
+// A look at a rollout's books, in progress.
+struct Asking {
+  net::Signal wake;
+  std::shared_ptr<const Books> books;
+  bool told = false;
 };
 
 // Replies in progress.
@@ -106,9 +116,18 @@ class TrainerService::State {
     options.log = options_.log;
     options.limits.body_bytes = 64 * 1024 * 1024;  // many answers with their tokens
     options.limits.bodies_bytes = options_.bodies_bytes;
+    // Of one that is too large: who reads no answer before all is sent is to get one all the same.
+    options.limits.discard_bytes = 1024 * 1024 * 1024;
     options.admit = [this](const net::HttpRequest& head) {
       net::Admission admission;
-      if (auto asked = asked_by(head); !asked) admission.refusal = std::move(asked).error();
+      auto asked = asked_by(head);
+      if (!asked) {
+        admission.refusal = std::move(asked).error();
+      } else if (asked->row->whom == For::kEverybody) {
+        admission.always = true;
+      } else {
+        admission.connections = asked->who == Who::kTrainer ? of_trainers_ : of_operators_;
+      }
       return admission;
     };
     options.refuse = [](const net::HttpRequest&, int status, const Error& error) {
@@ -285,10 +304,25 @@ class TrainerService::State {
     return json_answer(201, opened_json(opened, options_.agents_url));
   }
 
-  Given inspect(const RolloutId& id, ByteView) {
-    const auto counters = options_.agents == nullptr ? std::nullopt : options_.agents->counters(id);
-    if (!counters) return not_ours(id);
-    return json_answer(200, counters_json(*counters));
+  // The books are on the rollout's own shard.
+  awaitable<void> inspect(RolloutId id, net::HttpRequest, ResponseWriter* writer) {
+    const auto asking = std::make_shared<Asking>();
+    net::Shard* const shard = &shard_;
+    trainer_.inspect(id, [asking, shard](std::shared_ptr<const Books> books) {
+      shard->post([asking, books] {
+        asking->books = books;
+        asking->told = true;
+        asking->wake.notify();
+      });
+    });
+    while (!asking->told) {
+      const auto waited = co_await net::wait_for(&asking->wake);
+      if (!waited) break;
+    }
+    Given given = Error(ErrorCode::kNotFound,
+                        "rollout " + id.value + " is not open, nor one of those closed last");
+    if (asking->books) given = json_answer(200, books_json(*asking->books));
+    co_await send(writer, std::move(given));
   }
 
   awaitable<void> close(RolloutId id, net::HttpRequest, ResponseWriter* writer) {
@@ -322,6 +356,7 @@ class TrainerService::State {
       if (!away.empty()) {
         held = co_await trainer_.bodies().read(std::move(away), options_.max_response);
       }
+      if (auto work = to_find_out(items)) co_await trainer_.bodies().run(std::move(work));
       net::HttpResponse response = json_answer(200, render(items, message->canonical));
       held.clear();
       const auto sent = co_await writer->send(std::move(response));
@@ -382,6 +417,20 @@ class TrainerService::State {
       if (call != nullptr && !call->asked_at_hand()) bodies.push_back(call->body);
     }
     return bodies;
+  }
+
+  // How calls go on from earlier ones, where that is not known yet; nothing if there are none such.
+  static std::function<void()> to_find_out(const std::vector<Item>& items) {
+    std::vector<std::shared_ptr<const llm::Call>> calls;
+    for (const Item& item : items) {
+      const llm::Call* const call = item.call();
+      const bool open = call != nullptr && call->parent && call->parent->is_open();
+      if (open) calls.push_back(std::get<0>(item.what));
+    }
+    if (calls.empty()) return {};
+    return [calls = std::move(calls)] {
+      for (const auto& call : calls) call->parent->find_out(*call);
+    };
   }
 
   // Items over the limit of one answer go back.
@@ -565,6 +614,10 @@ class TrainerService::State {
   Trainer trainer_;
   const ServiceOptions options_;
   const Bytes nonce_, trainer_key_, operator_key_;
+  const std::shared_ptr<net::BodyBudget> of_trainers_ =
+      std::make_shared<net::BodyBudget>(kConnections);
+  const std::shared_ptr<net::BodyBudget> of_operators_ =
+      std::make_shared<net::BodyBudget>(kConnections);
   net::Wheel::Timer lease_timer_;
   size_t watchers_ = 0;
   net::HttpServer server_;
@@ -586,7 +639,7 @@ class TrainerService::State {
       Row{"POST", "/v1/rollouts/{id}/cancel", For::kTrainer, &State::cancel},
       Row{"POST", "/v1/cancel_stale", For::kTrainer, &State::cancel_stale},
       Row{"POST", "/v1/rollouts", For::kOperator, &State::register_rollout},
-      Row{"GET", "/v1/rollouts/{id}", For::kOperator, &State::inspect},
+      Row{"GET", "/v1/rollouts/{id}", For::kBoth, &State::inspect},
       Row{"DELETE", "/v1/rollouts/{id}", For::kOperator, &State::close},
   };
 };

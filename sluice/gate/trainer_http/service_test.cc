@@ -189,6 +189,53 @@ TEST_F(ServiceTest, PiecesGoAheadOfTheAnswerThatTheyBegin) {
   EXPECT_EQ(piece(R"({"text":"more"})").at("error").at("code").as_string(), "failed_precondition");
 }
 
+// Who cuts text by UTF-16's units cuts characters in two: pieces are then what their whole is.
+TEST_F(ServiceTest, PiecesMayBeCutInTheMiddleOfACharacter) {
+  registration_.delivery = AnswerDelivery::kIncremental;
+  serve();
+  auto agent = this->agent();
+  agent.post(kPath, streaming(1));
+  const std::string id = ids(post("/v1/next_batch", R"({"max":8,"wait_s":10})"))[0];
+  const auto said = [&](std::string_view what) {
+    const auto told =
+        post("/v1/reply", R"({"call":")" + id + R"(","piece":)" + std::string(what) + "}");
+    EXPECT_TRUE(told.at("results").at(0).at("accepted").as_bool()) << what;
+  };
+  said(R"({"reasoning":"\ud83d"})");
+  said(R"({"reasoning":"\ude00\ud83d"})");
+  said(R"({"text":"a\ud83d"})");
+  said(R"({"text":"\ude00b\ud83d"})");
+  said(R"({"text":"c\ude00\ud83d"})");
+  const auto told =
+      post("/v1/reply", R"({"wait_s":30,"call":")" + id +
+                            R"(","answer":{"choices":[{"reasoning":"\ud83d\ude00\ud83d",)"
+                            R"("text":"a\ud83d\ude00b\ud83dc\ude00\ud83d\ude00!"}]}})");
+  EXPECT_EQ(told.at("results").at(0).at("outcome").as_string(), "delivered");
+  std::string text, reasoning;
+  const std::string stream = agent.response().body;
+  for (size_t at = 0; (at = stream.find("data: {", at)) != std::string::npos; ++at) {
+    const auto chunk = json::parse(stream.substr(at + 6, stream.find('\n', at) - at - 6));
+    ASSERT_TRUE(chunk) << stream;
+    for (const auto& choice : chunk->at("choices").as_array()) {
+      const auto& delta = choice.at("delta").as_object();
+      text += json::get_string(delta, "content").value_or("");
+      reasoning += json::get_string(delta, "reasoning_content").value_or("");
+    }
+  }
+  EXPECT_EQ(text, "a\U0001F600b\uFFFDc\uFFFD\U0001F600!");
+  EXPECT_EQ(reasoning, "\U0001F600\uFFFD");
+}
+
+TEST_F(ServiceTest, AMessageOverTheLimitIsToldSoToWhoSendsAllOfItFirst) {
+  serve();
+  auto client = this->client();
+  const std::string body(70 << 20, ' ');
+  client.post("/v1/reply", body, key());  // throws if the connection breaks meanwhile
+  const auto response = client.response();
+  EXPECT_EQ(response.status, 413);
+  EXPECT_THAT(response.body, HasSubstr("too_large"));
+}
+
 TEST_F(ServiceTest, ALongPollIsWokenByACallAndByTheAgentsEnd) {
   serve();
   auto poll = client();
@@ -413,11 +460,47 @@ TEST_F(ServiceTest, finding_78_a_rollout_from_outside_is_served_by_its_key_until
   testing::settle(shard_);
   EXPECT_EQ(request("DELETE", "/v1/rollouts/mine", "", key(kOperatorKey)).status, 200);
   EXPECT_EQ(agent.response().status, 400);
-  EXPECT_EQ(request("GET", "/v1/rollouts/mine", "", key(kOperatorKey)).status, 404);
+  const auto closed = request("GET", "/v1/rollouts/mine", "", key(kOperatorKey));
+  EXPECT_THAT(closed.body, HasSubstr(R"("state":"closed")"));
+  EXPECT_THAT(closed.body, HasSubstr(R"("reward":null)"));
   EXPECT_EQ(request("DELETE", "/v1/rollouts/mine", "", key(kOperatorKey)).status, 404);
   // The gate's own rollouts are none of an operator's from outside.
   EXPECT_EQ(request("DELETE", "/v1/rollouts/r0", "", key(kOperatorKey)).status, 404);
   EXPECT_EQ(request("POST", "/v1/rollouts", R"({"id":"r0"})", key(kOperatorKey)).status, 409);
+}
+
+TEST_F(ServiceTest, WhatCameOfARolloutIsGivenToOneTrainerAndToldToEverybody) {
+  registration_.about.name = "t@2";
+  serve();
+  const auto books = [this](std::string_view which) {
+    return *json::parse(request("GET", "/v1/rollouts/r0", "", key(which)).body);
+  };
+  EXPECT_EQ(books(kTrainerKey).at("state").as_string(), "open");
+  EXPECT_EQ(books(kOperatorKey).at("name").as_string(), "t@2");
+  EXPECT_EQ(request("GET", "/v1/rollouts/unknown", "", key()).status, 404);
+  EXPECT_EQ(request("GET", "/v1/rollouts/r0", "", "").status, 401);
+  gate_->for_operator.stop_admitting(id_);
+  testing::settle(shard_);
+  const auto take = [this](const std::string& trainer, const std::string& more) {
+    const std::string body = R"({"max":8,"trainer":")" + trainer + "\"" + more + "}";
+    return post("/v1/next_batch", body).at("items").as_array();
+  };
+  EXPECT_EQ(take("calls", "").at(0).at("type").as_string(), "ended");
+  close();
+  auto poll = client();
+  poll.post("/v1/next_batch", R"({"wait_s":300,"trainer":"rewards","rollouts":true})", key());
+  testing::settle(shard_);
+  EXPECT_EQ(books(kTrainerKey).at("state").as_string(), "ended");
+  gate_->for_operator.closed(id_, {1.0, "", ""});
+  const auto told = poll.response();
+  EXPECT_THAT(told.body, HasSubstr(R"({"type":"closed","rollout":"r0","name":"t@2","reward":1)"));
+  EXPECT_THAT(told.body, HasSubstr(R"("error_kind":null)"));
+  EXPECT_TRUE(take("calls", "").empty());
+  EXPECT_TRUE(take("others", R"(,"rollouts":true)").empty());
+  for (const auto which : {kTrainerKey, kOperatorKey}) {
+    EXPECT_EQ(books(which).at("state").as_string(), "closed");
+    EXPECT_EQ(books(which).at("reward").to_number<double>(), 1.0);
+  }
 }
 
 // ---- bad input
@@ -447,144 +530,38 @@ TEST_F(ServiceTest, finding_07_mistakes_are_told_and_change_nothing) {
   EXPECT_EQ(counters().open, 1u);
 }
 
-// ---- the document
-
-std::string lower(std::string_view method) {
-  std::string out;
-  for (const char c : method) out.push_back(static_cast<char>(c | 0x20));
-  return out;
-}
-
-TEST(OpenapiTest, TheDocumentNamesEveryRouteAndNoOther) {
-  const auto document = json::parse(kOpenapi);
-  ASSERT_TRUE(document) << document.error().message;
-  std::set<std::string> served, documented;
-  for (const Route& route : routes()) {
-    served.insert(lower(route.method) + " " + std::string(route.path));
-  }
-  for (const auto& [path, methods] : document->at("paths").as_object()) {
-    for (const auto& [method, operation] : methods.as_object()) {
-      documented.insert(std::string(method) + " " + std::string(path));
-    }
-  }
-  EXPECT_EQ(documented, served);
-}
-
-class ExampleTest : public ::testing::Test {
- protected:
-  // What the document has of a request's body under `name`: "example" or "examples".
-  json::Value content(std::string_view path, std::string_view name) {
-    const auto document = json::parse(kOpenapi);
-    const std::string pointer = "/post/requestBody/content/application~1json/" + std::string(name);
-    boost::json::error_code error;
-    const json::Value* found = document->at("paths").at(path).find_pointer(pointer, error);
-    EXPECT_NE(found, nullptr) << path;
-    return found == nullptr ? json::Value() : *found;
-  }
-};
-
-TEST_F(ExampleTest, TakesAreRead) {
-  for (const char* path : {"/v1/next_batch", "/v1/rollouts/{id}/next"}) {
-    const auto take = take_from_json(json::serialize(content(path, "example")));
-    ASSERT_TRUE(take) << take.error().message;
-    EXPECT_EQ(take->request.taker.name, "node-1");
-    EXPECT_EQ(take->wait, 30s);
-  }
-}
-
-TEST_F(ExampleTest, RepliesAreRead) {
-  const json::Value examples = content("/v1/reply", "examples");
-  std::set<std::string> ways;
-  for (const auto& [name, example] : examples.as_object()) {
-    const auto message = replies_from_json(json::serialize(example.at("value")));
-    ASSERT_TRUE(message) << std::string_view(name) << ": " << message.error().message;
-    for (const auto& each : message->replies) {
-      EXPECT_TRUE(each.reply) << std::string_view(name) << ": " << each.reply.error().message;
-    }
-    // Each shows the way that it is named by.
-    if (name == "batch") continue;
-    ways.insert(std::string(name));
-    EXPECT_TRUE(example.at("value").as_object().contains(name)) << std::string_view(name);
-  }
-  EXPECT_EQ(ways,
-            (std::set<std::string>{"answer", "completion", "piece", "refusal", "tool_result"}));
-}
-
-// It shows every member that the schema has, so that a gate which knows no such member is found
-// out.
-TEST_F(ExampleTest, ARegistrationIsReadWithEveryMember) {
-  const json::Value example = content("/v1/rollouts", "example");
-  const auto message = registration_from_json(json::serialize(example));
-  ASSERT_TRUE(message) << message.error().message;
-  EXPECT_EQ(message->registration.tools_in_requests, ToolsInRequests::kAdded);
-  EXPECT_TRUE(check_tool(message->registration.tools.at(0)));
-  const auto document = json::parse(kOpenapi);
-  const json::Value& schema = document->at("components").at("schemas").at("Registration");
-  std::set<std::string> shown, known;
-  for (const auto& [name, value] : example.as_object()) shown.emplace(name);
-  for (const auto& [name, value] : schema.at("properties").as_object()) known.emplace(name);
-  EXPECT_EQ(shown, known);
-}
-
-// The bounds that the document has are those that messages are held to.
-class BoundsTest : public ::testing::Test {
- protected:
-  using Reads = std::function<bool(const json::Object&)>;
-
-  // Each member of a schema: at its bounds it is read, beyond them it is not, nor as anything else.
-  static int check(const json::Value& schema, const Reads& reads) {
-    int bounds = 0;
-    EXPECT_FALSE(schema.at("additionalProperties").as_bool());
-    EXPECT_FALSE(reads({{"no_such_member", 1}}));
-    for (const auto& [name, member] : schema.at("properties").as_object()) {
-      const std::string_view said = name;
-      const json::Object& one = member.as_object();
-      const auto with = [&](json::Value value) {
-        json::Object message;
-        message[said] = std::move(value);
-        return reads(message);
-      };
-      EXPECT_TRUE(with(nullptr)) << said;
-      EXPECT_FALSE(with(json::Object{{"no such", 1}})) << said;
-      for (const auto& [bound, step] : {std::pair{"minimum", -1}, std::pair{"maximum", 1}}) {
-        const json::Value* limit = one.if_contains(bound);
-        if (limit == nullptr) continue;
-        ++bounds;
-        EXPECT_TRUE(with(*limit)) << said << ' ' << bound;
-        EXPECT_FALSE(with(limit->to_number<int64_t>() + step)) << said << ' ' << bound;
-      }
-      if (const json::Value* properties = one.if_contains("properties")) {
-        if (properties->as_object().empty()) continue;
-        bounds += check(member, [&](const json::Object& part) { return with(part); });
-      }
-      const json::Value* most = one.if_contains("maxItems");
-      if (most == nullptr) continue;
-      ++bounds;
-      EXPECT_FALSE(with(json::Array(most->to_number<size_t>() + 1, 1))) << said;
-    }
-    return bounds;
-  }
-  static json::Value schema(std::string_view name) {
-    return json::parse(kOpenapi)->at("components").at("schemas").at(name);
-  }
-};
-
-TEST_F(BoundsTest, OfATake) {
-  EXPECT_EQ(check(schema("Take"),
-                  [](const json::Object& message) {
-                    return take_from_json(json::serialize(json::Value(message))).has_value();
-                  }),
-            6);
-}
-
-TEST_F(BoundsTest, OfARegistration) {
-  EXPECT_EQ(
-      check(schema("Registration"),
-            [](const json::Object& message) {
-              return registration_from_json(json::serialize(json::Value(message))).has_value();
-            }),
-      25);
-  EXPECT_FALSE(registration_from_json(R"({"id":""})"));
+TEST_F(ServiceTest, ACallSaysWhatItGoesOnFromAndHow) {
+  serve();
+  const auto ask = [&](std::string_view more, std::string_view answer = "yes") {
+    auto agent = this->agent();
+    agent.post(kPath, R"({"model":"m","messages":[{"role":"user","content":"question"})" +
+                          std::string(more) + "]}");
+    const json::Value item = post("/v1/next_batch", R"({"wait_s":10})").at("items").at(0);
+    const std::string id(item.at("id").as_string());
+    post("/v1/reply", R"({"call":")" + id + R"(","answer":{"choices":[{"text":")" +
+                          std::string(answer) + R"("}]}})");
+    EXPECT_EQ(agent.response().status, 200);
+    testing::settle(shard_);
+    return item.as_object();
+  };
+  const auto how = [](const json::Object& item) {
+    const auto from = json::get_integer(item, "rewritten_from");
+    return std::string(json::get_string(item, "continues").value_or("")) +
+           (from ? " " + std::to_string(*from) : "");
+  };
+  const json::Object first = ask("");
+  EXPECT_FALSE(first.contains("parent"));
+  EXPECT_EQ(how(first), "");
+  const json::Object second = ask(R"(,{"role":"assistant","content":"yes"},{"role":"user"})");
+  EXPECT_EQ(second.at("parent"), first.at("id"));
+  EXPECT_EQ(how(second), "exact");
+  const json::Object third = ask(R"(,{"role":"assistant","content":" yes"},{"role":"user"})", "no");
+  EXPECT_EQ(third.at("parent"), first.at("id"));
+  EXPECT_EQ(how(third), "repaired");
+  const json::Object fourth = ask(R"(,{"role":"assistant","content":"yes"},{"role":"user",)"
+                                  R"("content":"x"},{"role":"assistant","content":"yes"},)"
+                                  R"({"role":"user"})");
+  EXPECT_EQ(how(fourth), "rewritten 2");
 }
 
 TEST_F(ServiceTest, WhatWasPutAwayIsReadOffTheLoop) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "sluice/guest/client/core.h"
 #include "sluice/net/socket.h"
@@ -362,14 +363,36 @@ class CarriedListener final : public net::Listener {
   const std::string address_;
 };
 
-awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest request) {
-  SLUICE_CO_TRY_VOID(check_command(request));
-  const Bytes input = std::move(request.input);
-  const Deadline deadline = request.deadline;
-  const uint64_t cap = request.output_cap;
-  SLUICE_CO_TRY(const auto channels, core->open_command(to_exec(request, !input.empty())));
-  const auto [out, err] = channels;
-  out->collects = err->collects = cap;
+// A command that is waited for, and who takes what it prints.
+struct Running {
+  ChannelPtr out, err;
+  Bytes input;
+  Deadline deadline;
+  TakeOutput take;
+  uint64_t cap = 0;
+  std::shared_ptr<int> taking = std::make_shared<int>(0);  // pieces
+};
+
+awaitable<void> take_output(CorePtr core, Running command, OutputChannel which) {
+  const ChannelPtr channel = which == OutputChannel::kOut ? command.out : command.err;
+  for (uint64_t left = command.cap;;) {
+    const auto there = co_await ClientCore::wait_for_data(core, channel);
+    if (!there || channel->inbox.empty()) co_return;
+    Bytes piece = core->take(*channel, kReadPiece);
+    if (piece.size() > left) {
+      (void)core->broken("more output than the cap allows");
+      co_return;
+    }
+    left -= piece.size();
+    ++*command.taking;
+    co_await command.take(which, std::move(piece));
+    --*command.taking;
+  }
+}
+
+// Closes both channels in the end. The takers have everything by then, or get no more.
+awaitable<Result<CommandOutput>> attend(CorePtr core, Running command, net::TaskGroup* takers) {
+  const auto& [out, err, input, deadline, take, cap, taking] = command;
   auto give_up = [&, o = out, e = err] {
     kill_and_forget(core, o);
     core->close(o);
@@ -393,12 +416,18 @@ awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest reques
     auto waited = co_await next.wait(limit);
     if (waited) continue;
     if (waited.error().code == ErrorCode::kTimedOut) {
+      // A guest cannot tell the end while we do not take what is before it.
+      if (*taking > 0) {
+        limit = Deadline::in(core->options().patience);
+        continue;
+      }
       (void)core->broken("a command's end is overdue");
       break;
     }
     give_up();
     co_return std::move(waited).error();
   }
+  if (out->ended && err->ended) co_await takers->join();
   core->close(out);
   core->close(err);
   if (out->failure && !out->exit) co_return *out->failure;
@@ -410,6 +439,28 @@ awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest reques
   output.exit = exit_of(*out, *err);
   output.out = std::move(out->inbox);
   output.err = std::move(err->inbox);
+  co_return output;
+}
+
+awaitable<Result<CommandOutput>> run_command(CorePtr core, CommandRequest request) {
+  SLUICE_CO_TRY_VOID(check_command(request));
+  Running command;
+  command.input = std::move(request.input);
+  command.deadline = request.deadline;
+  command.take = std::move(request.take);
+  command.cap = request.output_cap;
+  const bool takes_input = !command.input.empty();
+  SLUICE_CO_TRY(const auto channels, core->open_command(to_exec(request, takes_input)));
+  std::tie(command.out, command.err) = channels;
+  net::TaskGroup takers(core->shard()->executor());
+  if (command.take) {
+    takers.spawn(take_output(core, command, OutputChannel::kOut));
+    takers.spawn(take_output(core, command, OutputChannel::kErr));
+  } else {
+    command.out->collects = command.err->collects = command.cap;
+  }
+  auto output = co_await attend(core, std::move(command), &takers);
+  co_await takers.join();
   co_return output;
 }
 

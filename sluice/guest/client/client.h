@@ -28,6 +28,11 @@
 
 namespace sluice::guest {
 
+enum class OutputChannel : uint8_t { kOut, kErr };
+// Gets what a command prints as it comes, one piece of a channel after the other; the command waits
+// meanwhile.
+using TakeOutput = std::function<awaitable<void>(OutputChannel channel, Bytes piece)>;
+
 // The client itself says the time-out, the second stream and whether there is input.
 struct CommandRequest : wire::Exec {
   CommandRequest() {
@@ -37,6 +42,7 @@ struct CommandRequest : wire::Exec {
   }
   Bytes input;
   Deadline deadline;
+  TakeOutput take;  // of exec(), which collects it itself if there is none
 };
 
 struct CommandExit {
@@ -53,7 +59,7 @@ struct CommandOutput {
 // A command in the background. Destroying it lets the command run on.
 class Process {
  public:
-  enum class Channel : uint8_t { kOut, kErr };
+  using Channel = OutputChannel;
 
   virtual ~Process() = default;
   virtual awaitable<Result<CommandExit>> wait(Deadline deadline) = 0;

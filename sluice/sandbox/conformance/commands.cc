@@ -1,4 +1,5 @@
 // Commands: how they end, what they get and what they give.
+#include <algorithm>
 #include <csignal>
 
 #include "sluice/sandbox/conformance/case.h"
@@ -97,6 +98,47 @@ SLUICE_CASE(commands, much_output_arrives_whole) {
   SLUICE_EXPECT_EQ(t, output.out.size(), size_t{12'000'000});
   SLUICE_EXPECT_EQ(t, output.err.size(), size_t{3'000'000});
   SLUICE_EXPECT(t, !output.exit.truncated);
+}
+
+struct Taken {
+  Bytes out, err;
+  size_t largest = 0;
+};
+
+// Takes its time for the first piece: what is printed meanwhile waits inside.
+awaitable<void> take_piece(Taken* taken, Channel channel, Bytes piece) {
+  taken->largest = std::max(taken->largest, piece.size());
+  if (taken->out.empty() && taken->err.empty()) {
+    const auto slept = co_await net::sleep_for(100ms);
+    static_cast<void>(slept);
+  }
+  (channel == Channel::kOut ? taken->out : taken->err).append(piece);
+}
+
+SLUICE_CASE(commands, output_can_be_taken_as_it_comes) {
+  Taken taken;
+  Command command = t.shell("seq 500000; seq 100000 >&2; echo end; exit 3");
+  command.take = [&taken](Channel channel, Bytes piece) {
+    return take_piece(&taken, channel, std::move(piece));
+  };
+  Output output = t.exec(t.shared(), std::move(command));
+  SLUICE_EXPECT_EQ(t, output.exit.status, 3);
+  SLUICE_EXPECT(t, output.out.empty() && output.err.empty() && !output.exit.truncated);
+  SLUICE_EXPECT(t, taken.out.starts_with("1\n2\n") && taken.out.ends_with("\n500000\nend\n"));
+  SLUICE_EXPECT_EQ(t, taken.out.size(), size_t{3'388'899});
+  SLUICE_EXPECT(t, taken.err.starts_with("1\n2\n") && taken.err.ends_with("\n100000\n"));
+  SLUICE_EXPECT(t, taken.largest <= 1024 * 1024);
+  // Up to the cap, its end included; and that of a command which is ended at its deadline.
+  taken = Taken();
+  command = t.shell("seq 1000000; echo reason; sleep 60");
+  command.output_cap = 100'000;
+  command.deadline = Deadline::in(1s);
+  command.take = [&taken](Channel channel, Bytes piece) {
+    return take_piece(&taken, channel, std::move(piece));
+  };
+  output = t.exec(t.shared(), std::move(command));
+  SLUICE_EXPECT(t, output.exit.truncated && output.exit.reason == Reason::kTimedOut);
+  SLUICE_EXPECT(t, taken.out.size() == 100'000 && taken.out.ends_with("\nreason\n"));
 }
 
 SLUICE_CASE(commands, output_over_the_cap_is_dropped_and_said_so) {

@@ -45,13 +45,7 @@ Result<uint32_t> uid_of(const std::string& user) {
 }
 
 FileInfo info_of(const std::string& path, const FakeFile& file) {
-  FileInfo info;
-  info.path = path;
-  info.type = file.type;
-  info.size = file.content.size();
-  info.mode = file.mode;
-  info.uid = info.gid = file.uid;
-  return info;
+  return {path, file.type, file.content.size(), file.mode, file.uid, file.uid};
 }
 
 awaitable<Exit> give_answer(FakeProcess* self, Answer answer) {
@@ -399,17 +393,19 @@ class FakeSandbox final : public Sandbox {
 
   awaitable<Result<Output>> exec(Command command) override {
     const auto began = Clock::now();
+    const auto take = command.take;
     SLUICE_CO_TRY(const auto process, machine_->launch(std::move(command), false));
     while (!process->exit_) {
       SLUICE_CO_TRY_VOID(co_await process->changed_.wait(Deadline::never()));
     }
     if (process->exit_->reason == Exit::Reason::kLost) co_return machine_->alive().error();
-    Output output;
-    output.exit = *process->exit_;
-    output.out = std::move(process->out_.unread);
-    output.err = std::move(process->err_.unread);
-    output.wall = Clock::now() - began;
-    co_return output;
+    Bytes out = std::move(process->out_.unread), err = std::move(process->err_.unread);
+    if (take) {
+      co_await take(Channel::kOut, std::move(out));
+      co_await take(Channel::kErr, std::move(err));
+      out = err = Bytes();
+    }
+    co_return Output{*process->exit_, std::move(out), std::move(err), Clock::now() - began};
   }
 
   awaitable<Result<std::unique_ptr<Job>>> start(Command command) override {

@@ -20,6 +20,7 @@
 #include "sluice/base/core/syscalls.h"
 #include "sluice/sandbox/local/helper/cgroups.h"
 #include "sluice/sandbox/local/helper/mounts.h"
+#include "sluice/sandbox/local/helper/ranges.h"
 
 namespace sluice::sandbox::local {
 namespace {
@@ -357,6 +358,20 @@ std::vector<Need> inspect_host() {
     if (plan->mapping == Mapping::kOwn) ids.state = Need::State::kLess;
   }
   needs.push_back(std::move(ids));
+  if (plan && plan->mapping == Mapping::kDirect) {
+    Need own{"ids that no other sandbox has", Need::State::kOk, ""};
+    const std::string place = kIdsDirectory;
+    if (const auto locks = open_id_locks(); locks) {
+      own.detail = "held in " + place +
+                   "; engines of containers that share this machine's uids have to be given that "
+                   "directory (-v " +
+                   place + ":" + place + "), or their sandboxes may have the same";
+    } else {
+      own.state = Need::State::kLess;
+      own.detail = locks.error().message + ": sandboxes of two engines may have the same ids";
+    }
+    needs.push_back(std::move(own));
+  }
 
   Need limits{"limits of memory, processes and CPU", Need::State::kOk, ""};
   Controllers found;

@@ -46,6 +46,13 @@ for (const get of [ask, streamed]) {
     assert.deepEqual(later.messages.map((m) => m.role), ['user', 'assistant', 'tool', 'tool']);
   });
 
+  test(`blank arguments and keep-alives: ${get.name}`, async () => {
+    await script(answer('', { finish: 'tool_calls', keep_alives: 2, tools: [['call_1', 'bash', ' ']] }));
+    const { message } = (await get({ tools })).choices[0];
+    assert.equal(message.role, 'assistant');
+    assert.deepEqual(message.tool_calls.map((call) => call.function.arguments), ['{}']);
+  });
+
   test(`refusal, empty and several answers: ${get.name}`, async () => {
     const two = answer('a');
     two.answer.choices.push({ finish: 'stop', text: 'b' });

@@ -168,7 +168,10 @@ Result<void> Helper::set_up(Setup setup, std::vector<Fd>& fds) {
   guest_ = std::move(fds[0]);
   cgroups_ = Cgroups::open();
   if (setup.mapping == Mapping::kDirect) {
-    ranges_.emplace(setup.range_first, setup.range_size, setup.taken);
+    // Where there is no place for it, `doctor` says what that means.
+    auto locks = open_id_locks();
+    ranges_.emplace(setup.range_first, setup.range_size, setup.taken,
+                    locks ? std::move(*locks) : Fd());
   }
   setup_ = std::move(setup);
   SetupDone done;

@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <set>
 
 #include "sluice/sandbox/local/helper/cgroups.h"
@@ -12,10 +15,28 @@
 namespace sluice::sandbox::local {
 namespace {
 
-TEST(RangesTest, NoTwoAreTheSameWhoeverAsks) {
+class RangesTest : public ::testing::Test {
+ protected:
+  ~RangesTest() override { std::filesystem::remove_all(base_); }
+
+  Fd locks() {
+    auto file = open_id_locks(base_ + "/ids");
+    EXPECT_TRUE(file) << file.error().message;
+    return std::move(*file);
+  }
+  static size_t open_files() {
+    std::filesystem::directory_iterator all("/proc/self/fd");
+    return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+
+  const std::string base_ = ::testing::TempDir() + "/ranges-" + std::to_string(::getpid());
+};
+
+TEST_F(RangesTest, NoTwoAreTheSameWhoeverAsks) {
   // Two engines with the same idea of what is free.
-  Ranges one(200'000'000, 65'536, {});
-  Ranges two(200'000'000, 65'536, {});
+  Ranges one(200'000'000, 65'536, {}, locks());
+  Ranges two(200'000'000, 65'536, {}, locks());
+  const size_t before = open_files();
   std::vector<Range> held;
   std::set<uint32_t> seen;
   for (int i = 0; i < 20; ++i) {
@@ -27,12 +48,62 @@ TEST(RangesTest, NoTwoAreTheSameWhoeverAsks) {
       held.push_back(std::move(*range));
     }
   }
+  EXPECT_EQ(open_files(), before) << "none for a sandbox";
+  // Nor is one with ranges of another size given what they hold.
+  Ranges small(held.front().first, 2048, {}, locks());
+  EXPECT_EQ(small.take_with(held.front().first + 5000).error().code, ErrorCode::kAlreadyExists);
 }
 
-TEST(RangesTest, WhatIsTakenIsLeftOutAndWhatIsFreedComesAgain) {
+TEST_F(RangesTest, AnEngineThatDiesFreesWhatItHad) {
+  constexpr uint32_t kFirst = UINT32_MAX - 65'536 - 65'536;  // room for one
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    Ranges theirs(kFirst, 65'536, {}, locks());
+    const auto range = theirs.take();
+    if (range && ::write(ends[1], "x", 1) == 1) ::pause();
+    ::_exit(1);
+  }
+  char told = 0;
+  ASSERT_EQ(::read(ends[0], &told, 1), 1);
+  Ranges ours(kFirst, 65'536, {}, locks());
+  EXPECT_EQ(ours.take().error().code, ErrorCode::kExhausted);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_TRUE(ours.take());
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+TEST_F(RangesTest, ItsPlaceIsNobodyElses) {
+  struct stat st{};
+  (void)locks();
+  ASSERT_EQ(::stat((base_ + "/ids").c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0700u);
+  ASSERT_EQ(::stat((base_ + "/ids/locks").c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0600u);
+  ASSERT_EQ(::chmod((base_ + "/ids").c_str(), 0777), 0);
+  EXPECT_EQ(open_id_locks(base_ + "/ids").error().code, ErrorCode::kPermissionDenied);
+  std::filesystem::remove_all(base_ + "/ids");
+  std::filesystem::create_directory_symlink("/tmp", base_ + "/ids");
+  EXPECT_FALSE(open_id_locks(base_ + "/ids"));
+  EXPECT_FALSE(open_id_locks("/proc/none/ids"));
+}
+
+TEST_F(RangesTest, WithoutAFileNoTwoOfOneEngineAreTheSame) {
+  Ranges ranges(200'000'000, 65'536, {}, Fd());
+  const auto one = ranges.take();
+  const auto two = ranges.take();
+  ASSERT_TRUE(one && two);
+  EXPECT_NE(one->first, two->first);
+  EXPECT_EQ(ranges.take_with(one->first).error().code, ErrorCode::kAlreadyExists);
+}
+
+TEST_F(RangesTest, WhatIsTakenIsLeftOutAndWhatIsFreedComesAgain) {
   // Room for four, two of which are somebody else's.
   constexpr uint32_t kFirst = UINT32_MAX - 65'536 - 4 * 65'536;
-  Ranges ranges(kFirst, 65'536, {{kFirst + 10, 1}, {kFirst + 2 * 65'536, 65'536}});
+  Ranges ranges(kFirst, 65'536, {{kFirst + 10, 1}, {kFirst + 2 * 65'536, 65'536}}, locks());
   auto a = ranges.take();
   auto b = ranges.take();
   ASSERT_TRUE(a);
