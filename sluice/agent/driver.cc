@@ -171,12 +171,6 @@ class Driver::Impl {
     sandbox_.reset();
   }
 
-  static awaitable<void> close_quietly(sandbox::Sandbox* sandbox) {
-    // close() is idempotent: run() calls it again and reports.
-    const auto ignored = co_await sandbox->close();
-    static_cast<void>(ignored);
-  }
-
   void begin_phase(std::string_view name) {
     end_phase();
     report_.phases.push_back({std::string(name), Clock::now() - began_, {}});

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "sluice/agent/verify.h"
+#include "sluice/base/core/glob.h"
 
 namespace sluice::agent {
 namespace {
@@ -20,10 +21,6 @@ std::string whole(const std::string& path, const std::string& workdir) {
   std::string normal = (std::filesystem::path(workdir) / path).lexically_normal().string();
   while (normal.size() > 1 && normal.ends_with('/')) normal.pop_back();
   return normal;
-}
-
-bool is_at_or_below(std::string_view path, std::string_view place) {
-  return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
 }
 
 // Places in which no file can be put.
@@ -212,7 +209,7 @@ awaitable<Result<void>> run_start(sandbox::Sandbox* sandbox, const Work* work, R
 awaitable<std::string> Rehearsal::fault_of(const Work* work, sandbox::Snapshot prepared) {
   const auto moved = co_await move(work, std::move(prepared));
   if (sandbox_) {
-    const auto ignored = co_await sandbox_->close();
+    co_await close_quietly(sandbox_.get());
     co_await closing_.join();
     sandbox_.reset();
   }
@@ -231,10 +228,7 @@ awaitable<Result<void>> Rehearsal::move(const Work* work, sandbox::Snapshot prep
 
 void Rehearsal::cancel() {
   if (std::exchange(cancelled_, true) || !sandbox_) return;
-  const auto close = [](sandbox::Sandbox* sandbox) -> awaitable<void> {
-    const auto ignored = co_await sandbox->close();
-  };
-  closing_.spawn(close(sandbox_.get()));
+  closing_.spawn(close_quietly(sandbox_.get()));
 }
 
 sandbox::Command setup_command(const Work& work, const std::string& script, Duration timeout) {

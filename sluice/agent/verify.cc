@@ -98,6 +98,10 @@ bool is_end(const Error& error) {
          error.code == ErrorCode::kCancelled || error.code == ErrorCode::kInternal;
 }
 
+awaitable<void> close_quietly(sandbox::Sandbox* sandbox) {
+  const auto ignored = co_await sandbox->close();
+}
+
 awaitable<Result<void>> run_row(sandbox::Sandbox* sandbox, std::vector<CommandRow>* rows,
                                 std::string script, Command command, const OutputPlace* outputs) {
   size_t kept = 0;

@@ -33,6 +33,9 @@ awaitable<Result<void>> verify(VerifyParts parts);
 // Ends what the agent started, and that alone where he has a uid of his own.
 awaitable<Result<void>> kill_agent(sandbox::Sandbox* sandbox, Report* report);
 
+// So that whatever waits for it ends; how that goes is told to whoever closes it again.
+awaitable<void> close_quietly(sandbox::Sandbox* sandbox);
+
 // Whether an error says that there is no sandbox any more (or no wish for one), rather than of
 // something in it.
 bool is_end(const Error& error);

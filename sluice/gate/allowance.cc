@@ -42,7 +42,8 @@ bool Allowance::stop_admitting() {
 }
 
 bool Allowance::cancel() {
-  return !closed_ && !std::exchange(cancelled_, true);
+  if (closed_ || agent_ == Agent::kEnded) return false;
+  return !std::exchange(cancelled_, true);
 }
 
 bool Allowance::close() {

@@ -19,7 +19,7 @@ class Allowance {
   void admit(std::function<void(const llm::Problem&)> time_is_up);
   // False if it does not run.
   bool stop_admitting();
-  // False if it was cancelled before, or is closed.
+  // False if it was cancelled before, is closed, or its agent has ended.
   bool cancel();
   // No timer is armed from here on. False if it was closed before.
   bool close();

@@ -99,11 +99,13 @@ void OpenRollout::end_open(const Problem& problem, Outcome outcome, std::string_
 }
 
 void OpenRollout::cancel(std::string_view reason) {
-  if (!allowance_.cancel()) return;
-  ledger_->cancelled(reason);
+  if (allowance_.closed()) return;
+  // What an agent that has ended came to stands; what it left open ends all the same.
+  const bool cut_short = allowance_.cancel();
+  if (cut_short) ledger_->cancelled(reason);
   tools_.stop_all();
   end_open(Allowance::was_cancelled(), Outcome::kCancelled, reason);
-  ledger_->end(fmt::format("cancelled: {}", reason));
+  if (cut_short) ledger_->end(fmt::format("cancelled: {}", reason));
 }
 
 void OpenRollout::cancel_if_older(uint64_t versions) {

@@ -407,6 +407,20 @@ TEST_F(TrainerTest, CancellingByAgeSparesWhatIsYoungOrHasNoAnswerYet) {
   EXPECT_TRUE(counters().cancelled);
 }
 
+// Its reward is about to be known: what it came to stands, also if it has become old meanwhile.
+TEST_F(TrainerTest, ARolloutWhoseAgentHasEndedIsCancelledNoMore) {
+  open();
+  auto agent = this->agent();
+  agent.post(kPath, body());
+  const auto call = next_call();
+  gate_->for_operator.stop_admitting(id_);
+  EXPECT_TRUE(trainer().cancel(id_, "stale"));
+  testing::run_until(shard_, [&] { return counters().open == 0; });
+  EXPECT_EQ(counters().ended(Outcome::kCancelled), 1u) << "what it left open ends";
+  EXPECT_FALSE(counters().cancelled);
+  EXPECT_EQ(recorder_.count("event:cancelled"), 0u);
+}
+
 TEST_F(TrainerTest, ACancelledRolloutsAgentIsMadeToEnd) {
   open();
   auto agent = this->agent();

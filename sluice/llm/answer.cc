@@ -20,12 +20,26 @@ using wire::Members;
 constexpr size_t kMaxSoFar = 64 << 20;
 // What a server's arithmetic may make of the logarithm of 1.
 constexpr float kMaxLogprob = 1e-3F;
+constexpr int64_t kMaxTokens = int64_t{1} << 40;  // of one answer, by its own account
 
 Error unfit(std::string what) {
   return Error(ErrorCode::kInvalidArgument, "answer: " + std::move(what), ErrorOrigin::kCaller);
 }
 
+bool has_negative(const std::vector<int32_t>& ids) {
+  return std::any_of(ids.begin(), ids.end(), [](int32_t id) { return id < 0; });
+}
+
+// Agents believe it, and budgets add it up.
+bool is_possible(const Usage& usage) {
+  const auto possible = [](int64_t tokens) {
+    return tokens >= 0 && tokens <= kMaxTokens;
+  };
+  return possible(usage.prompt_tokens) && possible(usage.completion_tokens);
+}
+
 Result<void> check(const Choice& choice) {
+  if (has_negative(choice.ids)) return unfit("a token id is negative");
   if (!choice.logprobs.empty() && choice.logprobs.size() != choice.ids.size()) {
     return unfit(fmt::format("{} token ids and {} logprobs; there must be one for each id, or none",
                              choice.ids.size(), choice.logprobs.size()));
@@ -172,6 +186,11 @@ Result<void> complete(Answer& answer, uint32_t n) {
   if (answer.choices.empty()) return unfit("it has no choice");
   if (answer.choices.size() > n) {
     return unfit(fmt::format("it has {} choices, the call asks for {}", answer.choices.size(), n));
+  }
+  if (has_negative(answer.prompt_ids)) return unfit("a token id of the prompt is negative");
+  if (answer.usage && !is_possible(*answer.usage)) {
+    return unfit(fmt::format("a usage of {} and {} tokens cannot be", answer.usage->prompt_tokens,
+                             answer.usage->completion_tokens));
   }
   for (Choice& choice : answer.choices) {
     SLUICE_TRY_VOID(check(choice));

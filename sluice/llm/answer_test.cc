@@ -78,6 +78,17 @@ TEST(AnswerTest, RefusesAnAnswerThatDoesNotFit) {
   }
   logprobs.choices[0].logprobs = {-0.5f, 1e-7f};
   EXPECT_TRUE(complete(logprobs, 1)) << "rounded";
+  logprobs.choices[0].ids = {1, -2};
+  EXPECT_EQ(refused(logprobs), "answer: a token id is negative");
+  Answer figures = text_answer("x", Origin::kSampled);
+  figures.prompt_ids = {1, -1};
+  EXPECT_EQ(refused(figures), "answer: a token id of the prompt is negative");
+  figures.prompt_ids.clear();
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  for (const Usage& wrong : {Usage{-1, 2}, Usage{2, -1}, Usage{kMost, kMost}}) {
+    figures.usage = wrong;
+    EXPECT_THAT(refused(figures), ::testing::HasSubstr("cannot be"));
+  }
   Answer versions = text_answer("x", Origin::kSampled);
   versions.choices[0].versions = {{5, "b"}, {0, "a"}};
   EXPECT_NE(refused(versions), "");

@@ -47,6 +47,10 @@ std::vector<std::string_view> names_of(std::string_view path) {
 
 }  // namespace
 
+bool is_at_or_below(std::string_view path, std::string_view place) {
+  return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
+}
+
 bool glob_matches(std::string_view pattern, std::string_view path) {
   if (pattern.find('/') == pattern.npos) {
     return name_matches(pattern, path.substr(path.rfind('/') + 1));

@@ -10,6 +10,9 @@
 
 namespace sluice {
 
+// Of paths as texts: none of them with a '/' at its end.
+bool is_at_or_below(std::string_view path, std::string_view place);
+
 // A pattern without a '/' is one of the path's last name. The time is bounded by the product of the
 // lengths, whatever stands in either.
 bool glob_matches(std::string_view pattern, std::string_view path);

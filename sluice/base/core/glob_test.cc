@@ -5,6 +5,13 @@
 namespace sluice {
 namespace {
 
+TEST(GlobTest, APlaceHoldsWhatIsBelowIt) {
+  EXPECT_TRUE(is_at_or_below("/a/b", "/a/b"));
+  EXPECT_TRUE(is_at_or_below("/a/b/c", "/a/b"));
+  EXPECT_FALSE(is_at_or_below("/a/bc", "/a/b"));
+  EXPECT_FALSE(is_at_or_below("/a", "/a/b"));
+}
+
 TEST(GlobTest, AStarStaysWithinItsName) {
   EXPECT_TRUE(glob_matches("/w/*.py", "/w/a.py"));
   EXPECT_TRUE(glob_matches("/w/*", "/w/.hidden"));

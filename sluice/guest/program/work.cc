@@ -34,10 +34,6 @@ constexpr const char* kTemporary[] = {"tmp", "var/tmp", "dev/shm", "run"};
 constexpr Duration kTakeTime = std::chrono::seconds(60);
 constexpr Duration kCountTime = std::chrono::seconds(2);
 
-bool is_at_or_below(std::string_view path, std::string_view place) {
-  return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
-}
-
 std::pair<std::string, std::string> split_last(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == path.npos) return {".", path};

@@ -11,10 +11,6 @@ struct FakeWork final : WorkContent {
   std::map<std::string, FakeFile> files;
 };
 
-bool is_at_or_below(std::string_view path, std::string_view place) {
-  return path.starts_with(place) && (path.size() == place.size() || path[place.size()] == '/');
-}
-
 bool belongs_to(const WorkPlaces& places, const std::string& path) {
   return std::any_of(places.paths.begin(), places.paths.end(), [&](const std::string& top) {
     return is_at_or_below(path, top) && !glob_covers(places.exclude, top, path);
